@@ -1,0 +1,28 @@
+# make run    the environment, the default study, its report
+# make test   the environment, all tests
+# make lock   resolve requirements.lock anew (needs uv)
+
+PYTHON ?= python3
+STUDY ?=
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+SNAKEMAKE = snakemake --profile workflow/profiles/local $(if $(STUDY),--configfile workflow/studies/$(STUDY).yaml)
+NAME = $(if $(STUDY),$(STUDY),digits)
+
+.PHONY: run test lock
+run: .venv/installed
+	$(SNAKEMAKE)
+	$(SNAKEMAKE) --report results/$(NAME)/report.html
+
+test: .venv/installed
+	python -m pytest
+
+.venv/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
+	  "make: $(PYTHON) is Python %d.%d; allowed: 3.11 to 3.13 (make PYTHON=python3.12 ...)" % v)'
+	$(PYTHON) -m venv .venv
+	python -m pip install --quiet --require-hashes --requirement requirements.lock
+	touch $@
+
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --output-file requirements.lock

@@ -1,0 +1,29 @@
+"""Easy Consistency Tuning, from pixels to tables, in the order one reads it.
+
+==================  ==========================================================================
+`schedule`          the map t -> r and how it moves during a run
+`registry`          the names that a config may use
+`config`            the blocks of a config, typed
+`mistakes`          a mistake in a config, as one line
+`study`             the whole config, and the cells it is made of
+`process`           x_t = alpha(t) x_0 + sigma(t) eps, and the clock s = sigma / alpha
+`network`           the U-Net
+`consistency`       f(x_t, t), with f(x, 0) = x
+`objective`         time prior, distance, weight: the loss
+`sampler`           multistep consistency, Euler, Heun
+`machine`           the device, and the record of what was computed where
+`checkpoint`        weights and training state, written atomically
+`data`              images of a file, in batches that depend on (seed, images seen)
+`experiment`        a cell of the config -> process, model, objective, optimizer
+`train`             the loop; pretraining is the schedule r = 0
+`features`          images -> features (the study's own classifier, Inception)
+`metrics`           features -> Frechet and kernel distance
+`evaluate`          a model's images, and their distance to the training images
+`trace`             what a run learned, measured on its snapshots
+`report`            tables and figures: files in, files out
+==================  ==========================================================================
+
+Nothing heavy is imported here; `python -m ect --help` lists the verbs.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,174 @@
+"""The verbs: `python -m ect VERB ...`. Files in, files out; settings as JSON or from a run.json.
+
+torch and pandas are imported by the verb that needs them, so that help and errors come at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def settings_of(text):
+    """The settings of a job: a JSON object, or the path of a run.json that holds them."""
+    if text.lstrip().startswith(("{", "[")):
+        return json.loads(text)
+    try:
+        return json.loads(Path(text).read_text())["settings"]
+    except (OSError, ValueError, KeyError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: neither JSON nor a run.json ({error})") from None
+
+
+def prepare(args):
+    from ect import data
+
+    data.prepare(args.settings, args.out)
+
+
+def train_classifier(args):
+    from ect import features
+
+    features.train_classifier(args.settings, args.data, args.out)
+
+
+def train(args):
+    from ect import train
+
+    train.run(args.settings, args.data, args.out, args.resume, args.init)
+
+
+def sample(args):
+    from ect import evaluate
+
+    evaluate.sample(args.settings, args.model, args.out)
+
+
+def evaluate(args):
+    from ect import evaluate
+
+    evaluate.evaluate(args.settings, args.samples, args.data, args.out, args.classifier)
+
+
+def trace(args):
+    from ect import trace
+
+    trace.run(args.settings, args.init, args.snapshots, args.data, args.out, args.classifier)
+
+
+def tabulate(args):
+    from ect.report import tables
+
+    tables.tabulate(args.kind, args.metrics, args.out, args.floor)
+
+
+def draw(args):
+    from ect.report import figures
+
+    figures.draw(args.figure, args.settings, args.out)
+
+
+def parser():
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="ect",
+        description="Easy Consistency Tuning: train, sample, evaluate, report. Snakemake calls"
+        " these verbs; `snakemake --cores all` runs the whole study.",
+    )
+    top.add_argument("--threads", type=int, help="CPU threads (default: OMP_NUM_THREADS, or all)")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for function, (help, arguments) in VERBS.items():
+        name = function.__name__.replace("_", "-")
+        sub = verbs.add_parser(name, help=help, description=help)
+        sub.set_defaults(function=function)
+        for argument, options in arguments.items():
+            sub.add_argument(argument, **options)
+    return top
+
+
+NEEDED = {"required": True}
+SETTINGS = {"type": settings_of, "help": "JSON, or a run.json to repeat"}
+PREFIX = {"required": True, "help": "path without suffix"}
+
+VERBS = {
+    prepare: ("write the dataset file", {"settings": SETTINGS, "--out": NEEDED}),
+    train_classifier: (
+        "train the classifier whose hidden layer is the feature space",
+        {"settings": SETTINGS, "--data": NEEDED, "--out": NEEDED},
+    ),
+    train: (
+        "train one cell: a piece of pretraining (r = 0), or a tuning",
+        {
+            "settings": SETTINGS,
+            "--data": NEEDED,
+            "--resume": {"help": "state.safetensors of the milestone before"},
+            "--init": {"help": "model.safetensors to start from"},
+            "--out": NEEDED,
+        },
+    ),
+    sample: (
+        "draw images from a model",
+        {"settings": SETTINGS, "--model": NEEDED, "--out": NEEDED},
+    ),
+    evaluate: (
+        "Frechet and kernel distance of samples to the training images",
+        {
+            "settings": SETTINGS,
+            "--samples": {"help": "samples.npz; without it, the held-out images: the floor"},
+            "--data": NEEDED,
+            "--classifier": {"help": "weights of the study's own feature space"},
+            "--out": NEEDED,
+        },
+    ),
+    trace: (
+        "measure the snapshots of a tuning: distances, residuals, end-to-end errors",
+        {
+            "settings": SETTINGS,
+            "--init": {"required": True, "help": "the model that the tuning started from"},
+            "--snapshots": NEEDED,
+            "--data": NEEDED,
+            "--classifier": {"help": "weights of the study's own feature space"},
+            "--out": NEEDED,
+        },
+    ),
+    tabulate: (
+        "metrics.json files -> one table as csv, md and tex",
+        {
+            "kind": {"choices": ("methods", "schedules", "split")},
+            "--metrics": {"nargs": "+", "required": True},
+            "--floor": {"help": "metrics of real held-out images"},
+            "--out": PREFIX,
+        },
+    ),
+    draw: (
+        "one figure as pdf and png",
+        {
+            "figure": {},
+            "settings": {"type": settings_of, "help": "JSON: what the figure's function takes"},
+            "--out": PREFIX,
+        },
+    ),
+}
+
+
+def limit_threads(count):
+    """Set the number of CPU threads before torch is loaded."""
+    if count:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ[name] = str(count)
+
+
+def main(argv=None):
+    """Run a verb; a mistake in its input ends in one line and exit code 1."""
+    args = parser().parse_args(argv)
+    limit_threads(args.threads)
+    try:
+        args.function(args)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"ect {args.verb}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Weights and training state as safetensors: no file of ours can execute code.
+
+Everything is written beside its destination and moved into place, so that nobody reads half a file.
+torch is loaded by the functions that need it.
+"""
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+
+class CheckpointError(ValueError):
+    """A file that is not a checkpoint of ours, or does not fit what it is loaded into."""
+
+
+@contextmanager
+def replacing(path):
+    """Yield a scratch path next to `path`; on success it becomes `path` in one step."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield scratch
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    """Write JSON with sorted keys, atomically."""
+    with replacing(path) as scratch:
+        scratch.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def save(path, tensors, **about):
+    """Write tensors by name, with JSON-able `about` in the file's metadata, atomically."""
+    from safetensors.torch import save_file
+
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    metadata = {"about": json.dumps(about, sort_keys=True)}  # one key: the file's bytes are a law
+    with replacing(path) as scratch:
+        save_file(plain, scratch, metadata)
+
+
+def load(path):
+    """(tensors by name, about) of a file that `save` wrote; raises `CheckpointError`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+            return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from None
+
+
+def prefixed(prefix, tensors):
+    """{'a': x} -> {'prefix.a': x}."""
+    return {f"{prefix}.{key}": value for key, value in tensors.items()}
+
+
+def within(prefix, tensors):
+    """The inverse of `prefixed`: the tensors under a prefix, without it."""
+    head = f"{prefix}."
+    return {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}

@@ -1,0 +1,52 @@
+"""f(x_t, t) -> x_0, the consistency function, with f(x, 0) = x exactly.
+
+Every parameterization is linear in the network F:
+
+    f(x_t, t) = c_skip x_t + c_out F(c_in x_t, c_noise).
+
+It reads the process's coefficients only, so each serves every process; where sigma = 0, c_skip = 1
+and c_out = 0 hold in floating point, without a mask.
+"""
+
+
+from ect.process import expand
+
+S_MIN = 1e-8  # below every noise level a prior draws; keeps ln(s) finite at s = 0
+
+
+def edm(process, t, sd):
+    """EDM's preconditioning (table 1), written for any process; f depends on t through s alone."""
+    alpha, sigma = process.coefficients(t)
+    total = alpha**2 * sd**2 + sigma**2
+    return alpha * sd**2 / total, sigma * sd / total.sqrt()
+
+
+def velocity(process, t, sd):
+    """F is the velocity v = alpha' x_0 + sigma' eps; for flow, f = x_t - t v."""
+    (alpha, sigma), (d_alpha, d_sigma) = process.rates(t)
+    wronskian = alpha * d_sigma - d_alpha * sigma
+    return d_sigma / wronskian, -sigma / wronskian
+
+
+PARAMETERIZATIONS = {"edm": edm, "velocity": velocity}
+
+
+class Consistency:
+    """The consistency function of a network under a process and a parameterization.
+
+    `sd` is the data's standard deviation (EDM's sigma_data). Calling it maps x_t (B, C, H, W) and
+    t (B,) to an estimate of x_0 (B, C, H, W). The network's input is c_in x_t with unit variance
+    and c_noise = ln(s) / 4.
+    """
+
+    def __init__(self, network, process, parameterization, sd):
+        self.network, self.process, self.sd = network, process, sd
+        self.parameterization = PARAMETERIZATIONS[parameterization]
+
+    def __call__(self, x_t, t):
+        alpha, sigma = self.process.coefficients(t)
+        c_in = (alpha**2 * self.sd**2 + sigma**2).rsqrt()
+        c_noise = self.process.clock(t).clamp(min=S_MIN).log() / 4
+        c_skip, c_out = self.parameterization(self.process, t, self.sd)
+        out = self.network(expand(c_in, x_t) * x_t, c_noise)
+        return expand(c_skip, x_t) * x_t + expand(c_out, x_t) * out

@@ -1,0 +1,57 @@
+"""A model's images, and their distance to the training images: the files behind every table."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ect import checkpoint, experiment, features, machine, metrics, sampler
+from ect.data import Images, decode, save_arrays
+
+
+def draw(f, process, about, settings, bar=False):
+    """uint8 images (N, H, W, C) from the seeds `seed`, `seed` + 1, ..., in batches.
+
+    `settings` holds kind, options, images, batch and seed.
+    """
+    sample, options = sampler.SAMPLERS[settings["kind"]], settings["options"]
+    count = 1 + len(options.get("times", ()))
+    first, last, batch = settings["seed"], settings["seed"] + settings["images"], settings["batch"]
+    place, parts = machine.device(), []
+    for start in tqdm(range(first, last, batch), disable=None if bar else True, unit="batch"):
+        seeds = range(start, min(start + batch, last))
+        eps = sampler.noise(seeds, count, about["shape"]).to(place)
+        with torch.no_grad():
+            parts.append(decode(sample(f, process, eps, **options), about))
+    return np.concatenate(parts)
+
+
+def sample(settings, model, out):
+    """Write samples.npz (arr_0: uint8 (N, H, W, C), the form of OpenAI's evaluator), run.json."""
+    started, out = time.monotonic(), Path(out)
+    f, process, about = experiment.load_model(model)
+    images = draw(f, process, about, settings, bar=True)
+    save_arrays(out / "samples.npz", images)
+    checkpoint.write_json(out / "run.json", machine.record(settings, [model], started))
+
+
+def extractor(settings, classifier=None):
+    """(name, extract) of the study's feature space."""
+    if settings["extractor"] == "classifier":
+        return "classifier", features.classifier(classifier)
+    mode = settings["inception_mode"]
+    return f"inception:{mode}", features.inception(mode, settings["inception_path"])
+
+
+def evaluate(settings, samples, data, out, classifier=None):
+    """Write metrics.json: distances of the samples (or, without any, of the held-out images) to the
+    training images, and the facts of the cell they belong to."""
+    name, extract = extractor(settings["features"], classifier)
+    pixels = Images(data, "test").pixels if samples is None else np.load(samples)["arr_0"]
+    reference = features.of_images(extract, Images(data).pixels)
+    found = metrics.distances(
+        features.of_images(extract, pixels), reference, settings["features"]["kd_subsets"]
+    )
+    checkpoint.write_json(out, found | {"features": name, "cell": settings["cell"]})

@@ -1,0 +1,85 @@
+"""From a cell's settings to its parts: network, consistency function, objective, optimizer."""
+
+import functools
+
+import torch
+
+from ect import checkpoint, machine
+from ect.consistency import Consistency
+from ect.data import seed_of
+from ect.network import UNet
+from ect.objective import DISTANCES, WEIGHTS, Objective, huber
+from ect.process import VE, Flow, VPCosine
+from ect.schedule import SCHEDULES
+
+PROCESSES = {"ve": VE, "flow": Flow, "vp_cosine": VPCosine}
+
+
+def make_network(network, shape, dropout=0.0, seed=0):
+    """A U-Net for images of `shape` (C, H, W), with weights drawn from `seed`."""
+    channels, height, width = shape
+    if height != width or height % 2 ** (len(network["multipliers"]) - 1):
+        raise ValueError(f"the network cannot halve {height} x {width} images often enough")
+    torch.manual_seed(seed_of(seed, "init"))
+    model = UNet(height, channels, **network, dropout=dropout)
+    return model.to(machine.device(), memory_format=torch.channels_last)
+
+
+def make_objective(settings, sd):
+    """The loss of a cell, its schedule and distance bound to their options."""
+    recipe, schedule = settings["recipe"], settings["schedule"]
+    distance = DISTANCES[recipe["distance"]["kind"]]
+    if distance is huber:
+        distance = functools.partial(huber, c=recipe["distance"]["c"])
+    return Objective(
+        process=PROCESSES[settings["process"]](),
+        schedule=functools.partial(SCHEDULES[schedule["map"]], **schedule["options"]),
+        distance=distance,
+        weight=WEIGHTS[recipe["weight"]],
+        sd=sd,
+    )
+
+
+def make_optimizer(options, parameters):
+    """Adam or RAdam at the config's rate and betas."""
+    common = {"lr": options["lr"], "betas": tuple(options["betas"]), "eps": 1e-8}
+    if options["name"] == "adam":
+        return torch.optim.Adam(parameters, **common, fused=machine.device().type != "mps")
+    return torch.optim.RAdam(parameters, **common, foreach=True)
+
+
+def learning_rate(options, seen, total):
+    """The rate after `seen` images of `total`: warm-up, plateau, and a linear fall if asked."""
+    rate = options["lr"]
+    if options["warmup_kimg"] > 0:
+        rate *= min(1.0, seen / (1000 * options["warmup_kimg"]))
+    fallen = (seen / max(total, 1) - options["decay_from"]) / max(1 - options["decay_from"], 1e-9)
+    return rate * (1 - (1 - options["lr_final"]) * max(fallen, 0.0))
+
+
+def describe(settings, images):
+    """What a model file says of itself: all it takes to rebuild f and to decode its images."""
+    return {
+        "network": settings["network"],
+        "process": settings["process"],
+        "parameterization": settings["parameterization"],
+        "shape": list(images.shape),
+        "sd": images.sd,
+        "shift": images.shift,
+        "scale": images.scale,
+    }
+
+
+def load_model(path):
+    """(f, process, about) from a model file: the consistency function in evaluation mode."""
+    weights, about = checkpoint.load(path)
+    return restore(weights, about)
+
+
+def restore(weights, about):
+    """(f, process, about) from weights by name and a model's description."""
+    network = make_network(about["network"], about["shape"])
+    network.load_state_dict(weights)
+    network.eval().requires_grad_(False)
+    process = PROCESSES[about["process"]]()
+    return Consistency(network, process, about["parameterization"], about["sd"]), process, about

@@ -1,0 +1,127 @@
+"""Feature spaces: uint8 images (N, H, W, C) -> float64 features (N, D).
+
+The study's own classifier is for images on which no published network was trained; Inception, as
+clean-fid builds it, is for everything else.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ect import checkpoint, machine
+from ect.data import Images, encode, generator_of, seed_of
+
+WIDTH = 64  # of the last hidden layer
+
+
+class ClassifierNet(nn.Module):
+    """Three convolutions, a hidden layer of 64 units, and the classes."""
+
+    def __init__(self, shape, classes, channels):
+        super().__init__()
+        depth, height, width = shape
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(depth, channels, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(channels, 2 * channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(2 * channels, 2 * channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(),
+        )  # fmt: skip
+        self.hidden = nn.Linear(2 * channels * (height // 4) * (width // 4), WIDTH)
+        self.classes = nn.Linear(WIDTH, classes)
+
+    def features(self, x):
+        """The hidden layer before its ReLU, so that no unit is constant and covariances have full
+        rank."""
+        return self.hidden(self.convolutions(x))
+
+    def forward(self, x):
+        active = functional.relu(self.features(x))
+        return self.classes(functional.dropout(active, 0.3, self.training))
+
+
+def train_classifier(settings, data, out):
+    """Train the classifier on the training images; its accuracy on the held-out ones goes into
+    run.json beside the weights."""
+    started, out = time.monotonic(), Path(out)
+    train, test = Images(data), Images(data, "test")
+    about = {
+        "shape": list(train.shape), "shift": train.shift, "scale": train.scale,
+        "channels": settings["channels"], "classes": int(train.labels.max()) + 1,
+    }  # fmt: skip
+    network = _fit(settings, train, about)
+    with torch.no_grad():
+        logits = network(test.encode(test.pixels).to(machine.device()))
+    accuracy = float((logits.argmax(1).cpu().numpy() == test.labels).mean())
+    checkpoint.save(out / "classifier.safetensors", network.state_dict(), **about)
+    record = machine.record(settings, [data], started, test_accuracy=accuracy)
+    checkpoint.write_json(out / "run.json", record)
+
+
+def _fit(settings, train, about):
+    torch.manual_seed(seed_of("classifier"))
+    network = ClassifierNet(about["shape"], about["classes"], about["channels"])
+    network.to(machine.device()).train()
+    steps = settings["epochs"] * len(train.pixels) // settings["batch"]
+    optimizer = torch.optim.Adam(network.parameters(), settings["lr"], weight_decay=1e-4)
+    falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings["lr"], total_steps=steps)
+    x, labels = train.encode(train.pixels), torch.from_numpy(train.labels)
+    for index in range(steps):
+        rows = torch.randint(
+            len(x), (settings["batch"],), generator=generator_of("classifier", index)
+        )
+        logits = network(x[rows].to(machine.device()))
+        loss = functional.cross_entropy(logits, labels[rows].to(machine.device()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        falling.step()
+    return network.eval()
+
+
+def classifier(path):
+    """The extractor of a trained classifier: its last hidden layer, 64 values an image."""
+    weights, about = checkpoint.load(path)
+    network = ClassifierNet(about["shape"], about["classes"], about["channels"])
+    network.load_state_dict(weights)
+    network.to(machine.device()).eval()
+
+    def extract(pixels):
+        return network.features(encode(pixels, about).to(machine.device()))
+
+    return extract
+
+
+def inception(mode, folder=None):
+    """clean-fid's Inception-v3: 2,048 values an image. `legacy_tensorflow` gives the numbers that
+    are comparable with published ones at 32x32; `clean` resizes as clean-fid proposes.
+
+    The weights are read from `folder`, or downloaded by clean-fid where none is given.
+    """
+    from cleanfid.inception_torchscript import InceptionV3W
+    from cleanfid.resize import build_resizer
+
+    inside = mode == "legacy_tensorflow"
+    cache = folder or torch.hub.get_dir()
+    Path(cache).mkdir(parents=True, exist_ok=True)
+    model = InceptionV3W(str(cache), download=folder is None, resize_inside=inside)
+    model.to(machine.device()).eval()
+    resize = build_resizer(mode)
+
+    def extract(pixels):
+        colour = np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels
+        sized = np.stack([resize(image) for image in colour])
+        x = torch.from_numpy(sized.astype(np.float32)).permute(0, 3, 1, 2)
+        return model(x.to(machine.device()))
+
+    return extract
+
+
+@torch.no_grad()
+def of_images(extract, pixels, batch=500):
+    """Features (N, D) of uint8 images (N, H, W, C), in batches."""
+    parts = [extract(pixels[i : i + batch]).double().cpu() for i in range(0, len(pixels), batch)]
+    return torch.cat(parts).numpy()

@@ -1,0 +1,68 @@
+"""The machine a job runs on: its device, and the record of what was computed where."""
+
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "clean-fid", "snakemake")
+
+
+def device():
+    """The device of this process: cuda where there is one, else mps, else the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def device_name():
+    """What the device is called by its maker."""
+    import torch
+
+    kind = device()
+    return torch.cuda.get_device_name() if kind.type == "cuda" else f"{kind} ({platform.machine()})"
+
+
+def digest(path):
+    """The sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _git(*words):
+    root = Path(__file__).parent
+    done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _versions():
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found | {"python": platform.python_version()}
+
+
+def record(settings, inputs, started, **extra):
+    """What run.json holds: settings, hashes of the inputs, code and package versions, device, time.
+
+    `started` is the `time.monotonic()` at which the job began.
+    """
+    import torch
+
+    return {
+        "settings": settings,
+        "inputs": {str(path): digest(path) for path in inputs},
+        "code": {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))},
+        "packages": _versions(),
+        "device": device_name(),
+        "threads": torch.get_num_threads(),
+        "seconds": round(time.monotonic() - started, 3),
+        **extra,
+    }

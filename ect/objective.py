@@ -1,0 +1,107 @@
+"""The loss: w(s, r) d(f(x_t), f(x_r)), with the target held fixed (ECT, eq. 9).
+
+Noise levels s and r live on the clock all processes share. Where r = 0 the target is x_0 itself, so
+with the schedule `zero` this is the loss of diffusion or flow pretraining.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+
+def lognormal(generator, n, mean, std):
+    """n noise levels with ln s ~ N(mean, std^2). For flow this is the logit-normal prior in t."""
+    return (torch.randn(n, generator=generator) * std + mean).exp()
+
+
+def squared(a, b):
+    """Mean squared error per image: (B, ...) -> (B,)."""
+    return (a - b).square().flatten(1).mean(1)
+
+
+def huber(a, b, c=0.0):
+    """Pseudo-Huber sqrt(|a - b|^2 + c^2) - c per image (iCT, eq. 7); c = 0 is the L2 norm."""
+    square = (a - b).square().flatten(1).sum(1)
+    if c > 0:
+        return (square + c**2).sqrt() - c
+    return (square + torch.finfo(square.dtype).tiny).sqrt()  # keeps the gradient finite at 0
+
+
+DISTANCES = {"squared": squared, "huber": huber}
+
+
+def uniform(s, r, sd):
+    return torch.ones_like(s)
+
+
+def gap(s, r, sd):
+    """1 / (s - r): the loss is a slope (ECT's CIFAR-10 setting)."""
+    return 1 / (s - r)
+
+
+def inverse_square(s, r, sd):
+    """1 / s^2."""
+    return s**-2
+
+
+def edm_weight(s, r, sd):
+    """(s^2 + sd^2) / (s sd)^2 = 1 / s^2 + 1 / sd^2 (EDM, table 1; ECT's ImageNet setting)."""
+    return s**-2 + sd**-2
+
+
+def flow_weight(s, r, sd):
+    """(1 + 1 / s)^2 = 1 / t^2: turns |f - x_0|^2 into flow matching's |v - (eps - x_0)|^2."""
+    return (1 + 1 / s) ** 2
+
+
+WEIGHTS = {
+    "uniform": uniform,
+    "gap": gap,
+    "inverse_square": inverse_square,
+    "edm": edm_weight,
+    "flow": flow_weight,
+}
+
+
+class Terms(NamedTuple):
+    """What the loss is made of, each (B,): the weighted loss, noise levels s and r, and the
+    unweighted residual |f(x_t) - target|^2 per pixel."""
+
+    loss: torch.Tensor
+    s: torch.Tensor
+    r: torch.Tensor
+    residual: torch.Tensor
+
+
+class Objective:
+    """w(s, r) d(f(x_t), sg f(x_r)) with r = schedule(s, progress) on a shared (x, eps)."""
+
+    def __init__(self, process, schedule, distance, weight, sd):
+        self.process, self.schedule, self.sd = process, schedule, sd
+        self.distance, self.weight = distance, weight
+
+    def __call__(self, f, x, eps, s, progress, dropout_seed=0):
+        """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels s (B,).
+
+        Both evaluations of f start from the same `dropout_seed`, hence share their masks; torch's
+        default generator, from which dropout draws on every device, is left re-seeded.
+        """
+        r = self.schedule(s, progress)
+        prediction = self.evaluate(f, x, eps, s, dropout_seed)
+        target = self.target(f, x, eps, r, dropout_seed)
+        loss = self.weight(s, r, self.sd) * self.distance(prediction, target)
+        return Terms(loss, s, r, squared(prediction.detach(), target))
+
+    def evaluate(self, f, x, eps, s, dropout_seed):
+        t = self.process.time(s)
+        torch.manual_seed(dropout_seed)
+        return f(self.process.noise(x, eps, t), t)
+
+    @torch.no_grad()
+    def target(self, f, x, eps, r, dropout_seed):
+        """f(x_r) without gradient; the image itself where r = 0, at no cost where all of r is 0."""
+        positive = r > 0
+        if not positive.any():
+            return x
+        estimate = self.evaluate(f, x, eps, r, dropout_seed)
+        return torch.where(positive.view(-1, *(1,) * (x.ndim - 1)), estimate, x)

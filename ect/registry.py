@@ -1,0 +1,34 @@
+"""The names that a config may use, and the options behind each. Loads no torch.
+
+A schedule is found by its function's name in `ect/schedule.py`, and its options are that function's
+keyword arguments. The other parts live in files that need torch, so their names stand here; a test
+holds them equal to the tables in those files.
+"""
+
+import inspect
+
+from ect.schedule import SCHEDULES
+
+PROCESSES = ("ve", "flow", "vp_cosine")
+PARAMETERIZATIONS = ("edm", "velocity")
+DISTANCES = ("squared", "huber")
+WEIGHTS = ("uniform", "gap", "inverse_square", "edm", "flow")
+OPTIMIZERS = ("adam", "radam")
+SAMPLERS = ("multistep", "euler", "heun")
+EXTRACTORS = ("classifier", "inception")
+SOURCES = ("digits",)
+
+# What a schedule's options may be, wherever they occur: (test, words).
+LIMITS = {
+    "q": (lambda q: q > 1, "> 1"),
+    "stages": (lambda stages: stages >= 1, ">= 1"),
+    "start": (lambda start: 0 <= start < 1, "0 <= start < 1"),
+    "k": (lambda k: k >= 0, ">= 0"),
+    "b": (lambda b: b >= 0, ">= 0"),
+}
+
+
+def schedule_options(name):
+    """{option: (type, default)} of a schedule's keyword arguments."""
+    parameters = list(inspect.signature(SCHEDULES[name]).parameters.values())[2:]
+    return {p.name: (p.annotation, p.default) for p in parameters}

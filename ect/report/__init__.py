@@ -1,0 +1,18 @@
+"""Tables and figures: files in, files out. Loads no torch until something is written.
+
+============  =====================================================================
+`gather`      metrics.json files -> one frame; mean, sd and n over seeds
+`markup`      cells of text -> Markdown and LaTeX
+`tables`      the tables of an experiment, as csv, md and tex
+`style`       the one look of every figure, and how it is saved
+`quality`     FD against evaluations, against the share of pretraining, by schedule
+`maps`        the maps t -> r, stage by stage
+`curves`      training loss
+`grid`        samples from the same noise, model by model
+`losspage`    why the loss stays flat while the samples improve
+`figures`     the figures by name
+============  =====================================================================
+
+A figure's `out` is a path without suffix: out.pdf and out.png are written, a table's out.csv,
+out.md and out.tex. The same inputs give the same bytes.
+"""

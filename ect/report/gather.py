@@ -1,0 +1,100 @@
+"""metrics.json files -> one frame; mean, sd and n over seeds."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+MODEL = [
+    "pretrain", "process", "parameterization", "kimg", "tune_kimg", "total_kimg", "share",
+    "schedule", "recipe",
+]  # fmt: skip
+SAMPLER = ["sampler", "label", "nfe"]
+EQUAL = ["features", "images", "reference_images"]  # what distances must share to be compared
+CELL = [key for key in MODEL + SAMPLER if key not in ("total_kimg", "share")] + ["seed"]
+
+
+def read(paths):
+    """One row for each metrics.json, in the order given: its cell, `fd`, `kd`, sizes, `path`.
+
+    Adds `total_kimg` and `share`, the percentage of the total that is pretraining. Raises
+    `ValueError` if the files mix feature spaces or numbers of images, or hold one cell twice.
+    """
+    frame = pd.DataFrame([_row(path) for path in dict.fromkeys(map(str, paths))])
+    if frame.empty:
+        raise ValueError("no metrics.json was given")
+    for key in ("kimg", "tune_kimg", "nfe", "seed"):
+        frame[key] = frame[key].astype("Int64")
+    frame["total_kimg"] = frame["kimg"] + frame["tune_kimg"].fillna(0)
+    frame["share"] = 100 * frame["kimg"] / frame["total_kimg"].mask(frame["total_kimg"] == 0)
+    _require_equal(frame)
+    _require_once(frame)
+    return frame
+
+
+def spread(frame):
+    """One row for each (model, sampler), in order of appearance, with mean, sd (sample sd, empty
+    where n = 1) and least value over tuning seeds, and n, their number."""
+    groups = frame.groupby(MODEL + SAMPLER + EQUAL, dropna=False, sort=False)
+    return groups.agg(
+        n=("fd", "size"),
+        fd_mean=("fd", "mean"),
+        fd_sd=("fd", "std"),
+        fd_min=("fd", "min"),
+        kd_mean=("kd", "mean"),
+        kd_sd=("kd", "std"),
+    ).reset_index()
+
+
+def read_floor(path):
+    """The floor's {"fd", "kd", "images", ...}: real test images against real training images."""
+    floor = json.loads(Path(path).read_text())
+    if not floor["cell"].get("floor"):
+        raise ValueError(f"{path}: not a floor, its cell is {floor['cell']}")
+    return floor
+
+
+def require_same_features(frame, floor, path):
+    """The floor may have its own number of images, but not its own features or reference."""
+    first = frame.iloc[0]
+    for key in ("features", "reference_images"):
+        if floor[key] != first[key]:
+            raise ValueError(f"{path}: {key} is {floor[key]}, but {first[key]} in {first['path']}")
+
+
+def metric_name(features):
+    """'FID' is said of Inception's features only; every other space is named."""
+    if features.startswith("inception"):
+        return f"FID ({features.partition(':')[2] or 'Inception'})"
+    return f"FD ({features} features)"
+
+
+def measure(frame):
+    """What one number of a frame is: the metric and the number of images behind it."""
+    return f"{metric_name(frame['features'].iloc[0])}, {frame['images'].iloc[0]} images"
+
+
+def _row(path):
+    metrics = json.loads(Path(path).read_text())
+    cell = metrics.pop("cell", {})
+    missing = [key for key in CELL if key not in cell]
+    if missing:
+        raise ValueError(f"{path}: its cell has no {', '.join(missing)}")
+    return {**{key: cell[key] for key in CELL}, **metrics, "path": path}
+
+
+def _require_equal(frame):
+    first = frame.iloc[0]
+    for key in EQUAL:
+        others = frame[frame[key] != first[key]]
+        if len(others):
+            other = others.iloc[0]
+            raise ValueError(
+                f"{other['path']}: {key} is {other[key]}, but {first[key]} in {first['path']}"
+            )
+
+
+def _require_once(frame):
+    again = frame[frame.duplicated(CELL)]
+    if len(again):
+        raise ValueError(f"{again['path'].iloc[0]}: this cell and seed is in another file too")

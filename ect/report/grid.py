@@ -1,0 +1,41 @@
+"""Samples, model by model: the images of a column come from the same noise."""
+
+import numpy as np
+
+from ect.report import style
+
+PIXELS = 64  # each image is enlarged to about this size before it is placed
+
+
+def draw_grid(rows, out, width_in, columns, data=None):
+    """`rows` is [[label, samples.npz], ...]; each shows its first `columns` images. `data` is a
+    dataset's npz, whose training images make a first row."""
+    strips = [(label, _images(path, "arr_0", columns)) for label, path in rows]
+    if data is not None:
+        strips.insert(0, ("data", _images(data, "train", columns)))
+    cell = (width_in - 1.1) / columns
+    with style.figure(out, width_in, cell * 1.04 * len(strips), len(strips), 1) as (figure, axes):
+        figure.get_layout_engine().set(h_pad=0.01, w_pad=0.02, hspace=0, wspace=0)
+        for axis, (label, images) in zip(axes[:, 0], strips):
+            axis.imshow(strip(images), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7)
+
+
+def strip(images):
+    """(N, H, W, C) uint8 side by side with white between: (H', W') grey or (H', W', 3)."""
+    factor = max(1, PIXELS // images.shape[1])
+    large = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    gap = max(1, large.shape[1] // 20)
+    padded = np.pad(large, ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
+    row = np.concatenate(padded, axis=1)[:-gap, :-gap]
+    return row[..., 0] if row.shape[-1] == 1 else row
+
+
+def _images(path, key, columns):
+    with np.load(path) as file:
+        images = file[key][:columns]
+    if len(images) < columns:
+        raise ValueError(f"{path}: {len(images)} images, but the grid has {columns} columns")
+    return images

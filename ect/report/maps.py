@@ -1,0 +1,66 @@
+"""The maps t -> r: r / t against t, one panel for each schedule, one curve for each stage."""
+
+import math
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.ticker import LogLocator
+
+from ect.report import style
+
+T = np.geomspace(0.002, 80, 241)
+FINE = (np.arange(400) + 0.5) / 400
+MANY = 20  # with more distinct curves than this over a run, a schedule has no stages to show
+
+
+def draw_maps(schedules, out, width_in):
+    """`schedules` is {name: {"map": ..., "options": {...}}}; lighter curves are earlier."""
+    columns = 4 if len(schedules) % 4 == 0 else min(3, len(schedules))
+    rows = math.ceil(len(schedules) / columns)
+    options = {"sharex": True, "sharey": True}
+    height = 0.5 + 0.27 * width_in * rows
+    with style.figure(out, width_in, height, rows, columns, **options) as (figure, axes):
+        for axis, (name, schedule) in zip(axes.flat, schedules.items()):
+            _panel(axis, name, stages(schedule["map"], schedule["options"]))
+        figure.supxlabel("noise level t", fontsize=8)
+        figure.supylabel("r / t", fontsize=8)
+        bar = figure.colorbar(ScalarMappable(cmap=style.PROGRESS), ax=axes, aspect=30, pad=0.01)
+        bar.set_label("progress of the run")
+        _hide_rest(axes, len(schedules))
+
+
+def stages(name, options):
+    """[(progress, r / t at `T`)]: one curve for each stage, drawn at the middle of it; eight steps
+    of progress for a schedule that never rests."""
+    curves = [ratio(name, options, progress) for progress in FINE]
+    starts = [0] + [i for i in range(1, len(FINE)) if not np.array_equal(curves[i], curves[i - 1])]
+    if len(starts) > MANY:
+        return [(p, ratio(name, options, p)) for p in np.linspace(0.05, 0.95, 8).tolist()]
+    ends = [*starts[1:], len(FINE)]
+    return [((a + b) / 2 / len(FINE), curves[a]) for a, b in zip(starts, ends)]
+
+
+def ratio(name, options, progress):
+    """r / t of a schedule at the noise levels `T`."""
+    import torch
+
+    from ect.schedule import SCHEDULES
+
+    t = torch.from_numpy(T)
+    return (SCHEDULES[name](t, float(progress), **options) / t).numpy()
+
+
+def _panel(axis, name, curves):
+    for progress, curve in curves:
+        axis.plot(T, curve, color=style.PROGRESS(progress), linewidth=1)
+    axis.set(title=name, xscale="log", xlim=(T[0], T[-1]), ylim=(-0.04, 1.04))
+    axis.xaxis.set_major_locator(LogLocator(numticks=6))
+
+
+def _hide_rest(axes, used):
+    """Remove panels beyond the last, and give the ones above them their tick labels."""
+    for index, axis in enumerate(axes.flat):
+        if index >= used:
+            axis.remove()
+        elif index + axes.shape[1] >= used:
+            axis.tick_params(labelbottom=True)

@@ -1,0 +1,81 @@
+"""Cells of text -> Markdown and LaTeX. `aligns` has an l or an r for each column: 'llrr'."""
+
+import math
+
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+}  # fmt: skip
+
+
+def digits(value):
+    """A number to three significant digits, never in exponent notation: 0.0123, 12.3, 1230."""
+    return _fixed(value, _decimals(value, 3))
+
+
+def mean_and_sd(mean, sd, n):
+    """'12.3 ± 0.4 (3)', or '12.3 (1)' without an sd. The sd has the mean's decimals, or as many
+    more as its first digit needs."""
+    if math.isnan(sd):
+        return f"{digits(mean)} ({n})"
+    decimals = max(_decimals(mean, 3), _decimals(sd, 1)) if sd > 0 else _decimals(mean, 3)
+    return f"{digits(mean)} ± {_fixed(sd, decimals)} ({n})"
+
+
+def markdown(headers, rows, aligns, caption):
+    """A pipe table, padded so that it reads as plain text too, and its caption below."""
+    cells = [[text.replace("|", r"\|") for text in row] for row in [headers, *rows]]
+    widths = [max(4, *map(len, column)) for column in zip(*cells)]
+    lines = ["| " + " | ".join(map(_pad, row, widths, aligns)) + " |" for row in cells]
+    rule = [("-" * w if a == "l" else "-" * (w - 1) + ":") for w, a in zip(widths, aligns)]
+    lines.insert(1, "| " + " | ".join(rule) + " |")
+    return "\n".join([*lines, "", caption, ""])
+
+
+def latex(headers, group, rows, aligns, caption, label, last_apart):
+    """A table for booktabs. `group` = (column, text) is a heading above the columns from that one
+    on; a last row that stands apart has a rule above it."""
+    first, text = group
+    body = [_latex_row(row) for row in rows]
+    if last_apart:
+        body.insert(-1, r"\midrule")
+    return "\n".join([
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape(caption)}}}",
+        rf"\label{{tab:{label}}}",
+        rf"\begin{{tabular}}{{{aligns}}}",
+        r"\toprule",
+        "& " * first + rf"\multicolumn{{{len(headers) - first}}}{{c}}{{{escape(text)}}} \\",
+        rf"\cmidrule(lr){{{first + 1}-{len(headers)}}}",
+        _latex_row(headers),
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+        "",
+    ])  # fmt: skip
+
+
+def escape(text):
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def _pad(text, width, align):
+    return text.ljust(width) if align == "l" else text.rjust(width)
+
+
+def _latex_row(row):
+    return " & ".join(map(escape, row)) + r" \\"
+
+
+def _decimals(value, significant):
+    """How many decimals show that many significant digits; negative above the units."""
+    exponent = int(f"{value:.{significant - 1}e}".partition("e")[2])
+    return significant - 1 - exponent if value else 0
+
+
+def _fixed(value, decimals):
+    return f"{round(value, decimals):.{max(decimals, 0)}f}"

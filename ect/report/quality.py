@@ -1,0 +1,171 @@
+"""Quality: FD against evaluations, against the share of pretraining, and schedule by schedule."""
+
+from ect.report import gather, style
+
+ASIDE = 1.03  # starts stand this factor apart in NFE, so that equal values do not hide each other
+BESIDE = 1.2  # single seeds stand this much to the right of their mean, in percent of the budget
+BELOW = 0.1  # and this much below it, in rows, where the distance runs along x
+
+
+def draw_nfe(metrics, out, width_in, floor=None):
+    """FD against network evaluations: hollow and dashed before tuning, filled and solid after.
+
+    Error bars are sd over tuning seeds; `floor` is the metrics.json of real test images.
+    """
+    frame = gather.read(metrics)
+    table = _with_budget(gather.spread(frame))
+    starts = list(dict.fromkeys(table["pretrain"]))
+    drawn = {start: 0 for start in starts}
+    with style.figure(out, width_in, 0.65 * width_in) as (figure, axes):
+        axis = axes[0, 0]
+        for _, model in table.groupby(gather.MODEL, dropna=False, sort=False):
+            first = model.iloc[0]
+            start, tuned = first["pretrain"], isinstance(first["schedule"], str)
+            look = _look(starts.index(start), drawn[start] if tuned else None)
+            aside = ASIDE ** (starts.index(start) - (len(starts) - 1) / 2)
+            drawn[start] += tuned
+            what = f"tuned: {first['schedule']}" if tuned else "pretrained"
+            extra = _varying(first, table, ["recipe", "budget"])
+            label = f"{', '.join([start, what, *extra])} ({_n(model)})"
+            _line(axis, model.assign(nfe=model["nfe"] * aside), "nfe", label, look)
+        axis.set(xscale="log", yscale="log", xlabel="network evaluations per image (NFE)")
+        axis.set_ylabel(gather.measure(frame))
+        _draw_floor(axis, frame, floor)
+        style.ticks(axis.xaxis, sorted(set(table["nfe"])))
+        style.log_ticks(axis.yaxis)
+        figure.legend(loc="outside lower center", ncols=2)
+
+
+def draw_split(metrics, out, width_in, floor=None):
+    """FD against the share of a fixed total that is pretraining: a line through the means of each
+    sampler, a dot for each tuning seed."""
+    frame = _one_total(gather.read(metrics))
+    table = gather.spread(frame).sort_values("nfe", kind="stable")
+    keys = ["pretrain", "recipe", *gather.SAMPLER]
+    with style.figure(out, width_in, 0.6 * width_in) as (_, axes):
+        axis = axes[0, 0]
+        groups = table.groupby([*keys, "schedule"], dropna=False, sort=False)
+        for index, (_, model) in enumerate(groups):
+            extra = _varying(model.iloc[0], table, ["pretrain", "schedule", "recipe"])
+            label = f"{', '.join([model['label'].iloc[0], *extra])} ({_n(model)})"
+            _line(axis, model, "share", label, style.series(index))
+            seeds = _seeds(frame, model)
+            places, colour = seeds["share"] + BESIDE, style.series(index)["color"]
+            axis.plot(places, seeds["fd"], ".", color=colour, markersize=3)
+        total = table["total_kimg"].iloc[0]
+        axis.set(yscale="log", ylabel=gather.measure(frame))
+        axis.set_xlabel(f"share of pretraining in {total} thousand images of training (%)")
+        _draw_floor(axis, frame, floor)
+        style.ticks(axis.xaxis, sorted(set(table["share"])))
+        style.log_ticks(axis.yaxis)
+        axis.legend()
+
+
+def draw_schedules(metrics, out, width_in, floor=None):
+    """FD of tuned models, one row for each schedule, one marker for each sampler: the mean, its sd,
+    and a dot below for each tuning seed."""
+    frame = _tuned(gather.read(metrics))
+    table = _with_budget(gather.spread(frame)).sort_values("nfe", kind="stable")
+    keys = ["pretrain", "recipe", "budget"]
+    table["name"] = [
+        "\n".join([row["schedule"], *_varying(row, table, keys)]) for _, row in table.iterrows()
+    ]
+    names = list(dict.fromkeys(table["name"]))
+    row_in = 0.2 + 0.12 * max(1 + name.count("\n") for name in names)
+    with style.figure(out, width_in, 1.1 + row_in * len(names)) as (figure, axes):
+        axis = axes[0, 0]
+        samplers = table.groupby("sampler", sort=False)
+        for index, (_, rows) in enumerate(samplers):
+            shift = 0.3 * (index - (len(samplers) - 1) / 2)
+            _dots(axis, frame, rows, names, shift, style.series(index))
+        axis.set(xscale="log", xlabel=gather.measure(frame), ylim=(len(names) - 0.5, -0.5))
+        axis.set_yticks(range(len(names)), names)
+        _draw_floor(axis, frame, floor, upright=True)
+        style.log_ticks(axis.xaxis)
+        figure.legend(loc="outside lower center", ncols=3)
+
+
+def _dots(axis, frame, rows, names, shift, look):
+    look = look | {"linestyle": ""}
+    rows = rows.assign(height=[names.index(name) + shift for name in rows["name"]])
+    seeds = _seeds(frame, rows)
+    axis.plot(seeds["fd"], seeds["height"] + BELOW, ".", color=look["color"], markersize=3)
+    label = f"{rows['label'].iloc[0]} ({_n(rows)})"
+    spread = rows["fd_sd"].fillna(0)
+    axis.errorbar(rows["fd_mean"], rows["height"], xerr=spread, label=label, **look)
+
+
+def _line(axis, model, x, label, look):
+    """Means joined by a line, with sd where there is one."""
+    model = model.sort_values(x, kind="stable")
+    places, spread = model[x].astype(float), model["fd_sd"].fillna(0)
+    axis.errorbar(places, model["fd_mean"], yerr=spread, label=label, **look)
+
+
+def _look(start, tuned):
+    """A colour for each start; hollow and dashed before tuning, filled and solid after it."""
+    look = style.series(start)
+    if tuned is None:
+        return look | {"linestyle": "--", "markerfacecolor": "white"}
+    return look | {"linestyle": "-", "marker": style.series(start + tuned)["marker"]}
+
+
+def _draw_floor(axis, frame, path, upright=False):
+    """A dotted line at the distance of real test images, across the axis on which FD runs."""
+    if path is None:
+        return
+    floor = gather.read_floor(path)
+    gather.require_same_features(frame, floor, path)
+    line = {"color": "black", "linestyle": ":", "linewidth": 1}
+    label = f"floor: {floor['images']} real test images"
+    if upright:
+        axis.axvline(floor["fd"], **line)
+        place, transform = (floor["fd"], 1.0), axis.get_xaxis_transform()
+    else:
+        axis.axhline(floor["fd"], **line)
+        place, transform = (0.01, floor["fd"]), axis.get_yaxis_transform()
+    axis.text(*place, label, va="bottom", fontsize=7, transform=transform)
+
+
+def _seeds(frame, rows):
+    """The single seeds behind the rows that are means of several, at the rows' heights."""
+    keys = gather.MODEL + gather.SAMPLER
+    columns = [*keys, *rows.columns.intersection(["height"])]
+    return frame.merge(rows.loc[rows["n"] > 1, columns], on=keys)
+
+
+def _varying(row, table, keys):
+    """The parts of a model's name that tell it from the others in the table."""
+    return [row[key] for key in keys if table[key].nunique() > 1 and isinstance(row[key], str)]
+
+
+def _with_budget(table):
+    """Adds `budget`: '100 kimg' of pretraining, or '100 + 50 kimg' of pretraining and tuning."""
+    tuned = table["tune_kimg"].notna()
+    plain = table["kimg"].astype(str)
+    both = plain + " + " + table["tune_kimg"].astype(str)
+    return table.assign(budget=both.where(tuned, plain) + " kimg")
+
+
+def _n(rows):
+    """'n = 3', or 'n = 1 to 3' where rows differ."""
+    least, most = rows["n"].min(), rows["n"].max()
+    return f"n = {least}" if least == most else f"n = {least} to {most}"
+
+
+def _tuned(frame):
+    tuned = frame[frame["schedule"].notna()]
+    if tuned.empty:
+        raise ValueError(f"{frame['path'].iloc[0]}: this figure needs a tuned model, found none")
+    return tuned
+
+
+def _one_total(frame):
+    """The tuned models, which must share one total, and the pretrained models of that total."""
+    tuned = _tuned(frame)
+    total = tuned["total_kimg"].iloc[0]
+    others = tuned[tuned["total_kimg"] != total]
+    if len(others):
+        path, found = others["path"].iloc[0], others["total_kimg"].iloc[0]
+        raise ValueError(f"{path}: {found} kimg in total, but {total} in {tuned['path'].iloc[0]}")
+    return frame[frame["total_kimg"] == total]

@@ -1,0 +1,118 @@
+"""The tables of an experiment: every fact as csv, the same facts laid out as md and tex."""
+
+import pandas as pd
+
+from ect.checkpoint import replacing
+from ect.report import gather, markup
+
+# The columns that say which model a row is, beside the samplers' columns, and their headings.
+ROWS = {
+    "methods": ["pretrain", "process", "parameterization", "schedule", "kimg", "tune_kimg"],
+    "schedules": ["schedule", "pretrain", "kimg", "tune_kimg"],
+    "split": ["share", "pretrain", "schedule", "kimg", "tune_kimg"],
+}
+HEADERS = {
+    "pretrain": "Start",
+    "process": "Process",
+    "parameterization": "Network output",
+    "schedule": "Schedule",
+    "recipe": "Recipe",
+    "share": "Pretraining (%)",
+    "kimg": "Pretraining (kimg)",
+    "tune_kimg": "Tuning (kimg)",
+}
+NUMBERS = ("share", "kimg", "tune_kimg")
+CSV = [
+    "pretrain", "process", "parameterization", "pretrain_kimg", "tune_kimg", "total_kimg",
+    "pretrain_share_percent", "schedule", "recipe", "sampler", "nfe", "features", "images", "n",
+    "fd_mean", "fd_sd", "fd_min", "kd_mean", "kd_sd",
+]  # fmt: skip
+
+
+def tabulate(kind, metrics, out, floor=None):
+    """Write out.csv, out.md and out.tex from metrics.json files.
+
+    `kind` is 'methods', 'schedules' or 'split' and decides which columns name a row in md and tex;
+    `floor` is the metrics.json of real test images. Raises `ValueError` on metrics that cannot be
+    compared.
+    """
+    frame = gather.read(metrics)
+    real = None
+    if floor is not None:
+        real = gather.read_floor(floor)
+        gather.require_same_features(frame, real, floor)
+    table = gather.spread(frame)
+    _write(f"{out}.csv", _csv(table, real))
+    names, headers, rows = _layout(kind, table, real)
+    aligns = "".join("r" if name in NUMBERS else "l" for name in names).ljust(len(headers), "r")
+    measure, caption = gather.measure(frame), _caption(frame, real)
+    first = len(names)
+    short = measure.split()[0]  # FD or FID; the caption says in which features
+    named = headers[:first] + [f"{short}, {header}" for header in headers[first:]]
+    _write(f"{out}.md", markup.markdown(named, rows, aligns, caption))
+    apart, group = real is not None, (first, measure)
+    _write(f"{out}.tex", markup.latex(headers, group, rows, aligns, caption, kind, apart))
+
+
+def _csv(table, real):
+    """All columns, all samplers, six digits."""
+    names = {"kimg": "pretrain_kimg", "share": "pretrain_share_percent"}
+    table = table.rename(columns=names)[CSV]
+    if real is not None:
+        facts = {key: real[key] for key in ("features", "images")}
+        values = {"fd_mean": real["fd"], "fd_min": real["fd"], "kd_mean": real["kd"]}
+        row = {"sampler": "floor", "n": 1, **facts, **values}
+        floor = pd.DataFrame([row]).reindex(columns=CSV).astype(table.dtypes)
+        table = pd.concat([table, floor], ignore_index=True)
+    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def _layout(kind, table, real):
+    """(columns that name a row, headers, rows of text): models down, samplers across.
+
+    A model that was not evaluated with a sampler has an empty cell.
+    """
+    names = ROWS[kind] + ["recipe"] * (table["recipe"].nunique() > 1)
+    samplers = table.sort_values("nfe", kind="stable").drop_duplicates("sampler")
+    rows = []
+    for _, model in table.groupby(gather.MODEL, dropna=False, sort=False):
+        cells = {
+            row.sampler: markup.mean_and_sd(row.fd_mean, row.fd_sd, row.n)
+            for row in model.itertuples()
+        }
+        rows.append(
+            [_text(name, model[name].iloc[0]) for name in names]
+            + [cells.get(sampler, "") for sampler in samplers["sampler"]]
+        )
+    if real is not None:
+        title = f"real test images ({real['images']})"
+        blank = [""] * (len(names) - 1)
+        rows.append([title, *blank, *[markup.digits(real["fd"])] * len(samplers)])
+    return names, [HEADERS[name] for name in names] + list(samplers["label"]), rows
+
+
+def _text(name, value):
+    if pd.isna(value):
+        return {"schedule": "none: before tuning", "tune_kimg": "0"}.get(name, "")
+    return f"{value:.3g}" if name == "share" else str(value)
+
+
+def _caption(frame, real):
+    metric = gather.metric_name(frame["features"].iloc[0])
+    images, reference = frame["images"].iloc[0], frame["reference_images"].iloc[0]
+    caption = (
+        f"{metric} between {images} generated and {reference} training images; lower is better."
+        " Mean ± sd over tuning seeds, their number n in brackets; no sd where n = 1."
+        " Budgets in thousands of images (kimg)."
+    )
+    if real is None:
+        return caption
+    return caption + (
+        f" Last row: {real['images']} real test images in place of generated ones, the floor; the"
+        " distance is biased upwards in small sets, so floors of other sizes differ."
+    )
+
+
+def _write(path, text):
+    with replacing(path) as scratch:
+        scratch.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,78 @@
+"""From noise to images: `sampler(f, process, eps, **options) -> images`.
+
+`f(x_t, t)` estimates x_0; `eps` has shape (K, B, C, H, W), one slice for each fresh noise that the
+sampler uses, drawn per image by `noise`. Times in the options are noise levels s = sigma / alpha,
+so a sampler is the same for every process: it moves y = x_t / alpha along dy/ds = (y - f) / s.
+"""
+
+from itertools import pairwise
+
+import torch
+
+from ect.process import S_MAX, expand
+
+
+def noise(seeds, count, shape):
+    """Standard normal noise (count, B, *shape), a function of each image's seed alone.
+
+    It is drawn on the CPU, so an image does not depend on the device, the batch or its neighbours.
+    """
+    images = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        images.append(torch.stack([torch.randn(shape, generator=generator) for _ in range(count)]))
+    return torch.stack(images, dim=1)
+
+
+def multistep(f, process, eps, times=()):
+    """One-step generation from s = 80, then re-noising to each of `times` (Song et al. 2023)."""
+    s = torch.full_like(eps[0, :, 0, 0, 0], S_MAX)
+    t = process.time(s)
+    x = f(process.noise(torch.zeros_like(eps[0]), eps[0], t), t)
+    for level, fresh in zip(times, eps[1:]):
+        t = process.time(torch.full_like(s, level))
+        x = f(process.noise(x, fresh, t), t)
+    return x
+
+
+def grid(steps, s_min=0.002, s_max=S_MAX, rho=7.0):
+    """EDM's noise levels s_max = s_0 > ... > s_{steps-1} = s_min, then 0 (eq. 5); float64."""
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    levels = (s_max ** (1 / rho) + ramp * (s_min ** (1 / rho) - s_max ** (1 / rho))) ** rho
+    return torch.cat([levels, torch.zeros(1, dtype=torch.float64)]).tolist()
+
+
+def euler(f, process, eps, steps, s_min=0.002, rho=7.0):
+    """First order; the same as DDIM, and as Euler in t of any process, up to the grid."""
+    slope = _slope(f, process)
+    levels = grid(steps, s_min, S_MAX, rho)
+    y = eps[0] * levels[0]
+    for s, r in pairwise(levels):
+        y = y + (r - s) * slope(y, s)
+    return y
+
+
+def heun(f, process, eps, steps, s_min=0.002, rho=7.0):
+    """Second order with a plain Euler step to s = 0: 2 steps - 1 evaluations (EDM, algorithm 1)."""
+    slope = _slope(f, process)
+    levels = grid(steps, s_min, S_MAX, rho)
+    y = eps[0] * levels[0]
+    for s, r in pairwise(levels):
+        first = slope(y, s)
+        y_r = y + (r - s) * first
+        y = y_r if r == 0 else y + (r - s) * (first + slope(y_r, r)) / 2
+    return y
+
+
+def _slope(f, process):
+    """dy/ds = (y - f(alpha y, t)) / s for y = x_t / alpha at noise level s."""
+
+    def slope(y, s):
+        t = process.time(torch.full_like(y[:, 0, 0, 0], s))
+        alpha, _ = process.coefficients(t)
+        return (y - f(expand(alpha, y) * y, t)) / s
+
+    return slope
+
+
+SAMPLERS = {"multistep": multistep, "euler": euler, "heun": heun}

@@ -1,0 +1,260 @@
+"""The study and the cells it is made of. Loads no torch.
+
+`Study.read(mapping)` checks a whole config before the first job starts and raises `ConfigError`
+with one line for each mistake: the key, what was found, what is allowed. Every cell knows the
+folder of its artefacts, and the study the settings that each job receives.
+"""
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError, model_validator
+
+from ect import config
+from ect.config import Name, names
+from ect.mistakes import line_of
+
+# The version of what each stage computes. Raising one re-runs its jobs: do so whenever the same
+# settings would give other bits.
+STAGES = {
+    "prepare": 1,
+    "classifier": 1,
+    "train": 1,
+    "sample": 1,
+    "evaluate": 1,
+    "trace": 1,
+    "report": 1,
+}
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run; the message names each key, what was found, what is allowed."""
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """A pretrained model: a point on a chain. `kimg` 0 is the random start."""
+
+    pretrain: str
+    seed: int
+    kimg: int
+
+    @property
+    def folder(self):
+        return f"pretrain/{self.pretrain}/s{self.seed}/k{self.kimg}"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A consistency model tuned from a milestone."""
+
+    start: Milestone
+    schedule: str
+    recipe: str
+    kimg: int
+    seed: int
+
+    @property
+    def folder(self):
+        place = self.start.folder.replace("pretrain/", "tune/", 1)
+        return f"{place}/{self.schedule}/{self.recipe}/k{self.kimg}/s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A model and the sampler that draws from it."""
+
+    model: Milestone | Tuned
+    sampler: str
+
+    @property
+    def folder(self):
+        return f"{self.model.folder}/{self.sampler}"
+
+
+class Study(config.Block):
+    """A whole config file."""
+
+    study: Name
+    dataset: config.Dataset
+    features: config.Features
+    networks: dict[Name, config.Network]
+    pretrain: dict[Name, config.Pretrain]
+    schedules: dict[Name, config.Schedule]
+    tune: dict[Name, config.Tune]
+    samplers: dict[Name, config.Sampler]
+    evaluation: config.Evaluation
+    experiments: dict[Name, config.Experiment]
+    figures: config.Figures
+
+    @classmethod
+    def read(cls, mapping):
+        """Check a mapping, as read from YAML; raises `ConfigError`."""
+        try:
+            return cls.model_validate(mapping)
+        except ValidationError as error:
+            raise ConfigError("\n".join(line_of(cls, e) for e in error.errors())) from None
+
+    @model_validator(mode="after")
+    def _names_exist(self):
+        for name, block in self.pretrain.items():
+            known(f"pretrain.{name}.network", block.network, self.networks)
+        for name, experiment in self.experiments.items():
+            for index, rows in enumerate(experiment.rows):
+                self._check_rows(f"experiments.{name}.rows.{index}", rows)
+        hero = self.figures.hero
+        known("figures.hero.pretrain", hero.pretrain, self.pretrain)
+        known("figures.hero.schedule", hero.schedule, self.schedules)
+        known("figures.hero.tune", hero.tune, self.tune)
+        known("figures.solver", self.figures.solver, self.samplers)
+        self._check_milestone("figures.hero.kimg", hero.pretrain, hero.kimg)
+        return self
+
+    def _check_rows(self, key, rows):
+        for name in rows.pretrain:
+            known(f"{key}.pretrain", name, self.pretrain)
+            for kimg, _ in rows.budgets():
+                self._check_milestone(f"{key}.{'kimg' if rows.kimg else 'shares'}", name, kimg)
+        for name in rows.samplers:
+            known(f"{key}.samplers", name, self.samplers)
+        for name in rows.schedules:
+            known(f"{key}.schedules", name, self.schedules)
+        if rows.tune is not None:
+            known(f"{key}.tune", rows.tune, self.tune)
+
+    def _check_milestone(self, key, name, kimg):
+        chain = self.pretrain[name]
+        if kimg % chain.every or not 0 <= kimg <= chain.kimg:
+            found = f"{float(kimg):g} thousand images of pretraining '{name}'"
+            grid = f"0, {chain.every}, {2 * chain.every}, ..., {chain.kimg}"
+            raise ValueError(f"{key}: found {found}; allowed: its milestones {grid}")
+
+    @property
+    def root(self):
+        """The folder of this study's artefacts."""
+        return f"results/{self.study}"
+
+    def cells(self, experiment):
+        """The evaluated cells of an experiment, in the order of its rows."""
+        rows = self.experiments[experiment].rows
+        return [cell for block in rows for cell in self._expand(block)]
+
+    def all_cells(self):
+        """Every evaluated cell of the study, once."""
+        return list(dict.fromkeys(c for name in self.experiments for c in self.cells(name)))
+
+    def hero(self):
+        """The tuned model shown in the grid of samples and on the loss page."""
+        cut = self.figures.hero
+        start = Milestone(cut.pretrain, self.pretrain[cut.pretrain].seed, cut.kimg)
+        return Tuned(start, cut.schedule, cut.tune, cut.tune_kimg, cut.seed)
+
+    def _expand(self, rows):
+        for name in rows.pretrain:
+            for kimg, tune_kimg in rows.budgets():
+                start = Milestone(name, self.pretrain[name].seed, int(kimg))
+                models = [start]
+                if rows.tune is not None:
+                    models = [
+                        Tuned(start, schedule, rows.tune, int(tune_kimg), seed)
+                        for schedule in rows.schedules
+                        for seed in rows.seeds
+                    ]
+                yield from (Sampled(m, sampler) for m in models for sampler in rows.samplers)
+
+    def training(self, model):
+        """The resolved settings of the job that trains `model`: all that its bits depend on,
+        beside its start. A milestone's do not mention where its chain ends."""
+        start = model.start if isinstance(model, Tuned) else model
+        chain = self.pretrain[start.pretrain].model_dump()
+        del chain["kimg"]
+        settings = {
+            "network": self.networks[chain.pop("network")].model_dump(),
+            "process": chain.pop("process"),
+            "parameterization": chain.pop("parameterization"),
+        }
+        every = chain.pop("every")
+        seed = chain.pop("seed")
+        if isinstance(model, Tuned):
+            schedule = self.schedules[model.schedule]
+            recipe = self.tune[model.recipe].model_dump()
+            snapshots = recipe.pop("snapshots")
+            return settings | {
+                "recipe": recipe,
+                "schedule": {"map": schedule.map, "options": schedule.options()},
+                "seed": model.seed,
+                "first_kimg": 0,
+                "last_kimg": model.kimg,
+                "snapshots": snapshots,
+            }
+        return settings | {
+            "recipe": chain,
+            "schedule": {"map": "zero", "options": {}},
+            "seed": seed,
+            "first_kimg": max(model.kimg - every, 0),
+            "last_kimg": model.kimg,
+            "snapshots": 0,
+        }
+
+    def sampling(self, sampler):
+        """The resolved settings of a job that draws images."""
+        block, evaluation = self.samplers[sampler], self.evaluation.model_dump()
+        del evaluation["kd_subsets"]
+        return {"kind": block.kind, "options": block.options(), **evaluation}
+
+    def feature_space(self):
+        """The resolved settings of the feature space, for every job that measures a distance."""
+        block = self.features.model_dump(exclude={"classifier"})
+        return block | {"kd_subsets": self.evaluation.kd_subsets}
+
+    def tracing(self):
+        """The resolved settings of a job that measures snapshots: with every multistep sampler."""
+        names = self.consistency_samplers()
+        return {
+            "features": self.feature_space(),
+            "samplers": {self.samplers[name].label: self.sampling(name) for name in names},
+        }
+
+    def consistency_samplers(self):
+        """The names of the multistep samplers, in the config's order."""
+        return [name for name, block in self.samplers.items() if block.kind == "multistep"]
+
+    def maps(self):
+        """Every schedule of the config, with all of its options."""
+        return {n: {"map": b.map, "options": b.options()} for n, b in self.schedules.items()}
+
+    def chain(self, name):
+        """The milestones of a pretraining that experiments use, and those on the way to them."""
+        block = self.pretrain[name]
+        cells = [cell.model for cell in self.all_cells()]
+        starts = [m.start if isinstance(m, Tuned) else m for m in cells]
+        last = max((m.kimg for m in starts if m.pretrain == name), default=0)
+        return [Milestone(name, block.seed, k) for k in range(block.every, last + 1, block.every)]
+
+    def hero_stages(self):
+        """The number of stages of the hero's schedule, where it has any."""
+        return self.schedules[self.figures.hero.schedule].options().get("stages")
+
+    def facts(self, cell):
+        """What metrics.json says of its cell."""
+        model, sampler = cell.model, self.samplers[cell.sampler]
+        tuned = isinstance(model, Tuned)
+        start = model.start if tuned else model
+        chain = self.pretrain[start.pretrain]
+        return {
+            "pretrain": start.pretrain,
+            "process": chain.process,
+            "parameterization": chain.parameterization,
+            "kimg": start.kimg,
+            "schedule": model.schedule if tuned else None,
+            "recipe": model.recipe if tuned else None,
+            "tune_kimg": model.kimg if tuned else None,
+            "seed": model.seed,
+            "sampler": cell.sampler,
+            "label": sampler.label,
+            "nfe": sampler.nfe,
+        }
+
+
+def known(key, name, allowed):
+    if name not in allowed:
+        raise ValueError(f"{key}: found '{name}'; allowed: {names(allowed)}")

@@ -1,0 +1,115 @@
+"""A config is checked before the first job: a line names the key, what was found and allowed."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ect.study import ConfigError, Milestone, Study, Tuned
+
+ROOT = Path(__file__).parent.parent
+DEFAULT = json.loads(json.dumps(yaml.safe_load((ROOT / "config.yaml").read_text())))  # no aliases
+
+
+def changed(path, value):
+    """The default config with one key set, or removed where the value is `...`."""
+    config = copy.deepcopy(DEFAULT)
+    block, parts = config, path.split("/")
+    for part in parts[:-1]:
+        block = block[int(part)] if isinstance(block, list) else block[part]
+    if value is ...:
+        del block[parts[-1]]
+    else:
+        block[parts[-1]] = value
+    return config
+
+
+MISTAKES = [
+    ("lerning_rate", 1, ["lerning_rate", "unknown key", "pretrain"]),
+    ("pretrain/ve/kmg", 1, ["pretrain.ve.kmg", "unknown key", "kimg, every"]),
+    ("features/classifier/widht", 1, ["features.classifier.widht", "channels, epochs"]),
+    ("experiments/split/rows/0/share", [1], ["experiments.split.rows.0.share", "shares"]),
+    ("pretrain/ve/optimizer/lr", "1e-4", ["pretrain.ve.optimizer.lr", "'1e-4'", "1.0e-4"]),
+    ("pretrain/ve/optimizer/lr", -1.0, ["pretrain.ve.optimizer.lr", "-1.0", "greater than 0"]),
+    ("pretrain/ve/batch", 6.5, ["pretrain.ve.batch", "6.5", "integer"]),
+    ("pretrain/ve/batch", True, ["pretrain.ve.batch", "True", "integer"]),
+    ("pretrain/ve/process", "vee", ["pretrain.ve.process", "'vee'", "'ve', 'flow'"]),
+    ("pretrain/ve/network", "big", ["pretrain.ve.network", "'big'", "small"]),
+    ("pretrain/ve/kimg", 190, ["pretrain.ve", "190", "multiples of every"]),
+    ("pretrain/ve/optimizer/decay_from", 0.5, ["pretrain.ve", "decay_from is 0.5", "1.0 only"]),
+    ("tune/ect/weight", "snr", ["tune.ect.weight", "'snr'", "'gap'"]),
+    ("tune/ect/distance", {"kind": "squared", "c": 1.0}, ["tune.ect.distance", "1.0", "huber"]),
+    ("schedules/sigmoid", {"map": "sigmod"}, ["schedules.sigmoid", "'sigmod'", "constant"]),
+    ("schedules/fixed/stages", 3, ["schedules.fixed", "'stages' of fixed", "q, k, b"]),
+    ("schedules/sigmoid/stages", 2.5, ["schedules.sigmoid", "stages is 2.5", "int"]),
+    ("schedules/sigmoid/q", "two", ["schedules.sigmoid", "q is 'two'", "float"]),
+    ("schedules/sigmoid/q", 0.5, ["schedules.sigmoid", "q is 0.5", "> 1"]),
+    ("schedules/piecewise/start", 1.0, ["schedules.piecewise", "start is 1.0", "< 1"]),
+    ("samplers/heun/times", [1.0], ["samplers.heun", "steps", "no times"]),
+    ("samplers/two_step/steps", 3, ["samplers.two_step", "multistep", "times"]),
+    ("experiments/split/rows/0/shares", [0, 33], ["rows.0.shares", "'ve'", "0, 20, 40"]),
+    ("experiments/methods/rows/0/kimg", [400], ["rows.0.kimg", "400", "0, 20, 40"]),
+    ("experiments/split/rows/0/kimg", [100], ["rows.0", "kimg and tune_kimg, or total_kimg"]),
+    ("experiments/split/rows/0/schedules", ["sig"], ["rows.0.schedules", "'sig'", "sigmoid"]),
+    ("experiments/split/rows/0/samplers", ["ddim"], ["rows.0.samplers", "'ddim'", "heun"]),
+    ("experiments/split/kind", "pie", ["experiments.split.kind", "'pie'", "'split'"]),
+    ("figures/hero/kimg", 30, ["figures.hero.kimg", "30", "0, 20, 40"]),
+    ("figures/solver", "ode", ["figures.solver", "'ode'", "heun"]),
+    ("features/inception_path", "no/such/folder", ["inception_path", "no/such/folder", "folder"]),
+    ("dataset/source", "mnist", ["dataset.source", "'mnist'", "'digits'"]),
+    ("dataset", ..., ["dataset", "missing"]),
+    ("evaluation", None, ["evaluation", "None"]),
+    ("study", "My study", ["study", "'My study'"]),
+]
+
+
+NAMES = [f"{path}={value}" for path, value, _ in MISTAKES]
+
+
+@pytest.mark.parametrize("path, value, words", MISTAKES, ids=NAMES)
+def test_mistake_is_named(path, value, words):
+    with pytest.raises(ConfigError) as caught:
+        Study.read(changed(path, value))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1, lines
+    assert all(word in lines[0] for word in words), lines[0]
+
+
+def test_several_mistakes_are_all_told():
+    config = changed("pretrain/ve/process", "vee")
+    config["tune"]["ect"]["weight"] = "snr"
+    with pytest.raises(ConfigError) as caught:
+        Study.read(config)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_common_cell_of_two_experiments_is_one_cell():
+    study = Study.read(DEFAULT)
+    schedules, split = set(study.cells("schedules")), set(study.cells("split"))
+    assert schedules & split
+    assert len(study.all_cells()) == len({cell.folder for cell in study.all_cells()})
+
+
+def test_settings_do_not_change_with_how_a_number_is_written():
+    whole, real = (Study.read(changed("tune/ect/distance/c", c)) for c in (1, 1.0))
+    assert str(whole.training(whole.hero())) == str(real.training(real.hero()))
+
+
+def test_a_milestone_does_not_know_where_its_chain_ends():
+    start = Milestone("ve", 0, 20)
+    short, long = (Study.read(changed("pretrain/ve/kimg", kimg)) for kimg in (180, 400))
+    assert short.training(start) == long.training(start)
+
+
+def test_only_the_cells_of_a_schedule_depend_on_it():
+    before, after = Study.read(DEFAULT), Study.read(changed("schedules/constant/q", 3))
+    models = {cell.model for cell in before.all_cells()}
+    touched = {m for m in models if before.training(m) != after.training(m)}
+    assert touched == {m for m in models if isinstance(m, Tuned) and m.schedule == "constant"}
+
+
+def test_total_minus_share_is_exact():
+    rows = Study.read(DEFAULT).experiments["split"].rows[0]
+    assert all(pretrain + tune == rows.total_kimg for pretrain, tune in rows.budgets())

@@ -1,0 +1,159 @@
+"""The Snakefile for real: a tiny study from pixels to report, and what a changed config re-runs."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+SMOKE = "workflow/studies/smoke.yaml"
+
+pytestmark = pytest.mark.pipeline
+
+
+def snakemake(folder, *words):
+    """Run snakemake in a copy of the workflow; returns the finished process."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "-m", "snakemake", "--profile", "workflow/profiles/local", *words]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path}
+    )
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A copy of the workflow in which the smoke study has run from clean."""
+    folder = tmp_path_factory.mktemp("workflow")
+    for name in ("Snakefile", "config.yaml", "workflow", "ect", "envs"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    done = snakemake(folder, "--configfile", SMOKE)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+def planned(study, overlay):
+    """{rule: jobs} of a dry run of the smoke study under a changed config."""
+    (study / "overlay.yaml").write_text(yaml.safe_dump(overlay))
+    done = snakemake(study, "-n", "--configfile", SMOKE, "overlay.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = done.stdout + done.stderr
+    if "Nothing to be done" in text:
+        return {}
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", text.split("Job stats:")[1], re.MULTILINE))
+    return {rule: int(n) for rule, n in counts.items() if rule not in ("total", "all")}
+
+
+def results(study):
+    return study / "results" / "smoke"
+
+
+def test_tables_and_figures_exist(study):
+    names = {path.name for path in (results(study) / "figures").iterdir()}
+    for figure in ("methods", "schedules", "split", "maps", "curves", "samples", "loss"):
+        assert {f"{figure}.png", f"{figure}.pdf"} <= names
+    tables = {path.name for path in (results(study) / "tables").iterdir()}
+    assert {f"methods.{kind}" for kind in ("csv", "md", "tex")} <= tables
+
+
+def test_every_job_left_its_record(study):
+    record = json.loads(next(results(study).glob("tune/**/run.json")).read_text())
+    assert record["settings"]["schedule"]["map"] in ("sigmoid", "piecewise")
+    assert all(len(digest) == 64 for digest in record["inputs"].values())
+    assert record["threads"] == 1 and record["images_per_second"] > 0
+    accuracy = json.loads((results(study) / "features" / "run.json").read_text())["test_accuracy"]
+    assert 0.3 < accuracy <= 1
+
+
+def test_report_is_one_file(study):
+    done = snakemake(study, "--configfile", SMOKE, "--report", "report.html")
+    assert done.returncode == 0, done.stderr
+    text = (study / "report.html").read_text()
+    assert len(text) > 100_000 and "data:image/png;base64" in text
+
+
+def test_nothing_changed(study):
+    assert planned(study, {}) == {}
+
+
+def test_same_numbers_written_otherwise(study):
+    assert planned(study, {"tune": {"ect": {"optimizer": {"decay_from": 0.50}}}}) == {}
+    assert planned(study, {"schedules": {"sigmoid": {"q": 2.0}}}) == {}
+
+
+def test_width_of_one_figure(study):
+    assert planned(study, {"figures": {"widths_in": {"loss": 5.0}}}) == {"draw_loss": 1}
+
+
+def test_one_schedule(study):
+    jobs = planned(study, {"schedules": {"piecewise": {"q": 4}}})
+    assert jobs["tune"] == 1 and jobs["sample"] == 1 and jobs["evaluate"] == 1
+    assert jobs["tabulate"] == 1 and jobs["draw_maps"] == 1
+    assert not {"pretrain", "trace_tuning", "draw_loss", "train_classifier"} & set(jobs)
+
+
+def test_new_budget_below_the_trained_end(study):
+    rows = [
+        {"pretrain": ["ve"], "kimg": [2], "tune": "ect", "tune_kimg": 1, "schedules": ["sigmoid"],
+         "samplers": ["one_step"]},
+    ]  # fmt: skip
+    longer = {"pretrain": {"ve": {"kimg": 4}}}
+    both = longer | {"experiments": {"schedules": {"rows": rows}}}
+    first = planned(study, both)
+    assert first["pretrain"] == 1 and first["tune"] == 1
+    trained = snakemake(study, "--configfile", SMOKE, "overlay.yaml")
+    assert trained.returncode == 0, trained.stderr
+    again = planned(study, longer | {"experiments": {"split": {"rows": [rows[0] | {"kimg": [1]}]}}})
+    assert "pretrain" not in again
+    below = [rows[0] | {"kimg": [1], "tune_kimg": 3}]
+    jobs = planned(study, longer | {"experiments": {"schedules": {"rows": below}}})
+    assert jobs["tune"] == 1 and "pretrain" not in jobs
+
+
+def test_longer_chain_trains_the_new_piece_only(study):
+    overlay = {"pretrain": {"ve": {"kimg": 4}}}
+    assert "pretrain" not in planned(study, overlay)
+    rows = [{"pretrain": ["ve"], "kimg": [4], "samplers": ["heun"]}]
+    jobs = planned(study, overlay | {"experiments": {"schedules": {"rows": rows}}})
+    assert 1 <= jobs["pretrain"] <= 3 and "tune" not in jobs
+
+
+def test_new_sampler_trains_nothing(study):
+    overlay = {
+        "samplers": {"euler": {"kind": "euler", "steps": 4, "label": "Euler, 4 NFE"}},
+        "experiments": {"methods": {"rows": [
+            {"pretrain": ["ve", "flow"], "kimg": [1], "samplers": ["heun", "one_step", "euler"]},
+        ]}},
+    }  # fmt: skip
+    jobs = planned(study, overlay)
+    assert jobs["sample"] == 2 and jobs["evaluate"] == 2
+    assert not {"pretrain", "tune", "train_classifier"} & set(jobs)
+
+
+def test_mistake_ends_before_any_job(study):
+    (study / "overlay.yaml").write_text("pretrain: {ve: {optimizer: {lr: 1e-4}}}")
+    done = snakemake(study, "--configfile", SMOKE, "overlay.yaml")
+    text = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "pretrain.ve.optimizer.lr: found '1e-4'" in text and "1.0e-4" in text
+    assert "Traceback" not in text
+
+
+def test_again_from_clean_is_the_same_to_the_byte(study):
+    def artefacts():
+        found = [*results(study).glob("tables/*"), *results(study).glob("**/model.safetensors")]
+        return {str(path): path.read_bytes() for path in found}
+
+    assert snakemake(study, "--configfile", SMOKE).returncode == 0
+    before = artefacts()
+    shutil.rmtree(study / "results")
+    done = snakemake(study, "--configfile", SMOKE, "--cores", "1")
+    assert done.returncode == 0, done.stderr
+    after = artefacts()
+    assert after == {path: before[path] for path in after} and len(after) > 10

@@ -1,0 +1,272 @@
+"""Tables and figures: the numbers are pandas' and one's own, absent cells stay empty, and the same
+inputs give the same bytes."""
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ect.report import figures, gather, losspage, maps, markup, style, tables
+
+SAMPLERS = {"heun": ("Heun, 35 NFE", 35), "one_step": ("1 step", 1), "two_step": ("2 steps", 2)}
+SEEDS = {"one_step": [20.0, 22.5, 19.0], "two_step": [10.0, 11.0, 13.5]}
+
+
+class Inputs:
+    """Writes made-up metrics.json files."""
+
+    def __init__(self, folder):
+        self.folder, self.count = folder, 0
+
+    def file(self, text):
+        self.count += 1
+        path = self.folder / f"in_{self.count}"
+        path.write_text(text)
+        return str(path)
+
+    def metrics(self, fd, cell, **changes):
+        facts = {"images": 2000, "reference_images": 1437, "features": "classifier"}
+        return self.file(json.dumps(facts | {"fd": fd, "kd": fd / 100, "cell": cell} | changes))
+
+    def cell(self, sampler, fd, kimg=96, schedule=None, tune=None, seed=0, **changes):
+        label, nfe = SAMPLERS[sampler]
+        cell = {
+            "pretrain": "ve", "process": "ve", "parameterization": "edm", "kimg": kimg,
+            "schedule": schedule, "recipe": schedule and "ect_50%", "tune_kimg": tune,
+            "seed": seed, "sampler": sampler, "label": label, "nfe": nfe,
+        }  # fmt: skip
+        return self.metrics(fd, cell, **changes)
+
+    def floor(self):
+        return self.metrics(1.5, {"floor": True}, images=360)
+
+    def study(self):
+        """A pretrained model with Heun only, and two schedules with one and two steps."""
+        before = [self.cell("heun", 2.8)]
+        return before + [
+            self.cell(sampler, fd, schedule=schedule, tune=96, seed=seed)
+            for schedule in ("sigmoid", "con_stant")
+            for sampler, values in SEEDS.items()
+            for seed, fd in enumerate(values)
+        ]
+
+    def split(self):
+        return [
+            self.cell("one_step", 20 + share, kimg=share, schedule="sigmoid", tune=100 - share)
+            for share in (0, 50, 90)
+        ]
+
+    def log(self):
+        line = {"learning_rate": 1e-3, "share_r_zero": 0.5, "residual_by_ln_s": [None, *[0.1] * 9]}
+        lines = [line | {"images": 1000 * i, "loss": 2.5} for i in range(1, 9)]
+        return self.file("".join(json.dumps(line) + "\n" for line in lines))
+
+    def trace(self):
+        rows = ["images,quantity,s,ratio,sampler,value"]
+        for images in (0, 4000, 8000):
+            rows += [f"{images},fd,,,{label},{9000 - images}" for label in ("1 step", "2 steps")]
+            for s in (0.1, 1.0, 10.0):
+                rows += [f"{images},end_to_end,{s},,,0.1", f"{images},residual,{s},0.5,,0.01"]
+        return self.file("\n".join(rows) + "\n")
+
+    def images(self, channels=1):
+        path = self.folder / f"images_{channels}.npz"
+        pixels = np.arange(12 * 64 * channels).reshape(12, 8, 8, channels) % 256
+        np.savez(path, pixels.astype(np.uint8), train=pixels.astype(np.uint8))
+        return str(path)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    return Inputs(tmp_path)
+
+
+def settings(inputs):
+    """The settings of every figure."""
+    study, floor, samples = inputs.study(), inputs.floor(), inputs.images()
+    return {
+        "methods": {"metrics": study, "floor": floor},
+        "schedules": {"metrics": study, "floor": floor},
+        "split": {"metrics": inputs.split(), "floor": floor},
+        "maps": {"schedules": {"sigmoid": {"map": "sigmoid", "options": {"stages": 4}}}},
+        "curves": {"runs": {"pretrain ve": [inputs.log()], "sigmoid": [inputs.log()]}},
+        "samples": {"rows": [["1 step", samples]], "columns": 10, "data": samples},
+        "loss": {"metrics": inputs.log(), "trace": inputs.trace(), "stages": 4},
+    }
+
+
+def read_table(path):
+    """Rows of a Markdown table, as lists of cells."""
+    lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line[1:-1].split(" | ")] for line in lines]
+
+
+def test_csv_holds_mean_sd_and_n_over_seeds(inputs, tmp_path):
+    tables.tabulate("methods", inputs.study(), tmp_path / "t", inputs.floor())
+    table = pd.read_csv(tmp_path / "t.csv").set_index(["schedule", "sampler"])
+    for sampler, values in SEEDS.items():
+        row = table.loc[("sigmoid", sampler)]
+        assert row["n"] == 3 and row["fd_min"] == min(values)
+        assert row["fd_mean"] == pytest.approx(statistics.mean(values), rel=1e-5)
+        assert row["fd_sd"] == pytest.approx(statistics.stdev(values), rel=1e-5)
+        assert row["kd_sd"] == pytest.approx(statistics.stdev(values) / 100, rel=1e-5)
+        assert (row["total_kimg"], row["pretrain_share_percent"]) == (192, 50)
+    before = table.loc[(np.nan, "heun")]
+    assert before["n"] == 1 and np.isnan(before["fd_sd"]) and before["total_kimg"] == 96
+
+
+def test_a_cell_that_was_not_evaluated_is_empty(inputs, tmp_path):
+    tables.tabulate("methods", inputs.study(), tmp_path / "t", inputs.floor())
+    header, _, before, tuned, *_, floor = read_table(tmp_path / "t.md")
+    assert header[-3:] == ["FD, 1 step", "FD, 2 steps", "FD, Heun, 35 NFE"]
+    assert before[-3:] == ["", "", "2.80 (1)"]
+    assert tuned[-3:] == ["20.5 ± 1.8 (3)", "11.5 ± 1.8 (3)", ""]
+    assert floor[0] == "real test images (360)" and floor[-3:] == ["1.50"] * 3
+
+
+def test_the_caption_names_the_metric_and_the_images(inputs, tmp_path):
+    tables.tabulate("schedules", inputs.study(), tmp_path / "t")
+    text = (tmp_path / "t.md").read_text()
+    assert "FD (classifier features) between 2000 generated and 1437 training images" in text
+    assert "FID" not in (tmp_path / "t.md").read_text() + (tmp_path / "t.tex").read_text()
+    assert gather.metric_name("inception:clean") == "FID (clean)"
+
+
+def test_the_floor_is_the_last_row_of_every_file(inputs, tmp_path):
+    tables.tabulate("split", inputs.split(), tmp_path / "t", inputs.floor())
+    last = pd.read_csv(tmp_path / "t.csv").iloc[-1]
+    assert (last["sampler"], last["fd_mean"], last["images"]) == ("floor", 1.5, 360)
+    assert "real test images (360)" in (tmp_path / "t.tex").read_text()
+    tables.tabulate("split", inputs.split(), tmp_path / "t")
+    assert "floor" not in (tmp_path / "t.csv").read_text()
+
+
+@pytest.mark.parametrize("kind", ["methods", "schedules", "split"])
+def test_latex_is_balanced_and_escaped(inputs, tmp_path, kind):
+    two_recipes = inputs.split()[:1] + inputs.study()
+    tables.tabulate(kind, two_recipes, tmp_path / "t", inputs.floor())
+    text = (tmp_path / "t.tex").read_text()
+    assert re.findall(r"\\begin{(\w+)}", text) == re.findall(r"\\end{(\w+)}", text)[::-1]
+    assert text.count("{") == text.count("}") and "±" not in text
+    bare = re.sub(r"\\[_%&#$]", "", text)
+    assert r"con\_stant" in text and not re.search(r"[_%#]", bare)
+    rows = bare.split(r"\midrule", 1)[1].split(r"\bottomrule")[0].replace(r"\midrule", "")
+    columns = len(re.search(r"\\begin{tabular}{(\w+)}", text)[1])
+    assert {row.count("&") for row in rows.strip().split("\n") if row} == {columns - 1}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("features", "inception:clean"), ("images", 50), ("reference_images", 9)]
+)
+def test_what_cannot_be_compared_is_refused(inputs, tmp_path, key, value):
+    odd = inputs.cell("two_step", 3.0, **{key: value})
+    with pytest.raises(ValueError, match=f"{odd}: {key} is {value}"):
+        tables.tabulate("methods", [*inputs.study(), odd], tmp_path / "t")
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_a_floor_in_other_features_is_refused(inputs, tmp_path):
+    floor = inputs.metrics(1.5, {"floor": True}, features="inception:clean")
+    with pytest.raises(ValueError, match=floor):
+        tables.tabulate("methods", inputs.study(), tmp_path / "t", floor)
+
+
+def test_a_cell_counts_once(inputs):
+    first, again = inputs.cell("heun", 3.0), inputs.cell("heun", 3.0)
+    assert len(gather.read([first, first])) == 1
+    with pytest.raises(ValueError, match=again):
+        gather.read([first, again])
+
+
+def test_split_refuses_two_totals(inputs, tmp_path):
+    other = inputs.cell("one_step", 9.0, kimg=50, schedule="sigmoid", tune=51)
+    with pytest.raises(ValueError, match=f"{other}: 101 kimg"):
+        figures.draw("split", {"metrics": [*inputs.split(), other], "width_in": 4}, tmp_path / "f")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1476, "1480"), (12.34, "12.3"), (9.996, "10.0"), (0.01234, "0.0123"), (0, "0")],
+)
+def test_three_significant_digits(value, text):
+    assert markup.digits(value) == text
+
+
+def test_a_small_sd_never_reads_as_zero():
+    assert markup.mean_and_sd(12.34, 0.42, 3) == "12.3 ± 0.4 (3)"
+    assert markup.mean_and_sd(12.34, 0.021, 3) == "12.3 ± 0.02 (3)"
+    assert markup.mean_and_sd(1476.0, 3.2, 3) == "1480 ± 3 (3)"
+    assert markup.mean_and_sd(12.34, float("nan"), 1) == "12.3 (1)"
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_figures_are_written(inputs, tmp_path, name):
+    figures.draw(name, settings(inputs)[name] | {"width_in": 5.0}, tmp_path / "figure")
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "figure.png").stat().st_size > 3000
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def test_colour_images_make_a_grid(inputs, tmp_path):
+    rows = [["rgb", inputs.images(channels=3)]]
+    figures.draw("samples", {"rows": rows, "columns": 4, "width_in": 4.0}, tmp_path / "grid")
+    with pytest.raises(ValueError, match="12 images, but the grid has 13 columns"):
+        figures.draw("samples", {"rows": rows, "columns": 13, "width_in": 4.0}, tmp_path / "grid")
+
+
+def test_an_unknown_figure_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"'pie'; allowed: methods, .*loss"):
+        figures.draw("pie", {}, tmp_path / "f")
+
+
+def test_the_same_inputs_give_the_same_bytes(inputs, tmp_path):
+    """In two processes with different hash seeds."""
+    study, floor = inputs.study(), inputs.floor()
+    code = (
+        "import sys, json; from ect.report import figures, tables\n"
+        "settings, out = json.loads(sys.argv[1]), sys.argv[2]\n"
+        "tables.tabulate('methods', settings['metrics'], out, settings['floor'])\n"
+        "figures.draw('methods', settings, out)"
+    )
+    settings = {"metrics": study, "floor": floor, "width_in": 4.0}
+    tables.tabulate("methods", study, tmp_path / "here", floor)
+    figures.draw("methods", settings, tmp_path / "here")
+    env = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "1"}
+    argv = [sys.executable, "-c", code, json.dumps(settings), str(tmp_path / "there")]
+    subprocess.run(argv, check=True, env=env)
+    for kind in ("csv", "md", "tex", "pdf", "png"):
+        here, there = ((tmp_path / f"{name}.{kind}").read_bytes() for name in ("here", "there"))
+        assert here == there, kind
+
+
+def test_stages_of_the_maps():
+    assert len(maps.stages("zero", {})) == 1
+    assert len(maps.stages("sigmoid", {"stages": 8})) == 8
+    assert len(maps.stages("smooth", {})) == 8
+    middles = [progress for progress, _ in maps.stages("constant", {"stages": 4})]
+    assert middles == pytest.approx([0.125, 0.375, 0.625, 0.875])
+    (first, before), *_ = maps.stages("piecewise", {"start": 0.5, "stages": 5})
+    assert not before.any() and first > 0.25  # r stays 0 for a stage after `start`
+
+
+def test_series_differ_when_printed_in_grey():
+    looks = [style.series(index) for index in range(21)]
+    assert len({str(look) for look in looks}) == 21
+    assert len({str((look["marker"], look["linestyle"])) for look in looks[:7]}) == 7
+
+
+def test_bins_of_the_loss_page_are_the_trainers():
+    from ect.train import LN_S_BINS
+
+    np.testing.assert_allclose(losspage.EDGES, LN_S_BINS.numpy())
+
+
+def test_import_loads_no_torch():
+    code = "import sys; from ect.report import figures, tables; sys.exit('torch' in sys.modules)"
+    env = {"PYTHONPATH": ":".join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0

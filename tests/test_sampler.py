@@ -1,0 +1,129 @@
+"""The samplers: closed forms on Gaussian data, order of convergence, seeds, evaluations."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from ect import config, sampler
+from ect.consistency import Consistency
+from ect.experiment import PROCESSES
+from ect.process import S_MAX, VE
+
+every_process = pytest.mark.parametrize("process", [p() for p in PROCESSES.values()],
+                                        ids=list(PROCESSES))  # fmt: skip
+SD = 0.5
+
+
+def nothing(x, c_noise):
+    """The zero network: under `edm` the exact denoiser of data N(0, SD^2 I)."""
+    return torch.zeros_like(x)
+
+
+def solved(y, start, stop):
+    """The ODE's solution for Gaussian data: y(stop) = y(start) sqrt((sd^2 + stop^2) / ...)."""
+    return y * math.sqrt((SD**2 + stop**2) / (SD**2 + start**2))
+
+
+@every_process
+@pytest.mark.parametrize(("solver", "order"), [(sampler.euler, 1), (sampler.heun, 2)])
+def test_solvers_converge_at_their_order(process, solver, order, draw):
+    """The last step, s_min -> 0, returns f(y, s_min): the limit of many steps ends with it."""
+    eps, s_min = draw(0, 2)[None], 0.002
+    limit = solved(S_MAX * eps[0], S_MAX, s_min) * SD**2 / (SD**2 + s_min**2)
+    steps = [20, 40, 80, 160]
+    f = Consistency(nothing, process, "edm", SD)
+    errors = [(solver(f, process, eps, steps=n) - limit).norm().item() for n in steps]
+    slopes = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
+    assert slopes == pytest.approx([order] * 3, abs=0.25)
+    assert slopes[-1] == pytest.approx(order, abs=0.1)
+    assert errors[-1] < 0.1 * limit.norm()
+
+
+@every_process
+def test_gaussian_data_come_back_with_their_deviation(process, draw):
+    f = Consistency(nothing, process, "edm", SD)
+    x = sampler.heun(f, process, draw(0, 500)[None], steps=40)
+    assert x.std().item() == pytest.approx(SD, rel=0.02)
+
+
+def test_multistep_is_the_chain_of_its_formulas(make_unet, draw):
+    f = Consistency(make_unet(dtype=torch.float64), VE(), "edm", SD)
+    eps = torch.stack([draw(0), draw(1), draw(2)])
+    at = lambda level: torch.full((4,), level, dtype=torch.float64)  # noqa: E731
+    one = f(80 * eps[0], at(80.0))
+    two = f(one + 0.8 * eps[1], at(0.8))
+    three = f(two + 0.2 * eps[2], at(0.2))
+    for times, wanted in (([], one), ([0.8], two), ([0.8, 0.2], three)):
+        torch.testing.assert_close(
+            sampler.multistep(f, VE(), eps, times), wanted, rtol=1e-12, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize(
+    ("draw_images", "options"),
+    [
+        (sampler.multistep, {"times": []}),
+        (sampler.multistep, {"times": [0.821]}),
+        (sampler.euler, {"steps": 6}),
+        (sampler.heun, {"steps": 6}),
+    ],
+)
+def test_the_same_noise_gives_the_same_image_under_every_process(draw_images, options, make_unet):
+    network = make_unet(dtype=torch.float64)
+    eps = sampler.noise(range(5), 2, (1, 8, 8)).double()
+    images = {}
+    for name, kind in PROCESSES.items():
+        f = Consistency(network, kind(), "edm", SD)
+        images[name] = draw_images(f, kind(), eps, **options)
+    for name in images:
+        torch.testing.assert_close(images[name], images["ve"], rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("split", [[[0, 1, 2, 3, 4]], [[3], [0, 4], [2, 1]], [[4, 3, 2, 1], [0]]])
+def test_an_image_depends_on_its_seed_alone(split, make_unet):
+    f = Consistency(make_unet().eval(), VE(), "edm", SD)
+    together = sampler.noise(range(5), 2, (1, 8, 8))
+    with torch.no_grad():
+        images = sampler.multistep(f, VE(), together, [0.8])
+        for seeds in split:
+            apart = sampler.noise(seeds, 2, (1, 8, 8))
+            assert torch.equal(apart, together[:, seeds])
+            found = sampler.multistep(f, VE(), apart, [0.8])
+            torch.testing.assert_close(found, images[seeds], rtol=1e-5, atol=1e-5)
+    assert len(set(together[0, :, 0, 0, 0].tolist())) == 5
+
+
+def test_the_first_noise_does_not_depend_on_how_many_follow():
+    one, three = (sampler.noise([5, 9], count, (3, 8, 8)) for count in (1, 3))
+    assert torch.equal(one[0], three[0])
+    assert not torch.equal(three[0], three[1])
+
+
+def test_grid_is_edms_equation_5():
+    levels = sampler.grid(18)
+    root = [80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7)) for i in range(18)]
+    assert levels == pytest.approx([v**7 for v in root] + [0.0], rel=1e-12)
+
+
+@every_process
+@pytest.mark.parametrize(
+    ("block", "nfe"),
+    [
+        ({"kind": "multistep"}, 1),
+        ({"kind": "multistep", "times": [0.821]}, 2),
+        ({"kind": "multistep", "times": [5.0, 1.0, 0.2]}, 4),
+        ({"kind": "euler", "steps": 1}, 1),
+        ({"kind": "euler", "steps": 7}, 7),
+        ({"kind": "heun", "steps": 1}, 1),
+        ({"kind": "heun", "steps": 18}, 35),
+    ],
+)
+def test_declared_evaluations_are_those_counted(process, block, nfe, draw):
+    declared = config.Sampler(label="a", **block)
+    calls = []
+    f = Consistency(lambda x, c: calls.append(1) or nothing(x, c), process, "edm", SD)
+    eps = torch.stack([draw(seed) for seed in range(4)])
+    sampler.SAMPLERS[declared.kind](f, process, eps, **declared.options())
+    assert declared.nfe == len(calls) == nfe

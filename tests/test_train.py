@@ -1,0 +1,230 @@
+"""The loop: the same bits each time, after a stop, and along a chain of milestones."""
+
+import copy
+import json
+
+import pytest
+import torch
+
+from ect import checkpoint, experiment, train
+from ect.data import Images
+
+PRETRAIN = {
+    "network": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4]},
+    "process": "ve",
+    "parameterization": "edm",
+    "recipe": {
+        "batch": 100,
+        "prior": {"mean": -1.0, "std": 1.5},
+        "distance": {"kind": "squared", "c": 0.0},
+        "weight": "edm",
+        "optimizer": {
+            "name": "adam", "lr": 2.0e-3, "betas": [0.9, 0.999], "warmup_kimg": 0.3,
+            "decay_from": 1.0, "lr_final": 0.0,
+        },
+        "ema_halflife_kimg": 0.3,
+        "ema_ramp": None,
+        "dropout": 0.1,
+    },
+    "schedule": {"map": "zero", "options": {}},
+    "seed": 0,
+    "first_kimg": 0,
+    "last_kimg": 1,
+    "snapshots": 0,
+}  # fmt: skip
+ARTEFACTS = ("model.safetensors", "state.safetensors", "snapshots.safetensors", "metrics.jsonl")
+
+
+def changed(settings, **changes):
+    """A copy of settings in which `a__b=1` sets settings['a']['b']."""
+    settings = copy.deepcopy(settings)
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = settings
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    return settings
+
+
+TUNE = changed(
+    PRETRAIN,
+    recipe__distance={"kind": "huber", "c": 0.0},
+    recipe__weight="gap",
+    recipe__dropout=0.3,
+    recipe__optimizer__decay_from=0.5,
+    schedule={"map": "sigmoid", "options": {"q": 2.0, "stages": 4}},
+    snapshots=2,
+)
+
+
+def contents(folder, names=ARTEFACTS):
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize("settings", [PRETRAIN, TUNE], ids=["pretrain", "tune"])
+def test_a_run_is_its_config_and_seed(settings, digits_file, tmp_path):
+    torch.manual_seed(1)
+    train.run(settings, digits_file, tmp_path / "a")
+    torch.manual_seed(2)
+    train.run(settings, digits_file, tmp_path / "b")
+    train.run(changed(settings, seed=1), digits_file, tmp_path / "c")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "a" / name).read_bytes() != (tmp_path / "c" / name).read_bytes()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "radam"])
+def test_a_chain_of_milestones_is_one_run(optimizer, digits_file, tmp_path):
+    """k0 -> k1 -> k2 has the bits of k0 -> k2, since 100 divides 1,000."""
+    settings = changed(PRETRAIN, recipe__optimizer__name=optimizer)
+    previous = None
+    for kimg in (0, 1, 2):
+        step = changed(settings, first_kimg=max(kimg - 1, 0), last_kimg=kimg)
+        train.run(step, digits_file, tmp_path / f"k{kimg}", resume=previous)
+        previous = tmp_path / f"k{kimg}" / "state.safetensors"
+    train.run(changed(settings, last_kimg=2), digits_file, tmp_path / "once")
+    names = ("model.safetensors", "state.safetensors")
+    assert contents(tmp_path / "k2", names) == contents(tmp_path / "once", names)
+    assert contents(tmp_path / "k1", names) != contents(tmp_path / "k2", names)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(digits_file, tmp_path_factory):
+    """The artefacts of runs that nothing stopped, by optimizer."""
+    found = {}
+    for name in ("adam", "radam"):
+        out = tmp_path_factory.mktemp(name)
+        train.run(changed(TUNE, recipe__optimizer__name=name), digits_file, out)
+        found[name] = contents(out)
+    return found
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "radam"])
+@pytest.mark.parametrize("steps", [1, 4, 5, 10])
+def test_a_stopped_run_ends_with_the_bits_of_an_undisturbed_one(
+    optimizer, steps, undisturbed, digits_file, tmp_path, monkeypatch
+):
+    """Stopped after 1 to 10 of its 10 steps; at steps 5 and 10 a snapshot is due."""
+    settings = changed(TUNE, recipe__optimizer__name=optimizer)
+    monkeypatch.setattr(train, "SAVE_SECONDS", -1.0)
+    with monkeypatch.context() as patch:
+        taken, step, publish = [], train.step, train.publish
+
+        def stop(whole):
+            def stopping(*args):
+                if len(taken) == steps:
+                    raise KeyboardInterrupt
+                taken.append(1)
+                return whole(*args)
+
+            return stopping
+
+        patch.setattr(train, "step", stop(step))
+        patch.setattr(train, "publish", stop(publish))
+        with pytest.raises(KeyboardInterrupt):
+            train.run(settings, digits_file, tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+
+    again, step = [], train.step
+    monkeypatch.setattr(train, "step", lambda *args: again.append(1) or step(*args))
+    train.run(settings, digits_file, tmp_path)
+    assert len(again) == 10 - steps
+    found = contents(tmp_path)
+    assert [name for name in ARTEFACTS if found[name] != undisturbed[optimizer][name]] == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*ARTEFACTS, "run.json"])
+
+
+def test_work_of_other_settings_is_not_continued(digits_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "SAVE_SECONDS", -1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "publish", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train.run(PRETRAIN, digits_file, tmp_path / "a")
+    other = changed(PRETRAIN, seed=5)
+    train.run(other, digits_file, tmp_path / "a")
+    train.run(other, digits_file, tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+@pytest.mark.parametrize("size", [10, 50, 100])
+def test_the_average_moves_half_way_in_a_half_life(size, digits_file):
+    state = train.State(PRETRAIN, Images(digits_file))
+    with torch.no_grad():
+        for old, new in zip(state.average.values(), state.network.parameters()):
+            old.fill_(0.0)
+            new.fill_(1.0)
+    for _ in range(300 // size):
+        state.update_average(PRETRAIN["recipe"], size)
+    for value in state.average.values():
+        torch.testing.assert_close(value, torch.full_like(value, 0.5), rtol=1e-5, atol=0)
+
+
+def test_the_ramp_shortens_the_half_life_at_the_start(digits_file):
+    """With ramp 0.05 after 1,000 images the half-life is 50 images."""
+    state = train.State(PRETRAIN, Images(digits_file))
+    state.seen = 1000
+    with torch.no_grad():
+        for old, new in zip(state.average.values(), state.network.parameters()):
+            old.fill_(0.0)
+            new.fill_(1.0)
+    state.update_average(PRETRAIN["recipe"] | {"ema_ramp": 0.05}, 50)
+    for value in state.average.values():
+        torch.testing.assert_close(value, torch.full_like(value, 0.5), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("seen", "wanted"),
+    [(0, 0.0), (500, 0.5), (1000, 1.0), (2000, 1.0), (3000, 1.0), (4000, 0.6), (4999, 0.2004)],
+)
+def test_learning_rate_warms_up_stays_and_falls(seen, wanted):
+    options = {"lr": 2.0, "warmup_kimg": 1.0, "decay_from": 0.6, "lr_final": 0.2}
+    assert experiment.learning_rate(options, seen, 5000) == pytest.approx(2 * wanted)
+
+
+@pytest.mark.parametrize("seen", [0, 1, 4999])
+def test_learning_rate_is_constant_by_default(seen):
+    options = {"lr": 2.0, "warmup_kimg": 0.0, "decay_from": 1.0, "lr_final": 0.0}
+    assert experiment.learning_rate(options, seen, 5000) == 2.0
+
+
+def test_init_copies_weights_and_nothing_else(digits_file, tmp_path):
+    train.run(PRETRAIN, digits_file, tmp_path / "start")
+    model = tmp_path / "start" / "model.safetensors"
+    train.run(changed(TUNE, last_kimg=0, seed=3), digits_file, tmp_path / "tuned", init=model)
+    weights, _ = checkpoint.load(model)
+    tuned, _ = checkpoint.load(tmp_path / "tuned" / "model.safetensors")
+    state, about = checkpoint.load(tmp_path / "tuned" / "state.safetensors")
+    assert all(torch.equal(tuned[key], value) for key, value in weights.items())
+    assert checkpoint.within("optimizer", state) == {} and about["seen"] == 0
+    network = checkpoint.within("network", state)
+    assert all(torch.equal(network[key], value) for key, value in weights.items())
+
+
+def test_training_reduces_the_loss(digits_file, tmp_path):
+    train.run(changed(PRETRAIN, last_kimg=6), digits_file, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines]
+    assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
+    assert lines[-1]["images"] == 6000 and len(lines) == train.LOG_LINES
+    assert all(line["share_r_zero"] == 1 for line in lines)
+
+
+def test_a_loss_that_is_no_number_publishes_nothing(digits_file, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"optimizer\.lr"):
+        train.run(changed(PRETRAIN, recipe__optimizer__lr=1e30), digits_file, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_snapshots_and_model_describe_themselves(digits_file, tmp_path):
+    """The last snapshot is the published model, and both load as a consistency function."""
+    train.run(TUNE, digits_file, tmp_path)
+    snapshots, about = checkpoint.load(tmp_path / "snapshots.safetensors")
+    model, model_about = checkpoint.load(tmp_path / "model.safetensors")
+    assert about == model_about
+    assert {key.split(".")[0] for key in snapshots} == {"500", "1000"}
+    last = checkpoint.within("1000", snapshots)
+    assert all(torch.equal(last[key], value) for key, value in model.items())
+    f, process, _ = experiment.load_model(tmp_path / "model.safetensors")
+    t = process.time(torch.tensor([0.5]))
+    assert f(torch.zeros(1, 1, 8, 8), t).isfinite().all()

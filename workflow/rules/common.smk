@@ -1,0 +1,60 @@
+# The config is read here and nowhere else; every other rule file takes names from this one.
+import json
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(workflow.basedir))
+os.environ["PYTHONPATH"] = str(workflow.basedir)
+
+from ect.study import STAGES, ConfigError, Milestone, Study, Tuned
+
+try:
+    STUDY = Study.read(config)
+except ConfigError as error:
+    raise WorkflowError(f"the config cannot be run:\n{error}") from None
+
+ROOT = STUDY.root
+DATA = f"{ROOT}/data/dataset.npz"
+CLASSIFIER = f"{ROOT}/features/classifier.safetensors"
+FLOOR = f"{ROOT}/data/floor.json"
+
+CELLS = {cell.folder: cell for cell in STUDY.all_cells()}
+MODELS = list(dict.fromkeys(cell.model for cell in CELLS.values()))
+MILESTONES = [model for model in MODELS if isinstance(model, Milestone)]
+TUNED = [model for model in MODELS if isinstance(model, Tuned)]
+HERO = f"{ROOT}/{STUDY.hero().folder}"
+
+
+wildcard_constraints:
+    pretrain="[a-z0-9_]+",
+    schedule="[a-z0-9_]+",
+    recipe="[a-z0-9_]+",
+    start_seed=r"\d+",
+    seed=r"\d+",
+    kimg=r"\d+",
+    tune_kimg=r"\d+",
+    model=r"(pretrain|tune)/\S+",
+    sampler="|".join(STUDY.samplers),
+    experiment="|".join(STUDY.experiments),
+
+
+def as_json(settings):
+    """Settings as the one text that a job receives and that Snakemake compares."""
+    return json.dumps(settings, sort_keys=True, separators=(",", ":"))
+
+
+def metrics_of(experiment):
+    """The metrics.json files of an experiment's cells."""
+    return [f"{ROOT}/{cell.folder}/metrics.json" for cell in STUDY.cells(experiment)]
+
+
+def classifier_if_used():
+    return [CLASSIFIER] if STUDY.features.extractor == "classifier" else []
+
+
+def caption(name):
+    """The text that the report shows beside a result."""
+    return str(Path(workflow.basedir) / "workflow" / "report" / f"{name}.rst")

@@ -1,0 +1,50 @@
+# Images, and the feature space in which distances are measured.
+
+
+rule prepare_data:
+    output:
+        DATA,
+    params:
+        settings=as_json(STUDY.dataset.model_dump()),
+        version=STAGES["prepare"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect prepare {params.settings:q} --out {output:q}"
+
+
+rule train_classifier:
+    input:
+        data=DATA,
+    output:
+        CLASSIFIER,
+        f"{ROOT}/features/run.json",
+    params:
+        settings=as_json(STUDY.features.model_dump()["classifier"]),
+        version=STAGES["classifier"],
+        out=subpath(output[0], parent=True),
+    threads: 1
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} train-classifier {params.settings:q}"
+        " --data {input.data:q} --out {params.out:q}"
+
+
+# Real images that no model saw, against the training images: what a perfect model would score.
+rule measure_floor:
+    input:
+        classifier_if_used(),
+        data=DATA,
+    output:
+        FLOOR,
+    params:
+        settings=as_json({"features": STUDY.feature_space(), "cell": {"floor": True}}),
+        classifier=" ".join(f"--classifier {path}" for path in classifier_if_used()),
+        version=STAGES["evaluate"],
+    threads: 1
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} evaluate {params.settings:q}"
+        " --data {input.data:q} {params.classifier} --out {output:q}"

@@ -1,0 +1,63 @@
+# Images from every model, their distance to the training images, and what a tuning's snapshots say.
+
+
+rule sample:
+    input:
+        model=f"{ROOT}/{{model}}/model.safetensors",
+    output:
+        samples=f"{ROOT}/{{model}}/{{sampler}}/samples.npz",
+        run=f"{ROOT}/{{model}}/{{sampler}}/run.json",
+    params:
+        settings=lambda wildcards: as_json(STUDY.sampling(wildcards.sampler)),
+        out=subpath(output.samples, parent=True),
+        version=STAGES["sample"],
+    threads: 1
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} sample {params.settings:q}"
+        " --model {input.model:q} --out {params.out:q}"
+
+
+rule evaluate:
+    input:
+        classifier_if_used(),
+        samples=f"{ROOT}/{{model}}/{{sampler}}/samples.npz",
+        data=DATA,
+    output:
+        f"{ROOT}/{{model}}/{{sampler}}/metrics.json",
+    params:
+        settings=lambda wildcards: as_json(
+            {
+                "features": STUDY.feature_space(),
+                "cell": STUDY.facts(CELLS[f"{wildcards.model}/{wildcards.sampler}"]),
+            }
+        ),
+        classifier=" ".join(f"--classifier {path}" for path in classifier_if_used()),
+        version=STAGES["evaluate"],
+    threads: 1
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} evaluate {params.settings:q}"
+        " --samples {input.samples:q} --data {input.data:q} {params.classifier} --out {output:q}"
+
+
+rule trace_tuning:
+    input:
+        classifier_if_used(),
+        init=f"{MILESTONE}/model.safetensors",
+        snapshots=f"{TUNING}/snapshots.safetensors",
+        data=DATA,
+    output:
+        f"{TUNING}/trace.csv",
+    params:
+        settings=as_json(STUDY.tracing()),
+        classifier=" ".join(f"--classifier {path}" for path in classifier_if_used()),
+        version=STAGES["trace"],
+    threads: 1
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} trace {params.settings:q} --init {input.init:q}"
+        " --snapshots {input.snapshots:q} --data {input.data:q} {params.classifier} --out {output:q}"

@@ -1,0 +1,178 @@
+# Tables and figures: files in, files out. A figure depends on its own files and its own width.
+
+TABLES = expand(f"{ROOT}/tables/{{experiment}}.csv", experiment=STUDY.experiments)
+PLOTS = list(STUDY.experiments) + ["maps", "curves", "samples", "loss"]
+FIGURES = expand(f"{ROOT}/figures/{{figure}}.{{kind}}", figure=PLOTS, kind=["pdf", "png"])
+KIND = {name: experiment.kind for name, experiment in STUDY.experiments.items()}
+
+
+# {label: the logs of a run, in order}: whole pretraining chains, and tunings of the first seed.
+RUNS = {
+    f"pretrain {chain}": [f"{ROOT}/{m.folder}/metrics.jsonl" for m in STUDY.chain(chain)]
+    for chain in STUDY.pretrain
+} | {
+    f"{m.schedule}, from {m.start.pretrain} {m.start.kimg}k": [f"{ROOT}/{m.folder}/metrics.jsonl"]
+    for m in TUNED
+    if m.seed == 0
+}
+
+# The rows of the grid of samples: the solver and one step before, every consistency sampler after.
+BEFORE, AFTER = STUDY.hero().start, STUDY.hero()
+GRID = [
+    [f"{STUDY.samplers[name].label}, {when}", f"{ROOT}/{model.folder}/{name}/samples.npz"]
+    for when, model, names in (
+        ("before", BEFORE, [STUDY.figures.solver, *STUDY.consistency_samplers()[:1]]),
+        ("after", AFTER, STUDY.consistency_samplers()),
+    )
+    for name in names
+]
+
+
+def drawing(figure, **settings):
+    """The settings of a figure: its width and what it needs beside files."""
+    return as_json({"width_in": STUDY.figures.width(figure), **settings})
+
+
+rule tabulate:
+    input:
+        metrics=lambda wildcards: metrics_of(wildcards.experiment),
+        floor=FLOOR,
+    output:
+        csv=report(
+            f"{ROOT}/tables/{{experiment}}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"experiment": "{experiment}"},
+        ),
+        md=f"{ROOT}/tables/{{experiment}}.md",
+        tex=f"{ROOT}/tables/{{experiment}}.tex",
+    params:
+        kind=lambda wildcards: KIND[wildcards.experiment],
+        out=f"{ROOT}/tables/{{experiment}}",
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect tabulate {params.kind} --metrics {input.metrics:q} --floor {input.floor:q}"
+        " --out {params.out:q}"
+
+
+# FD against NFE, against the share of pretraining, or by schedule, as the experiment's kind asks.
+rule draw_experiment:
+    input:
+        metrics=lambda wildcards: metrics_of(wildcards.experiment),
+        floor=FLOOR,
+    output:
+        pdf=f"{ROOT}/figures/{{experiment}}.pdf",
+        png=report(
+            f"{ROOT}/figures/{{experiment}}.png",
+            caption="../report/experiment.rst",
+            category="Figures",
+            labels={"figure": "{experiment}"},
+        ),
+    params:
+        kind=lambda wildcards: KIND[wildcards.experiment],
+        settings=lambda wildcards, input: drawing(
+            wildcards.experiment, metrics=list(input.metrics), floor=input.floor
+        ),
+        out=f"{ROOT}/figures/{{experiment}}",
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect draw {params.kind} {params.settings:q} --out {params.out:q}"
+
+
+# The maps t -> r, stage by stage.
+rule draw_maps:
+    output:
+        pdf=f"{ROOT}/figures/maps.pdf",
+        png=report(
+            f"{ROOT}/figures/maps.png",
+            caption="../report/maps.rst",
+            category="Figures",
+            labels={"figure": "maps"},
+        ),
+    params:
+        settings=drawing("maps", schedules=STUDY.maps()),
+        out=f"{ROOT}/figures/maps",
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect draw maps {params.settings:q} --out {params.out:q}"
+
+
+# The training loss of every chain and of the tunings of the first seed.
+rule draw_curves:
+    input:
+        [path for paths in RUNS.values() for path in paths],
+    output:
+        pdf=f"{ROOT}/figures/curves.pdf",
+        png=report(
+            f"{ROOT}/figures/curves.png",
+            caption="../report/curves.rst",
+            category="Figures",
+            labels={"figure": "curves"},
+        ),
+    params:
+        settings=drawing("curves", runs=RUNS),
+        out=f"{ROOT}/figures/curves",
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect draw curves {params.settings:q} --out {params.out:q}"
+
+
+# Data, and samples before and after tuning from the same noise in every column.
+rule draw_samples:
+    input:
+        data=DATA,
+        samples=[path for _, path in GRID],
+    output:
+        pdf=f"{ROOT}/figures/samples.pdf",
+        png=report(
+            f"{ROOT}/figures/samples.png",
+            caption="../report/samples.rst",
+            category="Figures",
+            labels={"figure": "samples"},
+        ),
+    params:
+        settings=lambda wildcards, input: drawing(
+            "samples", rows=GRID, data=input.data, columns=STUDY.figures.grid_columns
+        ),
+        out=f"{ROOT}/figures/samples",
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect draw samples {params.settings:q} --out {params.out:q}"
+
+
+# Why the loss stays flat while the samples improve.
+rule draw_loss:
+    input:
+        metrics=f"{HERO}/metrics.jsonl",
+        trace=f"{HERO}/trace.csv",
+    output:
+        pdf=f"{ROOT}/figures/loss.pdf",
+        png=report(
+            f"{ROOT}/figures/loss.png",
+            caption="../report/loss.rst",
+            category="Figures",
+            labels={"figure": "loss"},
+        ),
+    params:
+        settings=lambda wildcards, input: drawing(
+            "loss",
+            metrics=input.metrics,
+            trace=input.trace,
+            stages=STUDY.hero_stages(),
+        ),
+        out=f"{ROOT}/figures/loss",
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect draw loss {params.settings:q} --out {params.out:q}"

@@ -1,0 +1,74 @@
+# Training: a chain of pretraining milestones, and tunings that branch off it. Both are the verb
+# `train`; pretraining is the schedule r = 0. One thread each, so that results do not depend on
+# --cores and two run side by side on two.
+
+MILESTONE = f"{ROOT}/pretrain/{{pretrain}}/s{{start_seed}}/k{{kimg}}"
+TUNING = (
+    f"{ROOT}/tune/{{pretrain}}/s{{start_seed}}/k{{kimg}}/{{schedule}}/{{recipe}}/k{{tune_kimg}}/s{{seed}}"
+)
+
+
+def milestone_of(wildcards):
+    return Milestone(wildcards.pretrain, int(wildcards.start_seed), int(wildcards.kimg))
+
+
+def tuned_of(wildcards):
+    return Tuned(
+        milestone_of(wildcards),
+        wildcards.schedule,
+        wildcards.recipe,
+        int(wildcards.tune_kimg),
+        int(wildcards.seed),
+    )
+
+
+def state_before(wildcards):
+    """The state that a milestone continues; nothing for the random start of the chain."""
+    kimg = int(wildcards.kimg)
+    if kimg == 0:
+        return []
+    before = kimg - STUDY.pretrain[wildcards.pretrain].every
+    return [f"{MILESTONE}/state.safetensors".format(**{**wildcards, "kimg": before})]
+
+
+rule pretrain:
+    input:
+        data=DATA,
+        resume=state_before,
+    output:
+        model=f"{MILESTONE}/model.safetensors",
+        state=f"{MILESTONE}/state.safetensors",
+        metrics=f"{MILESTONE}/metrics.jsonl",
+        run=f"{MILESTONE}/run.json",
+    params:
+        settings=lambda wildcards: as_json(STUDY.training(milestone_of(wildcards))),
+        resume=lambda wildcards, input: f"--resume {input.resume}" if input.resume else "",
+        out=subpath(output.model, parent=True),
+        version=STAGES["train"],
+    threads: 1
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} train {params.settings:q}"
+        " --data {input.data:q} {params.resume} --out {params.out:q}"
+
+
+rule tune:
+    input:
+        data=DATA,
+        init=f"{MILESTONE}/model.safetensors",
+    output:
+        model=f"{TUNING}/model.safetensors",
+        snapshots=f"{TUNING}/snapshots.safetensors",
+        metrics=f"{TUNING}/metrics.jsonl",
+        run=f"{TUNING}/run.json",
+    params:
+        settings=lambda wildcards: as_json(STUDY.training(tuned_of(wildcards))),
+        out=subpath(output.model, parent=True),
+        version=STAGES["train"],
+    threads: 1
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} train {params.settings:q}"
+        " --data {input.data:q} --init {input.init:q} --out {params.out:q}"
