@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 
 
@@ -162,6 +163,7 @@ def main(argv=None):
     """Run a verb; a mistake in its input ends in one line and exit code 1."""
     args = parser().parse_args(argv)
     limit_threads(args.threads)
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")  # torch's own use of it
     try:
         args.function(args)
     except (ValueError, OSError, FloatingPointError) as error:

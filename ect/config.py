@@ -281,10 +281,12 @@ class Cut(Block):
 
 
 class Figures(Block):
-    """`width_in` is the width of every figure in inches, but for those in `widths_in`. `hero` is
-    the cell that the grid of samples and the loss page show, `solver` the sampler of its start."""
+    """`width_in` is the width of every figure in inches, but for those in `widths_in`. `samples` is
+    the cell whose images the grid shows, with `solver` as the sampler of its start; `loss` is the
+    cell of the loss page."""
 
-    hero: Cut
+    samples: Cut
+    loss: Cut
     solver: Name
     width_in: Positive = 6.5
     grid_columns: Count = 12

@@ -101,13 +101,16 @@ class Study(config.Block):
         for name, experiment in self.experiments.items():
             for index, rows in enumerate(experiment.rows):
                 self._check_rows(f"experiments.{name}.rows.{index}", rows)
-        hero = self.figures.hero
-        known("figures.hero.pretrain", hero.pretrain, self.pretrain)
-        known("figures.hero.schedule", hero.schedule, self.schedules)
-        known("figures.hero.tune", hero.tune, self.tune)
+        for figure in ("samples", "loss"):
+            self._check_cut(f"figures.{figure}", getattr(self.figures, figure))
         known("figures.solver", self.figures.solver, self.samplers)
-        self._check_milestone("figures.hero.kimg", hero.pretrain, hero.kimg)
         return self
+
+    def _check_cut(self, key, cut):
+        known(f"{key}.pretrain", cut.pretrain, self.pretrain)
+        known(f"{key}.schedule", cut.schedule, self.schedules)
+        known(f"{key}.tune", cut.tune, self.tune)
+        self._check_milestone(f"{key}.kimg", cut.pretrain, cut.kimg)
 
     def _check_rows(self, key, rows):
         for name in rows.pretrain:
@@ -142,9 +145,9 @@ class Study(config.Block):
         """Every evaluated cell of the study, once."""
         return list(dict.fromkeys(c for name in self.experiments for c in self.cells(name)))
 
-    def hero(self):
-        """The tuned model shown in the grid of samples and on the loss page."""
-        cut = self.figures.hero
+    def shown(self, figure):
+        """The tuned model that a figure, `samples` or `loss`, shows."""
+        cut = getattr(self.figures, figure)
         start = Milestone(cut.pretrain, self.pretrain[cut.pretrain].seed, cut.kimg)
         return Tuned(start, cut.schedule, cut.tune, cut.tune_kimg, cut.seed)
 
@@ -230,9 +233,9 @@ class Study(config.Block):
         last = max((m.kimg for m in starts if m.pretrain == name), default=0)
         return [Milestone(name, block.seed, k) for k in range(block.every, last + 1, block.every)]
 
-    def hero_stages(self):
-        """The number of stages of the hero's schedule, where it has any."""
-        return self.schedules[self.figures.hero.schedule].options().get("stages")
+    def stages_of(self, model):
+        """The number of stages of a tuned model's schedule, where it has any."""
+        return self.schedules[model.schedule].options().get("stages")
 
     def facts(self, cell):
         """What metrics.json says of its cell."""

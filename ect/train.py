@@ -86,18 +86,18 @@ class Meter:
     """Means between two lines of the log, kept on the device until they are read."""
 
     def __init__(self):
-        self.sums = torch.zeros(3, dtype=torch.float64)
-        self.bins = torch.zeros(2, len(LN_S_BINS) - 1, dtype=torch.float64)
+        place = machine.device()
+        self.edges = LN_S_BINS.to(place)
+        self.sums = torch.zeros(3, device=place)
+        self.bins = torch.zeros(2, len(LN_S_BINS) - 1, device=place)
 
     @torch.no_grad()
     def add(self, terms):
         ones = torch.ones_like(terms.loss)
-        facts = torch.stack([ones.sum(), terms.loss.sum(), (terms.r == 0).sum()])
-        self.sums += facts.cpu()
-        index = torch.bucketize(terms.s.cpu().log(), LN_S_BINS) - 1
-        index = index.clamp(0, len(LN_S_BINS) - 2)
-        self.bins[0].index_add_(0, index, ones.cpu().double())
-        self.bins[1].index_add_(0, index, terms.residual.cpu().double())
+        self.sums += torch.stack([ones.sum(), terms.loss.sum(), (terms.r == 0).sum()])
+        index = torch.bucketize(terms.s.log(), self.edges[1:-1])  # outer bins are open
+        self.bins[0].index_add_(0, index, ones)
+        self.bins[1].index_add_(0, index, terms.residual)
 
     def line(self, seen, rate):
         count, loss, zeros = self.sums.tolist()

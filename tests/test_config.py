@@ -37,7 +37,7 @@ MISTAKES = [
     ("pretrain/ve/batch", True, ["pretrain.ve.batch", "True", "integer"]),
     ("pretrain/ve/process", "vee", ["pretrain.ve.process", "'vee'", "'ve', 'flow'"]),
     ("pretrain/ve/network", "big", ["pretrain.ve.network", "'big'", "small"]),
-    ("pretrain/ve/kimg", 190, ["pretrain.ve", "190", "multiples of every"]),
+    ("pretrain/ve/kimg", 100, ["pretrain.ve", "100", "multiples of every"]),
     ("pretrain/ve/optimizer/decay_from", 0.5, ["pretrain.ve", "decay_from is 0.5", "1.0 only"]),
     ("tune/ect/weight", "snr", ["tune.ect.weight", "'snr'", "'gap'"]),
     ("tune/ect/distance", {"kind": "squared", "c": 1.0}, ["tune.ect.distance", "1.0", "huber"]),
@@ -49,13 +49,13 @@ MISTAKES = [
     ("schedules/piecewise/start", 1.0, ["schedules.piecewise", "start is 1.0", "< 1"]),
     ("samplers/heun/times", [1.0], ["samplers.heun", "steps", "no times"]),
     ("samplers/two_step/steps", 3, ["samplers.two_step", "multistep", "times"]),
-    ("experiments/split/rows/0/shares", [0, 33], ["rows.0.shares", "'ve'", "0, 20, 40"]),
-    ("experiments/methods/rows/0/kimg", [400], ["rows.0.kimg", "400", "0, 20, 40"]),
+    ("experiments/split/rows/0/shares", [0, 33], ["rows.0.shares", "'ve'", "0, 12, 24"]),
+    ("experiments/methods/rows/0/kimg", [400], ["rows.0.kimg", "400", "0, 12, 24"]),
     ("experiments/split/rows/0/kimg", [100], ["rows.0", "kimg and tune_kimg, or total_kimg"]),
     ("experiments/split/rows/0/schedules", ["sig"], ["rows.0.schedules", "'sig'", "sigmoid"]),
     ("experiments/split/rows/0/samplers", ["ddim"], ["rows.0.samplers", "'ddim'", "heun"]),
     ("experiments/split/kind", "pie", ["experiments.split.kind", "'pie'", "'split'"]),
-    ("figures/hero/kimg", 30, ["figures.hero.kimg", "30", "0, 20, 40"]),
+    ("figures/loss/kimg", 30, ["figures.loss.kimg", "30", "0, 12, 24"]),
     ("figures/solver", "ode", ["figures.solver", "'ode'", "heun"]),
     ("features/inception_path", "no/such/folder", ["inception_path", "no/such/folder", "folder"]),
     ("dataset/source", "mnist", ["dataset.source", "'mnist'", "'digits'"]),
@@ -94,12 +94,12 @@ def test_a_common_cell_of_two_experiments_is_one_cell():
 
 def test_settings_do_not_change_with_how_a_number_is_written():
     whole, real = (Study.read(changed("tune/ect/distance/c", c)) for c in (1, 1.0))
-    assert str(whole.training(whole.hero())) == str(real.training(real.hero()))
+    assert str(whole.training(whole.shown("loss"))) == str(real.training(real.shown("loss")))
 
 
 def test_a_milestone_does_not_know_where_its_chain_ends():
-    start = Milestone("ve", 0, 20)
-    short, long = (Study.read(changed("pretrain/ve/kimg", kimg)) for kimg in (180, 400))
+    start = Milestone("ve", 0, 24)
+    short, long = (Study.read(changed("pretrain/ve/kimg", kimg)) for kimg in (108, 240))
     assert short.training(start) == long.training(start)
 
 

@@ -42,6 +42,8 @@ def tabulate(kind, metrics, out, floor=None):
         real = gather.read_floor(floor)
         gather.require_same_features(frame, real, floor)
     table = gather.spread(frame)
+    if kind == "split":
+        table = table.sort_values("share", kind="stable")
     _write(f"{out}.csv", _csv(table, real))
     names, headers, rows = _layout(kind, table, real)
     aligns = "".join("r" if name in NUMBERS else "l" for name in names).ljust(len(headers), "r")

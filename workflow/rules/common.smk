@@ -25,7 +25,7 @@ CELLS = {cell.folder: cell for cell in STUDY.all_cells()}
 MODELS = list(dict.fromkeys(cell.model for cell in CELLS.values()))
 MILESTONES = [model for model in MODELS if isinstance(model, Milestone)]
 TUNED = [model for model in MODELS if isinstance(model, Tuned)]
-HERO = f"{ROOT}/{STUDY.hero().folder}"
+LOSS = f"{ROOT}/{STUDY.shown('loss').folder}"
 
 
 wildcard_constraints:
@@ -43,7 +43,7 @@ wildcard_constraints:
 
 def as_json(settings):
     """Settings as the one text that a job receives and that Snakemake compares."""
-    return json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return json.dumps(settings, separators=(",", ":"))
 
 
 def metrics_of(experiment):

@@ -17,7 +17,7 @@ RUNS = {
 }
 
 # The rows of the grid of samples: the solver and one step before, every consistency sampler after.
-BEFORE, AFTER = STUDY.hero().start, STUDY.hero()
+BEFORE, AFTER = STUDY.shown("samples").start, STUDY.shown("samples")
 GRID = [
     [f"{STUDY.samplers[name].label}, {when}", f"{ROOT}/{model.folder}/{name}/samples.npz"]
     for when, model, names in (
@@ -29,7 +29,8 @@ GRID = [
 
 
 def drawing(figure, **settings):
-    """The settings of a figure: its width and what it needs beside files."""
+    """The settings of a figure: its width, its files, its options. They must not be read off
+    `input`, since Snakemake does not compare params that are."""
     return as_json({"width_in": STUDY.figures.width(figure), **settings})
 
 
@@ -72,8 +73,8 @@ rule draw_experiment:
         ),
     params:
         kind=lambda wildcards: KIND[wildcards.experiment],
-        settings=lambda wildcards, input: drawing(
-            wildcards.experiment, metrics=list(input.metrics), floor=input.floor
+        settings=lambda wildcards: drawing(
+            wildcards.experiment, metrics=metrics_of(wildcards.experiment), floor=FLOOR
         ),
         out=f"{ROOT}/figures/{{experiment}}",
         version=STAGES["report"],
@@ -139,8 +140,8 @@ rule draw_samples:
             labels={"figure": "samples"},
         ),
     params:
-        settings=lambda wildcards, input: drawing(
-            "samples", rows=GRID, data=input.data, columns=STUDY.figures.grid_columns
+        settings=drawing(
+            "samples", rows=GRID, data=DATA, columns=STUDY.figures.grid_columns
         ),
         out=f"{ROOT}/figures/samples",
         version=STAGES["report"],
@@ -153,8 +154,8 @@ rule draw_samples:
 # Why the loss stays flat while the samples improve.
 rule draw_loss:
     input:
-        metrics=f"{HERO}/metrics.jsonl",
-        trace=f"{HERO}/trace.csv",
+        metrics=f"{LOSS}/metrics.jsonl",
+        trace=f"{LOSS}/trace.csv",
     output:
         pdf=f"{ROOT}/figures/loss.pdf",
         png=report(
@@ -164,11 +165,11 @@ rule draw_loss:
             labels={"figure": "loss"},
         ),
     params:
-        settings=lambda wildcards, input: drawing(
+        settings=drawing(
             "loss",
-            metrics=input.metrics,
-            trace=input.trace,
-            stages=STUDY.hero_stages(),
+            metrics=f"{LOSS}/metrics.jsonl",
+            trace=f"{LOSS}/trace.csv",
+            stages=STUDY.stages_of(STUDY.shown("loss")),
         ),
         out=f"{ROOT}/figures/loss",
         version=STAGES["report"],
