@@ -11,7 +11,9 @@ RUNS = {
     f"pretrain {chain}": [f"{ROOT}/{m.folder}/metrics.jsonl" for m in STUDY.chain(chain)]
     for chain in STUDY.pretrain
 } | {
-    f"{m.schedule}, from {m.start.pretrain} {m.start.kimg}k": [f"{ROOT}/{m.folder}/metrics.jsonl"]
+    f"{m.schedule}, {m.recipe}, {m.start.pretrain} {m.start.kimg} + {m.kimg}": [
+        f"{ROOT}/{m.folder}/metrics.jsonl"
+    ]
     for m in TUNED
     if m.seed == 0
 }
