@@ -8,7 +8,6 @@ It reads the process's coefficients only, so each serves every process; where si
 and c_out = 0 hold in floating point, without a mask.
 """
 
-
 from ect.process import expand
 
 S_MIN = 1e-8  # below every noise level a prior draws; keeps ln(s) finite at s = 0

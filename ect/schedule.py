@@ -34,8 +34,9 @@ def smooth(t, progress, q: float = 2.0, stages: float = 8.0, k: float = 8.0, b: 
     return _ratio(t, q ** -(stages * progress), k, b)
 
 
-def piecewise(t, progress, start: float = 0.5, q: float = 2.0, stages: int = 9, k: float = 8.0,
-              b: float = 1.0):
+def piecewise(
+    t, progress, start: float = 0.5, q: float = 2.0, stages: int = 9, k: float = 8.0, b: float = 1.0
+):
     """Pretraining inside the run: r = 0 up to the share `start`, then 1 - n(t) / q^a, a = 0, 1, ...
 
     n(t) >= 1, so r stays 0 through stage a = 0 as well.

@@ -36,9 +36,7 @@ def run(settings, init, snapshots, data, out, classifier=None):
             for label, sampling in settings["samplers"].items():
                 found = features.of_images(extract, draw(f, process, about, sampling))
                 fd = metrics.frechet(found, reference)
-                table.writerow(
-                    {"images": seen, "quantity": "fd", "sampler": label, "value": fd}
-                )
+                table.writerow({"images": seen, "quantity": "fd", "sampler": label, "value": fd})
             table.writerows({"images": seen, **row} for row in probe(f, process, images))
 
 

@@ -5,7 +5,7 @@ was stopped goes on with the bits it would have had.
 """
 
 import json
-import sys
+import math
 import time
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from ect import checkpoint, experiment, machine
 from ect.consistency import Consistency
 from ect.data import Images, generator_of, seed_of
 from ect.objective import lognormal
+from ect.study import STAGES
 
 SAVE_SECONDS = 60.0
-LOG_LINES = 50
+LOG_LINES, LOG_KIMG = 50, 50  # at least so many lines, at most so many thousand images apart
 LN_S_BINS = torch.linspace(-6, 4, 11)  # edges of the bins of ln s in metrics.jsonl
 
 
@@ -138,10 +139,8 @@ def loop(state, settings, images, save, bar):
     """Train from `state.seen` to the end, logging, keeping snapshots, saving now and then."""
     first, total = 1000 * settings["first_kimg"], 1000 * settings["last_kimg"]
     objective = experiment.make_objective(settings, images.sd)
-    f = Consistency(
-        state.network, objective.process, settings["parameterization"], images.sd
-    )
-    marks = _marks(first, total, LOG_LINES)
+    f = Consistency(state.network, objective.process, settings["parameterization"], images.sd)
+    marks = _marks(first, total, max(LOG_LINES, (total - first) // (1000 * LOG_KIMG)))
     keeps = _marks(first, total, settings["snapshots"])
     meter, saved = Meter(), time.monotonic()
     while state.seen < total:
@@ -170,7 +169,7 @@ def _passed(marks, before, now):
 
 
 def _require_finite(line):
-    if not (line["loss"] == line["loss"] and abs(line["loss"]) < float("inf")):
+    if not math.isfinite(line["loss"]):
         raise FloatingPointError(
             f"the loss is {line['loss']} at image {line['images']}: lower optimizer.lr, or raise"
             " distance.c; nothing was published"
@@ -187,7 +186,7 @@ def run(settings, data, out, resume=None, init=None):
     started, out = time.monotonic(), Path(out)
     images = Images(data)
     inputs = [path for path in (data, resume, init) if path]
-    fingerprint = [settings, [machine.digest(path) for path in inputs]]
+    fingerprint = [STAGES["train"], settings, [machine.digest(path) for path in inputs]]
     work = out / ".work.safetensors"
     state = _begin(settings, images, resume, init, work, fingerprint)
     first, total = state.seen, 1000 * settings["last_kimg"]
@@ -197,8 +196,10 @@ def run(settings, data, out, resume=None, init=None):
         checkpoint.save(work, tensors, seen=state.seen, lines=state.lines, fingerprint=fingerprint)
 
     label = "/".join(out.parts[-6:])
-    with tqdm(total=total, initial=first, unit="img", unit_scale=True, desc=label,
-              disable=None if sys.stderr.isatty() else True) as bar:  # fmt: skip
+    bar = tqdm(
+        total=total, initial=first, unit="img", unit_scale=True, desc=label, disable=None
+    )  # none where there is no terminal
+    with bar:
         loop(state, settings, images, save, bar)
     seconds = time.monotonic() - started
     publish(state, settings, images, out)
