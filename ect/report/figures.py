@@ -1,5 +1,7 @@
 """The figures by name: what `python -m ect draw NAME` calls."""
 
+import inspect
+
 from ect.report.curves import draw_curves
 from ect.report.grid import draw_grid
 from ect.report.losspage import draw_losspage
@@ -21,4 +23,8 @@ def draw(figure, settings, out):
     """Write out.pdf and out.png; `settings` are the keyword arguments of the figure's function."""
     if figure not in FIGURES:
         raise ValueError(f"figure is '{figure}'; allowed: {', '.join(FIGURES)}")
+    try:
+        inspect.signature(FIGURES[figure]).bind(**settings, out=out)
+    except TypeError as error:
+        raise ValueError(f"settings of figure '{figure}': {error}") from None
     FIGURES[figure](**settings, out=out)
