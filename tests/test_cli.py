@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch):
 TRAIN = ["train", json.dumps(SETTINGS), "--out", "out"]
 MISTAKES = {
     "no data": ([*TRAIN, "--data", "none.npz"], "none.npz"),
-    "torn start": ([*TRAIN, "--data", "data.npz", "--init", "torn.safetensors"], "torn.safetensors"),
+    "torn start": ([*TRAIN, "--data", "data.npz", "--init", "torn.safetensors"], "not a readable"),
     "no model": (["sample", "{}", "--model", "none.safetensors", "--out", "o"], "none.safetensors"),
     "no metrics": (["tabulate", "split", "--metrics", "none.json", "--out", "t"], "none.json"),
     "figure": (["draw", "pie", "{}", "--out", "f"], "'pie'; allowed: methods"),
