@@ -83,7 +83,7 @@ def test_nothing_changed(study):
 
 
 def test_same_numbers_written_otherwise(study):
-    assert planned(study, {"tune": {"ect": {"optimizer": {"decay_from": 0.50}}}}) == {}
+    assert planned(study, {"pretrain": {"ve": {"ema_halflife_kimg": 5}}}) == {}
     assert planned(study, {"schedules": {"sigmoid": {"q": 2.0}}}) == {}
 
 
