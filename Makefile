@@ -25,4 +25,5 @@ test: .venv/installed
 
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
+	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+	  --output-file requirements.lock

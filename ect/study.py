@@ -104,6 +104,11 @@ class Study(config.Block):
         for figure in ("samples", "loss"):
             self._check_cut(f"figures.{figure}", getattr(self.figures, figure))
         known("figures.solver", self.figures.solver, self.samplers)
+        if self.tune[self.figures.loss.tune].snapshots == 0:
+            raise ValueError(
+                f"figures.loss.tune: found '{self.figures.loss.tune}', which keeps no snapshots;"
+                " allowed: a recipe with snapshots >= 1"
+            )
         return self
 
     def _check_cut(self, key, cut):

@@ -56,6 +56,7 @@ MISTAKES = [
     ("experiments/split/rows/0/samplers", ["ddim"], ["rows.0.samplers", "'ddim'", "heun"]),
     ("experiments/split/kind", "pie", ["experiments.split.kind", "'pie'", "'split'"]),
     ("figures/loss/kimg", 30, ["figures.loss.kimg", "30", "0, 12, 24"]),
+    ("figures/loss/tune", "ect", ["figures.loss.tune", "'ect'", "snapshots >= 1"]),
     ("figures/solver", "ode", ["figures.solver", "'ode'", "heun"]),
     ("features/inception_path", "no/such/folder", ["inception_path", "no/such/folder", "folder"]),
     ("dataset/source", "mnist", ["dataset.source", "'mnist'", "'digits'"]),
