@@ -4,11 +4,14 @@
 `schedule`          the map t -> r and how it moves during a run
 `registry`          the names that a config may use
 `config`            the blocks of a config, typed
+`questions`         its blocks that ask: experiments, rows, figures
 `mistakes`          a mistake in a config, as one line
+`inherit`           a block of a config that is like another
 `study`             the whole config, and the cells it is made of
 `process`           x_t = alpha(t) x_0 + sigma(t) eps, and the clock s = sigma / alpha
 `network`           the U-Net
 `consistency`       f(x_t, t), with f(x, 0) = x
+`ode`               one step of dy/ds = (y - f) / s
 `objective`         time prior, distance, weight: the loss
 `sampler`           multistep consistency, Euler, Heun
 `machine`           the device, and the record of what was computed where

@@ -4,7 +4,6 @@ Unknown keys and wrong types are errors; `ect/study.py` puts the blocks together
 in one line.
 """
 
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -81,10 +80,23 @@ class Network(Block):
 
 
 class Prior(Block):
-    """ln s ~ N(mean, std^2) for the noise level s of a training image."""
+    """The noise level s of a training image: `lognormal`, ln s ~ N(mean, std^2), or `karras`, every
+    point of a Karras grid as likely."""
 
-    mean: float
-    std: Positive
+    kind: Literal[registry.PRIORS] = "lognormal"
+    mean: float | None = None
+    std: Positive | None = None
+
+    @model_validator(mode="after")
+    def _options_fit(self):
+        given = [value is not None for value in (self.mean, self.std)]
+        if given != [self.kind == "lognormal"] * 2:
+            raise ValueError("allowed: {mean: ..., std: ...}, or {kind: karras} with neither")
+        return self
+
+    def resolved(self):
+        options = {"mean": self.mean, "std": self.std} if self.kind == "lognormal" else {}
+        return {"kind": self.kind, "options": options}
 
 
 class Distance(Block):
@@ -131,6 +143,7 @@ class Pretrain(Recipe):
     network: Name
     process: Literal[registry.PROCESSES]
     parameterization: Literal[registry.PARAMETERIZATIONS]
+    c_noise: Literal[registry.C_NOISE] = "log_s"
     kimg: Count
     every: Count
     seed: int = 0
@@ -139,6 +152,11 @@ class Pretrain(Recipe):
     def _chain(self):
         if self.kimg % self.every:
             raise ValueError(f"kimg is {self.kimg}; allowed: multiples of every = {self.every}")
+        if (self.process, self.parameterization) in registry.UNDEFINED:
+            raise ValueError(
+                f"parameterization is '{self.parameterization}' with process '{self.process}',"
+                " whose alpha ends at 0; allowed: edm, velocity"
+            )
         if self.optimizer.decay_from < 1:
             raise ValueError(
                 f"optimizer.decay_from is {self.optimizer.decay_from}; allowed: 1.0 only, since"
@@ -148,16 +166,21 @@ class Pretrain(Recipe):
 
 
 class Tune(Recipe):
-    """Consistency tuning. `snapshots` weights along the run are kept for the loss page."""
+    """Consistency tuning. The target is f at x_r: the network's `own` x_r (ECT), or the one that a
+    step of the frozen start leads to, `euler` or `heun` (ECD). `snapshots` weights along the run
+    are kept for the loss page."""
 
+    target: Literal[registry.TARGETS] = "own"
     snapshots: Annotated[int, Field(ge=0)] = 0
 
 
 class Schedule(Block):
-    """A map t -> r and its options: the keyword arguments of its function in ect/schedule.py."""
+    """A map t -> r and its options: the keyword arguments of its function in ect/schedule.py. It
+    maps noise levels s, or with `clock: time` the process's own t."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     map: str
+    clock: Literal[registry.CLOCKS] = "noise"
 
     @model_validator(mode="after")
     def _options(self):
@@ -174,7 +197,14 @@ class Schedule(Block):
             fits, words = registry.LIMITS.get(key, (lambda _: True, ""))
             if not fits(value):
                 raise ValueError(f"{key} is {value!r}; allowed: {words}")
+        options = self.options()
+        for low, high in (("low", "high"), ("s0", "s1")):
+            if low in options and options[low] >= options[high]:
+                raise ValueError(f"{low} is {options[low]}; allowed: < {high} = {options[high]}")
         return self
+
+    def resolved(self):
+        return {"map": self.map, "options": self.options(), "clock": self.clock}
 
     def options(self):
         """Every option, with its default where the config is silent."""
@@ -221,76 +251,3 @@ class Evaluation(Block):
     batch: Count = 250
     seed: int = 0
     kd_subsets: Count = 100
-
-
-class Rows(Block):
-    """Cells as a product of lists: starts (a pretraining and its budget) x schedules x seeds, each
-    evaluated with `samplers`. Without `tune` the rows are the pretrained models themselves.
-
-    The budgets are `kimg` of pretraining and `tune_kimg` of tuning, or a `total_kimg` and the
-    `shares` of it (in percent) that belong to pretraining.
-    """
-
-    pretrain: Annotated[list[Name], Field(min_length=1)]
-    samplers: Annotated[list[Name], Field(min_length=1)]
-    kimg: Annotated[list[int], Field(min_length=1)] | None = None
-    tune: Name | None = None
-    schedules: list[Name] = []
-    seeds: list[int] = [0]
-    tune_kimg: Count | None = None
-    total_kimg: Count | None = None
-    shares: list[Annotated[int, Field(ge=0, lt=100)]] | None = None
-
-    @model_validator(mode="after")
-    def _budgets(self):
-        split, plain = (self.total_kimg, self.shares), (self.kimg, self.tune_kimg)
-        if self.tune is None:
-            if self.kimg is None or any(split) or self.tune_kimg or self.schedules:
-                raise ValueError("rows without tune take pretrain, kimg, samplers; nothing else")
-        elif not self.schedules:
-            raise ValueError("rows with tune need schedules: [...]")
-        elif (None in split) == (None in plain) or any(split) == any(plain):
-            raise ValueError("rows with tune need kimg and tune_kimg, or total_kimg and shares")
-        return self
-
-    def budgets(self):
-        """The pairs (thousand images of pretraining, of tuning)."""
-        if self.shares is None:
-            return [(kimg, self.tune_kimg) for kimg in self.kimg]
-        splits = [Fraction(share * self.total_kimg, 100) for share in self.shares]
-        return [(split, self.total_kimg - split) for split in splits]
-
-
-class Experiment(Block):
-    """A question, and the rows that answer it. `kind` picks the table."""
-
-    question: str
-    kind: Literal["methods", "schedules", "split"]
-    rows: Annotated[list[Rows], Field(min_length=1)]
-
-
-class Cut(Block):
-    """One tuned cell, named by its parts."""
-
-    pretrain: Name
-    kimg: Annotated[int, Field(ge=0)]
-    tune: Name
-    schedule: Name
-    tune_kimg: Count
-    seed: int = 0
-
-
-class Figures(Block):
-    """`width_in` is the width of every figure in inches, but for those in `widths_in`. `samples` is
-    the cell whose images the grid shows, with `solver` as the sampler of its start; `loss` is the
-    cell of the loss page."""
-
-    samples: Cut
-    loss: Cut
-    solver: Name
-    width_in: Positive = 6.5
-    grid_columns: Count = 12
-    widths_in: dict[Name, Positive] = {}
-
-    def width(self, figure):
-        return self.widths_in.get(figure, self.width_in)

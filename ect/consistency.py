@@ -8,6 +8,8 @@ It reads the process's coefficients only, so each serves every process; where si
 and c_out = 0 hold in floating point, without a mask.
 """
 
+import math
+
 from ect.process import expand
 
 S_MIN = 1e-8  # below every noise level a prior draws; keeps ln(s) finite at s = 0
@@ -27,25 +29,45 @@ def velocity(process, t, sd):
     return d_sigma / wronskian, -sigma / wronskian
 
 
-PARAMETERIZATIONS = {"edm": edm, "velocity": velocity}
+def noise(process, t, sd):
+    """F is the noise eps (DDPM): f = (x_t - sigma F) / alpha. Not for alpha(t_max) = 0."""
+    alpha, sigma = process.coefficients(t)
+    return 1 / alpha, -sigma / alpha
+
+
+PARAMETERIZATIONS = {"edm": edm, "velocity": velocity, "noise": noise}
+
+
+def _log_s(process, t):
+    return process.clock(t).clamp(min=S_MIN).log()
+
+
+# What the network is told of t, by name: the label a pretrained network knows, or EDM's.
+C_NOISE = {
+    "log_s": lambda process, t: _log_s(process, t) / 4,  # EDM
+    "log_half_s": lambda process, t: _log_s(process, t) - math.log(2),  # NCSN++ in EDM's terms
+    "time": lambda process, t: 1000 * t,  # flow matching
+    "vp": lambda process, t: 999 * t,  # DDPM++ (score SDE)
+    "ddpm": lambda process, t: (1000 * t - 1).clamp(min=0),  # steps 0 .. 999 at t = 1/1000 .. 1
+}
 
 
 class Consistency:
     """The consistency function of a network under a process and a parameterization.
 
     `sd` is the data's standard deviation (EDM's sigma_data). Calling it maps x_t (B, C, H, W) and
-    t (B,) to an estimate of x_0 (B, C, H, W). The network's input is c_in x_t with unit variance
-    and c_noise = ln(s) / 4.
+    t (B,) to an estimate of x_0 (B, C, H, W). The network's input is c_in x_t with unit variance,
+    and the label named `c_noise`.
     """
 
-    def __init__(self, network, process, parameterization, sd):
+    def __init__(self, network, process, parameterization, sd, c_noise="log_s"):
         self.network, self.process, self.sd = network, process, sd
+        self.c_noise = C_NOISE[c_noise]
         self.parameterization = PARAMETERIZATIONS[parameterization]
 
     def __call__(self, x_t, t):
         alpha, sigma = self.process.coefficients(t)
         c_in = (alpha**2 * self.sd**2 + sigma**2).rsqrt()
-        c_noise = self.process.clock(t).clamp(min=S_MIN).log() / 4
         c_skip, c_out = self.parameterization(self.process, t, self.sd)
-        out = self.network(expand(c_in, x_t) * x_t, c_noise)
+        out = self.network(expand(c_in, x_t) * x_t, self.c_noise(self.process, t))
         return expand(c_skip, x_t) * x_t + expand(c_out, x_t) * out

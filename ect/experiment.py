@@ -9,10 +9,11 @@ from ect.consistency import Consistency
 from ect.data import seed_of
 from ect.network import UNet
 from ect.objective import DISTANCES, WEIGHTS, Objective, huber
-from ect.process import VE, Flow, VPCosine
-from ect.schedule import SCHEDULES
+from ect.ode import STEPS
+from ect.process import VE, Flow, VPCosine, VPLinear
+from ect.schedule import SCHEDULES, SNAPS
 
-PROCESSES = {"ve": VE, "flow": Flow, "vp_cosine": VPCosine}
+PROCESSES = {"ve": VE, "flow": Flow, "vp_cosine": VPCosine, "vp_linear": VPLinear}
 
 
 def make_network(network, shape, dropout=0.0, seed=0):
@@ -25,19 +26,35 @@ def make_network(network, shape, dropout=0.0, seed=0):
     return model.to(machine.device(), memory_format=torch.channels_last)
 
 
-def make_objective(settings, sd):
-    """The loss of a cell, its schedule and distance bound to their options."""
+def make_objective(settings, sd, teacher=None):
+    """The loss of a cell, its schedule and distance bound to their options. `teacher`, a frozen
+    consistency function, is asked where the target is one step of its ODE."""
     recipe, schedule = settings["recipe"], settings["schedule"]
+    process = PROCESSES[settings["process"]]()
     distance = DISTANCES[recipe["distance"]["kind"]]
     if distance is huber:
         distance = functools.partial(huber, c=recipe["distance"]["c"])
+    own = settings["target"] == "own"
     return Objective(
-        process=PROCESSES[settings["process"]](),
-        schedule=functools.partial(SCHEDULES[schedule["map"]], **schedule["options"]),
+        process=process,
+        schedule=on_clock(SCHEDULES[schedule["map"]], schedule, process),
         distance=distance,
         weight=WEIGHTS[recipe["weight"]],
         sd=sd,
+        snap=on_clock(SNAPS.get(schedule["map"]), schedule, process),
+        step=None if own else functools.partial(STEPS[settings["target"]], teacher, process),
     )
+
+
+def on_clock(function, schedule, process):
+    """A map (or a snap, or None) with its options, as a function of noise levels s: where its clock
+    is `time`, through the process's own t."""
+    if function is None:
+        return None
+    bound = functools.partial(function, **schedule["options"])
+    if schedule["clock"] == "noise":
+        return bound
+    return lambda s, progress: process.clock(bound(process.time(s), progress))
 
 
 def make_optimizer(options, parameters):
@@ -63,6 +80,7 @@ def describe(settings, images):
         "network": settings["network"],
         "process": settings["process"],
         "parameterization": settings["parameterization"],
+        "c_noise": settings["c_noise"],
         "shape": list(images.shape),
         "sd": images.sd,
         "shift": images.shift,
@@ -82,4 +100,5 @@ def restore(weights, about):
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
     process = PROCESSES[about["process"]]()
-    return Consistency(network, process, about["parameterization"], about["sd"]), process, about
+    parts = (about["parameterization"], about["sd"], about["c_noise"])
+    return Consistency(network, process, *parts), process, about

@@ -1,17 +1,29 @@
 """The loss: w(s, r) d(f(x_t), f(x_r)), with the target held fixed (ECT, eq. 9).
 
 Noise levels s and r live on the clock all processes share. Where r = 0 the target is x_0 itself, so
-with the schedule `zero` this is the loss of diffusion or flow pretraining.
+with the schedule `zero` this is the loss of diffusion or flow pretraining. In tuning (ECT) x_r has
+the noise of x_t; in distillation (ECD) a frozen teacher's ODE step leads from x_t to x_r.
 """
 
 from typing import NamedTuple
 
 import torch
 
+from ect.process import expand
+
 
 def lognormal(generator, n, mean, std):
     """n noise levels with ln s ~ N(mean, std^2). For flow this is the logit-normal prior in t."""
     return (torch.randn(n, generator=generator) * std + mean).exp()
+
+
+def karras(generator, n, low=0.002, high=80.0, rho=7.0):
+    """n noise levels with s^(1 / rho) uniform: every point of a Karras grid is as likely (`ct`)."""
+    first, last = low ** (1 / rho), high ** (1 / rho)
+    return (first + torch.rand(n, generator=generator) * (last - first)) ** rho
+
+
+PRIORS = {"lognormal": lognormal, "karras": karras}
 
 
 def squared(a, b):
@@ -74,11 +86,16 @@ class Terms(NamedTuple):
 
 
 class Objective:
-    """w(s, r) d(f(x_t), sg f(x_r)) with r = schedule(s, progress) on a shared (x, eps)."""
+    """w(s, r) d(f(x_t), sg f(x_r)) with r = schedule(s, progress) on a shared (x, eps).
 
-    def __init__(self, process, schedule, distance, weight, sd):
+    `snap(s, progress)` first moves s to the grid of a schedule that has one. `step(y, s, r)`, for
+    y = x_t / alpha, is the teacher's way from s to r; without it x_r has the noise of x_t.
+    """
+
+    def __init__(self, process, schedule, distance, weight, sd, snap=None, step=None):
         self.process, self.schedule, self.sd = process, schedule, sd
         self.distance, self.weight = distance, weight
+        self.snap, self.step = snap, step
 
     def __call__(self, f, x, eps, s, progress, dropout_seed=0):
         """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels s (B,).
@@ -86,9 +103,10 @@ class Objective:
         Both evaluations of f start from the same `dropout_seed`, hence share their masks; torch's
         default generator, from which dropout draws on every device, is left re-seeded.
         """
+        s = self.snap(s, progress) if self.snap else s
         r = self.schedule(s, progress)
         prediction = self.evaluate(f, x, eps, s, dropout_seed)
-        target = self.target(f, x, eps, r, dropout_seed)
+        target = self.target(f, x, eps, s, r, dropout_seed)
         loss = self.weight(s, r, self.sd) * self.distance(prediction, target)
         return Terms(loss, s, r, squared(prediction.detach(), target))
 
@@ -98,10 +116,12 @@ class Objective:
         return f(self.process.noise(x, eps, t), t)
 
     @torch.no_grad()
-    def target(self, f, x, eps, r, dropout_seed):
+    def target(self, f, x, eps, s, r, dropout_seed):
         """f(x_r) without gradient; the image itself where r = 0, at no cost where all of r is 0."""
-        positive = r > 0
+        positive = expand(r > 0, x)
         if not positive.any():
             return x
-        estimate = self.evaluate(f, x, eps, r, dropout_seed)
-        return torch.where(positive.view(-1, *(1,) * (x.ndim - 1)), estimate, x)
+        if self.step:  # the eps with which x + r eps is where the teacher arrives
+            arrived = self.step(x + expand(s, x) * eps, s, r)
+            eps = torch.where(positive, (arrived - x) / expand(r, x), eps)
+        return torch.where(positive, self.evaluate(f, x, eps, r, dropout_seed), x)

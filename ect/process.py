@@ -97,3 +97,25 @@ class VPCosine(Process):
 
     def time(self, s):
         return s.atan() * 2 / math.pi
+
+
+class VPLinear(Process):
+    """Variance preserving with a linear rate of noise, from DDPM (Song et al. 2021, appendix C):
+    alpha = exp(-L / 2), sigma = sqrt(1 - exp(-L)), L = beta_d t^2 / 2 + beta_min t."""
+
+    t_max = 1.0
+    beta_d, beta_min = 19.9, 0.1
+
+    def coefficients(self, t):
+        exponent = t * (self.beta_d * t / 2 + self.beta_min)
+        return (-exponent / 2).exp(), (-torch.expm1(-exponent)).sqrt()
+
+    def rates(self, t):
+        """Sigma grows like sqrt(t) at 0, so its slope is taken at 1e-12 there."""
+        _, slopes = super().rates(t.clamp(min=1e-12))
+        return self.coefficients(t), slopes
+
+    def time(self, s):
+        exponent = torch.log1p(s**2)
+        root = (self.beta_min**2 + 2 * self.beta_d * exponent).sqrt()
+        return 2 * exponent / (self.beta_min + root)

@@ -9,10 +9,15 @@ import inspect
 
 from ect.schedule import SCHEDULES
 
-PROCESSES = ("ve", "flow", "vp_cosine")
-PARAMETERIZATIONS = ("edm", "velocity")
+PROCESSES = ("ve", "flow", "vp_cosine", "vp_linear")
+PARAMETERIZATIONS = ("edm", "velocity", "noise")
+UNDEFINED = (("flow", "noise"), ("vp_cosine", "noise"))  # their alpha is 0 at t_max
+C_NOISE = ("log_s", "log_half_s", "time", "vp", "ddpm")
+PRIORS = ("lognormal", "karras")
 DISTANCES = ("squared", "huber")
 WEIGHTS = ("uniform", "gap", "inverse_square", "edm", "flow")
+TARGETS = ("own", "euler", "heun")
+CLOCKS = ("noise", "time")
 OPTIMIZERS = ("adam", "radam")
 SAMPLERS = ("multistep", "euler", "heun")
 EXTRACTORS = ("classifier", "inception")
@@ -25,6 +30,11 @@ LIMITS = {
     "start": (lambda start: 0 <= start < 1, "0 <= start < 1"),
     "k": (lambda k: k >= 0, ">= 0"),
     "b": (lambda b: b >= 0, ">= 0"),
+    "cut": (lambda cut: cut > 0, "> 0"),
+    "s0": (lambda s0: s0 >= 1, ">= 1"),
+    "s1": (lambda s1: s1 >= 1, ">= 1"),
+    "low": (lambda low: low > 0, "> 0"),
+    "high": (lambda high: high > 0, "> 0"),
 }
 
 

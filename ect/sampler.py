@@ -9,7 +9,8 @@ from itertools import pairwise
 
 import torch
 
-from ect.process import S_MAX, expand
+from ect import ode
+from ect.process import S_MAX
 
 
 def noise(seeds, count, shape):
@@ -44,35 +45,21 @@ def grid(steps, s_min=0.002, s_max=S_MAX, rho=7.0):
 
 def euler(f, process, eps, steps, s_min=0.002, rho=7.0):
     """First order; the same as DDIM, and as Euler in t of any process, up to the grid."""
-    slope = _slope(f, process)
     levels = grid(steps, s_min, S_MAX, rho)
     y = eps[0] * levels[0]
     for s, r in pairwise(levels):
-        y = y + (r - s) * slope(y, s)
+        y = ode.euler(f, process, y, s, r)
     return y
 
 
 def heun(f, process, eps, steps, s_min=0.002, rho=7.0):
     """Second order with a plain Euler step to s = 0: 2 steps - 1 evaluations (EDM, algorithm 1)."""
-    slope = _slope(f, process)
     levels = grid(steps, s_min, S_MAX, rho)
     y = eps[0] * levels[0]
     for s, r in pairwise(levels):
-        first = slope(y, s)
-        y_r = y + (r - s) * first
-        y = y_r if r == 0 else y + (r - s) * (first + slope(y_r, r)) / 2
+        step = ode.heun if r > 0 else ode.euler
+        y = step(f, process, y, s, r)
     return y
-
-
-def _slope(f, process):
-    """dy/ds = (y - f(alpha y, t)) / s for y = x_t / alpha at noise level s."""
-
-    def slope(y, s):
-        t = process.time(torch.full_like(y[:, 0, 0, 0], s))
-        alpha, _ = process.coefficients(t)
-        return (y - f(expand(alpha, y) * y, t)) / s
-
-    return slope
 
 
 SAMPLERS = {"multistep": multistep, "euler": euler, "heun": heun}

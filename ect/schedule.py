@@ -4,9 +4,15 @@
 the run's images already seen. Every map keeps 0 <= r < t. A run tunes because r grows towards t as
 progress grows; with r = 0 the target is the image itself and the run is pretraining.
 
+`ct` and `ict` are made of pairs of neighbours on a grid of noise levels: `SNAPS` holds, for such
+maps, the function that first moves t up to its grid.
+
 A new schedule is one function here and one line of config: its keyword arguments are its options.
-This file imports nothing, so that a config can be checked without loading torch.
+This file loads no torch, so that a config can be checked at once; t's own methods do the work.
 """
+
+import math
+from inspect import isfunction
 
 
 def zero(t, progress):
@@ -34,6 +40,17 @@ def smooth(t, progress, q: float = 2.0, stages: float = 8.0, k: float = 8.0, b: 
     return _ratio(t, q ** -(stages * progress), k, b)
 
 
+def logsnr(t, progress, q: float = 2.0, stages: int = 8, k: float = 8.0, cut: float = 4.0):
+    """r / t = 1 - q^-a min(1 + k log2(1 + 1 / t^2), cut) (ECT's first release)."""
+    n = (1 + k * (1 + t**-2).log2()).clamp(max=cut)
+    return t * (1 - q ** -_stage(progress, stages) * n).clamp(min=0)
+
+
+def power(t, progress, q: float = 2.0, stages: int = 8, k: float = 8.0, cut: float = 4.0):
+    """r / t = 1 - q^-a min(1 + t^-k, cut) (ECT's first release)."""
+    return t * (1 - q ** -_stage(progress, stages) * (1 + t**-k).clamp(max=cut)).clamp(min=0)
+
+
 def piecewise(
     t, progress, start: float = 0.5, q: float = 2.0, stages: int = 9, k: float = 8.0, b: float = 1.0
 ):
@@ -43,6 +60,27 @@ def piecewise(
     """
     a = _stage((progress - start) / (1 - start), stages) - 1 if progress > start else 0
     return _ratio(t, q**-a, k, b)
+
+
+def ct(t, progress, s0: int = 2, s1: int = 150, low: float = 0.002, high: float = 80.0):
+    """The grid point before t, on N(progress) points (consistency training, Song et al. 2023)."""
+    return _before(t, ct_points(progress, s0, s1), low, high)
+
+
+def ict(t, progress, s0: int = 10, s1: int = 1280, low: float = 0.002, high: float = 80.0):
+    """As `ct`, with iCT's doubling N(progress) (Song & Dhariwal 2024)."""
+    return _before(t, ict_points(progress, s0, s1), low, high)
+
+
+def ct_points(progress, s0, s1):
+    """N = ceil(sqrt(progress ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1."""
+    return math.ceil(math.sqrt(progress * ((s1 + 1) ** 2 - s0**2) + s0**2) - 1) + 1
+
+
+def ict_points(progress, s0, s1):
+    """N = min(s0 2^j, s1) + 1, where j counts log2(floor(s1 / s0)) + 1 equal parts of the run."""
+    doublings = math.floor(progress * (math.log2(s1 // s0) + 1) + 1e-9)
+    return min(s0 * 2**doublings, s1) + 1
 
 
 def _stage(progress, stages):
@@ -55,4 +93,42 @@ def _ratio(t, decay, k, b):
     return t * (1 - decay * (1 + k * (-b * t).sigmoid())).clamp(min=0)
 
 
-SCHEDULES = {f.__name__: f for f in (zero, constant, sigmoid, fixed, smooth, piecewise)}
+def _index(t, points, low, high):
+    """The index of the first point >= t among `points` of the grid, at least 1. A point's own
+    rounding, under a thousandth of a cell, does not push it into the next cell."""
+    first, last = low ** (1 / RHO), high ** (1 / RHO)
+    place = (t ** (1 / RHO) - first) / (last - first) * (points - 1)
+    return (place - 1e-3).ceil().clamp(min=1, max=points - 1)
+
+
+def _level(index, points, low, high):
+    """The noise level at an index 0 .. points - 1 of the Karras grid from `low` to `high`."""
+    first, last = low ** (1 / RHO), high ** (1 / RHO)
+    return (first + index / (points - 1) * (last - first)) ** RHO
+
+
+def _before(t, points, low, high):
+    """The grid point before the first one >= t; 0 for t <= `low`, where there is none."""
+    r = _level(_index(t, points, low, high) - 1, points, low, high)
+    return r * (r < t)
+
+
+def _snap(points_of):
+    """t -> the first grid point >= t. Under a lognormal prior the pairs are then drawn with the
+    probabilities of iCT, erf((ln t - mean) / (sqrt 2 std)) - erf((ln r - mean) / (sqrt 2 std))."""
+
+    def snap(t, progress, s0, s1, low, high):
+        points = points_of(progress, s0, s1)
+        return _level(_index(t, points, low, high), points, low, high)
+
+    return snap
+
+
+RHO = 7.0  # of the grid (EDM, eq. 5)
+SNAPS = {"ct": _snap(ct_points), "ict": _snap(ict_points)}
+_HELPERS = (ct_points, ict_points, isfunction)
+SCHEDULES = {
+    name: f
+    for name, f in list(globals().items())
+    if isfunction(f) and f not in _HELPERS and not name.startswith("_")
+}

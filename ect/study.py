@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError, model_validator
 
-from ect import config
+from ect import config, inherit, questions
 from ect.config import Name, names
 from ect.mistakes import line_of
 
@@ -83,16 +83,18 @@ class Study(config.Block):
     tune: dict[Name, config.Tune]
     samplers: dict[Name, config.Sampler]
     evaluation: config.Evaluation
-    experiments: dict[Name, config.Experiment]
-    figures: config.Figures
+    experiments: dict[Name, questions.Experiment]
+    figures: questions.Figures
 
     @classmethod
     def read(cls, mapping):
         """Check a mapping, as read from YAML; raises `ConfigError`."""
         try:
-            return cls.model_validate(mapping)
+            return cls.model_validate(inherit.resolve(mapping))
         except ValidationError as error:
             raise ConfigError("\n".join(line_of(cls, e) for e in error.errors())) from None
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
     @model_validator(mode="after")
     def _names_exist(self):
@@ -128,6 +130,12 @@ class Study(config.Block):
             known(f"{key}.schedules", name, self.schedules)
         if rows.tune is not None:
             known(f"{key}.tune", rows.tune, self.tune)
+            target = self.tune[rows.tune].target
+            if target != "own" and any(kimg == 0 for kimg, _ in rows.budgets()):
+                raise ValueError(
+                    f"{key}.tune: '{rows.tune}' has the target '{target}', whose teacher is the"
+                    " start; allowed: starts with pretraining, not one of 0 thousand images"
+                )
 
     def _check_milestone(self, key, name, kimg):
         chain = self.pretrain[name]
@@ -179,16 +187,19 @@ class Study(config.Block):
             "network": self.networks[chain.pop("network")].model_dump(),
             "process": chain.pop("process"),
             "parameterization": chain.pop("parameterization"),
+            "c_noise": chain.pop("c_noise"),
         }
+        chain["prior"] = self.pretrain[start.pretrain].prior.resolved()
         every = chain.pop("every")
         seed = chain.pop("seed")
         if isinstance(model, Tuned):
-            schedule = self.schedules[model.schedule]
             recipe = self.tune[model.recipe].model_dump()
-            snapshots = recipe.pop("snapshots")
+            recipe["prior"] = self.tune[model.recipe].prior.resolved()
+            snapshots, target = recipe.pop("snapshots"), recipe.pop("target")
             return settings | {
                 "recipe": recipe,
-                "schedule": {"map": schedule.map, "options": schedule.options()},
+                "schedule": self.schedules[model.schedule].resolved(),
+                "target": target,
                 "seed": model.seed,
                 "first_kimg": 0,
                 "last_kimg": model.kimg,
@@ -196,7 +207,8 @@ class Study(config.Block):
             }
         return settings | {
             "recipe": chain,
-            "schedule": {"map": "zero", "options": {}},
+            "schedule": {"map": "zero", "options": {}, "clock": "noise"},
+            "target": "own",
             "seed": seed,
             "first_kimg": max(model.kimg - every, 0),
             "last_kimg": model.kimg,
@@ -227,8 +239,12 @@ class Study(config.Block):
         return [name for name, block in self.samplers.items() if block.kind == "multistep"]
 
     def maps(self):
-        """Every schedule of the config, with all of its options."""
-        return {n: {"map": b.map, "options": b.options()} for n, b in self.schedules.items()}
+        """Every schedule of the config on the clock s, with all of its options."""
+        return {
+            n: {"map": b.map, "options": b.options()}
+            for n, b in self.schedules.items()
+            if b.clock == "noise"
+        }
 
     def chain(self, name):
         """The milestones of a pretraining that experiments use, and those on the way to them."""

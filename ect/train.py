@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ect import checkpoint, experiment, machine
 from ect.consistency import Consistency
 from ect.data import Images, generator_of, seed_of
-from ect.objective import lognormal
+from ect.objective import PRIORS
 from ect.study import STAGES
 
 SAVE_SECONDS = 60.0
@@ -119,7 +119,7 @@ def step(state, settings, images, objective, f, total):
     generator = generator_of(seed, "step", seen)
     place = machine.device()
     x = images.batch(seed, seen, size)
-    s = lognormal(generator, size, **recipe["prior"])
+    s = PRIORS[recipe["prior"]["kind"]](generator, size, **recipe["prior"]["options"])
     eps = torch.randn(x.shape, generator=generator)
     x, s, eps = x.to(place), s.to(place), eps.to(place)
 
@@ -135,11 +135,12 @@ def step(state, settings, images, objective, f, total):
     return terms, size, rate
 
 
-def loop(state, settings, images, save, bar):
+def loop(state, settings, images, save, bar, teacher=None):
     """Train from `state.seen` to the end, logging, keeping snapshots, saving now and then."""
     first, total = 1000 * settings["first_kimg"], 1000 * settings["last_kimg"]
-    objective = experiment.make_objective(settings, images.sd)
-    f = Consistency(state.network, objective.process, settings["parameterization"], images.sd)
+    objective = experiment.make_objective(settings, images.sd, teacher)
+    parts = (settings["parameterization"], images.sd, settings["c_noise"])
+    f = Consistency(state.network, objective.process, *parts)
     marks = _marks(first, total, max(LOG_LINES, (total - first) // (1000 * LOG_KIMG)))
     keeps = _marks(first, total, settings["snapshots"])
     meter, saved = Meter(), time.monotonic()
@@ -195,12 +196,13 @@ def run(settings, data, out, resume=None, init=None):
         tensors = state.tensors() | checkpoint.prefixed("snapshot", state.snapshot_tensors())
         checkpoint.save(work, tensors, seen=state.seen, lines=state.lines, fingerprint=fingerprint)
 
+    teacher = None if settings["target"] == "own" else experiment.load_model(init)[0]
     label = "/".join(out.parts[-6:])
     bar = tqdm(
         total=total, initial=first, unit="img", unit_scale=True, desc=label, disable=None
     )  # none where there is no terminal
     with bar:
-        loop(state, settings, images, save, bar)
+        loop(state, settings, images, save, bar, teacher)
     seconds = time.monotonic() - started
     publish(state, settings, images, out)
     rate = round((total - first) / seconds, 1)

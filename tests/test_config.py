@@ -60,6 +60,16 @@ MISTAKES = [
     ("figures/solver", "ode", ["figures.solver", "'ode'", "heun"]),
     ("features/inception_path", "no/such/folder", ["inception_path", "no/such/folder", "folder"]),
     ("dataset/source", "mnist", ["dataset.source", "'mnist'", "'digits'"]),
+    ("pretrain/flow/parameterization", "noise", ["pretrain.flow", "'noise'", "'flow'", "edm"]),
+    ("pretrain/ve/c_noise", "ln", ["pretrain.ve.c_noise", "'ln'", "'log_s'"]),
+    ("tune/ect/prior", {"mean": 1.0}, ["tune.ect.prior", "karras"]),
+    ("tune/ect/prior", {"kind": "karras", "std": 1.0}, ["tune.ect.prior", "neither"]),
+    ("tune/ect/target", "teacher", ["tune.ect.target", "'teacher'", "'heun'"]),
+    ("tune/ect/target", "heun", ["rows", "'heun'", "teacher", "0 thousand images"]),
+    ("schedules/sigmoid/clock", "steps", ["schedules.sigmoid.clock", "'steps'", "'noise'"]),
+    ("schedules/sigmoid", {"map": "ict", "s0": 20, "s1": 10}, ["s0 is 20", "< s1 = 10"]),
+    ("tune/new", {"like": "etc"}, ["tune.new.like", "'etc'", "ect, ect_slope"]),
+    ("tune/ect/like", "ect", ["tune.ect.like", "'ect'", "ect_slope"]),
     ("dataset", ..., ["dataset", "missing"]),
     ("evaluation", None, ["evaluation", "None"]),
     ("study", "My study", ["study", "'My study'"]),
@@ -114,3 +124,34 @@ def test_only_the_cells_of_a_schedule_depend_on_it():
 def test_total_minus_share_is_exact():
     rows = Study.read(DEFAULT).experiments["split"].rows[0]
     assert all(pretrain + tune == rows.total_kimg for pretrain, tune in rows.budgets())
+
+
+def test_a_block_like_another_differs_in_the_keys_it_names():
+    config = changed("tune/slope", {"like": "ect", "weight": "gap", "distance": {"c": 0.5}})
+    config["tune"]["slope2"] = {"like": "slope", "batch": 32}
+    tune = Study.read(config).tune
+    wanted = {"weight": "gap", "distance": {"kind": "huber", "c": 0.5}}
+    assert tune["slope"].model_dump() == tune["ect"].model_dump() | wanted
+    assert tune["slope2"].model_dump() == tune["slope"].model_dump() | {"batch": 32}
+
+
+def test_a_circle_of_likes_is_named():
+    config = changed("tune/a", {"like": "b"})
+    config["tune"]["b"] = {"like": "a"}
+    with pytest.raises(ConfigError, match=r"tune\.b\.like: found 'a'"):
+        Study.read(config)
+
+
+def test_a_block_set_to_null_is_left_out():
+    study = Study.read(changed("experiments/split", None))
+    assert list(study.experiments) == ["methods", "schedules"]
+
+
+def test_a_teacher_is_part_of_the_tuned_cells_alone():
+    config = changed("tune/ecd", {"like": "ect", "target": "heun"})
+    rows = config["experiments"]["methods"]["rows"]
+    rows.append({**rows[1], "tune": "ecd"})
+    study = Study.read(config)
+    targets = {cell.model: study.training(cell.model)["target"] for cell in study.cells("methods")}
+    for model, target in targets.items():
+        assert (target == "heun") == (isinstance(model, Tuned) and model.recipe == "ecd")

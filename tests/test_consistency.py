@@ -4,13 +4,22 @@ import numpy as np
 import pytest
 import torch
 
-from ect.consistency import PARAMETERIZATIONS, Consistency, edm
+from ect.consistency import C_NOISE, PARAMETERIZATIONS, Consistency, edm
 from ect.experiment import PROCESSES
-from ect.process import VE, Flow
+from ect.process import VE, Flow, VPLinear
+from ect.registry import UNDEFINED
 
 every_process = pytest.mark.parametrize("process", [p() for p in PROCESSES.values()],
                                         ids=list(PROCESSES))  # fmt: skip
-every_parameterization = pytest.mark.parametrize("name", list(PARAMETERIZATIONS))
+every_pair = pytest.mark.parametrize(
+    "process, name",
+    [
+        pytest.param(process(), name, id=f"{key}-{name}")
+        for key, process in PROCESSES.items()
+        for name in PARAMETERIZATIONS
+        if (key, name) not in UNDEFINED
+    ],
+)
 SD = 0.5
 
 
@@ -18,8 +27,7 @@ def column(s):
     return s.view(-1, 1, 1, 1)
 
 
-@every_process
-@every_parameterization
+@every_pair
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_f_at_zero_is_the_image_bit_for_bit(process, name, dtype, make_unet, draw):
     network, x = make_unet(dtype=dtype), draw(0).to(dtype)
@@ -29,8 +37,7 @@ def test_f_at_zero_is_the_image_bit_for_bit(process, name, dtype, make_unet, dra
         assert torch.equal(Consistency(network, process, name, sd)(x, zero), x)
 
 
-@every_process
-@every_parameterization
+@every_pair
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_f_is_finite_at_the_last_time(process, name, dtype, make_unet, draw):
     f = Consistency(make_unet(dtype=dtype), process, name, SD)
@@ -106,3 +113,36 @@ def test_the_network_sees_unit_variance(process, s, draw):
     f = Consistency(lambda x, c: inputs.append(x) or x, process, "edm", 0.3)
     f(process.noise(x, eps, t), t)
     assert inputs[0].std().item() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("process", [VE(), VPLinear()], ids=["ve", "vp_linear"])
+def test_noise_parameterization_inverts_the_true_noise(process, draw):
+    x, eps = draw(0, 20), draw(1, 20)
+    t = process.time(torch.logspace(-2, 1.5, 20, dtype=torch.float64))
+    f = Consistency(lambda x_in, c_noise: eps, process, "noise", SD)
+    torch.testing.assert_close(f(process.noise(x, eps, t), t), x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("process, name", UNDEFINED)
+def test_undefined_pairs_are_infinite_at_the_last_time(process, name):
+    """What the config refuses would not work: 1 / alpha has no bound."""
+    process = PROCESSES[process]()
+    t = torch.tensor([process.t_max], dtype=torch.float64)
+    assert PARAMETERIZATIONS[name](process, t, SD)[0].abs() > 1e15
+
+
+@every_process
+@pytest.mark.parametrize("c_noise", list(C_NOISE))
+def test_every_noise_label_is_finite_and_told_to_the_network(process, c_noise, draw):
+    t = torch.tensor([0.0, 0.25, 0.5, 1.0], dtype=torch.float64) * process.t_max
+    seen = []
+    f = Consistency(lambda x, c: seen.append(c) or x, process, "edm", SD, c_noise)
+    f(draw(0), t)
+    assert seen[0].isfinite().all() and (seen[0].diff() > 0).all()
+    s = t.numpy()
+    if isinstance(process, VE):
+        wanted = {
+            "log_s": np.log(s[1:]) / 4, "log_half_s": np.log(s[1:] / 2), "time": 1000 * s[1:],
+            "vp": 999 * s[1:], "ddpm": 1000 * s[1:] - 1,
+        }  # fmt: skip
+        np.testing.assert_allclose(seen[0][1:], wanted[c_noise], rtol=1e-12)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ect
-from ect import consistency, data, experiment, objective, registry, sampler, schedule
+from ect import consistency, data, experiment, objective, ode, registry, sampler, schedule
 
 ROOT = Path(ect.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -17,11 +17,14 @@ ORDER = [
     "schedule",
     "registry",
     "config",
+    "questions",
     "mistakes",
+    "inherit",
     "study",
     "process",
     "network",
     "consistency",
+    "ode",
     "objective",
     "sampler",
     "machine",
@@ -95,6 +98,9 @@ def test_registry_names_are_the_tables():
     tables = {
         "PROCESSES": experiment.PROCESSES,
         "PARAMETERIZATIONS": consistency.PARAMETERIZATIONS,
+        "C_NOISE": consistency.C_NOISE,
+        "PRIORS": objective.PRIORS,
+        "TARGETS": {"own": None} | ode.STEPS,
         "DISTANCES": objective.DISTANCES,
         "WEIGHTS": objective.WEIGHTS,
         "SAMPLERS": sampler.SAMPLERS,

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from ect import experiment, ode
 from ect.consistency import Consistency
-from ect.objective import DISTANCES, WEIGHTS, Objective, huber, lognormal, squared
+from ect.objective import DISTANCES, WEIGHTS, Objective, huber, karras, lognormal, squared
 from ect.process import VE, Flow
-from ect.schedule import sigmoid, zero
+from ect.schedule import constant, sigmoid, zero
 
 SD = 0.5
 
@@ -88,9 +89,9 @@ def test_target_is_the_image_where_r_is_zero_and_f_elsewhere(draw):
     f = Consistency(wave, VE(), "edm", SD)
     objective = Objective(VE(), halves, squared, WEIGHTS["uniform"], SD)
     r = halves(s, 0)
-    target = objective.target(f, x, eps, r, 0)
+    target = objective.target(f, x, eps, s, r, 0)
     assert torch.equal(target[::2], x[::2])
-    assert torch.equal(objective.target(lambda x_t, t: x_t + 1, x, eps, r, 0)[::2], x[::2])
+    assert torch.equal(objective.target(lambda x_t, t: x_t + 1, x, eps, s, r, 0)[::2], x[::2])
     assert torch.equal(target[1::2], f(VE().noise(x, eps, r), r)[1::2])
     assert (target[1::2] != x[1::2]).any()
 
@@ -122,7 +123,7 @@ def test_no_gradient_flows_through_the_target(draw):
     gain = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     f = Consistency(lambda x, c: gain * wave(x, c), VE(), "edm", SD)
     objective = Objective(VE(), lambda s, progress: s / 2, squared, WEIGHTS["uniform"], SD)
-    assert not objective.target(f, x, eps, s / 2, 0).requires_grad
+    assert not objective.target(f, x, eps, s, s / 2, 0).requires_grad
     (ours,) = torch.autograd.grad(objective(f, x, eps, s, 0.5).loss.sum(), gain)
 
     constant = f(VE().noise(x, eps, s / 2), s / 2).detach()
@@ -170,3 +171,80 @@ def test_prior_is_lognormal():
     ln_s = lognormal(torch.Generator().manual_seed(0), 100_000, -1.1, 2.0).log()
     assert ln_s.mean().item() == pytest.approx(-1.1, abs=0.03)
     assert ln_s.std().item() == pytest.approx(2.0, abs=0.03)
+
+
+def test_karras_prior_is_uniform_in_the_seventh_root():
+    root = karras(torch.Generator().manual_seed(0), 100_000) ** (1 / 7)
+    ends = 0.002 ** (1 / 7), 80 ** (1 / 7)
+    share = (root - ends[0]) / (ends[1] - ends[0])
+    counts = torch.histc(share, 10, 0, 1) / len(share)
+    assert (
+        (share >= -1e-6).all() and (share <= 1 + 1e-6).all() and (counts - 0.1).abs().max() < 0.005
+    )
+
+
+@pytest.mark.parametrize("order, step", [(1, ode.euler), (2, ode.heun)])
+def test_teachers_step_has_its_order(order, step, draw):
+    """Data N(0, sd^2): y / sqrt(s^2 + sd^2) is constant along the ODE; halving a step divides its
+    local error by 2^(order + 1)."""
+    f = Consistency(lambda x, c: 0 * x, VE(), "edm", SD)
+    y, s = draw(0, 4), torch.full((4,), 1.0, dtype=torch.float64)
+    errors = []
+    for gap in (0.04, 0.02):
+        r = s - gap
+        wanted = y * ((r**2 + SD**2) / (s**2 + SD**2)).sqrt().view(-1, 1, 1, 1)
+        errors.append((step(f, VE(), y, s, r) - wanted).abs().max().item())
+    assert errors[0] / errors[1] == pytest.approx(2 ** (order + 1), rel=0.15)
+
+
+@pytest.mark.parametrize("step", [ode.euler, ode.heun])
+def test_a_step_is_the_same_for_levels_shared_and_per_image(step, draw):
+    f = Consistency(wave, VE(), "edm", SD)
+    levels_of = [torch.full((4,), v, dtype=torch.float64) for v in (2.0, 1.5)]
+    torch.testing.assert_close(
+        step(f, VE(), draw(0), 2.0, 1.5), step(f, VE(), draw(0), *levels_of), rtol=1e-12, atol=0
+    )
+
+
+@pytest.mark.parametrize("process", [VE(), Flow()], ids=["ve", "flow"])
+def test_distillations_target_starts_where_the_teacher_arrives(process, draw):
+    """f(x_r) at alpha(r) y_r for the teacher's y_r where r > 0, the image itself elsewhere."""
+    x, eps, s = draw(0, 8), draw(1, 8), levels(8)
+    f = Consistency(wave, process, "edm", SD)
+    teacher = Consistency(lambda x, c: 0 * x, process, "edm", SD)
+    step = functools.partial(ode.heun, teacher, process)
+    objective = Objective(process, halves, squared, WEIGHTS["uniform"], SD, step=step)
+    r = halves(s, 0)
+    target = objective.target(f, x, eps, s, r, 0)
+    assert torch.equal(target[::2], x[::2])
+    on = slice(1, None, 2)
+    y_r = step(x[on] + s[on].view(-1, 1, 1, 1) * eps[on], s[on], r[on])
+    t = process.time(r[on])
+    alpha, _ = process.coefficients(t)
+    wanted = f(alpha.view(-1, 1, 1, 1) * y_r, t)
+    torch.testing.assert_close(target[on], wanted, rtol=1e-9, atol=1e-9)
+    own = Objective(process, halves, squared, WEIGHTS["uniform"], SD)
+    assert (own.target(f, x, eps, s, r, 0)[on] - target[on]).abs().max() > 1e-3
+
+
+def test_snapped_levels_are_the_ones_the_loss_uses(draw):
+    x, eps, s = draw(0), draw(1), levels(4)
+    f = Consistency(wave, VE(), "edm", SD)
+    objective = Objective(
+        VE(), lambda s, p: s / 2, squared, WEIGHTS["gap"], SD, snap=lambda s, p: s.ceil()
+    )
+    plain = Objective(VE(), lambda s, p: s / 2, squared, WEIGHTS["gap"], SD)
+    for ours, wanted in zip(objective(f, x, eps, s, 0.5), plain(f, x, eps, s.ceil(), 0.5)):
+        assert torch.equal(ours, wanted)
+
+
+def test_clock_time_applies_the_map_to_the_processs_own_time():
+    """For flow with r = t / 2 in time: s = t / (1 - t), so r_s = (t / 2) / (1 - t / 2)."""
+    schedule = {"map": "constant", "options": {"q": 2.0, "stages": 1}, "clock": "time"}
+    s = levels(9)
+    r = experiment.on_clock(constant, schedule, Flow())(s, 0.5)
+    t = s / (1 + s)
+    torch.testing.assert_close(r, (t / 2) / (1 - t / 2), rtol=1e-9, atol=0)
+    assert (r < s).all()
+    ve = experiment.on_clock(constant, schedule, VE())(s, 0.5)
+    assert torch.equal(ve, constant(s, 0.5, q=2.0, stages=1))

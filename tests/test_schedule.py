@@ -1,6 +1,7 @@
 """The maps t -> r: bounds, monotony, stages, and the printed numbers of ECT's settings."""
 
 import functools
+import itertools
 import math
 
 import pytest
@@ -8,15 +9,36 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ect.schedule import SCHEDULES, constant, fixed, piecewise, sigmoid, smooth, zero
+from ect.registry import schedule_options
+from ect.schedule import (
+    SCHEDULES,
+    SNAPS,
+    constant,
+    ct_points,
+    fixed,
+    ict_points,
+    logsnr,
+    piecewise,
+    power,
+    sigmoid,
+    smooth,
+    zero,
+)
 
 every_map = pytest.mark.parametrize("name", list(SCHEDULES))
+every_smooth_map = pytest.mark.parametrize("name", [n for n in SCHEDULES if n not in SNAPS])
+every_grid = pytest.mark.parametrize("name", list(SNAPS))
 OPTIONS = {  # how each option is drawn
     "q": st.floats(1.5, 64),
     "stages": st.integers(1, 6),
     "k": st.floats(0, 20),
     "b": st.floats(0.01, 5),
     "start": st.floats(0, 0.9),
+    "cut": st.floats(1.5, 8),
+    "s0": st.integers(2, 20),
+    "s1": st.integers(40, 1280),
+    "low": st.floats(0.001, 0.01),
+    "high": st.floats(50, 100),
 }
 TIMES = torch.logspace(-5, 3, 400, dtype=torch.float64)
 PROGRESS = [i / 97 for i in range(97)]
@@ -45,13 +67,18 @@ def test_r_lies_in_zero_to_t(name, data, t, progress):
 
 @every_map
 @given(data=st.data(), progress=st.floats(0, 1, exclude_max=True))
-def test_r_and_its_ratio_do_not_fall_with_t(name, data, progress):
+def test_r_does_not_fall_with_t(name, data, progress):
+    assert (draw_bound(data, name)(TIMES, progress).diff() >= 0).all()
+
+
+@every_smooth_map
+@given(data=st.data(), progress=st.floats(0, 1, exclude_max=True))
+def test_its_ratio_does_not_fall_with_t(name, data, progress):
     r = draw_bound(data, name)(TIMES, progress)
-    assert (r.diff() >= 0).all()
     assert ((r / TIMES).diff() >= -1e-14).all()
 
 
-@every_map
+@every_smooth_map
 @given(data=st.data())
 def test_r_does_not_fall_as_the_run_progresses(name, data):
     schedule = draw_bound(data, name)
@@ -182,3 +209,64 @@ def test_piecewise_is_pretraining_up_to_start_and_through_its_first_stage(start,
             wanted = [t * max(0, 1 - 2.0**-a * n_of(t)) for t in TIMES.clamp(max=700).tolist()]
             low = TIMES <= 700
             torch.testing.assert_close(r[low], tensor(*wanted)[low], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("t", [0.01, 0.5, 1.0, 3.0, 60.0])
+@pytest.mark.parametrize("stage", range(1, 9))
+def test_logsnr_and_power_equal_their_formulas(t, stage):
+    progress = (stage - 0.5) / 8
+    n = min(1 + 0.7 * math.log2(1 + 1 / t**2), 4.0)
+    wanted = t * max(0, 1 - 2.0**-stage * n)
+    assert logsnr(tensor(t), progress, k=0.7).item() == pytest.approx(wanted, rel=1e-12)
+    wanted = t * max(0, 1 - 2.0**-stage * min(1 + t**-2.5, 4.0))
+    assert power(tensor(t), progress, k=2.5).item() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_icts_discretizations_double_from_11_to_1281():
+    seen = [ict_points(i / 800, 10, 1280) for i in range(800)]
+    assert list(dict.fromkeys(seen)) == [11, 21, 41, 81, 161, 321, 641, 1281]
+    assert all(seen.count(n) == 100 for n in set(seen))
+
+
+def test_cts_discretizations_equal_the_formula():
+    """N(k) from s0 = 2 to s1 = 150, with integers in place of progress."""
+    for k in range(0, 1000, 7):
+        inside = (k * (151**2 - 4) + 4 * 1000) / 1000
+        assert ct_points(k / 1000, 2, 150) == math.ceil(inside**0.5 - 1) + 1
+    assert ct_points(0.0, 2, 150) == 2
+
+
+def karras(points, low=0.002, high=80.0):
+    ends = low ** (1 / 7), high ** (1 / 7)
+    return [(ends[0] + i / (points - 1) * (ends[1] - ends[0])) ** 7 for i in range(points)]
+
+
+@every_grid
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("progress", [0.0, 0.3, 0.99])
+def test_pairs_are_neighbours_on_the_karras_grid(name, dtype, progress):
+    """However t falls, snapped to the grid it is some point and r the point before."""
+    options = {key: default for key, (_, default) in schedule_options(name).items()}
+    points = {"ct": ct_points, "ict": ict_points}[name](progress, options["s0"], options["s1"])
+    grid = torch.tensor(karras(points), dtype=torch.float64)
+    t = torch.logspace(-2.6, 1.9, 500, dtype=dtype)
+    s = SNAPS[name](t, progress, **options)
+    index = (s.double()[:, None] - grid).abs().argmin(1)
+    torch.testing.assert_close(s.double(), grid[index], rtol=1e-4, atol=0)
+    r = SCHEDULES[name](s, progress)
+    torch.testing.assert_close(r.double(), grid[index - 1], rtol=1e-4, atol=0)
+    assert (index >= 1).all() and (s >= t * (1 - 1e-3))[t < 80].all()
+    assert (grid[index - 1] <= t.double() * (1 + 1e-3)).all()
+
+
+def test_snapped_pairs_have_icts_probabilities():
+    """The share of the pair (t_i, t_i-1) is Phi(ln t_i) - Phi(ln t_i-1) under the prior."""
+    mean, std, progress = -1.1, 2.0, 0.2
+    p = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+    t = (torch.special.ndtri(p) * std + mean).exp()
+    s = SNAPS["ict"](t, progress, s0=10, s1=1280, low=0.002, high=80.0)
+    grid = karras(ict_points(progress, 10, 1280))
+    for below, point in list(itertools.pairwise(grid))[1:-1]:
+        share = ((s / point - 1).abs() < 1e-6).double().mean().item()
+        ends = [0.5 * math.erf((math.log(v) - mean) / std / math.sqrt(2)) for v in (below, point)]
+        assert share == pytest.approx(ends[1] - ends[0], abs=1e-4)

@@ -6,16 +6,17 @@ import json
 import pytest
 import torch
 
-from ect import checkpoint, experiment, train
+from ect import checkpoint, experiment, registry, train
 from ect.data import Images
 
 PRETRAIN = {
     "network": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4]},
     "process": "ve",
     "parameterization": "edm",
+    "c_noise": "log_s",
     "recipe": {
         "batch": 100,
-        "prior": {"mean": -1.0, "std": 1.5},
+        "prior": {"kind": "lognormal", "options": {"mean": -1.0, "std": 1.5}},
         "distance": {"kind": "squared", "c": 0.0},
         "weight": "edm",
         "optimizer": {
@@ -26,7 +27,8 @@ PRETRAIN = {
         "ema_ramp": None,
         "dropout": 0.1,
     },
-    "schedule": {"map": "zero", "options": {}},
+    "schedule": {"map": "zero", "options": {}, "clock": "noise"},
+    "target": "own",
     "seed": 0,
     "first_kimg": 0,
     "last_kimg": 1,
@@ -53,7 +55,7 @@ TUNE = changed(
     recipe__weight="gap",
     recipe__dropout=0.3,
     recipe__optimizer__decay_from=0.5,
-    schedule={"map": "sigmoid", "options": {"q": 2.0, "stages": 4}},
+    schedule={"map": "sigmoid", "options": {"q": 2.0, "stages": 4}, "clock": "noise"},
     snapshots=2,
 )
 
@@ -228,3 +230,27 @@ def test_snapshots_and_model_describe_themselves(digits_file, tmp_path):
     f, process, _ = experiment.load_model(tmp_path / "model.safetensors")
     t = process.time(torch.tensor([0.5]))
     assert f(torch.zeros(1, 1, 8, 8), t).isfinite().all()
+
+
+def test_distillation_asks_the_frozen_start(digits_file, tmp_path):
+    """Another start of the same tuning is another teacher; the start itself is not trained."""
+    train.run(PRETRAIN, digits_file, tmp_path / "start")
+    init = tmp_path / "start" / "model.safetensors"
+    before = init.read_bytes()
+    for target in ("own", "euler", "heun"):
+        settings = changed(TUNE, target=target, recipe__dropout=0.0)
+        train.run(settings, digits_file, tmp_path / target, init=init)
+    models = {
+        t: (tmp_path / t / "model.safetensors").read_bytes() for t in ("own", "euler", "heun")
+    }
+    assert len(set(models.values())) == 3 and init.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["ct", "ict"])
+def test_consistency_training_runs_on_its_grid(name, digits_file, tmp_path):
+    options = {k: default for k, (_, default) in registry.schedule_options(name).items()}
+    schedule = {"map": name, "options": options, "clock": "noise"}
+    settings = changed(TUNE, schedule=schedule, recipe__prior={"kind": "karras", "options": {}})
+    train.run(settings, digits_file, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["share_r_zero"] == 0 for line in lines) and lines[-1]["loss"] > 0
