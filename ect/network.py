@@ -1,20 +1,19 @@
-"""The U-Net of DDPM++ (Song et al. 2021, in EDM's arrangement), from 8x8x1 to 32x32x3 and up.
+"""The U-Nets DDPM++, NCSN++ (Song et al. 2021) and ADM (Dhariwal and Nichol 2021), as EDM has them.
 
-With channels 128, multipliers (2, 2, 2), 4 blocks and attention at 16 it is the network of ECT's
-CIFAR-10 experiments: 55,732,739 parameters.
+DDPM++ with channels 128, multipliers (2, 2, 2), 4 blocks and attention at 16 is the network of
+ECT's CIFAR-10 experiments: 55,732,739 parameters.
 """
 
+import functools
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 SKIP_SCALE = math.sqrt(0.5)  # keeps the variance of (branch + skip) at that of its parts
-
-
-def norm(channels):
-    return nn.GroupNorm(min(32, channels // 4), channels, eps=1e-6)
 
 
 def scaled(layer, gain=1.0):
@@ -25,114 +24,278 @@ def scaled(layer, gain=1.0):
     return layer
 
 
-class Embedding(nn.Module):
-    """c_noise -> features: sinusoids of frequencies 1 to 1e-4, then a two-layer perceptron."""
+def faint(layer):
+    return scaled(layer, 1e-5)
 
-    def __init__(self, channels):
+
+def plain(layer, gain=1.0):
+    """The layer as torch draws it, U(-1, 1) / sqrt(fan in): the start of ADM."""
+    return layer
+
+
+def zeroed(layer):
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+@dataclass(frozen=True)
+class Style:
+    """What tells the three arrangements apart."""
+
+    start: Callable = scaled  # weights of a new layer
+    end: Callable = faint  # and of the last layer of a branch
+    eps: float = 1e-6  # of the group norms
+    skip_scale: float = SKIP_SCALE
+    taps: tuple = (1, 1)  # the filter that resamples
+    waves: int = 1  # width of the noise level's sinusoids, in units of the channels
+    pyramid: bool = False  # the halved input joins the encoder on every level
+    adm: bool = False  # the embedding scales too, heads of 64 channels, labels after the perceptron
+
+    def norm(self, channels):
+        return nn.GroupNorm(min(32, channels // 4), channels, eps=self.eps)
+
+    def heads(self, channels):
+        """Heads of attention; none where ADM has fewer than 64 channels, as in EDM."""
+        return channels // 64 if self.adm else 1
+
+
+STYLES = {
+    "ddpmpp": Style(),
+    "ncsnpp": Style(taps=(1, 3, 3, 1), waves=2, pyramid=True),
+    "adm": Style(plain, zeroed, eps=1e-5, skip_scale=1.0, adm=True),
+}
+
+
+class Perceptron(nn.Module):
+    """Values (B,) -> features (B, 4 channels): sinusoids, then a two-layer perceptron.
+
+    Positional frequencies are fixed and not stored; Fourier frequencies are drawn once from
+    N(0, 16^2), times 2 pi, and stored.
+    """
+
+    def __init__(self, channels, style, kind="positional"):
         super().__init__()
-        half = channels // 2
-        frequencies = 1e4 ** -(torch.arange(half) / (half - 1))
-        self.register_buffer("frequencies", frequencies, persistent=False)
-        self.first = scaled(nn.Linear(channels, 4 * channels))
-        self.second = scaled(nn.Linear(4 * channels, 4 * channels))
+        half = style.waves * channels // 2
+        self.kind, self.adm = kind, style.adm
+        if kind == "positional":
+            frequencies = 1e4 ** -(torch.arange(half) / (half if style.adm else half - 1))
+        else:
+            frequencies = 16 * torch.randn(half)
+        self.register_buffer("frequencies", frequencies, persistent=kind == "fourier")
+        self.first = style.start(nn.Linear(2 * half, 4 * channels))
+        self.second = style.start(nn.Linear(4 * channels, 4 * channels))
 
-    def forward(self, c_noise):
-        angles = c_noise[:, None] * self.frequencies
-        waves = torch.cat([angles.sin(), angles.cos()], dim=1).to(self.first.weight.dtype)
-        return functional.silu(self.second(functional.silu(self.first(waves))))
+    def waves(self, values):
+        turn = 2 * math.pi if self.kind == "fourier" else 1
+        angles = values[:, None] * (turn * self.frequencies)
+        waves = [angles.cos(), angles.sin()] if self.adm else [angles.sin(), angles.cos()]
+        return torch.cat(waves, dim=1).to(self.first.weight.dtype)
+
+    def perceive(self, waves):
+        return self.second(functional.silu(self.first(waves)))
+
+
+class Embedding(Perceptron):
+    """c_noise (B,), label (B,) or None, span (B,) or None -> features (B, 4 channels).
+
+    A label is a one-hot vector through a linear map; no label (None, or -1) is the zero vector.
+    """
+
+    def __init__(self, channels, style=STYLES["ddpmpp"], kind="positional", classes=0, span=False):
+        super().__init__(channels, style, kind)
+        self.classes = classes
+        if classes:
+            width = 4 * channels if style.adm else style.waves * channels
+            self.label = nn.Linear(classes, width, bias=not style.adm)
+            if style.adm:
+                nn.init.normal_(self.label.weight)
+            else:
+                scaled(self.label)
+        self.span = Perceptron(channels, style) if span else None
+
+    def labelled(self, label):
+        """The label's part of the embedding, (B, width), or (1, width) without labels."""
+        weight = self.label.weight
+        label = torch.tensor([-1], device=weight.device) if label is None else label
+        hot = (label[:, None] == torch.arange(self.classes, device=weight.device)).to(weight.dtype)
+        return self.label(hot if self.adm else hot * math.sqrt(self.classes))
+
+    def forward(self, c_noise, label=None, span=None):
+        if label is not None and not self.classes:
+            raise ValueError("found labels; this network has no classes")
+        if (span is None) != (self.span is None):
+            raise ValueError("a network with `span: true` takes a span, and no other network does")
+        features = self.waves(c_noise)
+        if self.classes and not self.adm:
+            features = features + self.labelled(label)
+        features = self.perceive(features)
+        if self.classes and self.adm:
+            features = features + self.labelled(label)
+        if self.span is not None:
+            features = features + self.span.perceive(self.span.waves(span))
+        return functional.silu(features)
 
 
 class Attention(nn.Module):
-    """Single-head self-attention over the pixels, with its own skip connection."""
+    """Self-attention over the pixels, with its own skip connection."""
 
-    def __init__(self, channels):
+    def __init__(self, channels, style=STYLES["ddpmpp"]):
         super().__init__()
-        self.norm = norm(channels)
-        self.qkv = scaled(nn.Conv2d(channels, 3 * channels, 1), math.sqrt(0.2))
-        self.proj = scaled(nn.Conv2d(channels, channels, 1), 1e-5)
+        self.heads, self.skip_scale = style.heads(channels), style.skip_scale
+        self.norm = style.norm(channels)
+        self.qkv = style.start(nn.Conv2d(channels, 3 * channels, 1), gain=math.sqrt(0.2))
+        self.proj = style.end(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x):
-        q, k, v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).chunk(3, dim=2)  # (B, HW, C)
-        mixed = functional.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
-        return (self.proj(mixed.transpose(1, 2).reshape(x.shape)) + x) * SKIP_SCALE
+        rows = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)  # (B, HW, 3 C)
+        rows = rows.unflatten(2, (3, self.heads, -1))
+        q, k, v = rows.permute(2, 0, 3, 1, 4)  # each (B, heads, HW, C / heads)
+        mixed = functional.scaled_dot_product_attention(q, k, v)  # (B, heads, HW, C / heads)
+        mixed = mixed.transpose(2, 3).reshape(x.shape)
+        return (self.proj(mixed) + x) * self.skip_scale
+
+
+class Resample(nn.Module):
+    """Halves or doubles H and W with a separable filter; (1, 1) is the mean of 2x2, or copies."""
+
+    def __init__(self, way, taps, padding=None):
+        super().__init__()
+        self.way, self.short = way, tuple(taps) == (1, 1)
+        self.padding = len(taps) // 2 - 1 if padding is None else padding
+        line = torch.tensor(taps) / sum(taps)
+        self.register_buffer("kernel", torch.outer(line, line)[None, None], persistent=False)
+
+    def forward(self, x):
+        if self.short and self.way == "down":
+            return functional.avg_pool2d(x, 2)
+        if self.short:
+            return functional.interpolate(x, scale_factor=2.0, mode="nearest")
+        depth = x.shape[1]
+        kernel = self.kernel.expand(depth, -1, -1, -1)
+        options = {"stride": 2, "padding": self.padding, "groups": depth}
+        if self.way == "down":
+            return functional.conv2d(x, kernel, **options)
+        return functional.conv_transpose2d(x, 4 * kernel, **options)
+
+
+class Pyramid(nn.Module):
+    """Joins the halved input to the encoder: convolution, then the filter, no padding between."""
+
+    def __init__(self, inputs, outputs, style):
+        super().__init__()
+        edge = len(style.taps) // 2 - 1
+        self.conv = style.start(nn.Conv2d(inputs, outputs, 3, padding=1 + edge))
+        self.halve = Resample("down", style.taps, padding=0)
+
+    def forward(self, x, image):
+        return (x + self.halve(self.conv(image))) * SKIP_SCALE
 
 
 class Block(nn.Module):
     """Norm, SiLU, convolution twice, the noise embedding added in between; resamples on request."""
 
-    def __init__(self, inputs, outputs, embedding, dropout, attention=False, resample=None):
+    def __init__(self, style, inputs, outputs, embedding, dropout, attention=False, resample=None):
         super().__init__()
-        self.resample, self.dropout = resample, dropout
-        self.norm0, self.norm1 = norm(inputs), norm(outputs)
-        self.conv0 = scaled(nn.Conv2d(inputs, outputs, 3, padding=1))
-        self.conv1 = scaled(nn.Conv2d(outputs, outputs, 3, padding=1), 1e-5)
-        self.affine = scaled(nn.Linear(embedding, outputs))
-        projects = inputs != outputs or resample
-        self.skip = scaled(nn.Conv2d(inputs, outputs, 1)) if projects else nn.Identity()
-        self.attention = Attention(outputs) if attention else nn.Identity()
+        self.style, self.dropout, self.halves = style, dropout, resample == "down"
+        self.sized = Resample(resample, style.taps) if resample else nn.Identity()
+        self.norm0, self.norm1 = style.norm(inputs), style.norm(outputs)
+        self.conv0 = style.start(nn.Conv2d(inputs, outputs, 3, padding=1))
+        self.conv1 = style.end(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.affine = style.start(nn.Linear(embedding, outputs * (2 if style.adm else 1)))
+        projects = inputs != outputs or (resample and not style.adm)
+        self.skip = style.start(nn.Conv2d(inputs, outputs, 1)) if projects else nn.Identity()
+        attends = attention and style.heads(outputs) > 0
+        self.attention = Attention(outputs, style) if attends else nn.Identity()
 
-    def sized(self, x):
-        if self.resample == "down":
-            return functional.avg_pool2d(x, 2)
-        if self.resample == "up":
-            return functional.interpolate(x, scale_factor=2.0, mode="nearest")
-        return x
+    def informed(self, h, embedding):
+        """h, normed, that knows the noise level."""
+        features = self.affine(embedding)[:, :, None, None]
+        if not self.style.adm:
+            return self.norm1(h + features)
+        scale, shift = features.chunk(2, dim=1)
+        return self.norm1(h) * (1 + scale) + shift
 
     def forward(self, x, embedding):
         h = self.conv0(self.sized(functional.silu(self.norm0(x))))
-        h = functional.silu(self.norm1(h + self.affine(embedding)[:, :, None, None]))
+        h = functional.silu(self.informed(h, embedding))
         h = self.conv1(functional.dropout(h, self.dropout, self.training))
-        return self.attention((h + self.skip(self.sized(x))) * SKIP_SCALE)
+        return self.attention((h + self.skip(self.sized(x))) * self.style.skip_scale)
 
 
 class UNet(nn.Module):
     """F(x, c_noise): images (B, C, H, W) and noise labels (B,) -> (B, C, H, W).
 
     `resolution` is H = W, `attention` lists the resolutions with self-attention, `dropout` is
-    active in train mode and draws from torch's default generator.
+    active in train mode and draws from torch's default generator. `classes` > 0 takes class labels
+    (B,), int64, and `span` a second time (B,).
     """
 
     def __init__(
-        self, resolution, image_channels, channels, multipliers, blocks, attention, dropout
+        self,
+        resolution,
+        image_channels,
+        channels,
+        multipliers,
+        blocks,
+        attention,
+        dropout,
+        architecture="ddpmpp",
+        embedding="positional",
+        classes=0,
+        span=False,
     ):
         super().__init__()
-        widths = [channels * m for m in multipliers]
-        sizes = [resolution >> level for level in range(len(widths))]
-        self.embedding = Embedding(channels)
+        style = STYLES[architecture]
+        levels = [(channels * m, resolution >> n in attention) for n, m in enumerate(multipliers)]
+        block = functools.partial(Block, style, embedding=4 * channels, dropout=dropout)
+        self.embedding = Embedding(channels, style, embedding, classes, span)
+        first = levels[0][0] if style.adm else channels
+        self.stem = style.start(nn.Conv2d(image_channels, first, 3, padding=1))
+        skips = self._encoder(block, levels, blocks, first)
+        last = skips[-1]
+        self.middle = nn.ModuleList([block(last, last, attention=True), block(last, last)])
+        self._decoder(block, levels, blocks, skips, everywhere=style.adm)
+        self.head_norm = style.norm(levels[0][0])
+        self.head = style.end(nn.Conv2d(levels[0][0], image_channels, 3, padding=1))
+        self.pyramid, inputs = nn.ModuleList(), image_channels
+        for width, _ in levels[:-1] if style.pyramid else []:
+            self.pyramid.append(Pyramid(inputs, width, style))
+            inputs = width
 
-        def block(inputs, outputs, attend=False, resample=None):
-            return Block(inputs, outputs, 4 * channels, dropout, attend, resample)
-
-        self.stem = scaled(nn.Conv2d(image_channels, channels, 3, padding=1))
-        self.encoder, skips = nn.ModuleList(), [channels]
-        for level, (width, size) in enumerate(zip(widths, sizes)):
+    def _encoder(self, block, levels, blocks, first):
+        """Builds the encoder; returns the widths of its outputs, the stem's first."""
+        self.encoder, skips = nn.ModuleList(), [first]
+        for level, (width, attend) in enumerate(levels):
             if level > 0:
                 self.encoder.append(block(skips[-1], skips[-1], resample="down"))
                 skips.append(skips[-1])
             for _ in range(blocks):
-                self.encoder.append(block(skips[-1], width, size in attention))
+                self.encoder.append(block(skips[-1], width, attention=attend))
                 skips.append(width)
+        return skips
 
-        last = skips[-1]
-        self.middle = nn.ModuleList([block(last, last, True), block(last, last)])
-        self.decoder, self.takes_skip = nn.ModuleList(), []
-        for level, (width, size) in reversed(list(enumerate(zip(widths, sizes)))):
-            if level < len(widths) - 1:
+    def _decoder(self, block, levels, blocks, skips, everywhere):
+        self.decoder, self.takes_skip, last = nn.ModuleList(), [], skips[-1]
+        for level, (width, attend) in reversed(list(enumerate(levels))):
+            if level < len(levels) - 1:
                 self.decoder.append(block(last, last, resample="up"))
                 self.takes_skip.append(False)
             for index in range(blocks + 1):
-                attend = index == blocks and size in attention
-                self.decoder.append(block(last + skips.pop(), width, attend))
+                attends = attend and (everywhere or index == blocks)
+                self.decoder.append(block(last + skips.pop(), width, attention=attends))
                 self.takes_skip.append(True)
                 last = width
-        self.head_norm = norm(last)
-        self.head = scaled(nn.Conv2d(last, image_channels, 3, padding=1), 1e-5)
 
-    def forward(self, x, c_noise):
-        embedding = self.embedding(c_noise)
+    def forward(self, x, c_noise, label=None, span=None):
+        embedding = self.embedding(c_noise, label, span)
+        image, pyramid = x, iter(self.pyramid)
         skips = [x := self.stem(x)]
         for block in self.encoder:
-            skips.append(x := block(x, embedding))
+            x = block(x, embedding)
+            if block.halves and self.pyramid:
+                x = image = next(pyramid)(x, image)
+            skips.append(x)
         for block in self.middle:
             x = block(x, embedding)
         for block, takes_skip in zip(self.decoder, self.takes_skip):
