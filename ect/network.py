@@ -70,25 +70,23 @@ STYLES = {
 class Perceptron(nn.Module):
     """Values (B,) -> features (B, 4 channels): sinusoids, then a two-layer perceptron.
 
-    Positional frequencies are fixed and not stored; Fourier frequencies are drawn once from
-    N(0, 16^2), times 2 pi, and stored.
+    Positional frequencies are fixed; Fourier ones, 2 pi N(0, 16^2), are drawn once and stored.
     """
 
     def __init__(self, channels, style, kind="positional"):
         super().__init__()
         half = style.waves * channels // 2
-        self.kind, self.adm = kind, style.adm
+        self.adm = style.adm
         if kind == "positional":
             frequencies = 1e4 ** -(torch.arange(half) / (half if style.adm else half - 1))
         else:
-            frequencies = 16 * torch.randn(half)
+            frequencies = 2 * math.pi * 16 * torch.randn(half)
         self.register_buffer("frequencies", frequencies, persistent=kind == "fourier")
         self.first = style.start(nn.Linear(2 * half, 4 * channels))
         self.second = style.start(nn.Linear(4 * channels, 4 * channels))
 
     def waves(self, values):
-        turn = 2 * math.pi if self.kind == "fourier" else 1
-        angles = values[:, None] * (turn * self.frequencies)
+        angles = values[:, None] * self.frequencies
         waves = [angles.cos(), angles.sin()] if self.adm else [angles.sin(), angles.cos()]
         return torch.cat(waves, dim=1).to(self.first.weight.dtype)
 
@@ -117,7 +115,7 @@ class Embedding(Perceptron):
     def labelled(self, label):
         """The label's part of the embedding, (B, width), or (1, width) without labels."""
         weight = self.label.weight
-        label = torch.tensor([-1], device=weight.device) if label is None else label
+        label = torch.full((1,), -1, device=weight.device) if label is None else label
         hot = (label[:, None] == torch.arange(self.classes, device=weight.device)).to(weight.dtype)
         return self.label(hot if self.adm else hot * math.sqrt(self.classes))
 
