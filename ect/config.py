@@ -71,12 +71,16 @@ class Features(Block):
 
 
 class Network(Block):
-    """The U-Net: widths are channels times multipliers, one for each halving of the resolution."""
+    """The U-Net: widths are channels times multipliers, one for each halving of the resolution.
+    With `classes` it is told each image's label."""
 
     channels: Annotated[int, Field(ge=8, multiple_of=4)]
     multipliers: Annotated[list[Count], Field(min_length=1)]
     blocks: Count
     attention: list[int] = []
+    architecture: Literal[registry.ARCHITECTURES] = "ddpmpp"
+    embedding: Literal[registry.EMBEDDINGS] = "positional"
+    classes: Annotated[int, Field(ge=0)] = 0
 
 
 class Prior(Block):
@@ -215,12 +219,13 @@ class Schedule(Block):
 
 class Sampler(Block):
     """`multistep` re-noises to each of `times`; `euler` and `heun` take `steps`. Times are noise
-    levels s."""
+    levels s. A network with classes draws uniform labels, or cycles through `labels`."""
 
     kind: Literal[registry.SAMPLERS]
     label: str
     times: list[Positive] | None = None
     steps: Count | None = None
+    labels: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _options_fit(self):

@@ -8,6 +8,7 @@ It reads the process's coefficients only, so each serves every process; where si
 and c_out = 0 hold in floating point, without a mask.
 """
 
+import copy
 import math
 
 from ect.process import expand
@@ -57,17 +58,26 @@ class Consistency:
 
     `sd` is the data's standard deviation (EDM's sigma_data). Calling it maps x_t (B, C, H, W) and
     t (B,) to an estimate of x_0 (B, C, H, W). The network's input is c_in x_t with unit variance,
-    and the label named `c_noise`.
+    and the time label named `c_noise`; `given(label)` is f for images of known classes.
     """
+
+    label = None
 
     def __init__(self, network, process, parameterization, sd, c_noise="log_s"):
         self.network, self.process, self.sd = network, process, sd
         self.c_noise = C_NOISE[c_noise]
         self.parameterization = PARAMETERIZATIONS[parameterization]
 
+    def given(self, label):
+        """The same function, told the class labels (B,), or None for no class."""
+        other = copy.copy(self)
+        other.label = label
+        return other
+
     def __call__(self, x_t, t):
         alpha, sigma = self.process.coefficients(t)
         c_in = (alpha**2 * self.sd**2 + sigma**2).rsqrt()
         c_skip, c_out = self.parameterization(self.process, t, self.sd)
-        out = self.network(expand(c_in, x_t) * x_t, self.c_noise(self.process, t))
+        inputs = (expand(c_in, x_t) * x_t, self.c_noise(self.process, t))
+        out = self.network(*inputs) if self.label is None else self.network(*inputs, self.label)
         return expand(c_skip, x_t) * x_t + expand(c_out, x_t) * out

@@ -97,9 +97,15 @@ class Images:
     def batch(self, seed, seen, size):
         """Images `seen`, `seen` + 1, ... of an endless sequence of shuffled epochs: (size, C, H, W)
         in the network's range."""
+        return self.encode(self.pixels[self._rows(seed, seen, size)])
+
+    def batch_labels(self, seed, seen, size):
+        """The class labels (size,) of the images of `batch`."""
+        return torch.from_numpy(self.labels[self._rows(seed, seen, size)])
+
+    def _rows(self, seed, seen, size):
         n = len(self.pixels)
-        rows = [_order(seed, i // n, n)[i % n] for i in range(seen, seen + size)]
-        return self.encode(self.pixels[rows])
+        return [_order(seed, i // n, n)[i % n] for i in range(seen, seen + size)]
 
     def encode(self, pixels):
         """uint8 (N, H, W, C) -> float32 (N, C, H, W) in the network's range."""

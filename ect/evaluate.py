@@ -8,13 +8,13 @@ import torch
 from tqdm import tqdm
 
 from ect import checkpoint, experiment, features, machine, metrics, sampler
-from ect.data import Images, decode, save_arrays
+from ect.data import Images, decode, generator_of, save_arrays
 
 
 def draw(f, process, about, settings, bar=False):
     """uint8 images (N, H, W, C) from the seeds `seed`, `seed` + 1, ..., in batches.
 
-    `settings` holds kind, options, images, batch and seed.
+    `settings` holds kind, options, images, batch and seed, and for a network with classes `labels`.
     """
     sample, options = sampler.SAMPLERS[settings["kind"]], settings["options"]
     count = 1 + len(options.get("times", ()))
@@ -23,9 +23,24 @@ def draw(f, process, about, settings, bar=False):
     for start in tqdm(range(first, last, batch), disable=None if bar else True, unit="batch"):
         seeds = range(start, min(start + batch, last))
         eps = sampler.noise(seeds, count, about["shape"]).to(place)
+        labels = labels_of(seeds, about["network"].get("classes", 0), settings.get("labels"))
+        told = f if labels is None else f.given(labels.to(place))
         with torch.no_grad():
-            parts.append(decode(sample(f, process, eps, **options), about))
+            parts.append(decode(sample(told, process, eps, **options), about))
     return np.concatenate(parts)
+
+
+def labels_of(seeds, classes, given=None):
+    """A class label for each image, a function of its seed alone: uniform, or the given ones in
+    turn; None for a network without classes."""
+    if not classes:
+        return None
+    if given and max(given) >= classes:
+        raise ValueError(f"labels has {max(given)}; allowed: 0 to {classes - 1}")
+    if given:
+        return torch.tensor([given[seed % len(given)] for seed in seeds])
+    draws = [torch.randint(classes, (1,), generator=generator_of(seed, "label")) for seed in seeds]
+    return torch.cat(draws)
 
 
 def sample(settings, model, out):

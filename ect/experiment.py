@@ -34,7 +34,6 @@ def make_objective(settings, sd, teacher=None):
     distance = DISTANCES[recipe["distance"]["kind"]]
     if distance is huber:
         distance = functools.partial(huber, c=recipe["distance"]["c"])
-    own = settings["target"] == "own"
     return Objective(
         process=process,
         schedule=on_clock(SCHEDULES[schedule["map"]], schedule, process),
@@ -42,7 +41,8 @@ def make_objective(settings, sd, teacher=None):
         weight=WEIGHTS[recipe["weight"]],
         sd=sd,
         snap=on_clock(SNAPS.get(schedule["map"]), schedule, process),
-        step=None if own else functools.partial(STEPS[settings["target"]], teacher, process),
+        step=STEPS.get(settings["target"]),
+        teacher=teacher,
     )
 
 

@@ -1,7 +1,6 @@
 """The U-Nets DDPM++, NCSN++ (Song et al. 2021) and ADM (Dhariwal and Nichol 2021), as EDM has them.
 
-DDPM++ with channels 128, multipliers (2, 2, 2), 4 blocks and attention at 16 is the network of
-ECT's CIFAR-10 experiments: 55,732,739 parameters.
+DDPM++ with 128 channels, multipliers (2, 2, 2), 4 blocks, attention at 16 is ECT's for CIFAR-10.
 """
 
 import functools

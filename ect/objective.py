@@ -88,14 +88,15 @@ class Terms(NamedTuple):
 class Objective:
     """w(s, r) d(f(x_t), sg f(x_r)) with r = schedule(s, progress) on a shared (x, eps).
 
-    `snap(s, progress)` first moves s to the grid of a schedule that has one. `step(y, s, r)`, for
-    y = x_t / alpha, is the teacher's way from s to r; without it x_r has the noise of x_t.
+    `snap(s, progress)` first moves s to the grid of a schedule that has one. `step`, of ect/ode.py,
+    leads from x_t to x_r by the frozen consistency function `teacher`; without it x_r has the noise
+    of x_t.
     """
 
-    def __init__(self, process, schedule, distance, weight, sd, snap=None, step=None):
+    def __init__(self, process, schedule, distance, weight, sd, snap=None, step=None, teacher=None):
         self.process, self.schedule, self.sd = process, schedule, sd
-        self.distance, self.weight = distance, weight
-        self.snap, self.step = snap, step
+        self.distance, self.weight, self.snap = distance, weight, snap
+        self.step, self.teacher = step, teacher
 
     def __call__(self, f, x, eps, s, progress, dropout_seed=0):
         """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels s (B,).
@@ -122,6 +123,7 @@ class Objective:
         if not positive.any():
             return x
         if self.step:  # the eps with which x + r eps is where the teacher arrives
-            arrived = self.step(x + expand(s, x) * eps, s, r)
+            teacher = self.teacher.given(f.label)
+            arrived = self.step(teacher, self.process, x + expand(s, x) * eps, s, r)
             eps = torch.where(positive, (arrived - x) / expand(r, x), eps)
         return torch.where(positive, self.evaluate(f, x, eps, r, dropout_seed), x)

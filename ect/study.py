@@ -219,7 +219,8 @@ class Study(config.Block):
         """The resolved settings of a job that draws images."""
         block, evaluation = self.samplers[sampler], self.evaluation.model_dump()
         del evaluation["kd_subsets"]
-        return {"kind": block.kind, "options": block.options(), **evaluation}
+        labels = {"labels": block.labels}
+        return {"kind": block.kind, "options": block.options(), **labels, **evaluation}
 
     def feature_space(self):
         """The resolved settings of the feature space, for every job that measures a distance."""

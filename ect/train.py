@@ -122,6 +122,8 @@ def step(state, settings, images, objective, f, total):
     s = PRIORS[recipe["prior"]["kind"]](generator, size, **recipe["prior"]["options"])
     eps = torch.randn(x.shape, generator=generator)
     x, s, eps = x.to(place), s.to(place), eps.to(place)
+    if settings["network"].get("classes"):
+        f = f.given(images.batch_labels(seed, seen, size).to(place))
 
     rate = experiment.learning_rate(recipe["optimizer"], seen, total)
     for group in state.optimizer.param_groups:
@@ -186,6 +188,7 @@ def run(settings, data, out, resume=None, init=None):
     """
     started, out = time.monotonic(), Path(out)
     images = Images(data)
+    _require_classes(settings["network"].get("classes", 0), images, data)
     inputs = [path for path in (data, resume, init) if path]
     fingerprint = [STAGES["train"], settings, [machine.digest(path) for path in inputs]]
     work = out / ".work.safetensors"
@@ -210,6 +213,12 @@ def run(settings, data, out, resume=None, init=None):
         out / "run.json", machine.record(settings, inputs, started, images_per_second=rate)
     )
     work.unlink(missing_ok=True)
+
+
+def _require_classes(classes, images, data):
+    found = int(images.labels.max()) + 1
+    if 0 < classes < found:
+        raise ValueError(f"networks: classes is {classes}, but {data} has labels up to {found - 1}")
 
 
 def _begin(settings, images, resume, init, work, fingerprint):

@@ -91,3 +91,12 @@ def test_seeds_of_distinct_parts_are_distinct():
     assert len(seeds) == len(parts)
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert seed_of(1, "step", 2) == seed_of(1, "step", 2)
+
+
+def test_labels_of_a_batch_are_those_of_its_images(digits_file):
+    images = Images(digits_file)
+    pixels = images.decode(images.batch(1, 250, 90))
+    labels = images.batch_labels(1, 250, 90)
+    for image, label in zip(pixels, labels.tolist()):
+        found = [k for k, other in zip(images.labels, images.pixels) if (other == image).all()]
+        assert label in found

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ect
-from ect import consistency, data, experiment, objective, ode, registry, sampler, schedule
+from ect import consistency, data, experiment, network, objective, ode, registry, sampler, schedule
 
 ROOT = Path(ect.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -98,6 +98,7 @@ def test_registry_names_are_the_tables():
     tables = {
         "PROCESSES": experiment.PROCESSES,
         "PARAMETERIZATIONS": consistency.PARAMETERIZATIONS,
+        "ARCHITECTURES": network.STYLES,
         "C_NOISE": consistency.C_NOISE,
         "PRIORS": objective.PRIORS,
         "TARGETS": {"own": None} | ode.STEPS,

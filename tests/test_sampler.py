@@ -8,6 +8,7 @@ import torch
 
 from ect import config, sampler
 from ect.consistency import Consistency
+from ect.evaluate import labels_of
 from ect.experiment import PROCESSES
 from ect.process import S_MAX, VE
 
@@ -127,3 +128,13 @@ def test_declared_evaluations_are_those_counted(process, block, nfe, draw):
     eps = torch.stack([draw(seed) for seed in range(4)])
     sampler.SAMPLERS[declared.kind](f, process, eps, **declared.options())
     assert declared.nfe == len(calls) == nfe
+
+
+def test_a_label_is_a_function_of_the_seed():
+    uniform = labels_of(range(2000), 10)
+    assert torch.equal(labels_of(range(500, 600), 10), uniform[500:600])
+    assert (torch.bincount(uniform) - 200).abs().max() < 60
+    assert labels_of(range(4, 9), 10, [7, 3]).tolist() == [7, 3, 7, 3, 7]
+    assert labels_of(range(3), 0) is None
+    with pytest.raises(ValueError, match="labels has 10; allowed: 0 to 9"):
+        labels_of(range(3), 10, [10])

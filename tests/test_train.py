@@ -254,3 +254,39 @@ def test_consistency_training_runs_on_its_grid(name, digits_file, tmp_path):
     train.run(settings, digits_file, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert all(line["share_r_zero"] == 0 for line in lines) and lines[-1]["loss"] > 0
+
+
+CONDITIONAL = changed(PRETRAIN, network__classes=10, recipe__dropout=0.0)
+
+
+def test_a_network_with_classes_is_told_the_labels(digits_file, tmp_path):
+    """Trained on labels, f depends on them; a uniform or given label is a function of the seed."""
+    train.run(CONDITIONAL, digits_file, tmp_path)
+    f, _, about = experiment.load_model(tmp_path / "model.safetensors")
+    assert about["network"]["classes"] == 10
+    weight = f.network.embedding.label.weight
+    start = experiment.make_network(CONDITIONAL["network"], about["shape"])
+    assert (weight - start.embedding.label.weight).abs().max() > 1e-4
+    x, t = torch.randn(4, 1, 8, 8), torch.ones(4)
+    one, two = (f.given(torch.full((4,), label))(x, t) for label in (1, 2))
+    assert (one - two).abs().max() > 1e-4 and f.label is None
+
+
+def test_distillation_tells_the_teacher_the_labels(digits_file, tmp_path):
+    train.run(CONDITIONAL, digits_file, tmp_path / "start")
+    settings = changed(TUNE, network__classes=10, target="euler")
+    init = tmp_path / "start" / "model.safetensors"
+    train.run(settings, digits_file, tmp_path / "ecd", init=init)
+    seen = []
+    teacher = experiment.load_model(init)[0]
+    teacher.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[2]))
+    objective = experiment.make_objective(settings, 0.5, teacher)
+    label = torch.tensor([3, 5])
+    x = torch.randn(2, 1, 8, 8)
+    objective(teacher.given(label), x, torch.randn_like(x), torch.tensor([5.0, 9.0]), 0.9)
+    assert seen and all(torch.equal(given, label) for given in seen)
+
+
+def test_too_few_classes_are_named(digits_file, tmp_path):
+    with pytest.raises(ValueError, match=r"classes is 4, but .* has labels up to 9"):
+        train.run(changed(CONDITIONAL, network__classes=4), digits_file, tmp_path)
