@@ -33,6 +33,13 @@ def train_classifier(args):
     features.train_classifier(args.settings, args.data, args.out)
 
 
+def import_model(args):
+    from ect import checkpoint, importers
+
+    weights, about = getattr(importers, args.format)(args.file)
+    checkpoint.save(args.out, weights, **about)
+
+
 def train(args):
     from ect import train
 
@@ -96,6 +103,10 @@ VERBS = {
     train_classifier: (
         "train the classifier whose hidden layer is the feature space",
         {"settings": SETTINGS, "--data": NEEDED, "--out": NEEDED},
+    ),
+    import_model: (
+        "a checkpoint of EDM or ECT (.pkl) -> model.safetensors; nothing in it is run",
+        {"format": {"choices": ("edm",)}, "file": {}, "--out": NEEDED},
     ),
     train: (
         "train one cell: a piece of pretraining (r = 0), or a tuning",

@@ -57,15 +57,16 @@ class Consistency:
     """The consistency function of a network under a process and a parameterization.
 
     `sd` is the data's standard deviation (EDM's sigma_data). Calling it maps x_t (B, C, H, W) and
-    t (B,) to an estimate of x_0 (B, C, H, W). The network's input is c_in x_t with unit variance,
-    and the time label named `c_noise`; `given(label)` is f for images of known classes.
+    t (B,) to an estimate of x_0 (B, C, H, W). The network's input is c_in x_t, `scaled` to unit
+    variance or as it is (`one`: NCSN++, DDPM), and the time label named `c_noise`; `given(label)`
+    is f for images of known classes.
     """
 
     label = None
 
-    def __init__(self, network, process, parameterization, sd, c_noise="log_s"):
+    def __init__(self, network, process, parameterization, sd, c_noise="log_s", c_in="scaled"):
         self.network, self.process, self.sd = network, process, sd
-        self.c_noise = C_NOISE[c_noise]
+        self.c_noise, self.scales = C_NOISE[c_noise], {"scaled": True, "one": False}[c_in]
         self.parameterization = PARAMETERIZATIONS[parameterization]
 
     def given(self, label):
@@ -75,9 +76,14 @@ class Consistency:
         return other
 
     def __call__(self, x_t, t):
-        alpha, sigma = self.process.coefficients(t)
-        c_in = (alpha**2 * self.sd**2 + sigma**2).rsqrt()
         c_skip, c_out = self.parameterization(self.process, t, self.sd)
-        inputs = (expand(c_in, x_t) * x_t, self.c_noise(self.process, t))
+        inputs = (self.scaled(x_t, t), self.c_noise(self.process, t))
         out = self.network(*inputs) if self.label is None else self.network(*inputs, self.label)
         return expand(c_skip, x_t) * x_t + expand(c_out, x_t) * out
+
+    def scaled(self, x_t, t):
+        """c_in x_t with c_in = 1 / sqrt(alpha^2 sd^2 + sigma^2), or x_t itself."""
+        if not self.scales:
+            return x_t
+        alpha, sigma = self.process.coefficients(t)
+        return expand((alpha**2 * self.sd**2 + sigma**2).rsqrt(), x_t) * x_t

@@ -81,6 +81,7 @@ def describe(settings, images):
         "process": settings["process"],
         "parameterization": settings["parameterization"],
         "c_noise": settings["c_noise"],
+        "c_in": "scaled",
         "shape": list(images.shape),
         "sd": images.sd,
         "shift": images.shift,
@@ -100,5 +101,5 @@ def restore(weights, about):
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
     process = PROCESSES[about["process"]]()
-    parts = (about["parameterization"], about["sd"], about["c_noise"])
+    parts = (about["parameterization"], about["sd"], about["c_noise"], about["c_in"])
     return Consistency(network, process, *parts), process, about
