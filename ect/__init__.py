@@ -23,6 +23,7 @@
 `metrics`           features -> Frechet and kernel distance
 `evaluate`          a model's images, and their distance to the training images
 `trace`             what a run learned, measured on its snapshots
+`search`            the times of multistep sampling, searched and tested on different seeds
 `report`            tables and figures: files in, files out
 ==================  ==========================================================================
 

@@ -64,6 +64,12 @@ def trace(args):
     trace.run(args.settings, args.init, args.snapshots, args.data, args.out, args.classifier)
 
 
+def search_steps(args):
+    from ect import search
+
+    search.run(args.settings, args.model, args.data, args.out, args.classifier)
+
+
 def tabulate(args):
     from ect.report import tables
 
@@ -138,6 +144,16 @@ VERBS = {
             "settings": SETTINGS,
             "--init": {"required": True, "help": "the model that the tuning started from"},
             "--snapshots": NEEDED,
+            "--data": NEEDED,
+            "--classifier": {"help": "weights of the study's own feature space"},
+            "--out": NEEDED,
+        },
+    ),
+    search_steps: (
+        "choose the intermediate times of multistep sampling, and test them on other seeds",
+        {
+            "settings": SETTINGS,
+            "--model": NEEDED,
             "--data": NEEDED,
             "--classifier": {"help": "weights of the study's own feature space"},
             "--out": NEEDED,

@@ -36,6 +36,7 @@ ORDER = [
     "metrics",
     "evaluate",
     "trace",
+    "search",
     "report",
     "__main__",
 ]
