@@ -18,6 +18,7 @@
 `checkpoint`        weights and training state, written atomically
 `data`              images of a file, in batches that depend on (seed, images seen)
 `experiment`        a cell of the config -> process, model, objective, optimizer
+`importers`         checkpoints of EDM and ECT -> weights of the U-Net
 `train`             the loop; pretraining is the schedule r = 0
 `features`          images -> features (the study's own classifier, Inception)
 `metrics`           features -> Frechet and kernel distance

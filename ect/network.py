@@ -86,8 +86,8 @@ class Perceptron(nn.Module):
 
     def waves(self, values):
         angles = values[:, None] * self.frequencies
-        waves = [angles.cos(), angles.sin()] if self.adm else [angles.sin(), angles.cos()]
-        return torch.cat(waves, dim=1).to(self.first.weight.dtype)
+        waves = [angles.sin(), angles.cos()]
+        return torch.cat(waves[::-1] if self.adm else waves, dim=1).to(self.first.weight.dtype)
 
     def perceive(self, waves):
         return self.second(functional.silu(self.first(waves)))
@@ -112,7 +112,6 @@ class Embedding(Perceptron):
         self.span = Perceptron(channels, style) if span else None
 
     def labelled(self, label):
-        """The label's part of the embedding, (B, width), or (1, width) without labels."""
         weight = self.label.weight
         label = torch.full((1,), -1, device=weight.device) if label is None else label
         hot = (label[:, None] == torch.arange(self.classes, device=weight.device)).to(weight.dtype)

@@ -31,6 +31,7 @@ ORDER = [
     "checkpoint",
     "data",
     "experiment",
+    "importers",
     "train",
     "features",
     "metrics",

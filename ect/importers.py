@@ -1,0 +1,290 @@
+"""Checkpoints of other code bases -> (weights, about): the `.pkl` files of EDM and ECT.
+
+Such a file is a pickle that carries Python source and asks the reader to run it. Nothing that a
+file names is imported or run here: names on a short list stand for the readers below, every other
+name is refused. What is read is taken to mean what EDM's classes of that name compute.
+
+EDM's D(x, sigma) is then f(alpha x, t) at s = sigma. ECT's D in evaluation mode puts sigma - 0.003
+for sigma in c_skip and c_out; f is D as trained, which is the identity at sigma = 0.
+"""
+
+import collections
+import io
+import pickle
+import struct
+
+import torch
+
+from ect.network import UNet
+
+WRAPPERS = ("EDMPrecond", "ECMPrecond", "VPPrecond", "VEPrecond")
+
+
+class Foreign(ValueError):
+    """Found in a file: something that an EDM checkpoint does not have, or that no U-Net here is."""
+
+    def __init__(self, what, found, allowed):
+        super().__init__(f"{what}: found {found}; allowed: {allowed}")
+
+
+class Node:
+    """An object of the file: its attributes, and the class name it had where it was written."""
+
+    kind = "container"
+
+
+def persistent(meta):
+    """What persistence._reconstruct_persistent_obj makes of `meta`, without running its source."""
+    form = (meta["type"], meta["version"], type(meta["class_name"]))
+    if form != ("class", 6, str):
+        raise Foreign("persistent object", form[:2], "type 'class', version 6")
+    node = Node()
+    node.__dict__.update(meta["state"])
+    node.kind = meta["class_name"]
+    return node
+
+
+def storage(content):
+    """A storage, from the bytes of a nested file that torch wrote."""
+    read = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if not isinstance(read, torch.storage.TypedStorage):
+        raise Foreign("nested file", type(read).__name__, "a storage of numbers with a type")
+    return torch.tensor([], dtype=read.dtype).set_(read)
+
+
+def tensor(flat, offset, size, stride, *_):
+    """A tensor on the flat storage; as_strided refuses what lies outside of it."""
+    return flat.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
+
+
+class Dtype:
+    """numpy's description of a scalar, such as 'f8'."""
+
+    def __init__(self, code, *_):
+        self.code = code
+
+    def __setstate__(self, state):
+        self.order = state[1]
+
+
+def scalar(dtype, content):
+    """A numpy float64; other scalars stay bytes, as nothing here reads them."""
+    return struct.unpack("<d", content)[0] if dtype.code == "f8" else content
+
+
+def readers():
+    """The names that a file may use, with what stands for them; made anew for each file, since a
+    pickle can set attributes of what it is given."""
+    module = type("Module", (Node,), {})
+    scalars = {f"numpy.{core}.multiarray": lambda *a: scalar(*a) for core in ("core", "_core")}
+    return {
+        ("torch_utils.persistence", "_reconstruct_persistent_obj"): lambda meta: persistent(meta),
+        ("torch._utils", "_rebuild_tensor_v2"): lambda *a: tensor(*a),
+        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+        ("torch.storage", "_load_from_bytes"): lambda content: storage(content),
+        ("torch.nn.modules.container", "ModuleDict"): module,
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("dnnlib.util", "EasyDict"): type("EasyDict", (dict,), {}),
+        ("numpy", "dtype"): type("Dtype", (Dtype,), {}),
+        ("builtins", "set"): set,
+    } | {(module, "scalar"): reader for module, reader in scalars.items()}
+
+
+class Reader(pickle.Unpickler):
+    """An unpickler that knows `readers` and nothing else."""
+
+    def __init__(self, file):
+        super().__init__(file)
+        self.readers = readers()
+
+    def find_class(self, module, name):
+        if (module, name) not in self.readers:
+            known = ", ".join(".".join(pair) for pair in self.readers)
+            raise Foreign("name in the pickle", f"{module}.{name}", known)
+        return self.readers[module, name]
+
+    def persistent_load(self, pid):
+        raise Foreign("persistent id", repr(pid)[:80], "tensors inside the pickle, as EDM has them")
+
+
+def tensors(node, prefix=""):
+    """{name: tensor} of a module and those below it, as its state_dict would name them."""
+    found = {}
+    for name, value in (node._parameters | node._buffers).items():
+        if value is not None:
+            if not isinstance(value, torch.Tensor):
+                raise Foreign(prefix + name, type(value).__name__, "a tensor")
+            found[prefix + name] = value
+    for name, child in node._modules.items():
+        if child is not None:
+            found |= tensors(child, f"{prefix}{name}.")
+    return found
+
+
+def wanted(what, found, *allowed):
+    """`found`, which must be one of `allowed`."""
+    if found not in allowed:
+        raise Foreign(what, repr(found), ", ".join(repr(value) for value in allowed))
+    return found
+
+
+SONG = {  # options of SongUNet that tell DDPM++ and NCSN++ apart, by EDM's names
+    "ddpmpp": {"channel_mult_noise": 1, "encoder_type": "standard", "resample_filter": [1, 1]},
+    "ncsnpp": {
+        "channel_mult_noise": 2,
+        "encoder_type": "residual",
+        "resample_filter": [1, 3, 3, 1],
+    },
+}
+DEFAULTS = {  # of EDM's constructors
+    "SongUNet": {"model_channels": 128, "channel_mult": [1, 2, 2, 2], "num_blocks": 4}
+    | {"attn_resolutions": [16], "embedding_type": "positional", "decoder_type": "standard"}
+    | SONG["ddpmpp"],
+    "DhariwalUNet": {"model_channels": 192, "channel_mult": [1, 2, 3, 4], "num_blocks": 3}
+    | {"attn_resolutions": [32, 16, 8]},
+}
+COMMON = {"img_resolution", "in_channels", "out_channels", "label_dim", "channel_mult_emb"}
+UNUSED = {"augment_dim", "dropout", "label_dropout"}  # they matter in training only
+
+
+def network_of(model):
+    """(about["network"], shape) from EDM's U-Net and the arguments that made it."""
+    kind = wanted("network", model.kind, *DEFAULTS)
+    options = {"label_dim": 0, "channel_mult_emb": 4} | DEFAULTS[kind] | dict(model._init_kwargs)
+    for name in sorted(set(options) - set(DEFAULTS[kind]) - COMMON - UNUSED):
+        raise Foreign(f"{kind}'s arguments", name, "those of EDM's class")
+    if model._init_args:
+        raise Foreign(f"{kind}'s arguments", f"{len(model._init_args)} without names", "names")
+    wanted("channel_mult_emb", options["channel_mult_emb"], 4)
+    wanted("out_channels", options["out_channels"], options["in_channels"])
+    architecture, embedding = "adm", "positional"
+    if kind == "SongUNet":
+        wanted("decoder_type", options["decoder_type"], "standard")
+        form = {key: options[key] for key in SONG["ddpmpp"]}
+        wanted("SongUNet's form", form, *SONG.values())
+        architecture = next(name for name, value in SONG.items() if value == form)
+        embedding = wanted("embedding_type", options["embedding_type"], "positional", "fourier")
+    network = {
+        "architecture": architecture,
+        "channels": options["model_channels"],
+        "multipliers": list(options["channel_mult"]),
+        "blocks": options["num_blocks"],
+        "attention": list(options["attn_resolutions"]),
+        "embedding": embedding,
+        "classes": options["label_dim"],
+        "span": False,
+    }
+    return network, [options["in_channels"], options["img_resolution"], options["img_resolution"]]
+
+
+def meaning_of(wrapper):
+    """The part of `about` that says how F makes D, from EDM's preconditioning module."""
+    kind = wrapper.kind
+    about = {"process": "ve", "parameterization": "edm", "c_noise": "log_s", "c_in": "scaled"}
+    if kind in ("EDMPrecond", "ECMPrecond"):
+        return about | {"sd": float(wrapper.sigma_data)}
+    about["parameterization"] = "noise"
+    if kind == "VEPrecond":  # sd takes no part; 0.5 is that of EDM's data
+        return about | {"c_noise": "log_half_s", "c_in": "one", "sd": 0.5}
+    for name, value in {"beta_d": 19.9, "beta_min": 0.1, "M": 1000}.items():
+        wanted(name, getattr(wrapper, name), value)
+    return about | {"process": "vp_linear", "c_noise": "vp", "sd": 1.0}
+
+
+def places(network, resolution):
+    """Pairs (name here, EDM's name) of the U-Net's blocks and single layers."""
+    adm, depth = network["architecture"] == "adm", len(network["multipliers"])
+    blocks = range(network["blocks"])
+    sizes = ["{0}x{0}".format(resolution >> level) for level in range(depth)]
+    encoder = [f"enc.{sizes[0]}_block{n}" for n in blocks]
+    decoder = []
+    for level in range(1, depth):
+        encoder += [f"enc.{sizes[level]}_down", *(f"enc.{sizes[level]}_block{n}" for n in blocks)]
+    for level in reversed(range(depth)):
+        decoder += [f"dec.{sizes[level]}_up"] if level < depth - 1 else []
+        decoder += [f"dec.{sizes[level]}_block{n}" for n in range(network["blocks"] + 1)]
+    middle = [f"dec.{sizes[-1]}_in{n}" for n in (0, 1)]
+    pyramid = [f"enc.{size}_aux_residual" for size in sizes[1:]]
+    yield "stem", f"enc.{sizes[0]}_conv"
+    yield "head_norm", "out_norm" if adm else f"dec.{sizes[0]}_aux_norm"
+    yield "head", "out_conv" if adm else f"dec.{sizes[0]}_aux_conv"
+    yield from (("embedding.first", "map_layer0"), ("embedding.second", "map_layer1"))
+    yield "embedding.label", "map_label"
+    yield from ((f"pyramid.{n}.conv", name) for n, name in enumerate(pyramid))
+    for group, names in (("encoder", encoder), ("middle", middle), ("decoder", decoder)):
+        yield from ((f"{group}.{n}", name) for n, name in enumerate(names))
+
+
+INSIDE = {"norm2": "attention.norm", "qkv": "attention.qkv", "proj": "attention.proj"}
+
+
+def renamed(found, network, resolution):
+    """{name here: tensor} from EDM's, less augmentation's map and the fixed filters."""
+    ours, weights = {theirs: name for name, theirs in places(network, resolution)}, {}
+    for name, value in found.items():
+        parts = name.split(".")
+        size = 2 if parts[0] in ("enc", "dec") else 1
+        place, inside, leaf = ".".join(parts[:size]), parts[size:-1], parts[-1]
+        if name == "map_noise.freqs":
+            weights["embedding.frequencies"] = 2 * torch.pi * value.float()
+        if parts[0] in ("map_augment", "map_noise") or leaf == "resample_filter":
+            continue
+        if place not in ours:
+            raise Foreign("weight", name, "those of the network that the arguments describe")
+        if inside == ["qkv"]:
+            value = sorted_heads(value, value.shape[0] // 3, network["architecture"])
+        inside = [INSIDE.get(part, part) for part in inside]
+        weights[".".join([ours[place], *inside, leaf])] = value.float().contiguous()
+    return weights
+
+
+def sorted_heads(value, channels, architecture):
+    """EDM's rows (head, channel, q k v) -> (q k v, head, channel), the order of `Attention`."""
+    heads = channels // 64 if architecture == "adm" else 1
+    rows = value.reshape(heads, channels // heads, 3, *value.shape[1:])
+    return rows.movedim(2, 0).reshape(value.shape)
+
+
+def checked(weights, network, shape):
+    """`weights`, which must be those of the network by name and shape."""
+    with torch.device("meta"):
+        model = UNet(shape[1], shape[0], **network, dropout=0.0)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in weights.items()}
+    if wrong := sorted(dict(expected.items() ^ given.items())):
+        name = wrong[0]
+        raise Foreign(f"{len(wrong)} weights, {name}", given.get(name), expected.get(name))
+    return weights
+
+
+def converted(content):
+    """(weights, about) from what the pickle holds."""
+    if not isinstance(content, dict) or not isinstance(content.get("ema"), Node):
+        raise Foreign("pickle", type(content).__name__, "a dict with a network at 'ema'")
+    wrapper = content["ema"]
+    wanted("class at 'ema'", wrapper.kind, *WRAPPERS)
+    model = wrapper._modules["model"]
+    network, shape = network_of(model)
+    about = {"network": network, **meaning_of(wrapper), "shape": shape}
+    weights = checked(renamed(tensors(model), network, shape[1]), network, shape)
+    if wrapper.kind == "VEPrecond":  # its F predicts -eps
+        weights |= {name: -weights[name] for name in ("head.weight", "head.bias")}
+    return weights, about | {"shift": 127.5, "scale": 1 / 127.5}
+
+
+def edm(path):
+    """(weights, about) of the network at 'ema' in a `.pkl` file of EDM or ECT.
+
+    Raises ValueError for all other content, without running any of it.
+    """
+    with open(path, "rb") as file:
+        try:
+            return converted(Reader(file).load())
+        except Foreign as error:
+            raise ValueError(f"{path}: {error}") from None
+        except Exception as error:  # a damaged pickle can raise anything
+            found = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            allowed = "a whole .pkl file of EDM or ECT"
+            raise ValueError(
+                f"{path}: found damaged content ({found}); allowed: {allowed}"
+            ) from None
