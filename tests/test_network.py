@@ -3,13 +3,41 @@
 import pytest
 import torch
 
-from ect.network import Attention, UNet
+from ect.network import Attention, Resample, UNet
+
+ARRANGEMENTS = ["ddpmpp", "ncsnpp", "adm"]
+every = pytest.mark.parametrize("architecture", ARRANGEMENTS)
+
+
+def perturbed(architecture, **options):
+    """A small network of an arrangement, 8x8x1, all of its weights moved; ADM with 2 heads."""
+    torch.manual_seed(0)
+    channels = 64 if architecture == "adm" else 8
+    network = UNet(8, 1, channels, [1, 2], 1, [4], 0.0, architecture, **options)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    return network
 
 
 def test_the_cifar_network_has_edms_parameter_count():
     with torch.device("meta"):
         network = UNet(32, 3, 128, [2, 2, 2], 4, [16], 0.0)
     assert sum(p.numel() for p in network.parameters()) == 55_732_739
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        ((32, 3, 128, [2, 2, 2], 4, [16], 0.0, "ddpmpp", "positional", 10), 55_734_147),
+        ((32, 3, 128, [2, 2, 2], 4, [16], 0.0, "ncsnpp", "fourier"), 56_395_523),
+        ((64, 3, 192, [1, 2, 3, 4], 3, [32, 16, 8], 0.0, "adm", "positional", 1000), 295_899_267),
+    ],
+)
+def test_the_networks_of_edm_have_its_parameter_counts(arguments, count):
+    with torch.device("meta"):
+        network = UNet(*arguments)
+    assert sum(p.numel() for p in network.parameters()) == count
 
 
 @pytest.mark.parametrize(
@@ -58,15 +86,69 @@ def test_images_of_a_batch_do_not_mix(make_unet, draw):
     torch.testing.assert_close(network(x, c_noise), alone, rtol=1e-9, atol=1e-9)
 
 
-def test_gradients_reach_every_parameter(make_unet, draw):
-    network = make_unet()
-    network(draw(0).float(), torch.linspace(-1, 1, 4)).square().sum().backward()
+@every
+@pytest.mark.parametrize("embedding", ["positional", "fourier"])
+def test_gradients_reach_every_parameter(architecture, embedding, draw):
+    network = perturbed(architecture, embedding=embedding, classes=4, span=True)
+    values = torch.linspace(-1, 1, 4)
+    network(draw(0).float(), values, torch.arange(4), values).square().sum().backward()
     still = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
 
 
-def test_a_new_network_starts_near_zero():
+@every
+def test_a_new_network_starts_near_zero(architecture):
     """So that f starts as c_skip x_t, the best linear denoiser of white data."""
     torch.manual_seed(0)
-    network = UNet(8, 1, 16, [1, 2], 1, [4], 0.0)
+    network = UNet(8, 1, 16, [1, 2], 1, [4], 0.0, architecture)
     assert network(torch.randn(4, 1, 8, 8), torch.zeros(4)).abs().max() < 1e-3
+
+
+@every
+def test_each_label_is_told_from_the_others_and_from_none(architecture, draw):
+    network, x = perturbed(architecture, classes=3), draw(0, 1).float()
+    labels = [None, *(torch.tensor([label]) for label in range(3))]
+    outputs = [network(x, torch.zeros(1), label) for label in labels]
+    for i, first in enumerate(outputs):
+        for second in outputs[:i]:
+            assert (first - second).norm() > 1e-3 * first.norm()
+    assert torch.equal(outputs[0], network(x, torch.zeros(1), torch.tensor([-1])))
+
+
+@every
+def test_the_span_matters_and_is_asked_for(architecture, draw):
+    x, c_noise = draw(0).float(), torch.zeros(4)
+    network = perturbed(architecture, span=True)
+    near, far = (network(x, c_noise, span=torch.full((4,), s)) for s in (0.0, 1.0))
+    assert (near - far).norm() > 1e-3 * near.norm()
+    with pytest.raises(ValueError, match="span"):
+        network(x, c_noise)
+    with pytest.raises(ValueError, match="span"):
+        perturbed(architecture)(x, c_noise, span=c_noise)
+    with pytest.raises(ValueError, match="no classes"):
+        perturbed(architecture)(x, c_noise, torch.zeros(4, dtype=torch.int64))
+
+
+def test_options_leave_the_default_networks_start_alone():
+    """Labels and a second time are drawn after the rest of the embedding, and add names only."""
+    torch.manual_seed(0)
+    bare = UNet(8, 1, 8, [1, 2], 1, [4], 0.0)
+    torch.manual_seed(0)
+    full = UNet(8, 1, 8, [1, 2], 1, [4], 0.0, classes=3, span=True).state_dict()
+    assert set(bare.state_dict()) < set(full)
+    for name in ("embedding.first.weight", "embedding.second.weight"):
+        assert torch.equal(bare.state_dict()[name], full[name])
+
+
+@pytest.mark.parametrize("taps", [(1, 1), (1, 3, 3, 1)])
+def test_up_is_the_transpose_of_down_and_both_keep_constants(taps):
+    """<down x, y> = <x, up y> / 4; away from the border a constant stays as it is."""
+    down, up = Resample("down", taps).double(), Resample("up", taps).double()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 8, 8, generator=generator, dtype=torch.float64)
+    y = torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close((down(x) * y).sum(), (x * up(y)).sum() / 4)
+    ones = torch.ones(1, 1, 8, 8, dtype=torch.float64)
+    for resampled in (down(ones), up(ones)):
+        inside = resampled[..., 1:-1, 1:-1]
+        torch.testing.assert_close(inside, torch.ones_like(inside))

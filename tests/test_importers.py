@@ -1,0 +1,420 @@
+"""EDM's and ECT's checkpoints: read to the same D(x, sigma), and never run.
+
+The files are made here, of objects that reduce as EDM's do; D is evaluated from the tensors in
+the file by the functions below, which follow EDM's names and know nothing of the U-Net.
+"""
+
+import io
+import math
+import os
+import pickle
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+from torch.nn import functional
+
+from ect import importers
+from ect.network import UNet
+
+SONG = {"model_channels": 8, "channel_mult": [1, 2, 2], "num_blocks": 1, "attn_resolutions": [4]}
+NCSN = {"embedding_type": "fourier", "channel_mult_noise": 2, "encoder_type": "residual"}
+MODELS = {  # arrangement: (EDM's class, arguments, resampling filter)
+    "ddpmpp": ("SongUNet", SONG, [1, 1]),
+    "ncsnpp": ("SongUNet", SONG | NCSN | {"resample_filter": [1, 3, 3, 1]}, [1, 3, 3, 1]),
+    "adm": ("DhariwalUNet", SONG | {"model_channels": 32, "channel_mult": [1, 2, 4]}, [1, 1]),
+}
+WRAPPERS = {
+    "EDMPrecond": {"sigma_data": 0.6, "sigma_min": 0},
+    "ECMPrecond": {"sigma_data": 0.5, "sigma_min": 0.003},
+    "VPPrecond": {"beta_d": 19.9, "beta_min": 0.1, "M": 1000},
+    "VEPrecond": {},
+}
+
+
+def _reconstruct_persistent_obj(meta):
+    raise AssertionError("the file's own reader ran")
+
+
+class Persistent:
+    """Pickles as an object of a class under EDM's decorator does."""
+
+    source = "raise AssertionError('the source in the file ran')"
+    form = {"type": "class", "version": 6}
+
+    def __init__(self, kind, children=None, weights=None, buffers=None, **attributes):
+        self.kind = kind
+        self.state = attributes | {"training": False, "_non_persistent_buffers_set": set()}
+        self.state |= {"_parameters": weights or {}, "_buffers": buffers or {}}
+        self.state["_modules"] = children or {}
+
+    def __reduce__(self):
+        meta = self.form | {"module_src": self.source, "class_name": self.kind, "state": self.state}
+        return _reconstruct_persistent_obj, (meta,)
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Writes an object to a file; torch_utils.persistence exists while it is pickled."""
+    module = types.ModuleType("torch_utils.persistence")
+    module._reconstruct_persistent_obj = _reconstruct_persistent_obj
+    monkeypatch.setattr(_reconstruct_persistent_obj, "__module__", "torch_utils.persistence")
+
+    def write(content, name="net.pkl"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
+            patch.setitem(sys.modules, "torch_utils.persistence", module)
+            data = pickle.dumps(content)
+        (tmp_path / name).write_bytes(data)
+        return tmp_path / name
+
+    return write
+
+
+def noise(*shape):
+    return torch.nn.Parameter(torch.randn(shape) / math.prod(shape[1:]) ** 0.5, False)
+
+
+def layer(*shape, bias=True):
+    weights = {"weight": noise(*shape), "bias": noise(shape[0]) if bias else None}
+    return Persistent("Layer", weights=weights)
+
+
+def normed(channels):
+    return Persistent("GroupNorm", weights={"weight": 1 + noise(channels), "bias": noise(channels)})
+
+
+def block(adm, features, inputs, outputs, attention=False, resample=None):
+    """EDM's UNetBlock; the way it resamples is noted for the evaluation below."""
+    parts = {
+        "norm0": normed(inputs),
+        "conv0": layer(outputs, inputs, 3, 3),
+        "affine": layer(outputs * (2 if adm else 1), features),
+        "norm1": normed(outputs),
+        "conv1": layer(outputs, outputs, 3, 3),
+    }
+    if inputs != outputs or (resample and not adm):
+        parts["skip"] = layer(outputs, inputs, 1, 1)
+    elif resample:
+        fixed = {"resample_filter": torch.full((1, 1, 2, 2), 0.25)}
+        parts["skip"] = Persistent("Conv2d", weights={"weight": None, "bias": None}, buffers=fixed)
+    if attention and (not adm or outputs >= 64):
+        parts |= {"norm2": normed(outputs), "qkv": layer(3 * outputs, outputs, 1, 1)}
+        parts["proj"] = layer(outputs, outputs, 1, 1)
+    return Persistent("UNetBlock", parts, resample=resample)
+
+
+def unet(arrangement, size, depth, classes):
+    """EDM's network with random weights, its modules in EDM's order and by EDM's names."""
+    kind, options, _ = MODELS[arrangement]
+    adm, residual = arrangement == "adm", arrangement == "ncsnpp"
+    base = options["model_channels"]
+    widths, waves = [base * m for m in options["channel_mult"]], base * (2 if residual else 1)
+    make = lambda *a, **k: block(adm, 4 * base, *a, **k)  # noqa: E731
+    parts = {"map_layer0": layer(4 * base, waves), "map_layer1": layer(4 * base, 4 * base)}
+    parts["map_augment"] = layer(waves, 9, bias=False)
+    if classes:
+        parts["map_label"] = layer(4 * base if adm else waves, classes, bias=not adm)
+    if residual:
+        freqs = {"freqs": 0.3 * torch.randn(waves // 2)}
+        parts["map_noise"] = Persistent("FourierEmbedding", buffers=freqs)
+    encoder, skips, aux = {f"{size}x{size}_conv": layer(base, depth, 3, 3)}, [base], depth
+    for level, width in enumerate(widths):
+        at = f"{size >> level}x{size >> level}"
+        if level:
+            encoder[f"{at}_down"] = make(skips[-1], skips[-1], resample="down")
+            skips.append(skips[-1])
+            if residual:
+                encoder[f"{at}_aux_residual"] = layer(skips[-1], aux, 3, 3)
+                aux = skips[-1]
+        encoder[f"{at}_block0"] = make(skips[-1], width, size >> level == 4)
+        skips.append(width)
+    decoder, last = {}, skips[-1]
+    decoder[f"{at}_in0"], decoder[f"{at}_in1"] = make(last, last, True), make(last, last)
+    for level, width in reversed(list(enumerate(widths))):
+        at = f"{size >> level}x{size >> level}"
+        if level < len(widths) - 1:
+            decoder[f"{at}_up"] = make(last, last, resample="up")
+        for n in (0, 1):
+            attends = size >> level == 4 and (adm or n == 1)
+            decoder[f"{at}_block{n}"] = make(last + skips.pop(), width, attends)
+            last = width
+    ends = [normed(last), layer(depth, last, 3, 3)]
+    if adm:
+        parts |= dict(zip(("out_norm", "out_conv"), ends))
+    else:
+        decoder |= dict(zip((f"{at}_aux_norm", f"{at}_aux_conv"), ends))
+    enc, dec = torch.nn.ModuleDict(), torch.nn.ModuleDict()
+    enc._modules, dec._modules = encoder, decoder
+    shape = {"img_resolution": size, "in_channels": depth, "out_channels": depth}
+    arguments = options | shape | {"label_dim": classes, "augment_dim": 9, "dropout": 0.1}
+    return Persistent(kind, parts | {"enc": enc, "dec": dec}, _init_args=(), _init_kwargs=arguments)
+
+
+def network(arrangement, wrapper="EDMPrecond", classes=0):
+    torch.manual_seed(0)
+    model = unet(arrangement, 8, 3, classes)
+    return Persistent(wrapper, {"model": model}, **WRAPPERS[wrapper], label_dim=classes)
+
+
+def norm(part, x, eps):
+    w, groups = part.state["_parameters"], min(32, x.shape[1] // 4)
+    grouped = x.reshape(len(x), groups, -1)
+    grouped = grouped - grouped.mean(2, keepdim=True)
+    grouped = grouped / (grouped.square().mean(2, keepdim=True) + eps).sqrt()
+    return grouped.reshape(x.shape) * w["weight"][:, None, None] + w["bias"][:, None, None]
+
+
+def conv(part, x, padding=None):
+    w = part.state["_parameters"]
+    size = w["weight"].shape[-1]
+    return functional.conv2d(x, w["weight"], w["bias"], padding=size // 2 + (padding or 0))
+
+
+def linear(part, x):
+    w = part.state["_parameters"]
+    return x @ w["weight"].T + (0 if w["bias"] is None else w["bias"])
+
+
+def resampled(x, way, taps, padding):
+    """The filter as a matrix on rows and columns: entry (i, j) is what pixel j gives to i."""
+    if way is None:
+        return x
+    n = x.shape[-1] if way == "down" else 2 * x.shape[-1]
+    matrix = torch.zeros((n + 2 * padding - len(taps)) // 2 + 1, n)
+    for i in range(len(matrix)):
+        for k, tap in enumerate(taps):
+            if 0 <= 2 * i + k - padding < n:
+                matrix[i, 2 * i + k - padding] = tap / sum(taps)
+    matrix = matrix if way == "down" else 2 * matrix.T
+    return matrix @ x @ matrix.T
+
+
+def attended(parts, x, heads, eps):
+    qkv = conv(parts["qkv"], norm(parts["norm2"], x, eps)).flatten(2)
+    out = []
+    for head in qkv.chunk(heads, dim=1):  # rows of a head: q, k, v of its first channel, ...
+        q, k, v = head[:, 0::3], head[:, 1::3], head[:, 2::3]
+        weights = (q.transpose(1, 2) @ k / q.shape[1] ** 0.5).softmax(dim=2)
+        out.append(v @ weights.transpose(1, 2))
+    return conv(parts["proj"], torch.cat(out, dim=1).reshape(x.shape))
+
+
+def through(part, x, features, adm, taps):
+    """EDM's UNetBlock."""
+    parts, way, edge = part.state["_modules"], part.state["resample"], len(taps) // 2 - 1
+    eps, gain = (1e-5, 1.0) if adm else (1e-6, 0.5**0.5)
+    h = resampled(functional.silu(norm(parts["norm0"], x, eps)), way, taps, edge)
+    h, emb = conv(parts["conv0"], h), linear(parts["affine"], features)[:, :, None, None]
+    if adm:
+        scale, shift = emb.chunk(2, dim=1)
+        h = norm(parts["norm1"], h, eps) * (scale + 1) + shift
+    else:
+        h = norm(parts["norm1"], h + emb, eps)
+    h, x = conv(parts["conv1"], functional.silu(h)), resampled(x, way, taps, edge)
+    if "skip" in parts and parts["skip"].state["_parameters"]["weight"] is not None:
+        x = conv(parts["skip"], x)
+    x = (h + x) * gain
+    if "qkv" in parts:
+        x = (attended(parts, x, x.shape[1] // 64 if adm else 1, eps) + x) * gain
+    return x
+
+
+def embedded(parts, c_noise, hot, adm):
+    width = parts["map_layer0"].state["_parameters"]["weight"].shape[1]
+    if "map_noise" in parts:
+        angles = c_noise[:, None] * 2 * math.pi * parts["map_noise"].state["_buffers"]["freqs"]
+    else:
+        steps = torch.arange(width // 2) / (width // 2 - (0 if adm else 1))
+        angles = c_noise[:, None] * torch.exp(-math.log(1e4) * steps)
+    waves = torch.cat([angles.cos(), angles.sin()] if adm else [angles.sin(), angles.cos()], 1)
+    if hot is not None and not adm:
+        waves = waves + linear(parts["map_label"], hot * hot.shape[1] ** 0.5)
+    out = linear(parts["map_layer1"], functional.silu(linear(parts["map_layer0"], waves)))
+    if hot is not None and adm:
+        out = out + linear(parts["map_label"], hot)
+    return functional.silu(out)
+
+
+def edm_f(model, x, c_noise, hot, arrangement):
+    """EDM's F from the objects of the file."""
+    parts, adm, taps = model.state["_modules"], arrangement == "adm", MODELS[arrangement][2]
+    features, skips, image = embedded(parts, c_noise, hot, adm), [], x
+    for name, part in parts["enc"]._modules.items():
+        if "residual" in name:
+            far = resampled(conv(part, image, 1), "down", taps, 0)
+            x = image = skips[-1] = (x + far) / 2**0.5
+            continue
+        x = conv(part, x) if name.endswith("conv") else through(part, x, features, adm, taps)
+        skips.append(x)
+    end = [parts.get("out_norm"), parts.get("out_conv")]
+    for name, part in parts["dec"]._modules.items():
+        if "aux" in name:
+            end["conv" in name] = part
+            continue
+        x = torch.cat([x, skips.pop()], dim=1) if "block" in name else x
+        x = through(part, x, features, adm, taps)
+    return conv(end[1], functional.silu(norm(end[0], x, 1e-5 if adm else 1e-6)))
+
+
+def edm_d(wrapper, x, sigma, hot, arrangement):
+    """EDM's D(x, sigma), table 1 of the paper."""
+    s, model, sd = sigma[:, None, None, None], wrapper.state["_modules"]["model"], 1.0
+    if wrapper.kind == "VEPrecond":
+        return x + s * edm_f(model, x, (sigma / 2).log(), hot, arrangement)
+    if wrapper.kind == "VPPrecond":
+        t = ((0.01 + 39.8 * (1 + sigma**2).log()).sqrt() - 0.1) / 19.9
+        return x - s * edm_f(model, x / (1 + s**2).sqrt(), 999 * t, hot, arrangement)
+    sd = wrapper.state["sigma_data"]
+    root = (s**2 + sd**2).sqrt()
+    out = edm_f(model, x / root, sigma.log() / 4, hot, arrangement)
+    return (sd / root) ** 2 * x + s * sd / root * out
+
+
+def our_d(f, about, x, sigma, label):
+    """D(x, sigma) = f(alpha x, t) from what `about` says, at the process's own time."""
+    s, sd = sigma[:, None, None, None], about["sd"]
+    t = ((0.01 + 39.8 * (1 + sigma**2).log()).sqrt() - 0.1) / 19.9
+    alpha = (1 + s**2).rsqrt() if about["process"] == "vp_linear" else torch.ones_like(s)
+    x_t, spread = alpha * x, alpha * s
+    total = (alpha * sd) ** 2 + spread**2
+    c_in = {"one": 1.0, "scaled": total.rsqrt()}[about["c_in"]]
+    times = {"log_s": sigma.log() / 4, "log_half_s": (sigma / 2).log(), "vp": 999 * t}
+    out = f(c_in * x_t, times[about["c_noise"]], label)
+    if about["parameterization"] == "noise":
+        return x_t / alpha - spread / alpha * out
+    return alpha * sd**2 / total * x_t + spread * sd / total.sqrt() * out
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("arrangement", MODELS)
+@pytest.mark.parametrize("classes", [0, 5])
+def test_an_imported_network_computes_edms_denoiser(written, wrapper, arrangement, classes):
+    net = network(arrangement, wrapper, classes)
+    weights, about = importers.edm(written({"ema": net}))
+    f = UNet(8, 3, **about["network"], dropout=0.0).eval()
+    f.load_state_dict(weights)
+    sigma, label = torch.tensor([0.01, 0.4, 3.0]), torch.tensor([4, 0, 3])
+    size = 1 + sigma[:, None, None, None]
+    x = torch.randn(3, 3, 8, 8) * size
+    cases = [(None, torch.zeros(1, classes))]
+    cases += [(label, functional.one_hot(label, classes).float())] if classes else []
+    with torch.no_grad():
+        for given, hot in cases:
+            expected = edm_d(net, x, sigma, hot if classes else None, arrangement) / size
+            found = our_d(f, about, x, sigma, given) / size
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+            assert (expected - x / size).abs().amax(dim=(1, 2, 3)).min() > 1e-3  # F takes part
+
+
+@pytest.mark.parametrize("arrangement", MODELS)
+def test_about_describes_the_network_and_its_images(written, arrangement):
+    _, about = importers.edm(written({"ema": network(arrangement, classes=5)}))
+    assert about["network"]["architecture"] == arrangement
+    assert about["network"]["classes"] == 5 and about["shape"] == [3, 8, 8]
+    black, white = ((pixel - about["shift"]) * about["scale"] for pixel in (0, 255))
+    assert (black, white) == (-1, 1)
+
+
+class Call:
+    """Pickles as the call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+def nested(content):
+    """The bytes of a file in torch's old format."""
+    file = io.BytesIO()
+    torch.save(content, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("place", ["top", "beside", "module", "weight", "nested file", "state"])
+def test_what_a_file_asks_to_run_does_not_run(written, tmp_path, place):
+    ran, net = tmp_path / "ran", network("ddpmpp")
+    bad = Call(os.system, f"touch {ran}")
+    content = {"ema": net, "loss_fn": bad} if place == "beside" else {"ema": net}
+    inner = net.state["_modules"]["model"].state["_modules"]["enc"]._modules["8x8_block0"].state
+    if place == "module":
+        inner["_modules"]["conv0"].state["_modules"]["more"] = bad
+    if place == "weight":
+        inner["_modules"]["conv0"].state["_parameters"]["weight"] = bad
+    if place == "nested file":
+        load = torch.storage._load_from_bytes
+        inner["_modules"]["conv0"].state["_parameters"]["weight"] = Call(load, nested(bad))
+    if place == "state":
+        inner["resample"] = Call(eval, f"open({str(ran)!r}, 'w')")
+    path = written(bad if place == "top" else content)
+    with pytest.raises(ValueError, match="allowed") as refusal:
+        importers.edm(path)
+    assert str(path) in str(refusal.value) and not ran.exists()
+    assert place == "nested file" or "system" in str(refusal.value) or "eval" in str(refusal.value)
+
+
+def test_the_malicious_file_is_malicious(written, tmp_path):
+    """With the plain unpickler it runs; otherwise the test above would show nothing."""
+    ran = tmp_path / "ran"
+    path = written(Call(os.system, f"touch {ran}"))
+    code = f"import pickle; pickle.load(open({str(path)!r}, 'rb'))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert ran.exists()
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.99])
+def test_a_truncated_file_is_refused(written, kept):
+    path = written({"ema": network("ddpmpp")})
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(ValueError, match=r"net\.pkl: found damaged .* allowed"):
+        importers.edm(path)
+
+
+def change(net, **arguments):
+    net.state["_modules"]["model"].state["_init_kwargs"].update(arguments)
+
+
+def versioned(net):
+    net.form = {"type": "class", "version": 7}
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda net: setattr(net, "kind", "iDDPMPrecond"), "iDDPMPrecond"),
+        (lambda net: setattr(net.state["_modules"]["model"], "kind", "Precond"), "Precond"),
+        (versioned, "version 6"),
+        (lambda net: change(net, decoder_type="skip"), "skip"),
+        (lambda net: change(net, encoder_type="residual"), "residual"),
+        (lambda net: change(net, channel_mult_emb=3), "channel_mult_emb"),
+        (lambda net: change(net, gates=2), "gates"),
+        (lambda net: change(net, num_blocks=2), "weights"),
+        (lambda net: change(net, channel_mult=[1, 2]), "weight"),
+        (lambda net: change(net, label_dim=4), "embedding.label"),
+    ],
+)
+def test_another_network_is_refused(written, damage, said):
+    net = network("ddpmpp")
+    damage(net)
+    with pytest.raises(ValueError, match=r"net\.pkl: .*found .*; allowed: ") as refusal:
+        importers.edm(written({"ema": net}))
+    assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"ema": 3}, {"net": None}])
+def test_a_pickle_without_a_network_is_refused(written, content):
+    with pytest.raises(ValueError, match="a dict with a network at 'ema'"):
+        importers.edm(written(content))
+
+
+def test_a_tensor_stays_within_its_storage(written):
+    net, store = network("ddpmpp"), torch.zeros(4)._typed_storage()
+    beyond = Call(torch._utils._rebuild_tensor_v2, store, 0, (99,), (1,), False, {})
+    net.state["_modules"]["model"].state["_buffers"]["more"] = beyond
+    with pytest.raises(ValueError, match="out of bounds"):
+        importers.edm(written({"ema": net}))
