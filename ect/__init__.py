@@ -7,7 +7,8 @@
 `questions`         its blocks that ask: experiments, rows, figures
 `mistakes`          a mistake in a config, as one line
 `inherit`           a block of a config that is like another
-`study`             the whole config, and the cells it is made of
+`cells`             the models and samplers of a study, and their folders
+`study`             the whole config, and the settings of each job
 `process`           x_t = alpha(t) x_0 + sigma(t) eps, and the clock s = sigma / alpha
 `network`           the U-Net
 `consistency`       f(x_t, t), with f(x, 0) = x

@@ -66,6 +66,27 @@ class Cut(Block):
     seed: int = 0
 
 
+class Search(Block):
+    """The intermediate times of `models`, for each number of `steps`: golden section in ln s, from
+    `low` to `high` with `evaluations` a line, on `images` from the seeds `seed`, `seed` + 1, ...
+    What is found is then measured on the evaluation's own seeds."""
+
+    models: Annotated[list[Cut], Field(min_length=1)]
+    metric: Literal["fd", "kd"] = "fd"
+    steps: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] = [2, 3, 4]
+    images: Annotated[int, Field(ge=10)]
+    seed: Annotated[int, Field(ge=0)]
+    evaluations: Count = 10
+    low: Positive = 0.02
+    high: Positive = 40.0
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.low >= self.high:
+            raise ValueError(f"low is {self.low}; allowed: < high = {self.high}")
+        return self
+
+
 class Figures(Block):
     """`width_in` is the width of every figure in inches, but for those in `widths_in`. `samples` is
     the cell whose images the grid shows, with `solver` as the sampler of its start; `loss` is the

@@ -1,15 +1,14 @@
-"""The study and the cells it is made of. Loads no torch.
+"""The study: a whole config, and the settings of each job. Loads no torch.
 
 `Study.read(mapping)` checks a whole config before the first job starts and raises `ConfigError`
 with one line for each mistake: the key, what was found, what is allowed. Every cell knows the
 folder of its artefacts, and the study the settings that each job receives.
 """
 
-from dataclasses import dataclass
-
 from pydantic import ValidationError, model_validator
 
 from ect import config, inherit, questions
+from ect.cells import Milestone, Sampled, Tuned
 from ect.config import Name, names
 from ect.mistakes import line_of
 
@@ -22,53 +21,13 @@ STAGES = {
     "sample": 1,
     "evaluate": 1,
     "trace": 1,
+    "search": 1,
     "report": 1,
 }
 
 
 class ConfigError(ValueError):
     """A config that cannot be run; the message names each key, what was found, what is allowed."""
-
-
-@dataclass(frozen=True)
-class Milestone:
-    """A pretrained model: a point on a chain. `kimg` 0 is the random start."""
-
-    pretrain: str
-    seed: int
-    kimg: int
-
-    @property
-    def folder(self):
-        return f"pretrain/{self.pretrain}/s{self.seed}/k{self.kimg}"
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """A consistency model tuned from a milestone."""
-
-    start: Milestone
-    schedule: str
-    recipe: str
-    kimg: int
-    seed: int
-
-    @property
-    def folder(self):
-        place = self.start.folder.replace("pretrain/", "tune/", 1)
-        return f"{place}/{self.schedule}/{self.recipe}/k{self.kimg}/s{self.seed}"
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """A model and the sampler that draws from it."""
-
-    model: Milestone | Tuned
-    sampler: str
-
-    @property
-    def folder(self):
-        return f"{self.model.folder}/{self.sampler}"
 
 
 class Study(config.Block):
@@ -85,6 +44,7 @@ class Study(config.Block):
     evaluation: config.Evaluation
     experiments: dict[Name, questions.Experiment]
     figures: questions.Figures
+    search: questions.Search | None = None
 
     @classmethod
     def read(cls, mapping):
@@ -105,6 +65,7 @@ class Study(config.Block):
                 self._check_rows(f"experiments.{name}.rows.{index}", rows)
         for figure in ("samples", "loss"):
             self._check_cut(f"figures.{figure}", getattr(self.figures, figure))
+        self._check_search()
         known("figures.solver", self.figures.solver, self.samplers)
         if self.tune[self.figures.loss.tune].snapshots == 0:
             raise ValueError(
@@ -112,6 +73,19 @@ class Study(config.Block):
                 " allowed: a recipe with snapshots >= 1"
             )
         return self
+
+    def _check_search(self):
+        if self.search is None:
+            return
+        for index, cut in enumerate(self.search.models):
+            self._check_cut(f"search.models.{index}", cut)
+        search, test = self.search, self.evaluation
+        if search.seed < test.seed + test.images and test.seed < search.seed + search.images:
+            last = test.seed + test.images - 1
+            raise ValueError(
+                f"search.seed: found {search.seed} with {search.images} images, which meets the"
+                f" evaluation's seeds {test.seed} to {last}; allowed: seeds apart from them"
+            )
 
     def _check_cut(self, key, cut):
         known(f"{key}.pretrain", cut.pretrain, self.pretrain)
@@ -160,7 +134,13 @@ class Study(config.Block):
 
     def shown(self, figure):
         """The tuned model that a figure, `samples` or `loss`, shows."""
-        cut = getattr(self.figures, figure)
+        return self._model(getattr(self.figures, figure))
+
+    def searched(self):
+        """The tuned models whose intermediate times are searched."""
+        return [self._model(cut) for cut in self.search.models] if self.search else []
+
+    def _model(self, cut):
         start = Milestone(cut.pretrain, self.pretrain[cut.pretrain].seed, cut.kimg)
         return Tuned(start, cut.schedule, cut.tune, cut.tune_kimg, cut.seed)
 
@@ -234,6 +214,14 @@ class Study(config.Block):
             "features": self.feature_space(),
             "samplers": {self.samplers[name].label: self.sampling(name) for name in names},
         }
+
+    def searching(self):
+        """The resolved settings of a search of intermediate times; none without one."""
+        if self.search is None:
+            return {}
+        test, block = self.evaluation, self.search.model_dump(exclude={"models"})
+        seeds = {"test_seed": test.seed, "test_images": test.images, "batch": test.batch}
+        return {"features": self.feature_space(), **block, **seeds}
 
     def consistency_samplers(self):
         """The names of the multistep samplers, in the config's order."""

@@ -26,6 +26,9 @@ def changed(path, value):
     return config
 
 
+CUT = {"pretrain": "ve", "kimg": 60, "tune": "ect", "tune_kimg": 60, "schedule": "sigmoid"}
+SEARCH = {"models": [CUT], "images": 100, "seed": 5000}
+
 MISTAKES = [
     ("lerning_rate", 1, ["lerning_rate", "unknown key", "pretrain"]),
     ("pretrain/ve/kmg", 1, ["pretrain.ve.kmg", "unknown key", "kimg, every"]),
@@ -73,6 +76,10 @@ MISTAKES = [
     ("samplers/one_step/labels", [], ["samplers.one_step.labels", "at least 1"]),
     ("tune/new", {"like": "etc"}, ["tune.new.like", "'etc'", "ect, ect_slope"]),
     ("tune/ect/like", "ect", ["tune.ect.like", "'ect'", "ect_slope"]),
+    ("search", SEARCH | {"seed": 1500}, ["search.seed", "1500", "seeds 0 to 1999"]),
+    ("search", SEARCH | {"steps": [1]}, ["search.steps.0", "1", "greater than or equal to 2"]),
+    ("search", SEARCH | {"low": 50.0}, ["search", "low is 50.0", "< high"]),
+    ("search", SEARCH | {"models": [CUT | {"tune": "etc"}]}, ["search.models.0.tune", "'etc'"]),
     ("dataset", ..., ["dataset", "missing"]),
     ("evaluation", None, ["evaluation", "None"]),
     ("study", "My study", ["study", "'My study'"]),

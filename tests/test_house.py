@@ -20,6 +20,7 @@ ORDER = [
     "questions",
     "mistakes",
     "inherit",
+    "cells",
     "study",
     "process",
     "network",

@@ -71,6 +71,13 @@ def test_every_job_left_its_record(study):
     assert 0.3 < accuracy <= 1
 
 
+def test_searched_times_are_measured_on_the_evaluations_seeds(study):
+    found = json.loads(next(results(study).glob("tune/**/steps.json")).read_text())
+    assert found["test"] == {"seed": 0, "images": 100} and found["search"]["seed"] == 1000
+    assert [len(row["times"]) for row in found["steps"]] == [1, 2]
+    assert all(row["test"] > 0 for row in found["steps"])
+
+
 def test_report_is_one_file(study):
     done = snakemake(study, "--configfile", SMOKE, "--report", "report.html")
     assert done.returncode == 0, done.stderr

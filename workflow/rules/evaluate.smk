@@ -61,3 +61,24 @@ rule trace_tuning:
     shell:
         "python -m ect --threads {threads} trace {params.settings:q} --init {input.init:q}"
         " --snapshots {input.snapshots:q} --data {input.data:q} {params.classifier} --out {output:q}"
+
+
+# The intermediate times of two and more steps: searched on seeds of their own, then measured on the
+# evaluation's.
+rule search_steps:
+    input:
+        classifier_if_used(),
+        model=f"{TUNING}/model.safetensors",
+        data=DATA,
+    output:
+        f"{TUNING}/steps.json",
+    params:
+        settings=as_json(STUDY.searching()),
+        classifier=" ".join(f"--classifier {path}" for path in classifier_if_used()),
+        version=STAGES["search"],
+    threads: 1
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} search-steps {params.settings:q} --model {input.model:q}"
+        " --data {input.data:q} {params.classifier} --out {output:q}"
