@@ -8,6 +8,7 @@
 `mistakes`          a mistake in a config, as one line
 `inherit`           a block of a config that is like another
 `cells`             the models and samplers of a study, and their folders
+`checks`            what the blocks of a study must say of one another
 `study`             the whole config, and the settings of each job
 `process`           x_t = alpha(t) x_0 + sigma(t) eps, and the clock s = sigma / alpha
 `network`           the U-Net

@@ -169,6 +169,19 @@ class Pretrain(Recipe):
         return self
 
 
+class Init(Block):
+    """A pretrained model from elsewhere: `file` in a `format` that ect/importers.py reads."""
+
+    format: Literal[registry.FORMATS]
+    file: str
+
+    @model_validator(mode="after")
+    def _there(self):
+        if not Path(self.file).is_file():
+            raise ValueError(f"file is '{self.file}', which is not there; allowed: a file")
+        return self
+
+
 class Tune(Recipe):
     """Consistency tuning. The target is f at x_r: the network's `own` x_r (ECT), or the one that a
     step of the frozen start leads to, `euler` or `heun` (ECD). `snapshots` weights along the run

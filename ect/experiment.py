@@ -74,6 +74,31 @@ def learning_rate(options, seen, total):
     return rate * (1 - (1 - options["lr_final"]) * max(fallen, 0.0))
 
 
+def completed(settings, init, images):
+    """Settings with what a config leaves open: for an imported start, the network and the meaning
+    that its file describes. Raises `ValueError` if it reads other images than the dataset's."""
+    if "network" in settings:
+        return settings
+    about = checkpoint.load(init)[1]
+    reads = {key: about[key] for key in ("shape", "shift", "scale")}
+    given = {"shape": list(images.shape), "shift": images.shift, "scale": images.scale}
+    if reads != given:
+        raise ValueError(
+            f"{init}: the model reads images as {reads}, the dataset has {given}; allowed: images"
+            " of that shape, with dataset.normalize: unit"
+        )
+    parts = ("network", "process", "parameterization", "c_noise", "c_in", "sd")
+    return settings | {key: about[key] for key in parts}
+
+
+def make_consistency(network, process, settings, images):
+    """f of a cell's settings; an imported model keeps its own sd."""
+    parts = (settings["parameterization"], settings.get("sd", images.sd))
+    return Consistency(
+        network, process, *parts, settings["c_noise"], settings.get("c_in", "scaled")
+    )
+
+
 def describe(settings, images):
     """What a model file says of itself: all it takes to rebuild f and to decode its images."""
     return {
@@ -81,9 +106,9 @@ def describe(settings, images):
         "process": settings["process"],
         "parameterization": settings["parameterization"],
         "c_noise": settings["c_noise"],
-        "c_in": "scaled",
+        "c_in": settings.get("c_in", "scaled"),
         "shape": list(images.shape),
-        "sd": images.sd,
+        "sd": settings.get("sd", images.sd),
         "shift": images.shift,
         "scale": images.scale,
     }

@@ -23,6 +23,7 @@ CLOCKS = ("noise", "time")
 OPTIMIZERS = ("adam", "radam")
 SAMPLERS = ("multistep", "euler", "heun")
 EXTRACTORS = ("classifier", "inception")
+FORMATS = ("edm",)
 SOURCES = ("digits",)
 
 # What a schedule's options may be, wherever they occur: (test, words).

@@ -7,15 +7,16 @@ folder of its artefacts, and the study the settings that each job receives.
 
 from pydantic import ValidationError, model_validator
 
-from ect import config, inherit, questions
+from ect import checks, config, inherit, questions
 from ect.cells import Milestone, Sampled, Tuned
-from ect.config import Name, names
+from ect.config import Name, Recipe
 from ect.mistakes import line_of
 
 # The version of what each stage computes. Raising one re-runs its jobs: do so whenever the same
 # settings would give other bits.
 STAGES = {
     "prepare": 1,
+    "import": 1,
     "classifier": 1,
     "train": 1,
     "sample": 1,
@@ -38,6 +39,7 @@ class Study(config.Block):
     features: config.Features
     networks: dict[Name, config.Network]
     pretrain: dict[Name, config.Pretrain]
+    init: dict[Name, config.Init] = {}
     schedules: dict[Name, config.Schedule]
     tune: dict[Name, config.Tune]
     samplers: dict[Name, config.Sampler]
@@ -57,66 +59,9 @@ class Study(config.Block):
             raise ConfigError(str(error)) from None
 
     @model_validator(mode="after")
-    def _names_exist(self):
-        for name, block in self.pretrain.items():
-            known(f"pretrain.{name}.network", block.network, self.networks)
-        for name, experiment in self.experiments.items():
-            for index, rows in enumerate(experiment.rows):
-                self._check_rows(f"experiments.{name}.rows.{index}", rows)
-        for figure in ("samples", "loss"):
-            self._check_cut(f"figures.{figure}", getattr(self.figures, figure))
-        self._check_search()
-        known("figures.solver", self.figures.solver, self.samplers)
-        if self.tune[self.figures.loss.tune].snapshots == 0:
-            raise ValueError(
-                f"figures.loss.tune: found '{self.figures.loss.tune}', which keeps no snapshots;"
-                " allowed: a recipe with snapshots >= 1"
-            )
+    def _parts_fit(self):
+        checks.check(self)
         return self
-
-    def _check_search(self):
-        if self.search is None:
-            return
-        for index, cut in enumerate(self.search.models):
-            self._check_cut(f"search.models.{index}", cut)
-        search, test = self.search, self.evaluation
-        if search.seed < test.seed + test.images and test.seed < search.seed + search.images:
-            last = test.seed + test.images - 1
-            raise ValueError(
-                f"search.seed: found {search.seed} with {search.images} images, which meets the"
-                f" evaluation's seeds {test.seed} to {last}; allowed: seeds apart from them"
-            )
-
-    def _check_cut(self, key, cut):
-        known(f"{key}.pretrain", cut.pretrain, self.pretrain)
-        known(f"{key}.schedule", cut.schedule, self.schedules)
-        known(f"{key}.tune", cut.tune, self.tune)
-        self._check_milestone(f"{key}.kimg", cut.pretrain, cut.kimg)
-
-    def _check_rows(self, key, rows):
-        for name in rows.pretrain:
-            known(f"{key}.pretrain", name, self.pretrain)
-            for kimg, _ in rows.budgets():
-                self._check_milestone(f"{key}.{'kimg' if rows.kimg else 'shares'}", name, kimg)
-        for name in rows.samplers:
-            known(f"{key}.samplers", name, self.samplers)
-        for name in rows.schedules:
-            known(f"{key}.schedules", name, self.schedules)
-        if rows.tune is not None:
-            known(f"{key}.tune", rows.tune, self.tune)
-            target = self.tune[rows.tune].target
-            if target != "own" and any(kimg == 0 for kimg, _ in rows.budgets()):
-                raise ValueError(
-                    f"{key}.tune: '{rows.tune}' has the target '{target}', whose teacher is the"
-                    " start; allowed: starts with pretraining, not one of 0 thousand images"
-                )
-
-    def _check_milestone(self, key, name, kimg):
-        chain = self.pretrain[name]
-        if kimg % chain.every or not 0 <= kimg <= chain.kimg:
-            found = f"{float(kimg):g} thousand images of pretraining '{name}'"
-            grid = f"0, {chain.every}, {2 * chain.every}, ..., {chain.kimg}"
-            raise ValueError(f"{key}: found {found}; allowed: its milestones {grid}")
 
     @property
     def root(self):
@@ -141,13 +86,18 @@ class Study(config.Block):
         return [self._model(cut) for cut in self.search.models] if self.search else []
 
     def _model(self, cut):
-        start = Milestone(cut.pretrain, self.pretrain[cut.pretrain].seed, cut.kimg)
-        return Tuned(start, cut.schedule, cut.tune, cut.tune_kimg, cut.seed)
+        return Tuned(
+            self._start(cut.pretrain, cut.kimg), cut.schedule, cut.tune, cut.tune_kimg, cut.seed
+        )
+
+    def _start(self, name, kimg):
+        """A milestone of a pretraining, or an imported model at its only one, 0."""
+        return Milestone(name, 0 if name in self.init else self.pretrain[name].seed, kimg)
 
     def _expand(self, rows):
         for name in rows.pretrain:
             for kimg, tune_kimg in rows.budgets():
-                start = Milestone(name, self.pretrain[name].seed, int(kimg))
+                start = self._start(name, int(kimg))
                 models = [start]
                 if rows.tune is not None:
                     models = [
@@ -160,23 +110,10 @@ class Study(config.Block):
     def training(self, model):
         """The resolved settings of the job that trains `model`: all that its bits depend on,
         beside its start. A milestone's do not mention where its chain ends."""
-        start = model.start if isinstance(model, Tuned) else model
-        chain = self.pretrain[start.pretrain].model_dump()
-        del chain["kimg"]
-        settings = {
-            "network": self.networks[chain.pop("network")].model_dump(),
-            "process": chain.pop("process"),
-            "parameterization": chain.pop("parameterization"),
-            "c_noise": chain.pop("c_noise"),
-        }
-        chain["prior"] = self.pretrain[start.pretrain].prior.resolved()
-        every = chain.pop("every")
-        seed = chain.pop("seed")
         if isinstance(model, Tuned):
-            recipe = self.tune[model.recipe].model_dump()
-            recipe["prior"] = self.tune[model.recipe].prior.resolved()
+            recipe = self._recipe(self.tune[model.recipe])
             snapshots, target = recipe.pop("snapshots"), recipe.pop("target")
-            return settings | {
+            return self._parts(model.start.pretrain) | {
                 "recipe": recipe,
                 "schedule": self.schedules[model.schedule].resolved(),
                 "target": target,
@@ -185,15 +122,28 @@ class Study(config.Block):
                 "last_kimg": model.kimg,
                 "snapshots": snapshots,
             }
-        return settings | {
-            "recipe": chain,
+        chain = self.pretrain[model.pretrain]
+        return self._parts(model.pretrain) | {
+            "recipe": {k: v for k, v in self._recipe(chain).items() if k in Recipe.model_fields},
             "schedule": {"map": "zero", "options": {}, "clock": "noise"},
             "target": "own",
-            "seed": seed,
-            "first_kimg": max(model.kimg - every, 0),
+            "seed": chain.seed,
+            "first_kimg": max(model.kimg - chain.every, 0),
             "last_kimg": model.kimg,
             "snapshots": 0,
         }
+
+    def _parts(self, name):
+        """What the network is and how f is made of it; nothing for an imported model, whose file
+        says so."""
+        if name in self.init:
+            return {}
+        chain = self.pretrain[name]
+        parts = {key: getattr(chain, key) for key in ("process", "parameterization", "c_noise")}
+        return {"network": self.networks[chain.network].model_dump(), **parts}
+
+    def _recipe(self, block):
+        return block.model_dump() | {"prior": block.prior.resolved()}
 
     def sampling(self, sampler):
         """The resolved settings of a job that draws images."""
@@ -252,11 +202,11 @@ class Study(config.Block):
         model, sampler = cell.model, self.samplers[cell.sampler]
         tuned = isinstance(model, Tuned)
         start = model.start if tuned else model
-        chain = self.pretrain[start.pretrain]
+        parts = self._parts(start.pretrain)
         return {
             "pretrain": start.pretrain,
-            "process": chain.process,
-            "parameterization": chain.parameterization,
+            "process": parts.get("process"),
+            "parameterization": parts.get("parameterization"),
             "kimg": start.kimg,
             "schedule": model.schedule if tuned else None,
             "recipe": model.recipe if tuned else None,
@@ -266,8 +216,3 @@ class Study(config.Block):
             "label": sampler.label,
             "nfe": sampler.nfe,
         }
-
-
-def known(key, name, allowed):
-    if name not in allowed:
-        raise ValueError(f"{key}: found '{name}'; allowed: {names(allowed)}")

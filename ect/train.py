@@ -13,7 +13,6 @@ import torch
 from tqdm import tqdm
 
 from ect import checkpoint, experiment, machine
-from ect.consistency import Consistency
 from ect.data import Images, generator_of, seed_of
 from ect.objective import PRIORS
 from ect.study import STAGES
@@ -141,8 +140,7 @@ def loop(state, settings, images, save, bar, teacher=None):
     """Train from `state.seen` to the end, logging, keeping snapshots, saving now and then."""
     first, total = 1000 * settings["first_kimg"], 1000 * settings["last_kimg"]
     objective = experiment.make_objective(settings, images.sd, teacher)
-    parts = (settings["parameterization"], images.sd, settings["c_noise"])
-    f = Consistency(state.network, objective.process, *parts)
+    f = experiment.make_consistency(state.network, objective.process, settings, images)
     marks = _marks(first, total, max(LOG_LINES, (total - first) // (1000 * LOG_KIMG)))
     keeps = _marks(first, total, settings["snapshots"])
     meter, saved = Meter(), time.monotonic()
@@ -188,6 +186,7 @@ def run(settings, data, out, resume=None, init=None):
     """
     started, out = time.monotonic(), Path(out)
     images = Images(data)
+    given, settings = settings, experiment.completed(settings, init, images)
     _require_classes(settings["network"].get("classes", 0), images, data)
     inputs = [path for path in (data, resume, init) if path]
     fingerprint = [STAGES["train"], settings, [machine.digest(path) for path in inputs]]
@@ -210,7 +209,7 @@ def run(settings, data, out, resume=None, init=None):
     publish(state, settings, images, out)
     rate = round((total - first) / seconds, 1)
     checkpoint.write_json(
-        out / "run.json", machine.record(settings, inputs, started, images_per_second=rate)
+        out / "run.json", machine.record(given, inputs, started, images_per_second=rate)
     )
     work.unlink(missing_ok=True)
 

@@ -74,6 +74,9 @@ MISTAKES = [
     ("networks/small/architecture", "dit", ["networks.small.architecture", "'dit'", "'adm'"]),
     ("networks/small/classes", -1, ["networks.small.classes", "-1", "0"]),
     ("samplers/one_step/labels", [], ["samplers.one_step.labels", "at least 1"]),
+    ("init", {"a": {"format": "edm", "file": "no.pkl"}}, ["init.a", "no.pkl", "not there"]),
+    ("init", {"a": {"format": "tf", "file": "README.md"}}, ["init.a.format", "'tf'", "'edm'"]),
+    ("init", {"ve": {"format": "edm", "file": "README.md"}}, ["init.ve", "pretrain"]),
     ("tune/new", {"like": "etc"}, ["tune.new.like", "'etc'", "ect, ect_slope"]),
     ("tune/ect/like", "ect", ["tune.ect.like", "'ect'", "ect_slope"]),
     ("search", SEARCH | {"seed": 1500}, ["search.seed", "1500", "seeds 0 to 1999"]),
@@ -165,3 +168,17 @@ def test_a_teacher_is_part_of_the_tuned_cells_alone():
     targets = {cell.model: study.training(cell.model)["target"] for cell in study.cells("methods")}
     for model, target in targets.items():
         assert (target == "heun") == (isinstance(model, Tuned) and model.recipe == "ecd")
+
+
+def test_an_imported_start_has_one_milestone_and_brings_its_own_network():
+    config = changed("init", {"edm": {"format": "edm", "file": str(ROOT / "README.md")}})
+    row = config["experiments"]["methods"]["rows"][1] | {"pretrain": ["edm"], "kimg": [0]}
+    config["experiments"]["methods"]["rows"] = [row]
+    study = Study.read(config)
+    cell = study.cells("methods")[0]
+    assert cell.model.start == Milestone("edm", 0, 0)
+    assert "network" not in study.training(cell.model)
+    assert study.facts(cell)["process"] is None
+    row["kimg"] = [12]
+    with pytest.raises(ConfigError, match=r"kimg: found 12 of 'edm'; allowed: 0"):
+        Study.read(config)

@@ -21,6 +21,7 @@ ORDER = [
     "mistakes",
     "inherit",
     "cells",
+    "checks",
     "study",
     "process",
     "network",
@@ -117,8 +118,10 @@ def test_registry_names_are_the_tables():
 def test_every_extractor_and_optimizer_of_the_registry_exists():
     import torch
 
-    from ect import features
+    from ect import features, importers
 
+    for name in registry.FORMATS:
+        assert callable(getattr(importers, name))
     for name in registry.EXTRACTORS:
         assert callable(getattr(features, name))
     found = []

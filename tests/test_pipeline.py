@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_importers import Persistent, unet, written  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 SMOKE = "workflow/studies/smoke.yaml"
@@ -141,6 +142,25 @@ def test_new_sampler_trains_nothing(study):
     jobs = planned(study, overlay)
     assert jobs["sample"] == 2 and jobs["evaluate"] == 2
     assert not {"pretrain", "tune", "train_classifier"} & set(jobs)
+
+
+def test_a_start_from_elsewhere(study, written):  # noqa: F811
+    """A checkpoint in EDM's form, imported, tuned, sampled and measured by the rules."""
+    model = unet("ddpmpp", 8, 1, 0)
+    file = written({"ema": Persistent("EDMPrecond", {"model": model}, sigma_data=0.5)})
+    row = {"pretrain": ["edm"], "kimg": [0], "tune": "ect", "tune_kimg": 1}
+    row |= {"schedules": ["sigmoid"], "samplers": ["one_step"]}
+    overlay = {
+        "study": "imported",
+        "dataset": {"normalize": "unit"},
+        "init": {"edm": {"format": "edm", "file": str(file)}},
+        "experiments": {"methods": {"rows": [row]}, "schedules": None, "split": None},
+    }
+    (study / "overlay.yaml").write_text(yaml.safe_dump(overlay))
+    table = "results/imported/tables/methods.md"
+    done = snakemake(study, table, "--configfile", SMOKE, "overlay.yaml")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "| edm " in (study / table).read_text()
 
 
 def test_mistake_ends_before_any_job(study):

@@ -42,6 +42,11 @@ wildcard_constraints:
     experiment="|".join(STUDY.experiments),
 
 
+def one_of(names):
+    """The pattern of a wildcard that is one of the names, or nothing where there is none."""
+    return "|".join(names) or "(?!)"
+
+
 def as_json(settings):
     """Settings as the one text that a job receives and that Snakemake compares."""
     return json.dumps(settings, separators=(",", ":"))

@@ -31,6 +31,22 @@ def state_before(wildcards):
     return [f"{MILESTONE}/state.safetensors".format(**{**wildcards, "kimg": before})]
 
 
+rule import_model:
+    input:
+        lambda wildcards: STUDY.init[wildcards.pretrain].file,
+    output:
+        f"{MILESTONE}/model.safetensors",
+    params:
+        format=lambda wildcards: STUDY.init[wildcards.pretrain].format,
+        version=STAGES["import"],
+    wildcard_constraints:
+        pretrain=one_of(STUDY.init),
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect import-model {params.format} {input:q} --out {output:q}"
+
+
 rule pretrain:
     input:
         data=DATA,
@@ -45,6 +61,8 @@ rule pretrain:
         resume=lambda wildcards, input: f"--resume {input.resume}" if input.resume else "",
         out=subpath(output.model, parent=True),
         version=STAGES["train"],
+    wildcard_constraints:
+        pretrain=one_of(STUDY.pretrain),
     threads: 1
     conda:
         "../../envs/ect.yaml"

@@ -1,0 +1,90 @@
+"""What the blocks of a study must say of one another. Loads no torch.
+
+Each check raises `ValueError`: the key, what was found, what is allowed.
+"""
+
+from ect.config import names
+
+
+def check(study):
+    """Every name in the study is a block of it, and every budget a milestone of its chain."""
+    for name, block in study.pretrain.items():
+        known(f"pretrain.{name}.network", block.network, study.networks)
+    for name in study.init:
+        if name in study.pretrain:
+            raise ValueError(f"init.{name}: also a name in pretrain; allowed: another name")
+    for name, experiment in study.experiments.items():
+        for index, rows in enumerate(experiment.rows):
+            _check_rows(study, f"experiments.{name}.rows.{index}", rows)
+    for figure in ("samples", "loss"):
+        _check_cut(study, f"figures.{figure}", getattr(study.figures, figure))
+    _check_search(study)
+    known("figures.solver", study.figures.solver, study.samplers)
+    if study.tune[study.figures.loss.tune].snapshots == 0:
+        raise ValueError(
+            f"figures.loss.tune: found '{study.figures.loss.tune}', which keeps no snapshots;"
+            " allowed: a recipe with snapshots >= 1"
+        )
+
+
+def known(key, name, allowed):
+    """`name`, found at `key`, is among the allowed names."""
+    if name not in allowed:
+        raise ValueError(f"{key}: found '{name}'; allowed: {names(allowed)}")
+
+
+def _check_search(study):
+    if study.search is None:
+        return
+    for index, cut in enumerate(study.search.models):
+        _check_cut(study, f"search.models.{index}", cut)
+    search, test = study.search, study.evaluation
+    if search.seed < test.seed + test.images and test.seed < search.seed + search.images:
+        last = test.seed + test.images - 1
+        raise ValueError(
+            f"search.seed: found {search.seed} with {search.images} images, which meets the"
+            f" evaluation's seeds {test.seed} to {last}; allowed: seeds apart from them"
+        )
+
+
+def _check_cut(study, key, cut):
+    known(f"{key}.pretrain", cut.pretrain, study.pretrain | study.init)
+    known(f"{key}.schedule", cut.schedule, study.schedules)
+    known(f"{key}.tune", cut.tune, study.tune)
+    _check_milestone(study, f"{key}.kimg", cut.pretrain, cut.kimg)
+
+
+def _check_rows(study, key, rows):
+    for name in rows.pretrain:
+        known(f"{key}.pretrain", name, study.pretrain | study.init)
+        for kimg, _ in rows.budgets():
+            _check_milestone(study, f"{key}.{'kimg' if rows.kimg else 'shares'}", name, kimg)
+            _check_teacher(study, f"{key}.tune", rows.tune, name, kimg)
+    for name in rows.samplers:
+        known(f"{key}.samplers", name, study.samplers)
+    for name in rows.schedules:
+        known(f"{key}.schedules", name, study.schedules)
+
+
+def _check_teacher(study, key, recipe, start, kimg):
+    if recipe is None:
+        return
+    known(key, recipe, study.tune)
+    target = study.tune[recipe].target
+    if target != "own" and kimg == 0 and start not in study.init:
+        raise ValueError(
+            f"{key}: '{recipe}' has the target '{target}', whose teacher is the start; allowed:"
+            " starts with pretraining, not one of 0 thousand images"
+        )
+
+
+def _check_milestone(study, key, name, kimg):
+    if name in study.init:
+        if kimg != 0:
+            raise ValueError(f"{key}: found {kimg} of '{name}'; allowed: 0, as it is imported")
+        return
+    chain = study.pretrain[name]
+    if kimg % chain.every or not 0 <= kimg <= chain.kimg:
+        found = f"{float(kimg):g} thousand images of pretraining '{name}'"
+        grid = f"0, {chain.every}, {2 * chain.every}, ..., {chain.kimg}"
+        raise ValueError(f"{key}: found {found}; allowed: its milestones {grid}")

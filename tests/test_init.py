@@ -1,0 +1,69 @@
+"""Tuning from a model trained elsewhere: its file, its own f, and what the dataset must be."""
+
+import copy
+
+import pytest
+import torch
+from test_importers import Persistent, edm_d, unet, written  # noqa: F401
+from test_train import TUNE
+
+from ect import __main__, checkpoint, data, experiment, train
+
+PARTS = ("network", "process", "parameterization", "c_noise")
+
+
+@pytest.fixture(scope="module")
+def unit_digits(tmp_path_factory):
+    """Digits in [-1, 1], the range of EDM's networks."""
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    settings = {"source": "digits", "normalize": "unit", "held_out": 1500, "split_seed": 0}
+    data.prepare(settings, path)
+    return path
+
+
+@pytest.fixture
+def imported(written, tmp_path):  # noqa: F811
+    """Writes an EDM file of an 8x8x1 network, imports it: (the objects in the file, model path)."""
+
+    def make(wrapper):
+        torch.manual_seed(0)
+        options = {"EDMPrecond": {"sigma_data": 0.5}, "VEPrecond": {}}
+        options["VPPrecond"] = {"beta_d": 19.9, "beta_min": 0.1, "M": 1000}
+        net = Persistent(wrapper, {"model": unet("ddpmpp", 8, 1, 0)}, **options[wrapper])
+        file, out = written({"ema": net}), tmp_path / "start" / "model.safetensors"
+        assert __main__.main(["import-model", "edm", str(file), "--out", str(out)]) == 0
+        return net, out
+
+    return make
+
+
+def settings(target="own"):
+    """The settings of a tuning that leaves the network to its start."""
+    recipe = copy.deepcopy(TUNE) | {"target": target}
+    return {key: value for key, value in recipe.items() if key not in PARTS}
+
+
+@pytest.mark.parametrize("wrapper", ["EDMPrecond", "VPPrecond", "VEPrecond"])
+def test_an_imported_model_is_edms_denoiser_and_can_be_tuned(
+    wrapper, imported, unit_digits, tmp_path
+):
+    net, model = imported(wrapper)
+    f, process, _ = experiment.load_model(model)
+    y, sigma = torch.randn(3, 1, 8, 8), torch.tensor([0.05, 0.7, 20.0])
+    t = process.time(sigma)
+    alpha = process.coefficients(t)[0].view(-1, 1, 1, 1)
+    wanted = edm_d(net, y, sigma, None, "ddpmpp")
+    size = 1 + sigma.view(-1, 1, 1, 1)
+    # 1e-5 holds at equal t (test_importers); here t itself is rounded to float32, and told as 999 t
+    torch.testing.assert_close(f(alpha * y, t) / size, wanted / size, rtol=0, atol=5e-5)
+
+    train.run(settings("euler"), unit_digits, tmp_path / "tuned", init=model)
+    weights, about = checkpoint.load(tmp_path / "tuned" / "model.safetensors")
+    before, described = checkpoint.load(model)
+    assert about == described
+    assert any(not torch.equal(weights[name], before[name]) for name in before)
+
+
+def test_an_imported_model_needs_the_images_it_was_made_for(imported, digits_file, tmp_path):
+    with pytest.raises(ValueError, match=r"127\.5.*normalize: unit"):
+        train.run(settings(), digits_file, tmp_path / "tuned", init=imported("EDMPrecond")[1])
