@@ -41,12 +41,14 @@ def stages(name, options):
 
 
 def ratio(name, options, progress):
-    """r / t of a schedule at the noise levels `T`."""
+    """r / t of a schedule at the noise levels `T`, moved up to its grid where it has one."""
     import torch
 
-    from ect.schedule import SCHEDULES
+    from ect.schedule import SCHEDULES, SNAPS
 
     t = torch.from_numpy(T)
+    if name in SNAPS:
+        t = SNAPS[name](t, float(progress), **options)
     return (SCHEDULES[name](t, float(progress), **options) / t).numpy()
 
 
