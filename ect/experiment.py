@@ -126,5 +126,6 @@ def restore(weights, about):
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
     process = PROCESSES[about["process"]]()
-    parts = (about["parameterization"], about["sd"], about["c_noise"], about["c_in"])
-    return Consistency(network, process, *parts), process, about
+    told = (about.get("c_noise", "log_s"), about.get("c_in", "scaled"))  # older files: EDM's
+    f = Consistency(network, process, about["parameterization"], about["sd"], *told)
+    return f, process, about
