@@ -10,6 +10,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from ect import registry
+
 
 def settings_of(text):
     """The settings of a job: a JSON object, or the path of a run.json that holds them."""
@@ -112,7 +114,7 @@ VERBS = {
     ),
     import_model: (
         "a checkpoint of EDM or ECT (.pkl) -> model.safetensors; nothing in it is run",
-        {"format": {"choices": ("edm",)}, "file": {}, "--out": NEEDED},
+        {"format": {"choices": registry.FORMATS}, "file": {}, "--out": NEEDED},
     ),
     train: (
         "train one cell: a piece of pretraining (r = 0), or a tuning",

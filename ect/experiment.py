@@ -91,16 +91,15 @@ def completed(settings, init, images):
     return settings | {key: about[key] for key in parts}
 
 
-def make_consistency(network, process, settings, images):
-    """f of a cell's settings; an imported model keeps its own sd."""
-    parts = (settings["parameterization"], settings.get("sd", images.sd))
-    return Consistency(
-        network, process, *parts, settings["c_noise"], settings.get("c_in", "scaled")
-    )
+def make_consistency(network, process, about):
+    """f of a model's description; files without c_noise and c_in are older, and EDM's."""
+    told = (about.get("c_noise", "log_s"), about.get("c_in", "scaled"))
+    return Consistency(network, process, about["parameterization"], about["sd"], *told)
 
 
 def describe(settings, images):
-    """What a model file says of itself: all it takes to rebuild f and to decode its images."""
+    """What a model file says of itself: all it takes to rebuild f and to decode its images. An
+    imported model keeps its own c_in and sd."""
     return {
         "network": settings["network"],
         "process": settings["process"],
@@ -126,6 +125,4 @@ def restore(weights, about):
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
     process = PROCESSES[about["process"]]()
-    told = (about.get("c_noise", "log_s"), about.get("c_in", "scaled"))  # older files: EDM's
-    f = Consistency(network, process, about["parameterization"], about["sd"], *told)
-    return f, process, about
+    return make_consistency(network, process, about), process, about

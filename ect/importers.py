@@ -173,7 +173,6 @@ def network_of(model):
         "attention": list(options["attn_resolutions"]),
         "embedding": embedding,
         "classes": options["label_dim"],
-        "span": False,
     }
     return network, [options["in_channels"], options["img_resolution"], options["img_resolution"]]
 

@@ -66,16 +66,17 @@ STYLES = {
 }
 
 
-class Perceptron(nn.Module):
-    """Values (B,) -> features (B, 4 channels): sinusoids, then a two-layer perceptron.
+class Embedding(nn.Module):
+    """c_noise (B,), label (B,) or None -> features (B, 4 channels): sinusoids, then a perceptron.
 
-    Positional frequencies are fixed; Fourier ones, 2 pi N(0, 16^2), are drawn once and stored.
+    Positional frequencies are fixed; Fourier ones, 2 pi N(0, 16^2), are drawn once and stored. A
+    label is a one-hot vector through a linear map; no label (None, or -1) is the zero vector.
     """
 
-    def __init__(self, channels, style, kind="positional"):
+    def __init__(self, channels, style=STYLES["ddpmpp"], kind="positional", classes=0):
         super().__init__()
         half = style.waves * channels // 2
-        self.adm = style.adm
+        self.adm, self.classes = style.adm, classes
         if kind == "positional":
             frequencies = 1e4 ** -(torch.arange(half) / (half if style.adm else half - 1))
         else:
@@ -83,33 +84,18 @@ class Perceptron(nn.Module):
         self.register_buffer("frequencies", frequencies, persistent=kind == "fourier")
         self.first = style.start(nn.Linear(2 * half, 4 * channels))
         self.second = style.start(nn.Linear(4 * channels, 4 * channels))
-
-    def waves(self, values):
-        angles = values[:, None] * self.frequencies
-        waves = [angles.sin(), angles.cos()]
-        return torch.cat(waves[::-1] if self.adm else waves, dim=1).to(self.first.weight.dtype)
-
-    def perceive(self, waves):
-        return self.second(functional.silu(self.first(waves)))
-
-
-class Embedding(Perceptron):
-    """c_noise (B,), label (B,) or None, span (B,) or None -> features (B, 4 channels).
-
-    A label is a one-hot vector through a linear map; no label (None, or -1) is the zero vector.
-    """
-
-    def __init__(self, channels, style=STYLES["ddpmpp"], kind="positional", classes=0, span=False):
-        super().__init__(channels, style, kind)
-        self.classes = classes
         if classes:
-            width = 4 * channels if style.adm else style.waves * channels
+            width = 4 * channels if style.adm else 2 * half
             self.label = nn.Linear(classes, width, bias=not style.adm)
             if style.adm:
                 nn.init.normal_(self.label.weight)
             else:
                 scaled(self.label)
-        self.span = Perceptron(channels, style) if span else None
+
+    def waves(self, c_noise):
+        angles = c_noise[:, None] * self.frequencies
+        waves = [angles.sin(), angles.cos()]
+        return torch.cat(waves[::-1] if self.adm else waves, dim=1).to(self.first.weight.dtype)
 
     def labelled(self, label):
         weight = self.label.weight
@@ -117,19 +103,15 @@ class Embedding(Perceptron):
         hot = (label[:, None] == torch.arange(self.classes, device=weight.device)).to(weight.dtype)
         return self.label(hot if self.adm else hot * math.sqrt(self.classes))
 
-    def forward(self, c_noise, label=None, span=None):
+    def forward(self, c_noise, label=None):
         if label is not None and not self.classes:
             raise ValueError("found labels; this network has no classes")
-        if (span is None) != (self.span is None):
-            raise ValueError("a network with `span: true` takes a span, and no other network does")
         features = self.waves(c_noise)
         if self.classes and not self.adm:
             features = features + self.labelled(label)
-        features = self.perceive(features)
+        features = self.second(functional.silu(self.first(features)))
         if self.classes and self.adm:
             features = features + self.labelled(label)
-        if self.span is not None:
-            features = features + self.span.perceive(self.span.waves(span))
         return functional.silu(features)
 
 
@@ -224,7 +206,7 @@ class UNet(nn.Module):
 
     `resolution` is H = W, `attention` lists the resolutions with self-attention, `dropout` is
     active in train mode and draws from torch's default generator. `classes` > 0 takes class labels
-    (B,), int64, and `span` a second time (B,).
+    (B,), int64.
     """
 
     def __init__(
@@ -239,13 +221,12 @@ class UNet(nn.Module):
         architecture="ddpmpp",
         embedding="positional",
         classes=0,
-        span=False,
     ):
         super().__init__()
         style = STYLES[architecture]
         levels = [(channels * m, resolution >> n in attention) for n, m in enumerate(multipliers)]
         block = functools.partial(Block, style, embedding=4 * channels, dropout=dropout)
-        self.embedding = Embedding(channels, style, embedding, classes, span)
+        self.embedding = Embedding(channels, style, embedding, classes)
         first = levels[0][0] if style.adm else channels
         self.stem = style.start(nn.Conv2d(image_channels, first, 3, padding=1))
         skips = self._encoder(block, levels, blocks, first)
@@ -283,8 +264,8 @@ class UNet(nn.Module):
                 self.takes_skip.append(True)
                 last = width
 
-    def forward(self, x, c_noise, label=None, span=None):
-        embedding = self.embedding(c_noise, label, span)
+    def forward(self, x, c_noise, label=None):
+        embedding = self.embedding(c_noise, label)
         image, pyramid = x, iter(self.pyramid)
         skips = [x := self.stem(x)]
         for block in self.encoder:

@@ -11,8 +11,8 @@ A new schedule is one function here and one line of config: its keyword argument
 This file loads no torch, so that a config can be checked at once; t's own methods do the work.
 """
 
+import inspect
 import math
-from inspect import isfunction
 
 
 def zero(t, progress):
@@ -64,20 +64,20 @@ def piecewise(
 
 def ct(t, progress, s0: int = 2, s1: int = 150, low: float = 0.002, high: float = 80.0):
     """The grid point before t, on N(progress) points (consistency training, Song et al. 2023)."""
-    return _before(t, ct_points(progress, s0, s1), low, high)
+    return _before(t, _ct_points(progress, s0, s1), low, high)
 
 
 def ict(t, progress, s0: int = 10, s1: int = 1280, low: float = 0.002, high: float = 80.0):
     """As `ct`, with iCT's doubling N(progress) (Song & Dhariwal 2024)."""
-    return _before(t, ict_points(progress, s0, s1), low, high)
+    return _before(t, _ict_points(progress, s0, s1), low, high)
 
 
-def ct_points(progress, s0, s1):
+def _ct_points(progress, s0, s1):
     """N = ceil(sqrt(progress ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1."""
     return math.ceil(math.sqrt(progress * ((s1 + 1) ** 2 - s0**2) + s0**2) - 1) + 1
 
 
-def ict_points(progress, s0, s1):
+def _ict_points(progress, s0, s1):
     """N = min(s0 2^j, s1) + 1, where j counts log2(floor(s1 / s0)) + 1 equal parts of the run."""
     doublings = math.floor(progress * (math.log2(s1 // s0) + 1) + 1e-9)
     return min(s0 * 2**doublings, s1) + 1
@@ -125,10 +125,9 @@ def _snap(points_of):
 
 
 RHO = 7.0  # of the grid (EDM, eq. 5)
-SNAPS = {"ct": _snap(ct_points), "ict": _snap(ict_points)}
-_HELPERS = (ct_points, ict_points, isfunction)
+SNAPS = {"ct": _snap(_ct_points), "ict": _snap(_ict_points)}
 SCHEDULES = {
     name: f
     for name, f in list(globals().items())
-    if isfunction(f) and f not in _HELPERS and not name.startswith("_")
+    if inspect.isfunction(f) and not name.startswith("_")
 }

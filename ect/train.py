@@ -140,7 +140,8 @@ def loop(state, settings, images, save, bar, teacher=None):
     """Train from `state.seen` to the end, logging, keeping snapshots, saving now and then."""
     first, total = 1000 * settings["first_kimg"], 1000 * settings["last_kimg"]
     objective = experiment.make_objective(settings, images.sd, teacher)
-    f = experiment.make_consistency(state.network, objective.process, settings, images)
+    about = experiment.describe(settings, images)
+    f = experiment.make_consistency(state.network, objective.process, about)
     marks = _marks(first, total, max(LOG_LINES, (total - first) // (1000 * LOG_KIMG)))
     keeps = _marks(first, total, settings["snapshots"])
     meter, saved = Meter(), time.monotonic()

@@ -19,12 +19,21 @@ def on_the_cpu(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def digits_file(tmp_path_factory):
-    """A dataset file of 297 digits to train on."""
-    path = tmp_path_factory.mktemp("data") / "digits.npz"
-    settings = {"source": "digits", "normalize": "standard", "held_out": 1500, "split_seed": 0}
-    data.prepare(settings, path)
-    return path
+def write_digits(tmp_path_factory):
+    """Writes a dataset file of 297 digits to train on, in the range that `normalize` gives."""
+
+    def write(normalize):
+        path = tmp_path_factory.mktemp("data") / "digits.npz"
+        settings = {"source": "digits", "normalize": normalize, "held_out": 1500, "split_seed": 0}
+        data.prepare(settings, path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def digits_file(write_digits):
+    return write_digits("standard")
 
 
 @pytest.fixture

@@ -7,18 +7,15 @@ import torch
 from test_importers import Persistent, edm_d, unet, written  # noqa: F401
 from test_train import TUNE
 
-from ect import __main__, checkpoint, data, experiment, train
+from ect import __main__, checkpoint, experiment, train
 
 PARTS = ("network", "process", "parameterization", "c_noise")
 
 
 @pytest.fixture(scope="module")
-def unit_digits(tmp_path_factory):
+def unit_digits(write_digits):
     """Digits in [-1, 1], the range of EDM's networks."""
-    path = tmp_path_factory.mktemp("data") / "digits.npz"
-    settings = {"source": "digits", "normalize": "unit", "held_out": 1500, "split_seed": 0}
-    data.prepare(settings, path)
-    return path
+    return write_digits("unit")
 
 
 @pytest.fixture

@@ -89,9 +89,9 @@ def test_images_of_a_batch_do_not_mix(make_unet, draw):
 @every
 @pytest.mark.parametrize("embedding", ["positional", "fourier"])
 def test_gradients_reach_every_parameter(architecture, embedding, draw):
-    network = perturbed(architecture, embedding=embedding, classes=4, span=True)
+    network = perturbed(architecture, embedding=embedding, classes=4)
     values = torch.linspace(-1, 1, 4)
-    network(draw(0).float(), values, torch.arange(4), values).square().sum().backward()
+    network(draw(0).float(), values, torch.arange(4)).square().sum().backward()
     still = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
 
@@ -116,25 +116,17 @@ def test_each_label_is_told_from_the_others_and_from_none(architecture, draw):
 
 
 @every
-def test_the_span_matters_and_is_asked_for(architecture, draw):
-    x, c_noise = draw(0).float(), torch.zeros(4)
-    network = perturbed(architecture, span=True)
-    near, far = (network(x, c_noise, span=torch.full((4,), s)) for s in (0.0, 1.0))
-    assert (near - far).norm() > 1e-3 * near.norm()
-    with pytest.raises(ValueError, match="span"):
-        network(x, c_noise)
-    with pytest.raises(ValueError, match="span"):
-        perturbed(architecture)(x, c_noise, span=c_noise)
+def test_labels_without_classes_are_refused(architecture, draw):
     with pytest.raises(ValueError, match="no classes"):
-        perturbed(architecture)(x, c_noise, torch.zeros(4, dtype=torch.int64))
+        perturbed(architecture)(draw(0).float(), torch.zeros(4), torch.zeros(4, dtype=torch.int64))
 
 
 def test_options_leave_the_default_networks_start_alone():
-    """Labels and a second time are drawn after the rest of the embedding, and add names only."""
+    """Labels are drawn after the rest of the embedding, and add names only."""
     torch.manual_seed(0)
     bare = UNet(8, 1, 8, [1, 2], 1, [4], 0.0)
     torch.manual_seed(0)
-    full = UNet(8, 1, 8, [1, 2], 1, [4], 0.0, classes=3, span=True).state_dict()
+    full = UNet(8, 1, 8, [1, 2], 1, [4], 0.0, classes=3).state_dict()
     assert set(bare.state_dict()) < set(full)
     for name in ("embedding.first.weight", "embedding.second.weight"):
         assert torch.equal(bare.state_dict()[name], full[name])

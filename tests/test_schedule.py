@@ -13,10 +13,10 @@ from ect.registry import schedule_options
 from ect.schedule import (
     SCHEDULES,
     SNAPS,
+    _ct_points,
+    _ict_points,
     constant,
-    ct_points,
     fixed,
-    ict_points,
     logsnr,
     piecewise,
     power,
@@ -223,7 +223,7 @@ def test_logsnr_and_power_equal_their_formulas(t, stage):
 
 
 def test_icts_discretizations_double_from_11_to_1281():
-    seen = [ict_points(i / 800, 10, 1280) for i in range(800)]
+    seen = [_ict_points(i / 800, 10, 1280) for i in range(800)]
     assert list(dict.fromkeys(seen)) == [11, 21, 41, 81, 161, 321, 641, 1281]
     assert all(seen.count(n) == 100 for n in set(seen))
 
@@ -232,8 +232,8 @@ def test_cts_discretizations_equal_the_formula():
     """N(k) from s0 = 2 to s1 = 150, with integers in place of progress."""
     for k in range(0, 1000, 7):
         inside = (k * (151**2 - 4) + 4 * 1000) / 1000
-        assert ct_points(k / 1000, 2, 150) == math.ceil(inside**0.5 - 1) + 1
-    assert ct_points(0.0, 2, 150) == 2
+        assert _ct_points(k / 1000, 2, 150) == math.ceil(inside**0.5 - 1) + 1
+    assert _ct_points(0.0, 2, 150) == 2
 
 
 def karras(points, low=0.002, high=80.0):
@@ -247,7 +247,7 @@ def karras(points, low=0.002, high=80.0):
 def test_pairs_are_neighbours_on_the_karras_grid(name, dtype, progress):
     """However t falls, snapped to the grid it is some point and r the point before."""
     options = {key: default for key, (_, default) in schedule_options(name).items()}
-    points = {"ct": ct_points, "ict": ict_points}[name](progress, options["s0"], options["s1"])
+    points = {"ct": _ct_points, "ict": _ict_points}[name](progress, options["s0"], options["s1"])
     grid = torch.tensor(karras(points), dtype=torch.float64)
     t = torch.logspace(-2.6, 1.9, 500, dtype=dtype)
     s = SNAPS[name](t, progress, **options)
@@ -265,7 +265,7 @@ def test_snapped_pairs_have_icts_probabilities():
     p = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
     t = (torch.special.ndtri(p) * std + mean).exp()
     s = SNAPS["ict"](t, progress, s0=10, s1=1280, low=0.002, high=80.0)
-    grid = karras(ict_points(progress, 10, 1280))
+    grid = karras(_ict_points(progress, 10, 1280))
     for below, point in list(itertools.pairwise(grid))[1:-1]:
         share = ((s / point - 1).abs() < 1e-6).double().mean().item()
         ends = [0.5 * math.erf((math.log(v) - mean) / std / math.sqrt(2)) for v in (below, point)]
