@@ -3,7 +3,8 @@
 ==================  ==========================================================================
 `schedule`          the map t -> r and how it moves during a run
 `registry`          the names that a config may use
-`config`            the blocks of a config, typed
+`config`            the blocks of a config, typed: images, feature space, samplers
+`recipe`            its blocks that say how a network is trained
 `questions`         its blocks that ask: experiments, rows, figures
 `mistakes`          a mistake in a config, as one line
 `inherit`           a block of a config that is like another

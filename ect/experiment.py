@@ -26,11 +26,16 @@ def make_network(network, shape, dropout=0.0, seed=0):
     return model.to(machine.device(), memory_format=torch.channels_last)
 
 
+def make_process(settings):
+    """The process that settings, or a model's description, name."""
+    return PROCESSES[settings["process"]]()
+
+
 def make_objective(settings, sd, teacher=None):
     """The loss of a cell, its schedule and distance bound to their options. `teacher`, a frozen
     consistency function, is asked where the target is one step of its ODE."""
     recipe, schedule = settings["recipe"], settings["schedule"]
-    process = PROCESSES[settings["process"]]()
+    process = make_process(settings)
     distance = DISTANCES[recipe["distance"]["kind"]]
     if distance is huber:
         distance = functools.partial(huber, c=recipe["distance"]["c"])
@@ -124,5 +129,5 @@ def restore(weights, about):
     network = make_network(about["network"], about["shape"])
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
-    process = PROCESSES[about["process"]]()
+    process = make_process(about)
     return make_consistency(network, process, about), process, about

@@ -7,9 +7,9 @@ folder of its artefacts, and the study the settings that each job receives.
 
 from pydantic import ValidationError, model_validator
 
-from ect import checks, config, inherit, questions
+from ect import checks, config, inherit, questions, recipe
 from ect.cells import Milestone, Sampled, Tuned
-from ect.config import Name, Recipe
+from ect.config import Name
 from ect.mistakes import line_of
 
 # The version of what each stage computes. Raising one re-runs its jobs: do so whenever the same
@@ -37,11 +37,11 @@ class Study(config.Block):
     study: Name
     dataset: config.Dataset
     features: config.Features
-    networks: dict[Name, config.Network]
-    pretrain: dict[Name, config.Pretrain]
-    init: dict[Name, config.Init] = {}
-    schedules: dict[Name, config.Schedule]
-    tune: dict[Name, config.Tune]
+    networks: dict[Name, recipe.Network]
+    pretrain: dict[Name, recipe.Pretrain]
+    init: dict[Name, recipe.Init] = {}
+    schedules: dict[Name, recipe.Schedule]
+    tune: dict[Name, recipe.Tune]
     samplers: dict[Name, config.Sampler]
     evaluation: config.Evaluation
     experiments: dict[Name, questions.Experiment]
@@ -111,10 +111,10 @@ class Study(config.Block):
         """The resolved settings of the job that trains `model`: all that its bits depend on,
         beside its start. A milestone's do not mention where its chain ends."""
         if isinstance(model, Tuned):
-            recipe = self._recipe(self.tune[model.recipe])
-            snapshots, target = recipe.pop("snapshots"), recipe.pop("target")
+            training = self._recipe(self.tune[model.recipe])
+            snapshots, target = training.pop("snapshots"), training.pop("target")
             return self._parts(model.start.pretrain) | {
-                "recipe": recipe,
+                "recipe": training,
                 "schedule": self.schedules[model.schedule].resolved(),
                 "target": target,
                 "seed": model.seed,
@@ -124,7 +124,9 @@ class Study(config.Block):
             }
         chain = self.pretrain[model.pretrain]
         return self._parts(model.pretrain) | {
-            "recipe": {k: v for k, v in self._recipe(chain).items() if k in Recipe.model_fields},
+            "recipe": {
+                k: v for k, v in self._recipe(chain).items() if k in recipe.Recipe.model_fields
+            },
             "schedule": {"map": "zero", "options": {}, "clock": "noise"},
             "target": "own",
             "seed": chain.seed,

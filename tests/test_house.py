@@ -17,6 +17,7 @@ ORDER = [
     "schedule",
     "registry",
     "config",
+    "recipe",
     "questions",
     "mistakes",
     "inherit",
