@@ -16,6 +16,7 @@
 `consistency`       f(x_t, t), with f(x, 0) = x
 `ode`               one step of dy/ds = (y - f) / s
 `objective`         time prior, distance, weight: the loss
+`limit`             the losses at r -> t: the continuous limit (sCM), MeanFlow
 `sampler`           multistep consistency, Euler, Heun
 `machine`           the device, and the record of what was computed where
 `checkpoint`        weights and training state, written atomically

@@ -4,6 +4,7 @@ Each check raises `ValueError`: the key, what was found, what is allowed.
 """
 
 from ect.config import names
+from ect.schedule import LIMITS
 
 
 def check(study):
@@ -51,6 +52,7 @@ def _check_cut(study, key, cut):
     known(f"{key}.pretrain", cut.pretrain, study.pretrain | study.init)
     known(f"{key}.schedule", cut.schedule, study.schedules)
     known(f"{key}.tune", cut.tune, study.tune)
+    _check_limit(study, key, cut.pretrain, cut.schedule, cut.tune)
     _check_milestone(study, f"{key}.kimg", cut.pretrain, cut.kimg)
 
 
@@ -64,6 +66,8 @@ def _check_rows(study, key, rows):
         known(f"{key}.samplers", name, study.samplers)
     for name in rows.schedules:
         known(f"{key}.schedules", name, study.schedules)
+        for start in rows.pretrain:
+            _check_limit(study, key, start, name, rows.tune)
 
 
 def _check_teacher(study, key, recipe, start, kimg):
@@ -75,6 +79,27 @@ def _check_teacher(study, key, recipe, start, kimg):
         raise ValueError(
             f"{key}: '{recipe}' has the target '{target}', whose teacher is the start; allowed:"
             " starts with pretraining, not one of 0 thousand images"
+        )
+
+
+def _check_limit(study, key, start, schedule, recipe):
+    """The maps that end in r = t have losses of their own, and MeanFlow a network of its own."""
+    name, block = study.schedules[schedule].map, study.tune[recipe]
+    if name not in LIMITS:
+        return
+    found = {"distance": block.distance.kind, "weight": block.weight, "target": block.target}
+    allowed = found["distance"] == "squared" and found["weight"] != "gap"
+    if not allowed or found["target"] != "own":
+        raise ValueError(
+            f"{key}: schedule '{schedule}' ({name}) with recipe '{recipe}', found {found}; allowed:"
+            " distance squared, any weight but gap, target own"
+        )
+    chain = study.pretrain.get(start)
+    parts = chain and (chain.process, chain.parameterization, study.networks[chain.network].span)
+    if name == "meanflow" and parts != ("flow", "velocity", True):
+        raise ValueError(
+            f"{key}: schedule '{schedule}' (meanflow) with start '{start}'; allowed: a pretrain"
+            " block with process flow, parameterization velocity and a network with span: true"
         )
 
 

@@ -59,13 +59,16 @@ class Consistency:
     `sd` is the data's standard deviation (EDM's sigma_data). Calling it maps x_t (B, C, H, W) and
     t (B,) to an estimate of x_0 (B, C, H, W). The network's input is c_in x_t, `scaled` to unit
     variance or as it is (`one`: NCSN++, DDPM), and the time label named `c_noise`; `given(label)`
-    is f for images of known classes.
+    is f for images of known classes. A network with `span` is told 1000 (t - r) as well: 1000 t, as
+    f leads to r = 0.
     """
 
     label = None
 
-    def __init__(self, network, process, parameterization, sd, c_noise="log_s", c_in="scaled"):
-        self.network, self.process, self.sd = network, process, sd
+    def __init__(
+        self, network, process, parameterization, sd, c_noise="log_s", c_in="scaled", span=False
+    ):
+        self.network, self.process, self.sd, self.span = network, process, sd, span
         self.c_noise, self.scales = C_NOISE[c_noise], {"scaled": True, "one": False}[c_in]
         self.parameterization = PARAMETERIZATIONS[parameterization]
 
@@ -76,10 +79,20 @@ class Consistency:
         return other
 
     def __call__(self, x_t, t):
-        c_skip, c_out = self.parameterization(self.process, t, self.sd)
+        c_skip, c_out = self.coefficients(t)
+        return expand(c_skip, x_t) * x_t + expand(c_out, x_t) * self.output(x_t, t)
+
+    def coefficients(self, t):
+        """(c_skip, c_out), each (B,)."""
+        return self.parameterization(self.process, t, self.sd)
+
+    def output(self, x_t, t, r=0.0):
+        """F, the network's output (B, C, H, W); `r` tells a network with `span` where to lead."""
         inputs = (self.scaled(x_t, t), self.c_noise(self.process, t))
-        out = self.network(*inputs) if self.label is None else self.network(*inputs, self.label)
-        return expand(c_skip, x_t) * x_t + expand(c_out, x_t) * out
+        told = {} if self.label is None else {"label": self.label}
+        if self.span:
+            told["span"] = 1000 * (t - r)
+        return self.network(*inputs, **told)
 
     def scaled(self, x_t, t):
         """c_in x_t with c_in = 1 / sqrt(alpha^2 sd^2 + sigma^2), or x_t itself."""

@@ -4,7 +4,7 @@ import functools
 
 import torch
 
-from ect import checkpoint, machine
+from ect import checkpoint, limit, machine
 from ect.consistency import Consistency
 from ect.data import seed_of
 from ect.network import UNet
@@ -36,6 +36,9 @@ def make_objective(settings, sd, teacher=None):
     consistency function, is asked where the target is one step of its ODE."""
     recipe, schedule = settings["recipe"], settings["schedule"]
     process = make_process(settings)
+    if schedule["map"] in limit.OBJECTIVES:
+        weight, options = WEIGHTS[recipe["weight"]], schedule["options"]
+        return limit.OBJECTIVES[schedule["map"]](process, weight, sd, **options)
     distance = DISTANCES[recipe["distance"]["kind"]]
     if distance is huber:
         distance = functools.partial(huber, c=recipe["distance"]["c"])
@@ -48,6 +51,7 @@ def make_objective(settings, sd, teacher=None):
         snap=on_clock(SNAPS.get(schedule["map"]), schedule, process),
         step=STEPS.get(settings["target"]),
         teacher=teacher,
+        shared_dropout=recipe.get("shared_dropout", True),
     )
 
 
@@ -99,7 +103,8 @@ def completed(settings, init, images):
 def make_consistency(network, process, about):
     """f of a model's description; files without c_noise and c_in are older, and EDM's."""
     told = (about.get("c_noise", "log_s"), about.get("c_in", "scaled"))
-    return Consistency(network, process, about["parameterization"], about["sd"], *told)
+    span = about["network"].get("span", False)
+    return Consistency(network, process, about["parameterization"], about["sd"], *told, span)
 
 
 def describe(settings, images):

@@ -38,6 +38,15 @@ def zeroed(layer):
     return layer
 
 
+def dropout(x, p):
+    """Dropout of features (B, C, H, W), whose mask depends on torch's default generator alone. That
+    of `functional.dropout` depends on the layout of x, and on whether x is being differentiated."""
+    if p == 0:
+        return x
+    mask = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    return x * mask.bernoulli_(1 - p).div_(1 - p)
+
+
 @dataclass(frozen=True)
 class Style:
     """What tells the three arrangements apart."""
@@ -70,10 +79,11 @@ class Embedding(nn.Module):
     """c_noise (B,), label (B,) or None -> features (B, 4 channels): sinusoids, then a perceptron.
 
     Positional frequencies are fixed; Fourier ones, 2 pi N(0, 16^2), are drawn once and stored. A
-    label is a one-hot vector through a linear map; no label (None, or -1) is the zero vector.
+    label is a one-hot vector through a linear map; no label (None, or -1) is the zero vector. A
+    second time `span` (B,) has sinusoids and a linear map of its own.
     """
 
-    def __init__(self, channels, style=STYLES["ddpmpp"], kind="positional", classes=0):
+    def __init__(self, channels, style=STYLES["ddpmpp"], kind="positional", classes=0, span=False):
         super().__init__()
         half = style.waves * channels // 2
         self.adm, self.classes = style.adm, classes
@@ -91,6 +101,7 @@ class Embedding(nn.Module):
                 nn.init.normal_(self.label.weight)
             else:
                 scaled(self.label)
+        self.span = style.start(nn.Linear(2 * half, 2 * half)) if span else None
 
     def waves(self, c_noise):
         angles = c_noise[:, None] * self.frequencies
@@ -103,10 +114,12 @@ class Embedding(nn.Module):
         hot = (label[:, None] == torch.arange(self.classes, device=weight.device)).to(weight.dtype)
         return self.label(hot if self.adm else hot * math.sqrt(self.classes))
 
-    def forward(self, c_noise, label=None):
+    def forward(self, c_noise, label=None, span=None):
         if label is not None and not self.classes:
             raise ValueError("found labels; this network has no classes")
         features = self.waves(c_noise)
+        if self.span is not None:
+            features = features + self.span(self.waves(span))
         if self.classes and not self.adm:
             features = features + self.labelled(label)
         features = self.second(functional.silu(self.first(features)))
@@ -197,7 +210,7 @@ class Block(nn.Module):
     def forward(self, x, embedding):
         h = self.conv0(self.sized(functional.silu(self.norm0(x))))
         h = functional.silu(self.informed(h, embedding))
-        h = self.conv1(functional.dropout(h, self.dropout, self.training))
+        h = self.conv1(dropout(h, self.dropout if self.training else 0.0))
         return self.attention((h + self.skip(self.sized(x))) * self.style.skip_scale)
 
 
@@ -206,7 +219,7 @@ class UNet(nn.Module):
 
     `resolution` is H = W, `attention` lists the resolutions with self-attention, `dropout` is
     active in train mode and draws from torch's default generator. `classes` > 0 takes class labels
-    (B,), int64.
+    (B,), int64, and `span` a second time (B,).
     """
 
     def __init__(
@@ -221,12 +234,13 @@ class UNet(nn.Module):
         architecture="ddpmpp",
         embedding="positional",
         classes=0,
+        span=False,
     ):
         super().__init__()
         style = STYLES[architecture]
         levels = [(channels * m, resolution >> n in attention) for n, m in enumerate(multipliers)]
         block = functools.partial(Block, style, embedding=4 * channels, dropout=dropout)
-        self.embedding = Embedding(channels, style, embedding, classes)
+        self.embedding = Embedding(channels, style, embedding, classes, span)
         first = levels[0][0] if style.adm else channels
         self.stem = style.start(nn.Conv2d(image_channels, first, 3, padding=1))
         skips = self._encoder(block, levels, blocks, first)
@@ -264,8 +278,8 @@ class UNet(nn.Module):
                 self.takes_skip.append(True)
                 last = width
 
-    def forward(self, x, c_noise, label=None):
-        embedding = self.embedding(c_noise, label)
+    def forward(self, x, c_noise, label=None, span=None):
+        embedding = self.embedding(c_noise, label, span)
         image, pyramid = x, iter(self.pyramid)
         skips = [x := self.stem(x)]
         for block in self.encoder:

@@ -90,13 +90,29 @@ class Objective:
 
     `snap(s, progress)` first moves s to the grid of a schedule that has one. `step`, of ect/ode.py,
     leads from x_t to x_r by the frozen consistency function `teacher`; without it x_r has the noise
-    of x_t.
+    of x_t. Without `shared_dropout` the target has dropout masks of its own.
     """
 
-    def __init__(self, process, schedule, distance, weight, sd, snap=None, step=None, teacher=None):
+    def __init__(
+        self,
+        process,
+        schedule,
+        distance,
+        weight,
+        sd,
+        snap=None,
+        step=None,
+        teacher=None,
+        shared_dropout=True,
+    ):
         self.process, self.schedule, self.sd = process, schedule, sd
         self.distance, self.weight, self.snap = distance, weight, snap
         self.step, self.teacher = step, teacher
+        self.shared_dropout = shared_dropout
+
+    def levels(self, draw):
+        """Noise levels s (B,) of a batch; `draw()` is the prior."""
+        return draw()
 
     def __call__(self, f, x, eps, s, progress, dropout_seed=0):
         """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels s (B,).
@@ -107,7 +123,7 @@ class Objective:
         s = self.snap(s, progress) if self.snap else s
         r = self.schedule(s, progress)
         prediction = self.evaluate(f, x, eps, s, dropout_seed)
-        target = self.target(f, x, eps, s, r, dropout_seed)
+        target = self.target(f, x, eps, s, r, dropout_seed + (not self.shared_dropout))
         loss = self.weight(s, r, self.sd) * self.distance(prediction, target)
         return Terms(loss, s, r, squared(prediction.detach(), target))
 

@@ -9,11 +9,12 @@ from pydantic import ConfigDict, Field, model_validator
 
 from ect import registry
 from ect.config import Block, Count, Name, Positive, Share, names
+from ect.schedule import LIMITS
 
 
 class Network(Block):
     """The U-Net: widths are channels times multipliers, one for each halving of the resolution.
-    With `classes` it is told each image's label."""
+    With `classes` it is told each image's label, with `span` the time t - r (MeanFlow)."""
 
     channels: Annotated[int, Field(ge=8, multiple_of=4)]
     multipliers: Annotated[list[Count], Field(min_length=1)]
@@ -22,6 +23,10 @@ class Network(Block):
     architecture: Literal[registry.ARCHITECTURES] = "ddpmpp"
     embedding: Literal[registry.EMBEDDINGS] = "positional"
     classes: Annotated[int, Field(ge=0)] = 0
+    span: bool = False
+
+    def resolved(self):
+        return self.model_dump(exclude=set() if self.span else {"span"})
 
 
 class Prior(Block):
@@ -126,9 +131,10 @@ class Init(Block):
 class Tune(Recipe):
     """Consistency tuning. The target is f at x_r: the network's `own` x_r (ECT), or the one that a
     step of the frozen start leads to, `euler` or `heun` (ECD). `snapshots` weights along the run
-    are kept for the loss page."""
+    are kept for the loss page. Without `shared_dropout` the target draws masks of its own."""
 
     target: Literal[registry.TARGETS] = "own"
+    shared_dropout: bool = True
     snapshots: Annotated[int, Field(ge=0)] = 0
 
 
@@ -155,6 +161,8 @@ class Schedule(Block):
             fits, words = registry.LIMITS.get(key, (lambda _: True, ""))
             if not fits(value):
                 raise ValueError(f"{key} is {value!r}; allowed: {words}")
+        if self.map in LIMITS and self.clock != "noise":
+            raise ValueError(f"clock is '{self.clock}' with {self.map}; allowed: noise")
         options = self.options()
         for low, high in (("low", "high"), ("s0", "s1")):
             if low in options and options[low] >= options[high]:

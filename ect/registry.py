@@ -38,6 +38,10 @@ LIMITS = {
     "s1": (lambda s1: s1 >= 1, ">= 1"),
     "low": (lambda low: low > 0, "> 0"),
     "high": (lambda high: high > 0, "> 0"),
+    "warmup": (lambda warmup: 0 < warmup <= 1, "0 < warmup <= 1"),
+    "pairs": (lambda pairs: 0 <= pairs <= 1, "0 <= pairs <= 1"),
+    "p": (lambda p: p >= 0, ">= 0"),
+    "c": (lambda c: c > 0, "> 0"),
 }
 
 

@@ -2,7 +2,8 @@
 
 `t` is a tensor of noise levels s = sigma / alpha, shape (B,); `progress` in [0, 1) is the share of
 the run's images already seen. Every map keeps 0 <= r < t. A run tunes because r grows towards t as
-progress grows; with r = 0 the target is the image itself and the run is pretraining.
+progress grows; with r = 0 the target is the image itself and the run is pretraining. `LIMITS` are
+the maps that end in r = t, where the loss is a derivative (ect/limit.py).
 
 `ct` and `ict` are made of pairs of neighbours on a grid of noise levels: `SNAPS` holds, for such
 maps, the function that first moves t up to its grid.
@@ -72,6 +73,19 @@ def ict(t, progress, s0: int = 10, s1: int = 1280, low: float = 0.002, high: flo
     return _before(t, _ict_points(progress, s0, s1), low, high)
 
 
+def continuous(t, progress, warmup: float = 0.1, c: float = 0.1):
+    """r = t: the limit of small steps, as sCM trains it (Lu and Song 2024). The network's
+    derivative comes in over the share `warmup` of the run; the tangent is divided by its norm plus
+    `c`."""
+    return t
+
+
+def meanflow(t, progress, pairs: float = 0.75, p: float = 1.0, c: float = 1e-3):
+    """r = t, but for a share `pairs` of each batch, whose r is another draw below t. The error is
+    weighted by (|error|^2 + c)^-p (Geng et al. 2025)."""
+    return t
+
+
 def _ct_points(progress, s0, s1):
     """N = ceil(sqrt(progress ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1."""
     return math.ceil(math.sqrt(progress * ((s1 + 1) ** 2 - s0**2) + s0**2) - 1) + 1
@@ -124,6 +138,7 @@ def _snap(points_of):
     return snap
 
 
+LIMITS = ("continuous", "meanflow")
 RHO = 7.0  # of the grid (EDM, eq. 5)
 SNAPS = {"ct": _snap(_ct_points), "ict": _snap(_ict_points)}
 SCHEDULES = {

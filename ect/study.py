@@ -11,6 +11,7 @@ from ect import checks, config, inherit, questions, recipe
 from ect.cells import Milestone, Sampled, Tuned
 from ect.config import Name
 from ect.mistakes import line_of
+from ect.schedule import LIMITS
 
 # The version of what each stage computes. Raising one re-runs its jobs: do so whenever the same
 # settings would give other bits.
@@ -113,6 +114,8 @@ class Study(config.Block):
         if isinstance(model, Tuned):
             training = self._recipe(self.tune[model.recipe])
             snapshots, target = training.pop("snapshots"), training.pop("target")
+            if training["shared_dropout"]:
+                del training["shared_dropout"]
             return self._parts(model.start.pretrain) | {
                 "recipe": training,
                 "schedule": self.schedules[model.schedule].resolved(),
@@ -142,7 +145,7 @@ class Study(config.Block):
             return {}
         chain = self.pretrain[name]
         parts = {key: getattr(chain, key) for key in ("process", "parameterization", "c_noise")}
-        return {"network": self.networks[chain.network].model_dump(), **parts}
+        return {"network": self.networks[chain.network].resolved(), **parts}
 
     def _recipe(self, block):
         return block.model_dump() | {"prior": block.prior.resolved()}
@@ -180,11 +183,11 @@ class Study(config.Block):
         return [name for name, block in self.samplers.items() if block.kind == "multistep"]
 
     def maps(self):
-        """Every schedule of the config on the clock s, with all of its options."""
+        """Every schedule of the config on the clock s with a gap t - r, and all of its options."""
         return {
             n: {"map": b.map, "options": b.options()}
             for n, b in self.schedules.items()
-            if b.clock == "noise"
+            if b.clock == "noise" and b.map not in LIMITS
         }
 
     def chain(self, name):

@@ -4,6 +4,7 @@ A step depends on (seed, images seen) and on the state before it, and on nothing
 was stopped goes on with the bits it would have had.
 """
 
+import functools
 import json
 import math
 import time
@@ -118,7 +119,8 @@ def step(state, settings, images, objective, f, total):
     generator = generator_of(seed, "step", seen)
     place = machine.device()
     x = images.batch(seed, seen, size)
-    s = PRIORS[recipe["prior"]["kind"]](generator, size, **recipe["prior"]["options"])
+    prior, options = PRIORS[recipe["prior"]["kind"]], recipe["prior"]["options"]
+    s = objective.levels(functools.partial(prior, generator, size, **options))
     eps = torch.randn(x.shape, generator=generator)
     x, s, eps = x.to(place), s.to(place), eps.to(place)
     if settings["network"].get("classes"):

@@ -71,6 +71,9 @@ MISTAKES = [
     ("tune/ect/target", "heun", ["rows", "'heun'", "teacher", "0 thousand images"]),
     ("schedules/sigmoid/clock", "steps", ["schedules.sigmoid.clock", "'steps'", "'noise'"]),
     ("schedules/sigmoid", {"map": "ict", "s0": 20, "s1": 10}, ["s0 is 20", "< s1 = 10"]),
+    ("schedules/sigmoid", {"map": "continuous", "clock": "time"}, ["clock is 'time'", "noise"]),
+    ("schedules/sigmoid", {"map": "continuous", "warmup": 0}, ["warmup is 0", "0 < warmup"]),
+    ("schedules/sigmoid", {"map": "continuous"}, ["(continuous)", "'huber'", "distance squared"]),
     ("networks/small/architecture", "dit", ["networks.small.architecture", "'dit'", "'adm'"]),
     ("networks/small/classes", -1, ["networks.small.classes", "-1", "0"]),
     ("samplers/one_step/labels", [], ["samplers.one_step.labels", "at least 1"]),
@@ -168,6 +171,27 @@ def test_a_teacher_is_part_of_the_tuned_cells_alone():
     targets = {cell.model: study.training(cell.model)["target"] for cell in study.cells("methods")}
     for model, target in targets.items():
         assert (target == "heun") == (isinstance(model, Tuned) and model.recipe == "ecd")
+
+
+def test_meanflow_needs_the_flow_and_a_network_that_is_told_the_span():
+    config = changed("schedules/meanflow", {"map": "meanflow"})
+    distance = {"kind": "squared", "c": 0.0}
+    config["tune"]["average"] = {"like": "ect", "weight": "uniform", "distance": distance}
+    config["networks"]["span"] = {"like": "small", "span": True}
+    config["pretrain"]["average"] = {"like": "flow", "network": "span"}
+    row = config["experiments"]["methods"]["rows"][1]
+    row |= {"tune": "average", "schedules": ["meanflow"]}
+    for start in ("ve", "flow"):
+        with pytest.raises(
+            ConfigError, match=rf"\(meanflow\) with start '{start}'; allowed: .*span"
+        ):
+            Study.read(config | {"experiments": {"methods": rows_of(row, start)}})
+    study = Study.read(config | {"experiments": {"methods": rows_of(row, "average")}})
+    assert study.training(study.cells("methods")[0].model)["network"]["span"] is True
+
+
+def rows_of(row, start):
+    return {"question": "", "kind": "methods", "rows": [row | {"pretrain": [start]}]}
 
 
 def test_an_imported_start_has_one_milestone_and_brings_its_own_network():

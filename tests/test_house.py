@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 import ect
-from ect import consistency, data, experiment, network, objective, ode, registry, sampler, schedule
+from ect import (
+    consistency,
+    data,
+    experiment,
+    limit,
+    network,
+    objective,
+    ode,
+    registry,
+    sampler,
+    schedule,
+)
 
 ROOT = Path(ect.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -29,6 +40,7 @@ ORDER = [
     "consistency",
     "ode",
     "objective",
+    "limit",
     "sampler",
     "machine",
     "checkpoint",
@@ -114,6 +126,10 @@ def test_registry_names_are_the_tables():
     }
     for name, table in tables.items():
         assert getattr(registry, name) == tuple(table), name
+
+
+def test_the_maps_that_end_in_r_equal_t_are_those_with_a_loss_of_their_own():
+    assert tuple(limit.OBJECTIVES) == schedule.LIMITS
 
 
 def test_every_extractor_and_optimizer_of_the_registry_exists():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ect.network import Attention, Resample, UNet
+from ect.network import Attention, Resample, UNet, dropout
 
 ARRANGEMENTS = ["ddpmpp", "ncsnpp", "adm"]
 every = pytest.mark.parametrize("architecture", ARRANGEMENTS)
@@ -51,6 +51,19 @@ def test_output_has_the_shape_of_the_input(resolution, depth, multipliers, atten
 
 
 @pytest.mark.parametrize(("dropout", "same"), [(0.0, True), (0.3, False)])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_dropouts_mask_does_not_depend_on_layout_or_differentiation(layout):
+    x = torch.randn(4, 16, 8, 8).contiguous(memory_format=layout)
+    torch.manual_seed(0)
+    y = dropout(x, 0.25)
+    torch.manual_seed(0)
+    value, slope = torch.func.jvp(lambda x: dropout(x, 0.25), (x,), (torch.ones_like(x),))
+    assert torch.equal(value, y) and torch.equal(slope == 0, y == 0)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x.contiguous(), 0.25), y)
+    assert 0.2 < (y == 0).float().mean() < 0.3 and dropout(x, 0.0) is x
+
+
 def test_only_dropout_tells_training_from_evaluation(dropout, same, make_unet, draw):
     network, x = make_unet(dropout), draw(0).float()
     trained, evaluated = network.train()(x, torch.zeros(4)), network.eval()(x, torch.zeros(4))

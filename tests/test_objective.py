@@ -115,6 +115,8 @@ def test_r_equal_to_t_gives_zero_loss_under_the_same_mask_only(make_unet, draw):
     one, other = (objective.evaluate(f, x, eps, s, seed) for seed in (11, 12))
     assert (squared(one, other) > 1e-6).all()
     assert torch.equal(one, objective.evaluate(f, x, eps, s, 11))
+    objective.shared_dropout = False
+    assert (objective(f, x, eps, s, 0.5, dropout_seed=11).loss > 1e-6).all()
 
 
 def test_no_gradient_flows_through_the_target(draw):

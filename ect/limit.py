@@ -1,0 +1,114 @@
+"""Losses at the limit r -> t, where f(x_t) - f(x_r) becomes a derivative.
+
+`Continuous` is ECT with an infinitely small step, trained as sCM is (Lu and Song 2024); `MeanFlow`
+learns the average velocity between two times (Geng et al. 2025). Both differentiate the network
+along its path by forward-mode differentiation, in one evaluation, and hold the result fixed.
+"""
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ect.objective import Terms
+from ect.process import expand
+
+
+class Continuous:
+    """w(s) |F - sg(F - sign(c_out) g / (rms(g) + c))|^2 per pixel, with the tangent
+    g = sqrt(s^2 + sd^2) df/ds; with F's parameterization `edm` this is sCM's loss (its eq. 8).
+
+    Its gradient points where that of |f(x_t) - sg f(x_r)|^2 points for r -> t. As in sCM, the part
+    of g that differentiates the network comes in linearly over the share `warmup` of the run.
+    """
+
+    def __init__(self, process, weight, sd, warmup, c):
+        self.process, self.weight, self.sd = process, weight, sd
+        self.warmup, self.c = warmup, c
+
+    def levels(self, draw):
+        """Noise levels s (B,) of a batch; `draw()` is the prior."""
+        return draw()
+
+    def __call__(self, f, x, eps, s, progress, dropout_seed=0):
+        """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels s (B,); the
+        residual is the mean square of g."""
+        t = self.process.time(s)
+        c_out, held, g = self.tangent(f, x, eps, t, min(1.0, progress / self.warmup), dropout_seed)
+        size = g.square().flatten(1).mean(1)
+        step = expand(c_out.sign() / (size.sqrt() + self.c), x) * g
+        torch.manual_seed(dropout_seed)
+        out = f.output(self.process.noise(x, eps, t), t)
+        loss = self.weight(s, s, self.sd) * (out - held + step).square().flatten(1).mean(1)
+        return Terms(loss, s, s, size)
+
+    @torch.no_grad()
+    def tangent(self, f, x, eps, t, warm, dropout_seed):
+        """(c_out (B,), F, g) at t, the derivative of F weighted by `warm`.
+
+        f = k u + c_out F in the variance-preserving u = c_in sd x_t, so that, as in sCM,
+        df = (k du + dc_out F) + (dk u + c_out dF), whose second half is the one that warms up.
+        """
+
+        def parts(t):
+            x_t, (c_skip, c_out) = self.process.noise(x, eps, t), f.coefficients(t)
+            alpha, sigma = self.process.coefficients(t)
+            c_in = self.sd * (alpha**2 * self.sd**2 + sigma**2).rsqrt()
+            return c_skip / c_in, c_out, expand(c_in, x) * x_t, f.output(x_t, t)
+
+        (alpha, sigma), (d_alpha, d_sigma) = self.process.rates(t)
+        s = sigma / alpha
+        rate = (s**2 + self.sd**2).sqrt() * alpha**2 / (d_sigma * alpha - sigma * d_alpha)
+        (k, c_out, u, out), (dk, dc_out, du, d_out) = along(parts, (t,), (rate,), dropout_seed)
+        known = expand(k, x) * du + expand(dc_out, x) * out
+        return c_out, out, known + warm * (expand(dk, x) * u + expand(c_out, x) * d_out)
+
+
+class MeanFlow:
+    """|u - sg(v - (t - r) du/dt)|^2 (its eq. 10) for the process `flow`, whose velocity is v: the
+    network's output u(x_t, r, t) is the average velocity from t to r, and f(x_t, t) = x_t -
+    t u(x_t, 0, t).
+
+    Pairs are two draws of the prior in order, in the share `pairs` of a batch; elsewhere r = t,
+    which is flow matching. Each image's error is divided by (error + c)^p, held fixed.
+    """
+
+    def __init__(self, process, weight, sd, pairs, p, c):
+        self.process, self.weight, self.sd = process, weight, sd
+        self.pairs, self.p, self.c = pairs, p, c
+
+    def levels(self, draw):
+        """Noise levels (B, 2) of a batch: s and r <= s."""
+        r, s = torch.stack([draw(), draw()]).sort(dim=0).values
+        equal = torch.arange(len(s)) >= round(self.pairs * len(s))
+        return torch.stack([s, torch.where(equal, s, r)], dim=1)
+
+    def __call__(self, f, x, eps, levels, progress, dropout_seed=0):
+        """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels (B, 2)."""
+        s, r = levels.unbind(dim=1)
+        t, t_r = self.process.time(s), self.process.time(r)
+        x_t, v = self.process.noise(x, eps, t), eps - x
+        target = self.target(f, x_t, v, t, t_r, dropout_seed)
+        torch.manual_seed(dropout_seed)
+        square = (f.output(x_t, t, t_r) - target).square().flatten(1)
+        held = (square.detach().sum(1) + self.c) ** -self.p
+        loss = self.weight(s, r, self.sd) * held * square.sum(1)
+        return Terms(loss, s, r, square.detach().mean(1))
+
+    @torch.no_grad()
+    def target(self, f, x_t, v, t, r, dropout_seed):
+        """v - (t - r) du/dt, the derivative taken along the path, dx_t/dt = v."""
+        ones, path = torch.ones_like(t), (x_t, t)
+        _, slope = along(lambda x_t, t: f.output(x_t, t, r), path, (v, ones), dropout_seed)
+        return v - expand(t - r, v) * slope
+
+
+def along(function, point, direction, dropout_seed):
+    """(values, derivatives) of a function at a point along a direction, each a tuple of tensors.
+
+    The kernels of attention but the plain one have no forward-mode derivative.
+    """
+    torch.manual_seed(dropout_seed)
+    with sdpa_kernel(SDPBackend.MATH):
+        return torch.func.jvp(function, point, direction)
+
+
+OBJECTIVES = {"continuous": Continuous, "meanflow": MeanFlow}
