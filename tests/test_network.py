@@ -50,7 +50,6 @@ def test_output_has_the_shape_of_the_input(resolution, depth, multipliers, atten
     assert network(x, torch.zeros(3)).shape == x.shape
 
 
-@pytest.mark.parametrize(("dropout", "same"), [(0.0, True), (0.3, False)])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_dropouts_mask_does_not_depend_on_layout_or_differentiation(layout):
     x = torch.randn(4, 16, 8, 8).contiguous(memory_format=layout)
@@ -64,8 +63,9 @@ def test_dropouts_mask_does_not_depend_on_layout_or_differentiation(layout):
     assert 0.2 < (y == 0).float().mean() < 0.3 and dropout(x, 0.0) is x
 
 
-def test_only_dropout_tells_training_from_evaluation(dropout, same, make_unet, draw):
-    network, x = make_unet(dropout), draw(0).float()
+@pytest.mark.parametrize(("share", "same"), [(0.0, True), (0.3, False)])
+def test_only_dropout_tells_training_from_evaluation(share, same, make_unet, draw):
+    network, x = make_unet(share), draw(0).float()
     trained, evaluated = network.train()(x, torch.zeros(4)), network.eval()(x, torch.zeros(4))
     assert torch.equal(trained, evaluated) == same
     assert torch.equal(evaluated, make_unet(0.0)(x, torch.zeros(4)))
