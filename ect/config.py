@@ -71,13 +71,15 @@ class Features(Block):
 
 
 class Sampler(Block):
-    """`multistep` re-noises to each of `times`; `euler` and `heun` take `steps`. Times are noise
-    levels s. A network with classes draws uniform labels, or cycles through `labels`."""
+    """`multistep` re-noises to each of `times`, with the boundary of f at `sigma_min` if given;
+    `euler` and `heun` take `steps`. Times are noise levels s. A network with classes draws uniform
+    labels, or cycles through `labels`."""
 
     kind: Literal[registry.SAMPLERS]
     label: str
     times: list[Positive] | None = None
     steps: Count | None = None
+    sigma_min: Positive | None = None
     labels: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
@@ -86,11 +88,14 @@ class Sampler(Block):
             raise ValueError("steps is set for 'multistep'; allowed: times")
         if self.kind != "multistep" and (self.times is not None or not self.steps):
             raise ValueError(f"'{self.kind}' takes steps >= 1 and no times")
+        if self.kind != "multistep" and self.sigma_min:
+            raise ValueError(f"sigma_min is set for '{self.kind}'; allowed: multistep only")
         return self
 
     def options(self):
         if self.kind == "multistep":
-            return {"times": self.times or []}
+            shift = {"sigma_min": self.sigma_min} if self.sigma_min else {}
+            return {"times": self.times or [], **shift}
         return {"steps": self.steps}
 
     @property

@@ -63,7 +63,7 @@ class Consistency:
     f leads to r = 0.
     """
 
-    label = None
+    label, sigma_min = None, 0.0
 
     def __init__(
         self, network, process, parameterization, sd, c_noise="log_s", c_in="scaled", span=False
@@ -78,13 +78,27 @@ class Consistency:
         other.label = label
         return other
 
+    def shifted(self, sigma_min):
+        """f with the boundary f(x, t) = x at s = `sigma_min` instead of 0, as ECT's released code
+        evaluates it, with 0.003: c_skip and the factor s of c_out are taken at s - sigma_min."""
+        if self.parameterization is not edm:
+            raise ValueError("sigma_min is defined for the parameterization edm only")
+        other = copy.copy(self)
+        other.sigma_min = sigma_min
+        return other
+
     def __call__(self, x_t, t):
         c_skip, c_out = self.coefficients(t)
         return expand(c_skip, x_t) * x_t + expand(c_out, x_t) * self.output(x_t, t)
 
     def coefficients(self, t):
         """(c_skip, c_out), each (B,)."""
-        return self.parameterization(self.process, t, self.sd)
+        c_skip, c_out = self.parameterization(self.process, t, self.sd)
+        if not self.sigma_min:
+            return c_skip, c_out
+        alpha, s = self.process.coefficients(t)[0], self.process.clock(t)
+        rest = (s - self.sigma_min).clamp(min=0)
+        return self.sd**2 / (rest**2 + self.sd**2) / alpha, c_out * rest / s
 
     def output(self, x_t, t, r=0.0):
         """F, the network's output (B, C, H, W); `r` tells a network with `span` where to lead."""

@@ -25,8 +25,10 @@ def noise(seeds, count, shape):
     return torch.stack(images, dim=1)
 
 
-def multistep(f, process, eps, times=()):
-    """One-step generation from s = 80, then re-noising to each of `times` (Song et al. 2023)."""
+def multistep(f, process, eps, times=(), sigma_min=0.0):
+    """One-step generation from s = 80, then re-noising to each of `times` (Song et al. 2023); with
+    `sigma_min`, f is shifted as in ECT's released code."""
+    f = f.shifted(sigma_min) if sigma_min else f
     s = torch.full_like(eps[0, :, 0, 0, 0], S_MAX)
     t = process.time(s)
     x = f(process.noise(torch.zeros_like(eps[0]), eps[0], t), t)

@@ -51,6 +51,7 @@ MISTAKES = [
     ("schedules/sigmoid/q", 0.5, ["schedules.sigmoid", "q is 0.5", "> 1"]),
     ("schedules/piecewise/start", 1.0, ["schedules.piecewise", "start is 1.0", "< 1"]),
     ("samplers/heun/times", [1.0], ["samplers.heun", "steps", "no times"]),
+    ("samplers/heun/sigma_min", 0.003, ["samplers.heun", "sigma_min", "multistep only"]),
     ("samplers/two_step/steps", 3, ["samplers.two_step", "multistep", "times"]),
     ("experiments/split/rows/0/shares", [0, 33], ["rows.0.shares", "'ve'", "0, 12, 24"]),
     ("experiments/methods/rows/0/kimg", [400], ["rows.0.kimg", "400", "0, 12, 24"]),

@@ -146,3 +146,27 @@ def test_every_noise_label_is_finite_and_told_to_the_network(process, c_noise, d
             "vp": 999 * s[1:], "ddpm": 1000 * s[1:] - 1,
         }  # fmt: skip
         np.testing.assert_allclose(seen[0][1:], wanted[c_noise], rtol=1e-12)
+
+
+@every_process
+def test_shifted_is_ects_evaluation_formula(process, make_unet, draw):
+    """On y = x_t / alpha, with s - m for s where f's boundary is."""
+    network, y, m = make_unet(dtype=torch.float64), draw(0), 0.003
+    f = Consistency(network, process, "edm", SD)
+    s = torch.tensor([m, 0.0123, 0.821, 80.0], dtype=torch.float64)
+    t = process.time(s)
+    alpha, _ = process.coefficients(t)
+    out = network(y / column((s**2 + SD**2).sqrt()), s.log() / 4)
+    c_skip = SD**2 / ((s - m) ** 2 + SD**2)
+    c_out = (s - m) * SD / (s**2 + SD**2).sqrt()
+    found = f.shifted(m)(column(alpha) * y, t)
+    torch.testing.assert_close(
+        found, column(c_skip) * y + column(c_out) * out, rtol=1e-6, atol=1e-9
+    )
+    torch.testing.assert_close(found[0], y[0], rtol=1e-6, atol=1e-9)
+    assert f.sigma_min == 0.0  # training's f is another object
+
+
+def test_only_edm_can_be_shifted(make_unet):
+    with pytest.raises(ValueError, match="edm only"):
+        Consistency(make_unet(), Flow(), "velocity", SD).shifted(0.003)
