@@ -78,6 +78,12 @@ def tabulate(args):
     tables.tabulate(args.kind, args.metrics, args.out, args.floor)
 
 
+def tabulate_steps(args):
+    from ect.report import steps
+
+    steps.tabulate(args.settings["models"], args.out)
+
+
 def draw(args):
     from ect.report import figures
 
@@ -167,6 +173,16 @@ VERBS = {
             "kind": {"choices": ("methods", "schedules", "split")},
             "--metrics": {"nargs": "+", "required": True},
             "--floor": {"help": "metrics of real held-out images"},
+            "--out": PREFIX,
+        },
+    ),
+    tabulate_steps: (
+        "steps.json files -> the table of searched times as csv, md and tex",
+        {
+            "settings": {
+                "type": settings_of,
+                "help": "JSON: models, each with the path of its file",
+            },
             "--out": PREFIX,
         },
     ),

@@ -6,6 +6,8 @@ Each check raises `ValueError`: the key, what was found, what is allowed.
 from ect.config import names
 from ect.schedule import LIMITS
 
+RESERVED = ("steps", "maps", "curves", "samples", "loss")  # files of their own in tables, figures
+
 
 def check(study):
     """Every name in the study is a block of it, and every budget a milestone of its chain."""
@@ -15,6 +17,8 @@ def check(study):
         if name in study.pretrain:
             raise ValueError(f"init.{name}: also a name in pretrain; allowed: another name")
     for name, experiment in study.experiments.items():
+        if name in RESERVED:
+            raise ValueError(f"experiments.{name}: allowed: any name but {names(RESERVED)}")
         for index, rows in enumerate(experiment.rows):
             _check_rows(study, f"experiments.{name}.rows.{index}", rows)
     for figure in ("samples", "loss"):

@@ -164,6 +164,11 @@ def test_a_block_set_to_null_is_left_out():
     assert list(study.experiments) == ["methods", "schedules"]
 
 
+def test_an_experiment_may_not_take_the_name_of_another_figure():
+    with pytest.raises(ConfigError, match=r"experiments\.loss: allowed: any name but steps, maps"):
+        Study.read(changed("experiments/loss", DEFAULT["experiments"]["split"]))
+
+
 def test_a_teacher_is_part_of_the_tuned_cells_alone():
     config = changed("tune/ecd", {"like": "ect", "target": "heun"})
     rows = config["experiments"]["methods"]["rows"]

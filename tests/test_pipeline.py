@@ -77,6 +77,8 @@ def test_searched_times_are_measured_on_the_evaluations_seeds(study):
     assert found["test"] == {"seed": 0, "images": 100} and found["search"]["seed"] == 1000
     assert [len(row["times"]) for row in found["steps"]] == [1, 2]
     assert all(row["test"] > 0 for row in found["steps"])
+    table = (results(study) / "tables" / "steps.csv").read_text().splitlines()
+    assert len(table) == 3 and table[0].endswith("k,times,search,test")
 
 
 def test_report_is_one_file(study):

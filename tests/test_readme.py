@@ -7,7 +7,7 @@ ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "results" / "published"
 TABLES = (
     "digits/tables/methods", "digits/tables/schedules", "digits/tables/split",
-    "baselines/tables/baselines", "baselines/tables/clock",
+    "baselines/tables/baselines", "baselines/tables/clock", "baselines/tables/steps",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ect.report import figures, gather, losspage, maps, markup, style, tables
+from ect.report import figures, gather, losspage, maps, markup, steps, style, tables
 
 SAMPLERS = {"heun": ("Heun, 35 NFE", 35), "one_step": ("1 step", 1), "two_step": ("2 steps", 2)}
 SEEDS = {"one_step": [20.0, 22.5, 19.0], "two_step": [10.0, 11.0, 13.5]}
@@ -135,6 +135,35 @@ def test_the_caption_names_the_metric_and_the_images(inputs, tmp_path):
     assert "FD (classifier features) between 2000 generated and 1437 training images" in text
     assert "FID" not in (tmp_path / "t.md").read_text() + (tmp_path / "t.tex").read_text()
     assert gather.metric_name("inception:clean") == "FID (clean)"
+
+
+def searched(path, metric="fd", seed=0):
+    rows = [
+        {"k": 2, "times": [0.5], "search": 19.25, "test": 18.0, "evaluations": []},
+        {"k": 3, "times": [0.78125, 0.4], "search": 12.5, "test": 14.75, "evaluations": []},
+    ]
+    facts = {"metric": metric, "features": "classifier", "search": {"images": 50, "seed": 9}}
+    path.write_text(json.dumps(facts | {"test": {"images": 20, "seed": 0}, "steps": rows}))
+    model = {"schedule": "sigmoid", "pretrain": "ve", "recipe": "ect", "kimg": 60, "tune_kimg": 40}
+    return model | {"seed": seed, "path": str(path)}
+
+
+def test_searched_times_become_a_table_that_tells_the_test_from_the_search(tmp_path):
+    models = [searched(tmp_path / f"{seed}.json", seed=seed) for seed in (0, 1)]
+    steps.tabulate(models, tmp_path / "t")
+    frame = pd.read_csv(tmp_path / "t.csv")
+    assert list(frame["k"]) == [2, 3, 2, 3] and list(frame["seed"]) == [0, 0, 1, 1]
+    header, _, first, second, *_ = read_table(tmp_path / "t.md")
+    assert header[-4:] == ["Steps", "Times s", "FD, search", "FD, test"]
+    assert second[-4:] == ["3", "0.781 0.4", "12.5", "14.8"] and len(first) == len(header)
+    text = (tmp_path / "t.md").read_text()
+    assert "saw 50 images from seed 9 on; the test 20 others, from seed 0 on" in text
+
+
+def test_searches_of_different_metrics_are_not_mixed(tmp_path):
+    models = [searched(tmp_path / f"{metric}.json", metric) for metric in ("fd", "kd")]
+    with pytest.raises(ValueError, match=r"kd\.json: metric is kd, but fd in .*fd\.json"):
+        steps.tabulate(models, tmp_path / "t")
 
 
 def test_the_floor_is_the_last_row_of_every_file(inputs, tmp_path):

@@ -62,11 +62,12 @@ def require_same_features(frame, floor, path):
             raise ValueError(f"{path}: {key} is {floor[key]}, but {first[key]} in {first['path']}")
 
 
-def metric_name(features):
-    """'FID' is said of Inception's features only; every other space is named."""
+def metric_name(features, metric="fd"):
+    """'FID' and 'KID' are said of Inception's features only; every other space is named."""
     if features.startswith("inception"):
-        return f"FID ({features.partition(':')[2] or 'Inception'})"
-    return f"FD ({features} features)"
+        name = {"fd": "FID", "kd": "KID"}[metric]
+        return f"{name} ({features.partition(':')[2] or 'Inception'})"
+    return f"{metric.upper()} ({features} features)"
 
 
 def measure(frame):

@@ -44,16 +44,16 @@ def tabulate(kind, metrics, out, floor=None):
     table = gather.spread(frame)
     if kind == "split":
         table = table.sort_values("share", kind="stable")
-    _write(f"{out}.csv", _csv(table, real))
+    write(f"{out}.csv", _csv(table, real))
     names, headers, rows = _layout(kind, table, real)
     aligns = "".join("r" if name in NUMBERS else "l" for name in names).ljust(len(headers), "r")
     measure, caption = gather.measure(frame), _caption(frame, real)
     first = len(names)
     short = measure.split()[0]  # FD or FID; the caption says in which features
     named = headers[:first] + [f"{short}, {header}" for header in headers[first:]]
-    _write(f"{out}.md", markup.markdown(named, rows, aligns, caption))
+    write(f"{out}.md", markup.markdown(named, rows, aligns, caption))
     apart, group = real is not None, (first, measure)
-    _write(f"{out}.tex", markup.latex(headers, group, rows, aligns, caption, kind, apart))
+    write(f"{out}.tex", markup.latex(headers, group, rows, aligns, caption, kind, apart))
 
 
 def _csv(table, real):
@@ -115,6 +115,7 @@ def _caption(frame, real):
     )
 
 
-def _write(path, text):
+def write(path, text):
+    """Text in UTF-8 with Unix line ends, atomically."""
     with replacing(path) as scratch:
         scratch.write_text(text, encoding="utf-8", newline="\n")

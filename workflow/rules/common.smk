@@ -25,7 +25,7 @@ CELLS = {cell.folder: cell for cell in STUDY.all_cells()}
 MODELS = list(dict.fromkeys(cell.model for cell in CELLS.values()))
 MILESTONES = [model for model in MODELS if isinstance(model, Milestone)]
 TUNED = [model for model in MODELS if isinstance(model, Tuned)]
-SEARCHED = [f"{ROOT}/{model.folder}/steps.json" for model in STUDY.searched()]
+SEARCHED = [f"{ROOT}/tables/steps.csv"] if STUDY.searched() else []
 LOSS = f"{ROOT}/{STUDY.shown('loss').folder}"
 
 

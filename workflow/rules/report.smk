@@ -30,6 +30,21 @@ GRID = [
 ]
 
 
+# The models whose times are searched, as the rows of their table say it.
+SEARCHES = [
+    {
+        "schedule": m.schedule,
+        "pretrain": m.start.pretrain,
+        "recipe": m.recipe,
+        "kimg": m.start.kimg,
+        "tune_kimg": m.kimg,
+        "seed": m.seed,
+        "path": f"{ROOT}/{m.folder}/steps.json",
+    }
+    for m in STUDY.searched()
+]
+
+
 def drawing(figure, **settings):
     """The settings of a figure: its width, its files, its options. They must not be read off
     `input`, since Snakemake does not compare params that are."""
@@ -58,6 +73,29 @@ rule tabulate:
     shell:
         "python -m ect tabulate {params.kind} --metrics {input.metrics:q} --floor {input.floor:q}"
         " --out {params.out:q}"
+
+
+# The times that were searched, of every model whose times were.
+rule tabulate_steps:
+    input:
+        [f"{ROOT}/{model.folder}/steps.json" for model in STUDY.searched()],
+    output:
+        csv=report(
+            f"{ROOT}/tables/steps.csv",
+            caption="../report/steps.rst",
+            category="Tables",
+            labels={"experiment": "searched times"},
+        ),
+        md=f"{ROOT}/tables/steps.md",
+        tex=f"{ROOT}/tables/steps.tex",
+    params:
+        settings=as_json({"models": SEARCHES}),
+        out=f"{ROOT}/tables/steps",
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect tabulate-steps {params.settings:q} --out {params.out:q}"
 
 
 # FD against NFE, against the share of pretraining, or by schedule, as the experiment's kind asks.

@@ -1,0 +1,63 @@
+"""The table of searched times: what the search found, and what it is worth on the test's seeds."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from ect.report import gather, markup
+from ect.report.tables import HEADERS, write
+
+MODEL = ("schedule", "pretrain", "recipe", "kimg", "tune_kimg", "seed")
+ROW = ("k", "times", "search", "test")
+SHARED = ("features", "metric", "search", "test")  # what values must share to stand in one table
+
+
+def tabulate(models, out):
+    """Write out.csv, out.md and out.tex from steps.json files.
+
+    `models` are mappings that name a tuned model and the `path` of its steps.json. Raises
+    `ValueError` if the files measure different things.
+    """
+    found = [json.loads(Path(model["path"]).read_text()) for model in models]
+    for model, steps in zip(models, found):
+        for key in SHARED:
+            if steps[key] != found[0][key]:
+                raise ValueError(
+                    f"{model['path']}: {key} is {steps[key]}, but {found[0][key]} in"
+                    f" {models[0]['path']}"
+                )
+    rows = [
+        {key: model[key] for key in MODEL} | {key: step[key] for key in ROW}
+        for model, steps in zip(models, found)
+        for step in steps["steps"]
+    ]
+    _write_table(pd.DataFrame(rows), found[0], out)
+
+
+def _write_table(frame, facts, out):
+    text = frame.assign(times=[" ".join(f"{s:.3g}" for s in times) for times in frame["times"]])
+    write(f"{out}.csv", text.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    name = gather.metric_name(facts["features"], facts["metric"])
+    short = name.split()[0]
+    headers = [HEADERS[key] for key in MODEL[:-1]] + ["Tuning seed", "Steps", "Times s"]
+    headers += [f"{short}, search", f"{short}, test"]
+    cells = [
+        [str(row[key]) for key in (*MODEL, "k", "times")]
+        + [markup.digits(row[key]) for key in ("search", "test")]
+        for _, row in text.iterrows()
+    ]
+    aligns, caption = "lllrrrrlrr", _caption(name, facts)
+    write(f"{out}.md", markup.markdown(headers, cells, aligns, caption))
+    group, names = (8, name), [*headers[:8], "search", "test"]
+    write(f"{out}.tex", markup.latex(names, group, cells, aligns, caption, "steps", False))
+
+
+def _caption(name, facts):
+    search, test = facts["search"], facts["test"]
+    return (
+        f"{name} of multistep images at the intermediate times found by golden section."
+        f" The search saw {search['images']} images from seed {search['seed']} on; the test"
+        f" {test['images']} others, from seed {test['seed']} on. A minimum that was searched for"
+        " flatters itself: the test's values are the ones to quote."
+    )
