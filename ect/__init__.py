@@ -3,6 +3,7 @@
 ==================  ==========================================================================
 `schedule`          the map t -> r and how it moves during a run
 `registry`          the names that a config may use
+`plugins`           parts of one's own, in files that a config names
 `config`            the blocks of a config, typed: images, feature space, samplers
 `recipe`            its blocks that say how a network is trained
 `questions`         its blocks that ask: experiments, rows, figures

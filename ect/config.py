@@ -7,9 +7,10 @@ in one line.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic_core import PydanticKnownError
 
-from ect import registry
+from ect import plugins, registry
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
 
@@ -22,6 +23,43 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 def names(values):
     """Names as they stand in a message."""
     return ", ".join(values)
+
+
+def part(kind):
+    """The type of a name that is built in or a plugin's; what is no such name is told as pydantic
+    tells it of a Literal. The plugins are the context of the validation."""
+
+    def check(name, info):
+        allowed = [repr(n) for n in (*plugins.BUILT_IN[kind], *brought(kind, info))]
+        if repr(name) not in allowed:
+            expected = " or ".join([", ".join(allowed[:-1]), allowed[-1]])
+            raise PydanticKnownError("literal_error", {"expected": expected})
+        return name
+
+    return Annotated[str, BeforeValidator(check)]
+
+
+def brought(kind, info):
+    """{name: Part} of what the plugins bring of a kind."""
+    return (info.context or {}).get(kind, {})
+
+
+def chosen(known, given, name):
+    """The options that `name` runs with, as given or by default; raises `ValueError`. `known` is
+    {option: (type, default)}."""
+    for key, value in given.items():
+        if key not in known:
+            raise ValueError(f"unknown option '{key}' of {name}; allowed: {names(known)}")
+        kind = known[key][0]
+        try:
+            plugins.converted(value, kind)
+        except ValueError:
+            words = "list of float" if kind is list else kind.__name__
+            raise ValueError(f"{key} is {value!r}; allowed: {words}") from None
+    return {
+        key: plugins.converted(given.get(key, default), kind)
+        for key, (kind, default) in known.items()
+    }
 
 
 class Block(BaseModel):
@@ -49,9 +87,10 @@ class Classifier(Block):
 
 
 class Features(Block):
-    """The feature space of every distance: the study's own classifier, or Inception (clean-fid)."""
+    """The feature space of every distance: the study's own classifier, Inception (clean-fid), or a
+    plugin's."""
 
-    extractor: Literal[registry.EXTRACTORS] = "inception"
+    extractor: part("features") = "inception"
     classifier: Classifier | None = None
     inception_mode: Literal["legacy_tensorflow", "clean"] = "legacy_tensorflow"
     inception_path: str | None = None
@@ -73,17 +112,33 @@ class Features(Block):
 class Sampler(Block):
     """`multistep` re-noises to each of `times`, with the boundary of f at `sigma_min` if given;
     `euler` and `heun` take `steps`. Times are noise levels s. A network with classes draws uniform
-    labels, or cycles through `labels`."""
+    labels, or cycles through `labels`. A plugin's sampler takes its own options, and `nfe`, the
+    evaluations of the network for one image."""
 
-    kind: Literal[registry.SAMPLERS]
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    kind: part("sampler")
     label: str
     times: list[Positive] | None = None
     steps: Count | None = None
     sigma_min: Positive | None = None
     labels: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    nfe: Count | None = None
+    _own: dict | None = PrivateAttr(None)
 
     @model_validator(mode="after")
-    def _options_fit(self):
+    def _options_fit(self, info):
+        own, extra = brought("sampler", info), self.model_extra or {}
+        if self.kind in own:
+            self._own = chosen(own[self.kind].options, self._set() | extra, self.kind)
+            if self.nfe is None:
+                raise ValueError(f"nfe is missing; '{self.kind}' is a plugin's, which needs it")
+            return self
+        if extra:
+            raise ValueError(
+                f"unknown key '{next(iter(extra))}'; allowed: {names(type(self).model_fields)}"
+            )
+        if self.nfe is not None:
+            raise ValueError(f"nfe is set for '{self.kind}'; allowed: samplers of plugins only")
         if self.kind == "multistep" and self.steps is not None:
             raise ValueError("steps is set for 'multistep'; allowed: times")
         if self.kind != "multistep" and (self.times is not None or not self.steps):
@@ -92,15 +147,23 @@ class Sampler(Block):
             raise ValueError(f"sigma_min is set for '{self.kind}'; allowed: multistep only")
         return self
 
+    def _set(self):
+        both = {"times": self.times, "steps": self.steps, "sigma_min": self.sigma_min}
+        return {key: value for key, value in both.items() if value is not None}
+
     def options(self):
+        if self._own is not None:
+            return self._own
         if self.kind == "multistep":
             shift = {"sigma_min": self.sigma_min} if self.sigma_min else {}
             return {"times": self.times or [], **shift}
         return {"steps": self.steps}
 
     @property
-    def nfe(self):
+    def evaluations(self):
         """Evaluations of the network for one image."""
+        if self.nfe is not None:
+            return self.nfe
         if self.kind == "multistep":
             return 1 + len(self.times or [])
         return self.steps if self.kind == "euler" else 2 * self.steps - 1

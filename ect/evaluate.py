@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ect import checkpoint, experiment, features, machine, metrics, sampler
+from ect import checkpoint, experiment, features, machine, metrics, plugins, sampler
 from ect.data import Images, decode, generator_of, save_arrays
 
 
@@ -16,7 +16,8 @@ def draw(f, process, about, settings, bar=False):
 
     `settings` holds kind, options, images, batch and seed, and for a network with classes `labels`.
     """
-    sample, options = sampler.SAMPLERS[settings["kind"]], settings["options"]
+    sample = plugins.added(sampler.SAMPLERS, "sampler", settings)[settings["kind"]]
+    options = settings["options"]
     count = 1 + len(options.get("times", ()))
     first, last, batch = settings["seed"], settings["seed"] + settings["images"], settings["batch"]
     place, parts = machine.device(), []
@@ -53,9 +54,12 @@ def sample(settings, model, out):
 
 
 def extractor(settings, classifier=None):
-    """(name, extract) of the study's feature space."""
+    """(name, extract) of the study's feature space, which may be a plugin's."""
     if settings["extractor"] == "classifier":
         return "classifier", features.classifier(classifier)
+    own = plugins.added({}, "features", settings)
+    if settings["extractor"] in own:
+        return settings["extractor"], features.own(own[settings["extractor"]])
     mode = settings["inception_mode"]
     return f"inception:{mode}", features.inception(mode, settings["inception_path"])
 

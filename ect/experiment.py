@@ -4,13 +4,13 @@ import functools
 
 import torch
 
-from ect import checkpoint, limit, machine
+from ect import checkpoint, limit, machine, plugins
 from ect.consistency import Consistency
 from ect.data import seed_of
 from ect.network import UNet
 from ect.objective import DISTANCES, WEIGHTS, Objective, huber
 from ect.ode import STEPS
-from ect.process import VE, Flow, VPCosine, VPLinear
+from ect.process import S_MAX, VE, Flow, Process, VPCosine, VPLinear
 from ect.schedule import SCHEDULES, SNAPS
 
 PROCESSES = {"ve": VE, "flow": Flow, "vp_cosine": VPCosine, "vp_linear": VPLinear}
@@ -28,7 +28,52 @@ def make_network(network, shape, dropout=0.0, seed=0):
 
 def make_process(settings):
     """The process that settings, or a model's description, name."""
-    return PROCESSES[settings["process"]]()
+    name = settings["process"]
+    return PROCESSES[name]() if name in PROCESSES else own_process(name, settings)
+
+
+def own_process(name, settings):
+    """A plugin's process; raises `ValueError` where it breaks a law on which f and the samplers
+    rest: no noise at t = 0, and `time` the inverse of a clock that reaches `S_MAX`."""
+    kind = plugins.added({}, "process", settings)[name]
+    if not issubclass(kind, Process) or kind.coefficients is Process.coefficients:
+        raise ValueError(f"process '{name}'; allowed: a subclass of Process with coefficients")
+    if not hasattr(kind, "t_max"):
+        raise ValueError(f"process '{name}': no t_max; allowed: a number")
+    process, s = kind(), torch.tensor([0.002, 0.05, 1.0, 20.0, S_MAX], dtype=torch.float64)
+    start = [float(value) for value in process.coefficients(torch.zeros(1))]
+    if start != [1.0, 0.0]:
+        raise ValueError(f"process '{name}': alpha, sigma are {start} at t = 0; allowed: 1, 0")
+    found = process.clock(process.time(s))
+    if not torch.allclose(found, s, rtol=1e-3):
+        raise ValueError(
+            f"process '{name}': clock(time(s)) is {found.tolist()}; allowed: s = {s.tolist()}"
+        )
+    return process
+
+
+def require_own_map(name, bound):
+    """Raises `ValueError` where a plugin's map, bound to its options, leaves 0 <= r < s."""
+    s = torch.logspace(-2.5, 1.9, 45, dtype=torch.float64)
+    for progress in (0.0, 0.25, 0.5, 0.75, 0.99):
+        r = bound(s, progress)
+        for at, found in zip(s.tolist(), r.expand_as(s).tolist()):
+            if not 0 <= found < at:
+                raise ValueError(
+                    f"schedule '{name}': r is {found:g} at s = {at:g}, progress {progress:g};"
+                    " allowed: 0 <= r < s"
+                )
+
+
+def require_own_weight(name, weight, sd):
+    """Raises `ValueError` where a plugin's weights of n pairs (s, r) are not n finite numbers."""
+    s = torch.tensor([0.01, 1.0, 50.0])
+    found = weight(s, s / 2, sd)
+    if found.shape != s.shape or not found.isfinite().all():
+        raise ValueError(
+            f"weight '{name}': {found.tolist()} at s = {s.tolist()}, r = s / 2; allowed: as many"
+            " finite numbers"
+        )
 
 
 def make_objective(settings, sd, teacher=None):
@@ -36,17 +81,23 @@ def make_objective(settings, sd, teacher=None):
     consistency function, is asked where the target is one step of its ODE."""
     recipe, schedule = settings["recipe"], settings["schedule"]
     process = make_process(settings)
+    weight = plugins.added(WEIGHTS, "weight", settings)[recipe["weight"]]
+    if recipe["weight"] not in WEIGHTS:
+        require_own_weight(recipe["weight"], weight, sd)
     if schedule["map"] in limit.OBJECTIVES:
-        weight, options = WEIGHTS[recipe["weight"]], schedule["options"]
-        return limit.OBJECTIVES[schedule["map"]](process, weight, sd, **options)
+        return limit.OBJECTIVES[schedule["map"]](process, weight, sd, **schedule["options"])
+    maps = plugins.added(SCHEDULES, "schedule", settings)
+    bound = on_clock(maps[schedule["map"]], schedule, process)
+    if schedule["map"] not in SCHEDULES:
+        require_own_map(schedule["map"], bound)
     distance = DISTANCES[recipe["distance"]["kind"]]
     if distance is huber:
         distance = functools.partial(huber, c=recipe["distance"]["c"])
     return Objective(
         process=process,
-        schedule=on_clock(SCHEDULES[schedule["map"]], schedule, process),
+        schedule=bound,
         distance=distance,
-        weight=WEIGHTS[recipe["weight"]],
+        weight=weight,
         sd=sd,
         snap=on_clock(SNAPS.get(schedule["map"]), schedule, process),
         step=STEPS.get(settings["target"]),
@@ -97,7 +148,9 @@ def completed(settings, init, images):
             " of that shape, with dataset.normalize: unit"
         )
     parts = ("network", "process", "parameterization", "c_noise", "c_in", "sd")
-    return settings | {key: about[key] for key in parts}
+    both = about.get("plugins", {}) | settings.get("plugins", {})
+    own = {"plugins": both} if both else {}
+    return settings | {key: about[key] for key in parts} | own
 
 
 def make_consistency(network, process, about):
@@ -109,8 +162,8 @@ def make_consistency(network, process, about):
 
 def describe(settings, images):
     """What a model file says of itself: all it takes to rebuild f and to decode its images. An
-    imported model keeps its own c_in and sd."""
-    return {
+    imported model keeps its own c_in and sd, and a process of a plugin its file and sha256."""
+    return plugins.bringing("process", settings["process"], settings) | {
         "network": settings["network"],
         "process": settings["process"],
         "parameterization": settings["parameterization"],

@@ -120,6 +120,22 @@ def inception(mode, folder=None):
     return extract
 
 
+def own(function):
+    """The extractor of a plugin; raises `ValueError` where its features are not (N, D)."""
+
+    def extract(pixels):
+        found = torch.as_tensor(function(pixels))
+        if found.ndim != 2 or len(found) != len(pixels):
+            shape = tuple(found.shape)
+            raise ValueError(
+                f"features of {len(pixels)} images have the shape {shape}; allowed:"
+                f" ({len(pixels)}, D)"
+            )
+        return found
+
+    return extract
+
+
 @torch.no_grad()
 def of_images(extract, pixels, batch=500):
     """Features (N, D) of uint8 images (N, H, W, C), in batches."""

@@ -5,10 +5,10 @@ which loss, from which start, along which schedule. Loads no torch.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from ect import registry
-from ect.config import Block, Count, Name, Positive, Share, names
+from ect.config import Block, Count, Name, Positive, Share, brought, chosen, names, part
 from ect.schedule import LIMITS
 
 
@@ -80,7 +80,7 @@ class Recipe(Block):
     batch: Count
     prior: Prior
     distance: Distance
-    weight: Literal[registry.WEIGHTS]
+    weight: part("weight")
     optimizer: Optimizer
     ema_halflife_kimg: Positive
     ema_ramp: Annotated[float, Field(gt=0)] | None = None
@@ -91,7 +91,7 @@ class Pretrain(Recipe):
     """A chain of milestones `every` thousand images, up to `kimg`, that starts from `seed`."""
 
     network: Name
-    process: Literal[registry.PROCESSES]
+    process: part("process")
     parameterization: Literal[registry.PARAMETERIZATIONS]
     c_noise: Literal[registry.C_NOISE] = "log_s"
     kimg: Count
@@ -102,10 +102,11 @@ class Pretrain(Recipe):
     def _chain(self):
         if self.kimg % self.every:
             raise ValueError(f"kimg is {self.kimg}; allowed: multiples of every = {self.every}")
-        if (self.process, self.parameterization) in registry.UNDEFINED:
+        ends = "ends" if self.process in registry.PROCESSES else "may end"
+        if registry.undefined(self.process, self.parameterization):
             raise ValueError(
                 f"parameterization is '{self.parameterization}' with process '{self.process}',"
-                " whose alpha ends at 0; allowed: edm, velocity"
+                f" whose alpha {ends} at 0; allowed: edm, velocity"
             )
         if self.optimizer.decay_from < 1:
             raise ValueError(
@@ -139,31 +140,31 @@ class Tune(Recipe):
 
 
 class Schedule(Block):
-    """A map t -> r and its options: the keyword arguments of its function in ect/schedule.py. It
-    maps noise levels s, or with `clock: time` the process's own t."""
+    """A map t -> r and its options: the keyword arguments of its function in ect/schedule.py, or in
+    a plugin. It maps noise levels s, or with `clock: time` the process's own t."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     map: str
     clock: Literal[registry.CLOCKS] = "noise"
 
+    _chosen: dict = PrivateAttr({})
+
     @model_validator(mode="after")
-    def _options(self):
-        if self.map not in registry.SCHEDULES:
-            raise ValueError(f"map is '{self.map}'; allowed: {names(registry.SCHEDULES)}")
+    def _options(self, info):
+        own = brought("schedule", info)
+        if self.map not in registry.SCHEDULES and self.map not in own:
+            raise ValueError(f"map is '{self.map}'; allowed: {names((*registry.SCHEDULES, *own))}")
+        if self.map in own:
+            self._chosen = chosen(own[self.map].options, self.model_extra or {}, self.map)
+            return self
         known = registry.schedule_options(self.map)
+        options = self._chosen = chosen(known, self.model_extra or {}, self.map)
         for key, value in (self.model_extra or {}).items():
-            if key not in known:
-                raise ValueError(f"unknown option '{key}' of {self.map}; allowed: {names(known)}")
-            kind = known[key][0]
-            numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not numeric or (kind is int and value != int(value)):
-                raise ValueError(f"{key} is {value!r}; allowed: {kind.__name__}")
             fits, words = registry.LIMITS.get(key, (lambda _: True, ""))
             if not fits(value):
                 raise ValueError(f"{key} is {value!r}; allowed: {words}")
         if self.map in LIMITS and self.clock != "noise":
             raise ValueError(f"clock is '{self.clock}' with {self.map}; allowed: noise")
-        options = self.options()
         for low, high in (("low", "high"), ("s0", "s1")):
             if low in options and options[low] >= options[high]:
                 raise ValueError(f"{low} is {options[low]}; allowed: < {high} = {options[high]}")
@@ -174,6 +175,4 @@ class Schedule(Block):
 
     def options(self):
         """Every option, with its default where the config is silent."""
-        known = registry.schedule_options(self.map)
-        given = self.model_extra or {}
-        return {key: kind(given.get(key, default)) for key, (kind, default) in known.items()}
+        return dict(self._chosen)

@@ -11,7 +11,8 @@ from ect.schedule import SCHEDULES
 
 PROCESSES = ("ve", "flow", "vp_cosine", "vp_linear")
 PARAMETERIZATIONS = ("edm", "velocity", "noise")
-UNDEFINED = (("flow", "noise"), ("vp_cosine", "noise"))  # their alpha is 0 at t_max
+UNDEFINED = (("flow", "noise"), ("vp_cosine", "noise"))  # their alpha is 0 at t_max; so may be
+# a plugin's, which is not run before its first job: it has `edm` and `velocity`
 C_NOISE = ("log_s", "log_half_s", "time", "vp", "ddpm")
 PRIORS = ("lognormal", "karras")
 DISTANCES = ("squared", "huber")
@@ -43,6 +44,12 @@ LIMITS = {
     "p": (lambda p: p >= 0, ">= 0"),
     "c": (lambda c: c > 0, "> 0"),
 }
+
+
+def undefined(process, parameterization):
+    """Whether f may divide by an alpha of 0 there."""
+    own = process not in PROCESSES and parameterization == "noise"
+    return own or (process, parameterization) in UNDEFINED
 
 
 def schedule_options(name):

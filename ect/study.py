@@ -5,9 +5,9 @@ with one line for each mistake: the key, what was found, what is allowed. Every 
 folder of its artefacts, and the study the settings that each job receives.
 """
 
-from pydantic import ValidationError, model_validator
+from pydantic import PrivateAttr, ValidationError, model_validator
 
-from ect import checks, config, inherit, questions, recipe
+from ect import checks, config, inherit, plugins, questions, recipe
 from ect.cells import Milestone, Sampled, Tuned
 from ect.config import Name
 from ect.mistakes import line_of
@@ -36,6 +36,7 @@ class Study(config.Block):
     """A whole config file."""
 
     study: Name
+    plugins: list[str] = []
     dataset: config.Dataset
     features: config.Features
     networks: dict[Name, recipe.Network]
@@ -48,19 +49,22 @@ class Study(config.Block):
     experiments: dict[Name, questions.Experiment]
     figures: questions.Figures
     search: questions.Search | None = None
+    _brought: dict = PrivateAttr({})
 
     @classmethod
     def read(cls, mapping):
         """Check a mapping, as read from YAML; raises `ConfigError`."""
         try:
-            return cls.model_validate(inherit.resolve(mapping))
+            named = mapping.get("plugins", []) if isinstance(mapping, dict) else []
+            return cls.model_validate(inherit.resolve(mapping), context=plugins.read(named))
         except ValidationError as error:
             raise ConfigError("\n".join(line_of(cls, e) for e in error.errors())) from None
         except ValueError as error:
             raise ConfigError(str(error)) from None
 
     @model_validator(mode="after")
-    def _parts_fit(self):
+    def _parts_fit(self, info):
+        self._brought = info.context or {}
         checks.check(self)
         return self
 
@@ -116,14 +120,17 @@ class Study(config.Block):
             snapshots, target = training.pop("snapshots"), training.pop("target")
             if training["shared_dropout"]:
                 del training["shared_dropout"]
-            return self._parts(model.start.pretrain) | {
+            parts, schedule = self._parts(model.start.pretrain), self.schedules[model.schedule]
+            used = [("process", parts.get("process")), ("weight", training["weight"])]
+            return parts | {
                 "recipe": training,
-                "schedule": self.schedules[model.schedule].resolved(),
+                "schedule": schedule.resolved(),
                 "target": target,
                 "seed": model.seed,
                 "first_kimg": 0,
                 "last_kimg": model.kimg,
                 "snapshots": snapshots,
+                **self._using(*used, ("schedule", schedule.map)),
             }
         chain = self.pretrain[model.pretrain]
         return self._parts(model.pretrain) | {
@@ -136,7 +143,15 @@ class Study(config.Block):
             "first_kimg": max(model.kimg - chain.every, 0),
             "last_kimg": model.kimg,
             "snapshots": 0,
+            **self._using(("process", chain.process), ("weight", chain.weight)),
         }
+
+    def _using(self, *used):
+        """{"plugins": {file: sha256}} of those that bring what is used, pairs (kind, name); nothing
+        where none does, so that a job depends on its own plugins alone."""
+        found = [self._brought.get(kind, {}).get(name) for kind, name in used]
+        digests = dict(sorted((part.path, part.digest) for part in found if part))
+        return {"plugins": digests} if digests else {}
 
     def _parts(self, name):
         """What the network is and how f is made of it; nothing for an imported model, whose file
@@ -155,12 +170,14 @@ class Study(config.Block):
         block, evaluation = self.samplers[sampler], self.evaluation.model_dump()
         del evaluation["kd_subsets"]
         labels = {"labels": block.labels}
-        return {"kind": block.kind, "options": block.options(), **labels, **evaluation}
+        own = self._using(("sampler", block.kind))
+        return {"kind": block.kind, "options": block.options(), **labels, **evaluation, **own}
 
     def feature_space(self):
         """The resolved settings of the feature space, for every job that measures a distance."""
         block = self.features.model_dump(exclude={"classifier"})
-        return block | {"kd_subsets": self.evaluation.kd_subsets}
+        own = self._using(("features", self.features.extractor))
+        return block | {"kd_subsets": self.evaluation.kd_subsets} | own
 
     def tracing(self):
         """The resolved settings of a job that measures snapshots: with every multistep sampler."""
@@ -183,12 +200,13 @@ class Study(config.Block):
         return [name for name, block in self.samplers.items() if block.kind == "multistep"]
 
     def maps(self):
-        """Every schedule of the config on the clock s with a gap t - r, and all of its options."""
-        return {
-            n: {"map": b.map, "options": b.options()}
-            for n, b in self.schedules.items()
-            if b.clock == "noise" and b.map not in LIMITS
-        }
+        """The settings of the figure of maps: every schedule of the config on the clock s with a
+        gap t - r, and all of its options."""
+        blocks = self.schedules.items()
+        shown = {n: b for n, b in blocks if b.clock == "noise" and b.map not in LIMITS}
+        schedules = {n: {"map": b.map, "options": b.options()} for n, b in shown.items()}
+        own = self._using(*(("schedule", block.map) for block in shown.values()))
+        return {"schedules": schedules} | own
 
     def chain(self, name):
         """The milestones of a pretraining that experiments use, and those on the way to them."""
@@ -219,5 +237,5 @@ class Study(config.Block):
             "seed": model.seed,
             "sampler": cell.sampler,
             "label": sampler.label,
-            "nfe": sampler.nfe,
+            "nfe": sampler.evaluations,
         }

@@ -27,6 +27,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 ORDER = [
     "schedule",
     "registry",
+    "plugins",
     "config",
     "recipe",
     "questions",
@@ -93,7 +94,9 @@ def test_the_reading_order_is_the_docstrings():
     assert re.findall(r"^`(\w+)`", ect.__doc__, re.MULTILINE) == ORDER[:-1]
 
 
-@pytest.mark.parametrize("module", ["ect", "ect.config", "ect.registry", "ect.schedule"])
+@pytest.mark.parametrize(
+    "module", ["ect", "ect.plugins", "ect.study", "ect.registry", "ect.schedule"]
+)
 def test_config_loads_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     env = {"PYTHONPATH": ":".join(sys.path)}

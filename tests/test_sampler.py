@@ -127,7 +127,7 @@ def test_declared_evaluations_are_those_counted(process, block, nfe, draw):
     f = Consistency(lambda x, c: calls.append(1) or nothing(x, c), process, "edm", SD)
     eps = torch.stack([draw(seed) for seed in range(4)])
     sampler.SAMPLERS[declared.kind](f, process, eps, **declared.options())
-    assert declared.nfe == len(calls) == nfe
+    assert declared.evaluations == len(calls) == nfe
 
 
 def test_a_label_is_a_function_of_the_seed():

@@ -13,15 +13,16 @@ FINE = (np.arange(400) + 0.5) / 400
 MANY = 20  # with more distinct curves than this over a run, a schedule has no stages to show
 
 
-def draw_maps(schedules, out, width_in):
-    """`schedules` is {name: {"map": ..., "options": {...}}}; lighter curves are earlier."""
+def draw_maps(schedules, out, width_in, plugins=None):
+    """`schedules` is {name: {"map": ..., "options": {...}}}, `plugins` {path: sha256} of the files
+    that bring some of the maps; lighter curves are earlier."""
     columns = 4 if len(schedules) % 4 == 0 else min(3, len(schedules))
     rows = math.ceil(len(schedules) / columns)
     options = {"sharex": True, "sharey": True}
     height = 0.5 + 0.27 * width_in * rows
     with style.figure(out, width_in, height, rows, columns, **options) as (figure, axes):
         for axis, (name, schedule) in zip(axes.flat, schedules.items()):
-            _panel(axis, name, stages(schedule["map"], schedule["options"]))
+            _panel(axis, name, stages(schedule["map"], schedule["options"], plugins))
         figure.supxlabel("noise level t", fontsize=8)
         figure.supylabel("r / t", fontsize=8)
         bar = figure.colorbar(ScalarMappable(cmap=style.PROGRESS), ax=axes, aspect=30, pad=0.01)
@@ -29,27 +30,29 @@ def draw_maps(schedules, out, width_in):
         _hide_rest(axes, len(schedules))
 
 
-def stages(name, options):
+def stages(name, options, plugins=None):
     """[(progress, r / t at `T`)]: one curve for each stage, drawn at the middle of it; eight steps
     of progress for a schedule that never rests."""
-    curves = [ratio(name, options, progress) for progress in FINE]
+    curves = [ratio(name, options, progress, plugins) for progress in FINE]
     starts = [0] + [i for i in range(1, len(FINE)) if not np.array_equal(curves[i], curves[i - 1])]
     if len(starts) > MANY:
-        return [(p, ratio(name, options, p)) for p in np.linspace(0.05, 0.95, 8).tolist()]
+        return [(p, ratio(name, options, p, plugins)) for p in np.linspace(0.05, 0.95, 8).tolist()]
     ends = [*starts[1:], len(FINE)]
     return [((a + b) / 2 / len(FINE), curves[a]) for a, b in zip(starts, ends)]
 
 
-def ratio(name, options, progress):
+def ratio(name, options, progress, plugins=None):
     """r / t of a schedule at the noise levels `T`, moved up to its grid where it has one."""
     import torch
 
+    from ect.plugins import added
     from ect.schedule import SCHEDULES, SNAPS
 
     t = torch.from_numpy(T)
     if name in SNAPS:
         t = SNAPS[name](t, float(progress), **options)
-    return (SCHEDULES[name](t, float(progress), **options) / t).numpy()
+    schedule = added(SCHEDULES, "schedule", {"plugins": plugins or {}})[name]
+    return (schedule(t, float(progress), **options) / t).numpy()
 
 
 def _panel(axis, name, curves):

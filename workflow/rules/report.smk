@@ -135,7 +135,7 @@ rule draw_maps:
             labels={"figure": "maps"},
         ),
     params:
-        settings=drawing("maps", schedules=STUDY.maps()),
+        settings=drawing("maps", **STUDY.maps()),
         out=f"{ROOT}/figures/maps",
         version=STAGES["report"],
     conda:

@@ -1,0 +1,255 @@
+"""Parts of one's own, in files that a config names: `plugins: [my_schedule.py]`. Loads no torch.
+
+    from ect.plugins import schedule
+
+    @schedule
+    def root(t, progress, power: float = 4.0):
+        return t * progress ** (1 / power)
+
+A part goes by its own name. The decorators change nothing: what a file brings is read from its
+syntax tree, so that a config is checked without running the file. A job runs it, after its sha256
+was found to be the one that the job was planned with; what the file itself imports is not recorded.
+"""
+
+import ast
+import functools
+import hashlib
+import traceback
+import types
+from pathlib import Path
+from typing import NamedTuple
+
+from ect import registry
+
+
+def schedule(function):
+    """Marks a map (t, progress, **options) -> r, as those of ect/schedule.py: t and r are noise
+    levels (B,), 0 <= r < t. Its options are int or float, each with a default."""
+    return function
+
+
+def process(kind):
+    """Marks a subclass of `ect.process.Process`."""
+    return kind
+
+
+def weight(function):
+    """Marks a weight (s, r, sd) -> (B,) of the loss, as those of ect/objective.py."""
+    return function
+
+
+def sampler(function):
+    """Marks a sampler (f, process, eps, **options) -> images, as those of ect/sampler.py. `eps` has
+    one slice, and one more for each of its `times` if it has an option of that name. Its options
+    are int, float or list[float], each with a default."""
+    return function
+
+
+def features(function):
+    """Marks an extractor: uint8 images (N, H, W, C) -> features (N, D), image by image."""
+    return function
+
+
+BUILT_IN = {
+    "schedule": tuple(registry.SCHEDULES),
+    "process": registry.PROCESSES,
+    "weight": registry.WEIGHTS,
+    "sampler": registry.SAMPLERS,
+    "features": registry.EXTRACTORS,
+}
+ARGUMENTS = {
+    "schedule": ("t", "progress"),
+    "weight": ("s", "r", "sd"),
+    "sampler": ("f", "process", "eps"),
+    "features": ("pixels",),
+}
+OPTIONS = {
+    "schedule": {"int": int, "float": float},
+    "sampler": {"int": int, "float": float, "list[float]": list},
+}
+KEYS = {  # of the config's block, which an option may not be called
+    "schedule": ("map", "clock", "like"),
+    "sampler": ("kind", "label", "labels", "nfe", "like"),
+}
+
+
+class Part(NamedTuple):
+    """What a plugin brings under one name, with the file's sha256 and {option: (type, default)}."""
+
+    path: str
+    digest: str
+    options: dict
+
+
+def read(paths):
+    """{kind: {name: Part}} of a list of plugins, without running them.
+
+    Raises `ValueError`: a file that is missing, is no Python, or brings nothing; a name that exists
+    already; an argument or option that does not fit.
+    """
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise ValueError(f"plugins: found {paths!r}; allowed: a list of Python files")
+    found = {kind: {} for kind in BUILT_IN}
+    for path in paths:
+        text = _bytes(path)
+        digest = hashlib.sha256(text).hexdigest()
+        for kind, name, options in _declared(text, path):
+            _require_free(kind, name, path, found)
+            found[kind][name] = Part(path, digest, options)
+    return found
+
+
+def load(digests):
+    """{kind: {name: object}} of plugins given as {path: sha256}, each run once in a process.
+
+    Raises `ValueError` where a file is missing, has other bytes, or cannot be run.
+    """
+    found = {kind: {} for kind in BUILT_IN}
+    for path, digest in digests.items():
+        for kind, name, value in _run(path, digest):
+            found[kind][name] = value
+    return found
+
+
+def added(table, kind, settings):
+    """A table of parts by name, and those of the plugins that settings, or a model's description,
+    name."""
+    return table | load(settings.get("plugins", {}))[kind]
+
+
+def bringing(kind, name, settings):
+    """{"plugins": {path: sha256}} of the one, among those of the settings, that brings a part;
+    nothing where none does."""
+    given = settings.get("plugins", {}).items()
+    own = {path: digest for path, digest in given if name in load({path: digest})[kind]}
+    return {"plugins": own} if own else {}
+
+
+@functools.cache
+def _run(path, digest):
+    text = _bytes(path)
+    found = hashlib.sha256(text).hexdigest()
+    if found != digest:
+        raise ValueError(
+            f"plugins: {path}: edited since the run was planned, or the model made (sha256"
+            f" {found[:12]}, then {digest[:12]}); allowed: the file as it was, or a new run of"
+            " Snakemake, which makes again what uses it"
+        )
+    module = types.ModuleType(Path(path).stem)
+    module.__file__ = path
+    try:
+        exec(compile(text, path, "exec"), module.__dict__)
+    except Exception as error:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+        raise ValueError(
+            f"plugins: {path}: line {lines[-1] if lines else 1}: {type(error).__name__}: {error}"
+        ) from error
+    return [(kind, name, vars(module)[name]) for kind, name, _ in _declared(text, path)]
+
+
+def _bytes(path):
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"plugins: {path}: {error.strerror or error}; allowed: a Python file, its path relative"
+            " to the working directory"
+        ) from None
+
+
+def _declared(text, path):
+    """[(kind, name, options)] in the order of the file."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        line = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else error
+        raise ValueError(f"plugins: {path}: {line}; allowed: a Python file") from None
+    marks = {
+        alias.asname or alias.name: alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module == "ect.plugins"
+        for alias in node.names
+        if alias.name in BUILT_IN
+    }
+    found = [
+        (marks[_name(mark)], node.name, _options(marks[_name(mark)], node, mark, tree, path))
+        for node in ast.walk(tree)
+        for mark in getattr(node, "decorator_list", ())
+        if _name(mark) in marks
+    ]
+    if not found:
+        raise ValueError(
+            f"plugins: {path}: it brings nothing; allowed: a file with `from ect.plugins import"
+            f" {' or '.join(BUILT_IN)}` and a part under @schedule, ..."
+        )
+    return found
+
+
+def _name(mark):
+    """The name in a decorator, with or without brackets."""
+    return ast.unparse(mark.func if isinstance(mark, ast.Call) else mark)
+
+
+def _options(kind, node, mark, tree, path):
+    """{option: (type, default)} of a decorated function or class; raises `ValueError`."""
+    place = f"plugins: {path}: line {node.lineno}: {node.name}"
+    if isinstance(mark, ast.Call) or node not in tree.body:
+        raise ValueError(f"{place}; allowed: a decorator without (), at the top level of the file")
+    wanted = ast.ClassDef if kind == "process" else ast.FunctionDef
+    if not isinstance(node, wanted):
+        what = "a subclass of Process" if kind == "process" else "a function"
+        raise ValueError(f"{place} is marked a {kind}; allowed: {what}")
+    if kind == "process":
+        return {}
+    given, plain = node.args, [*node.args.posonlyargs, *node.args.args]
+    first = ARGUMENTS[kind]
+    options = [*plain[len(first) :], *given.kwonlyargs]
+    if (
+        len(plain) < len(first)
+        or len(given.posonlyargs) > len(first)
+        or given.vararg
+        or given.kwarg
+        or (options and kind not in OPTIONS)
+    ):
+        more = "; then options by name" if kind in OPTIONS else ""
+        raise ValueError(f"{place}({ast.unparse(given)}); allowed: ({', '.join(first)}{more})")
+    missing = [None] * (len(plain) - len(given.defaults))
+    defaults = [*missing, *given.defaults][len(first) :] + given.kw_defaults
+    return {
+        argument.arg: _option(kind, argument, default, f"{place}: option {argument.arg}")
+        for argument, default in zip(options, defaults)
+    }
+
+
+def _option(kind, argument, default, place):
+    """(type, default) of one option, from its annotation and its literal."""
+    if argument.arg in KEYS[kind]:
+        raise ValueError(f"{place}: a key of the config's block; allowed: another name")
+    allowed = OPTIONS[kind]
+    written = "nothing" if argument.annotation is None else ast.unparse(argument.annotation)
+    if written not in allowed:
+        raise ValueError(f"{place}: annotated {written}; allowed: {', '.join(allowed)}")
+    try:
+        return allowed[written], converted(ast.literal_eval(default), allowed[written])
+    except (TypeError, ValueError):
+        found = "nothing" if default is None else ast.unparse(default)
+        raise ValueError(f"{place}: its default is {found}; allowed: a literal {written}") from None
+
+
+def converted(value, kind):
+    """The value of an option as int, float or list of float; raises `ValueError` if it is none."""
+    if kind is list and isinstance(value, (list, tuple)):
+        return [converted(part, float) for part in value]
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is list or not numeric or (kind is int and value % 1):
+        raise ValueError(f"{value!r} is not a {kind.__name__}")
+    return kind(value)
+
+
+def _require_free(kind, name, path, found):
+    """A name is one part's; and 'inception' begins those whose distance is called FID."""
+    owner = found[kind][name].path if name in found[kind] else "ect"
+    if name in BUILT_IN[kind] or name in found[kind]:
+        raise ValueError(f"plugins: {path}: {name} is a {kind} of {owner}; allowed: another name")
+    if kind == "features" and name.startswith("inception"):
+        raise ValueError(f"plugins: {path}: {name}; allowed: a name that is not Inception's")
