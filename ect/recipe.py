@@ -146,7 +146,6 @@ class Schedule(Block):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     map: str
     clock: Literal[registry.CLOCKS] = "noise"
-
     _chosen: dict = PrivateAttr({})
 
     @model_validator(mode="after")

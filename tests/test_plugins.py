@@ -156,6 +156,12 @@ def test_a_model_names_the_plugin_of_its_process_alone(config, digits_file, tmp_
     checkpoint.save("model.safetensors", network.state_dict(), **about)
     f, process, _ = experiment.load_model("model.safetensors")
     assert type(process).__name__ == "Cosine" and f.process is process
+    keys = ("network", "process", "parameterization", "c_noise")
+    imported = {k: v for k, v in settings.items() if k not in keys}
+    imported["plugins"] = {"maps.py": settings["plugins"]["maps.py"]}
+    whole = experiment.completed(imported, "model.safetensors", Images(digits_file))
+    assert whole["process"] == "Cosine" and whole["plugins"] == settings["plugins"]
+
     sampling = json.dumps(study.sampling("one_step"))
     words = ["sample", sampling, "--model", "model.safetensors", "--out", "drawn"]
     for spoil, said in (
