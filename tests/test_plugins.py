@@ -116,7 +116,9 @@ def trained(study, name, data, out):
     return out / name, out / f"{name}_tuned"
 
 
-def test_a_copy_gives_the_bits_of_what_it_copies(config, digits_file, tmp_path):
+def test_a_copy_gives_the_bits_of_what_it_copies_and_again_from_its_record(
+    config, digits_file, tmp_path
+):
     study = Study.read(config)
     both = [trained(study, name, digits_file, tmp_path / "o") for name in ("mine", "theirs")]
     for own, built_in in zip(*both):
@@ -130,12 +132,9 @@ def test_a_copy_gives_the_bits_of_what_it_copies(config, digits_file, tmp_path):
         images.append((tmp_path / "o" / name / "samples.npz").read_bytes())
     assert images[0] == images[1]
 
-
-def test_a_job_is_repeated_from_its_record(config, digits_file, tmp_path):
-    _, tuned = trained(Study.read(config), "mine", digits_file, tmp_path)
+    start, tuned = both[0]
     words = ["train", str(tuned / "run.json"), "--data", str(digits_file)]
-    words += ["--init", str(tmp_path / "mine" / "model.safetensors"), "--out"]
-    assert main([*words, "again"]) == 0
+    assert main([*words, "--init", str(start / "model.safetensors"), "--out", "again"]) == 0
     again = (tmp_path / "again" / "model.safetensors").read_bytes()
     assert again == (tuned / "model.safetensors").read_bytes()
 
