@@ -217,8 +217,9 @@ class Study(config.Block):
         return [Milestone(name, block.seed, k) for k in range(block.every, last + 1, block.every)]
 
     def stages_of(self, model):
-        """The number of stages of a tuned model's schedule, where it has any."""
-        return self.schedules[model.schedule].options().get("stages")
+        """The number of stages of a tuned model's schedule, where it has steps at all."""
+        stages = self.schedules[model.schedule].options().get("stages")
+        return stages if isinstance(stages, int) else None
 
     def facts(self, cell):
         """What metrics.json says of its cell."""
