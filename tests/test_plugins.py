@@ -319,7 +319,7 @@ KEYS = [
     ("plugins", "maps.py", ["plugins: found 'maps.py'", "a list of Python files"]),
     ("plugins", ["none.py"], ["plugins: none.py", "No such file", "working directory"]),
     ("plugins", ["."], ["plugins: .", "directory"]),
-    ("schedules/mine/map", "same", ["schedules.mine: map is 'same'", "ict, same_ratio"]),
+    ("schedules/mine/map", "same", ["schedules.mine: map is 'same'", "meanflow, same_ratio"]),
     ("schedules/mine/k", 1.0, ["schedules.mine", "'k' of same_ratio", "q, stages"]),
     ("schedules/mine/stages", 1.5, ["schedules.mine", "stages is 1.5", "int"]),
     ("pretrain/mine/process", "cos", ["pretrain.mine.process: found 'cos'", "or 'Cosine'"]),
