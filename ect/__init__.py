@@ -14,6 +14,7 @@
 `study`             the whole config, and the settings of each job
 `process`           x_t = alpha(t) x_0 + sigma(t) eps, and the clock s = sigma / alpha
 `network`           the U-Net
+`unet2d`            diffusers' U-Net, built by diffusers
 `consistency`       f(x_t, t), with f(x, 0) = x
 `ode`               one step of dy/ds = (y - f) / s
 `objective`         time prior, distance, weight: the loss
@@ -23,7 +24,7 @@
 `checkpoint`        weights and training state, written atomically
 `data`              images of a file, in batches that depend on (seed, images seen)
 `experiment`        a cell of the config -> process, model, objective, optimizer
-`importers`         checkpoints of EDM and ECT -> weights of the U-Net
+`importers`         models from elsewhere -> (weights, about) of a model file
 `train`             the loop; pretraining is the schedule r = 0
 `features`          images -> features (the study's own classifier, Inception)
 `metrics`           features -> Frechet and kernel distance

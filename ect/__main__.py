@@ -38,7 +38,7 @@ def train_classifier(args):
 def import_model(args):
     from ect import checkpoint, importers
 
-    weights, about = getattr(importers, args.format)(args.file)
+    weights, about = importers.read(args.format, args.source, args.about, args.data)
     checkpoint.save(args.out, weights, **about)
 
 
@@ -119,8 +119,14 @@ VERBS = {
         {"settings": SETTINGS, "--data": NEEDED, "--out": NEEDED},
     ),
     import_model: (
-        "a checkpoint of EDM or ECT (.pkl) -> model.safetensors; nothing in it is run",
-        {"format": {"choices": registry.FORMATS}, "file": {}, "--out": NEEDED},
+        "a model from elsewhere -> model.safetensors; nothing in its files is run",
+        {
+            "format": {"choices": registry.FORMATS},
+            "source": {"help": "its file; for diffusers a folder, or owner/name on the hub"},
+            "--about": {"type": settings_of, "help": "JSON: what a state_dict's weights mean"},
+            "--data": {"help": "the dataset file whose images a state_dict's network reads"},
+            "--out": NEEDED,
+        },
     ),
     train: (
         "train one cell: a piece of pretraining (r = 0), or a tuning",

@@ -13,7 +13,9 @@ def check(study):
     """Every name in the study is a block of it, and every budget a milestone of its chain."""
     for name, block in study.pretrain.items():
         known(f"pretrain.{name}.network", block.network, study.networks)
-    for name in study.init:
+    for name, block in study.init.items():
+        if block.network is not None:
+            known(f"init.{name}.network", block.network, study.networks)
         if name in study.pretrain:
             raise ValueError(f"init.{name}: also a name in pretrain; allowed: another name")
     for name, experiment in study.experiments.items():

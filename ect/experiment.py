@@ -10,25 +10,36 @@ from ect.data import seed_of
 from ect.network import UNet
 from ect.objective import DISTANCES, WEIGHTS, Objective, huber
 from ect.ode import STEPS
-from ect.process import S_MAX, VE, Flow, Process, VPCosine, VPLinear
+from ect.process import S_MAX, VE, Flow, Process, Tabulated, VPCosine, VPLinear
 from ect.schedule import SCHEDULES, SNAPS
+from ect.unet2d import UNet2D
 
 PROCESSES = {"ve": VE, "flow": Flow, "vp_cosine": VPCosine, "vp_linear": VPLinear}
 
 
-def make_network(network, shape, dropout=0.0, seed=0):
-    """A U-Net for images of `shape` (C, H, W), with weights drawn from `seed`."""
+def build_network(network, shape, dropout=0.0):
+    """The network that settings describe, for images of `shape` (C, H, W), on torch's own device
+    and with weights from its default generator."""
+    if network.get("architecture") == "unet2d":
+        return UNet2D(**{k: v for k, v in network.items() if k != "architecture"}, dropout=dropout)
     channels, height, width = shape
     if height != width or height % 2 ** (len(network["multipliers"]) - 1):
         raise ValueError(f"the network cannot halve {height} x {width} images often enough")
+    return UNet(height, channels, **network, dropout=dropout)
+
+
+def make_network(network, shape, dropout=0.0, seed=0):
+    """The network on this machine's device, with weights drawn from `seed`."""
     torch.manual_seed(seed_of(seed, "init"))
-    model = UNet(height, channels, **network, dropout=dropout)
+    model = build_network(network, shape, dropout)
     return model.to(machine.device(), memory_format=torch.channels_last)
 
 
 def make_process(settings):
-    """The process that settings, or a model's description, name."""
+    """The process that settings, or a model's description, name; a table's from its betas."""
     name = settings["process"]
+    if name == "tabulated":
+        return Tabulated(**settings["betas"])
     return PROCESSES[name]() if name in PROCESSES else own_process(name, settings)
 
 
@@ -147,10 +158,10 @@ def completed(settings, init, images):
             f"{init}: the model reads images as {reads}, the dataset has {given}; allowed: images"
             " of that shape, with dataset.normalize: unit"
         )
-    parts = ("network", "process", "parameterization", "c_noise", "c_in", "sd")
+    parts = ("network", "process", "betas", "parameterization", "c_noise", "c_in", "sd")
     both = about.get("plugins", {}) | settings.get("plugins", {})
     own = {"plugins": both} if both else {}
-    return settings | {key: about[key] for key in parts} | own
+    return settings | {key: about[key] for key in parts if key in about} | own
 
 
 def make_consistency(network, process, about):
@@ -162,18 +173,23 @@ def make_consistency(network, process, about):
 
 def describe(settings, images):
     """What a model file says of itself: all it takes to rebuild f and to decode its images. An
-    imported model keeps its own c_in and sd, and a process of a plugin its file and sha256."""
-    return plugins.bringing("process", settings["process"], settings) | {
-        "network": settings["network"],
-        "process": settings["process"],
-        "parameterization": settings["parameterization"],
-        "c_noise": settings["c_noise"],
-        "c_in": settings.get("c_in", "scaled"),
-        "shape": list(images.shape),
-        "sd": settings.get("sd", images.sd),
-        "shift": images.shift,
-        "scale": images.scale,
-    }
+    imported model keeps its own betas, c_in and sd, and a process of a plugin its file and sha256."""
+    own = {"betas": settings["betas"]} if "betas" in settings else {}
+    return (
+        own
+        | plugins.bringing("process", settings["process"], settings)
+        | {
+            "network": settings["network"],
+            "process": settings["process"],
+            "parameterization": settings["parameterization"],
+            "c_noise": settings["c_noise"],
+            "c_in": settings.get("c_in", "scaled"),
+            "shape": list(images.shape),
+            "sd": settings.get("sd", images.sd),
+            "shift": images.shift,
+            "scale": images.scale,
+        }
+    )
 
 
 def load_model(path):

@@ -119,3 +119,49 @@ class VPLinear(Process):
         exponent = torch.log1p(s**2)
         root = (self.beta_min**2 + 2 * self.beta_d * exponent).sqrt()
         return 2 * exponent / (self.beta_min + root)
+
+
+BETAS = {  # DDPM's variances beta_i of (start, end, steps), float64, by their names in diffusers
+    "linear": lambda a, b, n: torch.linspace(a, b, n, dtype=torch.float64),
+    "scaled_linear": lambda a, b, n: torch.linspace(a**0.5, b**0.5, n, dtype=torch.float64) ** 2,
+    "squaredcos_cap_v2": lambda a, b, n: squared_cosine(n),
+}
+
+
+def squared_cosine(steps):
+    """1 - c(t_i+1) / c(t_i) up to 0.999, c = cos^2 (Nichol and Dhariwal 2021, eq. 17)."""
+    t = torch.arange(steps + 1, dtype=torch.float64) / steps
+    level = ((t + 0.008) / 1.008 * math.pi / 2).cos() ** 2
+    return (1 - level[1:] / level[:-1]).clamp(max=0.999)
+
+
+class Tabulated(Process):
+    """The chain of DDPM in continuous time: step i = 0, 1, ..., steps - 1 is at t = (i + 1) / 1000,
+    with alpha^2 = (1 - beta_0) ... (1 - beta_i) and alpha^2 + sigma^2 = 1.
+
+    Between the steps ln s is linear in t. Before the first, s is, so that alpha(0) = 1 and
+    sigma(0) = 0 with finite rates. A chain that ends below s = 80 goes on at its last rate.
+    """
+
+    def __init__(self, schedule, start, end, steps):
+        logs = torch.log1p(-BETAS[schedule](start, end, steps)).cumsum(0)
+        self.ln_s = torch.expm1(-logs).log() / 2  # (steps,), float64
+        last = self.time(torch.tensor([S_MAX], dtype=torch.float64))
+        self.t_max = max(steps / 1000, last.item())
+
+    def coefficients(self, t):
+        ln_s, place = self._levels(t), 1000 * t - 1
+        index = place.detach().long().clamp(0, len(ln_s) - 2)
+        later = torch.lerp(ln_s[index], ln_s[index + 1], place - index).exp()
+        s = torch.where(place < 0, ln_s[0].exp() * 1000 * t, later)
+        alpha = (1 + s**2).rsqrt()
+        return alpha, alpha * s
+
+    def time(self, s):
+        ln_s, at = self._levels(s), s.log()
+        index = (torch.searchsorted(ln_s, at) - 1).clamp(0, len(ln_s) - 2)
+        place = index + (at - ln_s[index]) / (ln_s[index + 1] - ln_s[index])
+        return torch.where(at < ln_s[0], s / ln_s[0].exp(), place + 1) / 1000
+
+    def _levels(self, like):
+        return self.ln_s.to(like.dtype).to(like.device)  # two steps: mps has no float64

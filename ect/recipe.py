@@ -2,6 +2,7 @@
 which loss, from which start, along which schedule. Loads no torch.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -87,6 +88,15 @@ class Recipe(Block):
     dropout: Share = 0.0
 
 
+def _require_defined(process, parameterization):
+    if registry.undefined(process, parameterization):
+        ends = "ends" if process in registry.PROCESSES else "may end"
+        raise ValueError(
+            f"parameterization is '{parameterization}' with process '{process}', whose alpha {ends}"
+            " at 0; allowed: edm, velocity"
+        )
+
+
 class Pretrain(Recipe):
     """A chain of milestones `every` thousand images, up to `kimg`, that starts from `seed`."""
 
@@ -102,12 +112,7 @@ class Pretrain(Recipe):
     def _chain(self):
         if self.kimg % self.every:
             raise ValueError(f"kimg is {self.kimg}; allowed: multiples of every = {self.every}")
-        ends = "ends" if self.process in registry.PROCESSES else "may end"
-        if registry.undefined(self.process, self.parameterization):
-            raise ValueError(
-                f"parameterization is '{self.parameterization}' with process '{self.process}',"
-                f" whose alpha {ends} at 0; allowed: edm, velocity"
-            )
+        _require_defined(self.process, self.parameterization)
         if self.optimizer.decay_from < 1:
             raise ValueError(
                 f"optimizer.decay_from is {self.optimizer.decay_from}; allowed: 1.0 only, since"
@@ -117,16 +122,59 @@ class Pretrain(Recipe):
 
 
 class Init(Block):
-    """A pretrained model from elsewhere: `file` in a `format` that ect/importers.py reads."""
+    """A pretrained model from elsewhere: `file` in a `format` that ect/importers reads; for
+    diffusers a folder, or a repository of the hub by its name. A `state_dict` says nothing of
+    itself, so its meaning stands here; `c_in` and `sd` are `scaled` and the dataset's if absent."""
 
     format: Literal[registry.FORMATS]
     file: str
+    network: Name | None = None
+    process: Literal[registry.PROCESSES] | None = None
+    parameterization: Literal[registry.PARAMETERIZATIONS] | None = None
+    c_noise: Literal[registry.C_NOISE] | None = None
+    c_in: Literal["scaled", "one"] | None = None
+    sd: Positive | None = None
 
     @model_validator(mode="after")
     def _there(self):
-        if not Path(self.file).is_file():
+        if self.format == "diffusers":
+            if not Path(self.file).is_dir() and not self.from_hub:
+                raise ValueError(
+                    f"file is '{self.file}', which is not there; allowed: a folder, or a"
+                    " repository of the hub (owner/name)"
+                )
+        elif not Path(self.file).is_file():
             raise ValueError(f"file is '{self.file}', which is not there; allowed: a file")
         return self
+
+    @model_validator(mode="after")
+    def _meaning_is_told(self):
+        needed, given = ("network", "process", "parameterization", "c_noise"), self.meaning()
+        if self.format != "state_dict" and given:
+            raise ValueError(
+                f"{names(given)}: of a state_dict only; a file of '{self.format}' tells"
+            )
+        if self.format == "state_dict" and (absent := [key for key in needed if key not in given]):
+            raise ValueError(f"found no {names(absent)}; a state_dict needs {names(needed)}")
+        _require_defined(self.process, self.parameterization)
+        return self
+
+    @property
+    def from_hub(self):
+        """Whether `file` names a repository of the hub rather than something on this disk."""
+        named = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", self.file)
+        return self.format == "diffusers" and bool(named) and not Path(self.file).exists()
+
+    def meaning(self):
+        """What the config says of the weights."""
+        return self.model_dump(exclude={"format", "file"}, exclude_none=True)
+
+    def files(self):
+        """The files that are read: of a folder its configs and weights, of the hub none."""
+        if self.format != "diffusers":
+            return [self.file]
+        found = sorted(Path(self.file).rglob("*"))
+        return [str(path) for path in found if path.suffix in (".json", ".safetensors")]
 
 
 class Tune(Recipe):

@@ -24,7 +24,7 @@ CLOCKS = ("noise", "time")
 OPTIMIZERS = ("adam", "radam")
 SAMPLERS = ("multistep", "euler", "heun")
 EXTRACTORS = ("classifier", "inception")
-FORMATS = ("edm",)
+FORMATS = ("edm", "diffusers", "ect", "state_dict")
 SOURCES = ("digits",)
 
 # What a schedule's options may be, wherever they occur: (test, words).

@@ -5,6 +5,9 @@ with one line for each mistake: the key, what was found, what is allowed. Every 
 folder of its artefacts, and the study the settings that each job receives.
 """
 
+import json
+import shlex
+
 from pydantic import PrivateAttr, ValidationError, model_validator
 
 from ect import checks, config, inherit, plugins, questions, recipe
@@ -161,6 +164,18 @@ class Study(config.Block):
         chain = self.pretrain[name]
         parts = {key: getattr(chain, key) for key in ("process", "parameterization", "c_noise")}
         return {"network": self.networks[chain.network].resolved(), **parts}
+
+    def importing(self, name):
+        """The words of `import-model` for a start, less the one file that is its input: the format,
+        and what that file does not say."""
+        block = self.init[name]
+        if block.format == "diffusers":
+            return shlex.join([block.format, block.file])
+        if block.format == "state_dict":
+            network = self.networks[block.network].resolved()
+            about = json.dumps(block.meaning() | {"network": network}, separators=(",", ":"))
+            return shlex.join([block.format, "--about", about])
+        return block.format
 
     def _recipe(self, block):
         return block.model_dump() | {"prior": block.prior.resolved()}

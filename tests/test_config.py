@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ def changed(path, value):
 
 CUT = {"pretrain": "ve", "kimg": 60, "tune": "ect", "tune_kimg": 60, "schedule": "sigmoid"}
 SEARCH = {"models": [CUT], "images": 100, "seed": 5000}
+BARE = {"format": "state_dict", "file": "README.md", "network": "small", "process": "flow"}
+BARE |= {"parameterization": "velocity", "c_noise": "time"}
 
 MISTAKES = [
     ("lerning_rate", 1, ["lerning_rate", "unknown key", "pretrain"]),
@@ -81,6 +84,13 @@ MISTAKES = [
     ("init", {"a": {"format": "edm", "file": "no.pkl"}}, ["init.a", "no.pkl", "not there"]),
     ("init", {"a": {"format": "tf", "file": "README.md"}}, ["init.a.format", "'tf'", "'edm'"]),
     ("init", {"ve": {"format": "edm", "file": "README.md"}}, ["init.ve", "pretrain"]),
+    ("init", {"a": {"format": "edm", "file": "README.md", "sd": 0.5}}, ["init.a: sd", "'edm'"]),
+    ("init", {"a": {"format": "diffusers", "file": "a/b/c"}}, ["init.a", "a/b/c", "owner/name"]),
+    ("init", {"a": {"format": "diffusers", "file": "README.md"}}, ["init.a", "a folder"]),
+    ("init", {"a": BARE | {"c_noise": None}}, ["init.a: found no c_noise", "parameterization"]),
+    ("init", {"a": BARE | {"network": "big"}}, ["init.a.network: found 'big'; allowed: small"]),
+    ("init", {"a": BARE | {"parameterization": "noise"}}, ["init.a", "'noise'", "edm, velocity"]),
+    ("init", {"a": BARE | {"process": "tabulated"}}, ["init.a.process", "'tabulated'", "'ve'"]),
     ("tune/new", {"like": "etc"}, ["tune.new.like", "'etc'", "ect, ect_slope"]),
     ("tune/ect/like", "ect", ["tune.ect.like", "'ect'", "ect_slope"]),
     ("search", SEARCH | {"seed": 1500}, ["search.seed", "1500", "seeds 0 to 1999"]),
@@ -212,3 +222,37 @@ def test_an_imported_start_has_one_milestone_and_brings_its_own_network():
     row["kimg"] = [12]
     with pytest.raises(ConfigError, match=r"kimg: found 12 of 'edm'; allowed: 0"):
         Study.read(config)
+
+
+def test_an_import_is_told_what_its_one_file_does_not_say(tmp_path):
+    """The format alone where a file says all: a job that ran before imports spoke is not re-run."""
+    (tmp_path / "unet").mkdir()
+    for name in ("unet/config.json", "unet/w.safetensors", "unet/w.bin", "README.md"):
+        (tmp_path / name).touch()
+    file = str(ROOT / "README.md")
+    starts = {
+        "edm": {"format": "edm", "file": file},
+        "ours": {"format": "ect", "file": file},
+        "folder": {"format": "diffusers", "file": str(tmp_path)},
+        "hub": {"format": "diffusers", "file": "owner/a-name.1"},
+        "bare": BARE | {"sd": 0.5},
+    }
+    study = Study.read(changed("init", starts))
+    words = {name: shlex.split(study.importing(name)) for name in starts}
+    assert (study.importing("edm"), study.importing("ours")) == ("edm", "ect")
+    assert words["folder"] == ["diffusers", str(tmp_path)]
+    assert words["hub"] == ["diffusers", "owner/a-name.1"]
+    kind, flag, about = words["bare"]
+    meaning = {k: v for k, v in BARE.items() if k not in ("format", "file")} | {"sd": 0.5}
+    network = study.networks["small"].model_dump()
+    assert (kind, flag) == ("state_dict", "--about")
+    assert json.loads(about) == meaning | {"network": network}
+    files = {name: block.files() for name, block in study.init.items()}
+    read = [str(tmp_path / "unet" / name) for name in ("config.json", "w.safetensors")]
+    assert files == {
+        "edm": [file],
+        "ours": [file],
+        "folder": read,
+        "hub": [],
+        "bare": ["README.md"],
+    }

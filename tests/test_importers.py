@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ect import importers
+from ect.importers import edm
 from ect.network import UNet
 
 SONG = {"model_channels": 8, "channel_mult": [1, 2, 2], "num_blocks": 1, "attn_resolutions": [4]}
@@ -293,7 +293,7 @@ def our_d(f, about, x, sigma, label):
 @pytest.mark.parametrize("classes", [0, 5])
 def test_an_imported_network_computes_edms_denoiser(written, wrapper, arrangement, classes):
     net = network(arrangement, wrapper, classes)
-    weights, about = importers.edm(written({"ema": net}))
+    weights, about = edm.read(written({"ema": net}))
     f = UNet(8, 3, **about["network"], dropout=0.0).eval()
     f.load_state_dict(weights)
     sigma, label = torch.tensor([0.01, 0.4, 3.0]), torch.tensor([4, 0, 3])
@@ -311,7 +311,7 @@ def test_an_imported_network_computes_edms_denoiser(written, wrapper, arrangemen
 
 @pytest.mark.parametrize("arrangement", MODELS)
 def test_about_describes_the_network_and_its_images(written, arrangement):
-    _, about = importers.edm(written({"ema": network(arrangement, classes=5)}))
+    _, about = edm.read(written({"ema": network(arrangement, classes=5)}))
     assert about["network"]["architecture"] == arrangement
     assert about["network"]["classes"] == 5 and about["shape"] == [3, 8, 8]
     black, white = ((pixel - about["shift"]) * about["scale"] for pixel in (0, 255))
@@ -352,7 +352,7 @@ def test_what_a_file_asks_to_run_does_not_run(written, tmp_path, place):
         inner["resample"] = Call(eval, f"open({str(ran)!r}, 'w')")
     path = written(bad if place == "top" else content)
     with pytest.raises(ValueError, match="allowed") as refusal:
-        importers.edm(path)
+        edm.read(path)
     assert str(path) in str(refusal.value) and not ran.exists()
     assert place == "nested file" or "system" in str(refusal.value) or "eval" in str(refusal.value)
 
@@ -372,7 +372,7 @@ def test_a_truncated_file_is_refused(written, kept):
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data))])
     with pytest.raises(ValueError, match=r"net\.pkl: found damaged .* allowed"):
-        importers.edm(path)
+        edm.read(path)
 
 
 def change(net, **arguments):
@@ -402,14 +402,14 @@ def test_another_network_is_refused(written, damage, said):
     net = network("ddpmpp")
     damage(net)
     with pytest.raises(ValueError, match=r"net\.pkl: .*found .*; allowed: ") as refusal:
-        importers.edm(written({"ema": net}))
+        edm.read(written({"ema": net}))
     assert said in str(refusal.value)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, {"ema": 3}, {"net": None}])
 def test_a_pickle_without_a_network_is_refused(written, content):
     with pytest.raises(ValueError, match="a dict with a network at 'ema'"):
-        importers.edm(written(content))
+        edm.read(written(content))
 
 
 def test_a_tensor_stays_within_its_storage(written):
@@ -417,4 +417,4 @@ def test_a_tensor_stays_within_its_storage(written):
     beyond = Call(torch._utils._rebuild_tensor_v2, store, 0, (99,), (1,), False, {})
     net.state["_modules"]["model"].state["_buffers"]["more"] = beyond
     with pytest.raises(ValueError, match="out of bounds"):
-        importers.edm(written({"ema": net}))
+        edm.read(written({"ema": net}))

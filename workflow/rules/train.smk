@@ -31,20 +31,31 @@ def state_before(wildcards):
     return [f"{MILESTONE}/state.safetensors".format(**{**wildcards, "kimg": before})]
 
 
+def read_of(wildcards):
+    """What an import reads: one file, or the files of a folder; with a state dict the dataset."""
+    block = STUDY.init[wildcards.pretrain]
+    return {
+        "parts" if block.format == "diffusers" else "file": block.files(),
+        "data": [DATA] if block.format == "state_dict" else [],
+    }
+
+
 rule import_model:
     input:
-        lambda wildcards: STUDY.init[wildcards.pretrain].file,
+        unpack(read_of),
     output:
         f"{MILESTONE}/model.safetensors",
     params:
-        format=lambda wildcards: STUDY.init[wildcards.pretrain].format,
+        format=lambda wildcards: STUDY.importing(wildcards.pretrain),
+        file=lambda wildcards, input: input.get("file", []),
+        data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
         version=STAGES["import"],
     wildcard_constraints:
         pretrain=one_of(STUDY.init),
     conda:
         "../../envs/ect.yaml"
     shell:
-        "python -m ect import-model {params.format} {input:q} --out {output:q}"
+        "python -m ect import-model {params.format} {params.file:q} {params.data} --out {output:q}"
 
 
 rule pretrain:

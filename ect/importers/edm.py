@@ -1,133 +1,16 @@
-"""Checkpoints of other code bases -> (weights, about): the `.pkl` files of EDM and ECT.
+"""Checkpoints of EDM and ECT (`.pkl`) -> (weights, about).
 
-Such a file is a pickle that carries Python source and asks the reader to run it. Nothing that a
-file names is imported or run here: names on a short list stand for the readers below, every other
-name is refused. What is read is taken to mean what EDM's classes of that name compute.
-
-EDM's D(x, sigma) is then f(alpha x, t) at s = sigma. ECT's D in evaluation mode puts sigma - 0.003
-for sigma in c_skip and c_out; f is D as trained, which is the identity at sigma = 0.
+What is read is taken to mean what EDM's classes of that name compute. EDM's D(x, sigma) is then
+f(alpha x, t) at s = sigma. ECT's D in evaluation mode puts sigma - 0.003 for sigma in c_skip and
+c_out; f is D as trained, which is the identity at sigma = 0.
 """
-
-import collections
-import io
-import pickle
-import struct
 
 import torch
 
-from ect.network import UNet
+from ect.importers.fitting import Foreign, fitted, wanted
+from ect.importers.pickles import Node, Reader, tensors
 
 WRAPPERS = ("EDMPrecond", "ECMPrecond", "VPPrecond", "VEPrecond")
-
-
-class Foreign(ValueError):
-    """Found in a file: something that an EDM checkpoint does not have, or that no U-Net here is."""
-
-    def __init__(self, what, found, allowed):
-        super().__init__(f"{what}: found {found}; allowed: {allowed}")
-
-
-class Node:
-    """An object of the file: its attributes, and the class name it had where it was written."""
-
-    kind = "container"
-
-
-def persistent(meta):
-    """What persistence._reconstruct_persistent_obj makes of `meta`, without running its source."""
-    form = (meta["type"], meta["version"], type(meta["class_name"]))
-    if form != ("class", 6, str):
-        raise Foreign("persistent object", form[:2], "type 'class', version 6")
-    node = Node()
-    node.__dict__.update(meta["state"])
-    node.kind = meta["class_name"]
-    return node
-
-
-def storage(content):
-    """A storage, from the bytes of a nested file that torch wrote."""
-    read = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    if not isinstance(read, torch.storage.TypedStorage):
-        raise Foreign("nested file", type(read).__name__, "a storage of numbers with a type")
-    return torch.tensor([], dtype=read.dtype).set_(read)
-
-
-def tensor(flat, offset, size, stride, *_):
-    """A tensor on the flat storage; as_strided refuses what lies outside of it."""
-    return flat.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
-
-
-class Dtype:
-    """numpy's description of a scalar, such as 'f8'."""
-
-    def __init__(self, code, *_):
-        self.code = code
-
-    def __setstate__(self, state):
-        self.order = state[1]
-
-
-def scalar(dtype, content):
-    """A numpy float64; other scalars stay bytes, as nothing here reads them."""
-    return struct.unpack("<d", content)[0] if dtype.code == "f8" else content
-
-
-def readers():
-    """The names that a file may use, with what stands for them; made anew for each file, since a
-    pickle can set attributes of what it is given."""
-    module = type("Module", (Node,), {})
-    scalars = {f"numpy.{core}.multiarray": lambda *a: scalar(*a) for core in ("core", "_core")}
-    return {
-        ("torch_utils.persistence", "_reconstruct_persistent_obj"): lambda meta: persistent(meta),
-        ("torch._utils", "_rebuild_tensor_v2"): lambda *a: tensor(*a),
-        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-        ("torch.storage", "_load_from_bytes"): lambda content: storage(content),
-        ("torch.nn.modules.container", "ModuleDict"): module,
-        ("collections", "OrderedDict"): collections.OrderedDict,
-        ("dnnlib.util", "EasyDict"): type("EasyDict", (dict,), {}),
-        ("numpy", "dtype"): type("Dtype", (Dtype,), {}),
-        ("builtins", "set"): set,
-        ("builtins", "getattr"): lambda *_: None,  # ECT's loss keeps a bound method; not needed
-    } | {(module, "scalar"): reader for module, reader in scalars.items()}
-
-
-class Reader(pickle.Unpickler):
-    """An unpickler that knows `readers` and nothing else."""
-
-    def __init__(self, file):
-        super().__init__(file)
-        self.readers = readers()
-
-    def find_class(self, module, name):
-        if (module, name) not in self.readers:
-            known = ", ".join(".".join(pair) for pair in self.readers)
-            raise Foreign("name in the pickle", f"{module}.{name}", known)
-        return self.readers[module, name]
-
-    def persistent_load(self, pid):
-        raise Foreign("persistent id", repr(pid)[:80], "tensors inside the pickle, as EDM has them")
-
-
-def tensors(node, prefix=""):
-    """{name: tensor} of a module and those below it, as its state_dict would name them."""
-    found = {}
-    for name, value in (node._parameters | node._buffers).items():
-        if value is not None:
-            if not isinstance(value, torch.Tensor):
-                raise Foreign(prefix + name, type(value).__name__, "a tensor")
-            found[prefix + name] = value
-    for name, child in node._modules.items():
-        if child is not None:
-            found |= tensors(child, f"{prefix}{name}.")
-    return found
-
-
-def wanted(what, found, *allowed):
-    """`found`, which must be one of `allowed`."""
-    if found not in allowed:
-        raise Foreign(what, repr(found), ", ".join(repr(value) for value in allowed))
-    return found
-
 
 SONG = {  # options of SongUNet that tell DDPM++ and NCSN++ apart, by EDM's names
     "ddpmpp": {"channel_mult_noise": 1, "encoder_type": "standard", "resample_filter": [1, 1]},
@@ -245,18 +128,6 @@ def sorted_heads(value, channels, architecture):
     return rows.movedim(2, 0).reshape(value.shape)
 
 
-def checked(weights, network, shape):
-    """`weights`, which must be those of the network by name and shape."""
-    with torch.device("meta"):
-        model = UNet(shape[1], shape[0], **network, dropout=0.0)
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in weights.items()}
-    if wrong := sorted(dict(expected.items() ^ given.items())):
-        name = wrong[0]
-        raise Foreign(f"{len(wrong)} weights, {name}", given.get(name), expected.get(name))
-    return weights
-
-
 def converted(content):
     """(weights, about) from what the pickle holds."""
     if not isinstance(content, dict) or not isinstance(content.get("ema"), Node):
@@ -266,13 +137,13 @@ def converted(content):
     model = wrapper._modules["model"]
     network, shape = network_of(model)
     about = {"network": network, **meaning_of(wrapper), "shape": shape}
-    weights = checked(renamed(tensors(model), network, shape[1]), network, shape)
+    weights = fitted(renamed(tensors(model), network, shape[1]), network, shape)
     if wrapper.kind == "VEPrecond":  # its F predicts -eps
         weights |= {name: -weights[name] for name in ("head.weight", "head.bias")}
     return weights, about | {"shift": 127.5, "scale": 1 / 127.5}
 
 
-def edm(path):
+def read(path):
     """(weights, about) of the network at 'ema' in a `.pkl` file of EDM or ECT.
 
     Raises ValueError for all other content, without running any of it.

@@ -1,0 +1,168 @@
+"""A UNet2DModel of diffusers with its scheduler -> (weights, about).
+
+Its DDPM is the noise parameterization of a process that the scheduler's betas tabulate: at step i
+f(x_t, t) is the scheduler's "predicted original sample", unclipped. A network that predicts v is
+`edm` with sd = 1, f = alpha x_t + sigma F, and F = -v. Images are in [-1, 1].
+"""
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+
+from ect.importers.fitting import Foreign, fitted, wanted
+from ect.unet2d import library
+
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+SCHEDULER = "scheduler_config.json"
+FILES = ("model_index.json", CONFIG, WEIGHTS, SCHEDULER)  # in the folder, unet/ or scheduler/
+DEFAULTS = {  # of DDPMScheduler and DDIMScheduler, where an old file is silent
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+    "prediction_type": "epsilon",
+    "variance_type": "fixed_small",
+}
+SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+
+
+def read(source):
+    """(weights, about) of a folder, or of a hub's repository by its name `owner/name`.
+
+    The folder is a DDPMPipeline's (unet/ and scheduler/), or a UNet2DModel's with the scheduler's
+    config beside it or in scheduler/. Pickled weights are not read. Raises ValueError.
+    """
+    library()
+    folder = Path(source) if Path(source).exists() else downloaded(source)
+    try:
+        return converted(folder)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+
+
+def downloaded(name):
+    """The folder into which the hub's own client puts the files of a repository."""
+    from huggingface_hub import snapshot_download
+
+    patterns = [f"{place}{file}" for place in ("", "unet/", "scheduler/") for file in FILES]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # the client's own, the network's, the disk's
+        found = f"no folder, and no download ({said(error)})"
+        allowed = "a folder, or a repository of the hub (owner/name)"
+        raise ValueError(f"{name}: found {found}; allowed: {allowed}") from None
+
+
+def said(error):
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def converted(folder):
+    """(weights, about) of a folder."""
+    inner = folder / "unet" if (folder / "unet").is_dir() else folder
+    if (folder / "model_index.json").is_file():
+        pipeline = settings_in(folder / "model_index.json")["_class_name"]
+        wanted("pipeline", pipeline, "DDPMPipeline", "DDIMPipeline")
+    config, betas, kind = settings_in(inner / CONFIG), *chain_of(scheduler_in(folder))
+    network, shape = network_of(config, betas["steps"], kind)
+    weights = fitted(told_apart(weights_in(inner), network, kind), network, shape)
+    meaning = {"parameterization": "noise", "sd": 0.5}  # which takes no part in f here
+    if kind == "v_prediction":
+        meaning = {"parameterization": "edm", "sd": 1.0}
+    about = {"network": network, "process": "tabulated", "betas": betas, **meaning}
+    about |= {"c_noise": "ddpm", "c_in": "one", "shape": shape}
+    return weights, about | {"shift": 127.5, "scale": 1 / 127.5}
+
+
+def settings_in(path):
+    """The JSON object in a file of diffusers."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise Foreign(path.name, said(error), "a JSON file of diffusers") from None
+    if not isinstance(found, dict) or "_class_name" not in found:
+        raise Foreign(path.name, "no _class_name", "a JSON object of diffusers")
+    return found
+
+
+def scheduler_in(folder):
+    places = [folder / "scheduler" / SCHEDULER, folder / SCHEDULER]
+    return settings_in(next((path for path in places if path.is_file()), places[1]))
+
+
+def chain_of(found):
+    """(betas, what the network predicts) from the scheduler's config."""
+    found = DEFAULTS | found
+    wanted("scheduler", found["_class_name"], "DDPMScheduler", "DDIMScheduler")
+    wanted("beta_schedule", found["beta_schedule"], *SCHEDULES)
+    wanted("trained_betas", found["trained_betas"], None)
+    wanted("rescale_betas_zero_snr", found["rescale_betas_zero_snr"], False)
+    kind = wanted("prediction_type", found["prediction_type"], "epsilon", "v_prediction")
+    if str(found["variance_type"]).startswith("learned"):
+        raise Foreign("variance_type", repr(found["variance_type"]), "a fixed variance")
+    start, end, steps = (found[k] for k in ("beta_start", "beta_end", "num_train_timesteps"))
+    if not (0 < start < 1 and 0 < end < 1 and isinstance(steps, int) and steps > 1):
+        raise Foreign("betas", f"{start} to {end} in {steps} steps", "within (0, 1), steps > 1")
+    return {
+        "schedule": found["beta_schedule"], "start": start, "end": end, "steps": steps,
+    }, kind  # fmt: skip
+
+
+def network_of(found, steps, kind):
+    """(about["network"], shape) from the network's config."""
+    wanted("network", found["_class_name"], "UNet2DModel")
+    config = {key: value for key, value in found.items() if not key.startswith("_")}
+    config.pop("dropout", None)  # the recipe's
+    wanted("time_embedding_type", config.get("time_embedding_type", "positional"), "positional")
+    wanted("class_embed_type", config.get("class_embed_type"), None)
+    wanted("center_input_sample", config.get("center_input_sample", False), False)
+    inputs, outputs = config.get("in_channels", 3), config.get("out_channels", 3)
+    if outputs != inputs:
+        learned = " (a learned variance)" if outputs == 2 * inputs else ""
+        raise Foreign("out_channels", f"{outputs}{learned}", f"in_channels = {inputs}")
+    blocks = [name for name in config.get("up_block_types", ()) if "Skip" in name]
+    if kind == "v_prediction" and blocks:  # what they add to the output cannot change its sign
+        raise Foreign("up_block_types", blocks[0], "with v_prediction: blocks without Skip")
+    size = config.get("sample_size")
+    sizes = size if isinstance(size, list) else [size, size]
+    if len(sizes) != 2 or not all(isinstance(side, int) for side in sizes):
+        raise Foreign("sample_size", size, "a number of pixels, or two")
+    classes = config.pop("num_class_embeds", None) or 0
+    network = {"architecture": "unet2d", "config": config, "steps": steps, "classes": classes}
+    return network, [inputs, *sizes]
+
+
+def weights_in(folder):
+    """The state dict of the UNet2DModel of a folder, read by diffusers, which knows old names."""
+    if not (folder / WEIGHTS).is_file():
+        others = sorted(path.name for path in folder.glob("diffusion_pytorch_model*"))
+        found = ", ".join(others) or "no weights"
+        raise Foreign("weights", found, f"{WEIGHTS}; pickled, sharded and other files are not read")
+    logging.getLogger("diffusers").setLevel(logging.ERROR)  # what it would warn of is checked here
+    try:
+        model, report = library().UNet2DModel.from_pretrained(
+            str(folder), use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True,
+            local_files_only=True,
+        )  # fmt: skip
+    except Exception as error:  # diffusers' own, torch's, safetensors'
+        raise Foreign("weights", said(error), "those of the UNet2DModel in config.json") from None
+    if names := [*report["missing_keys"], *report["unexpected_keys"]]:
+        raise Foreign("weights", f"{len(names)} that do not fit, {names[0]}", "those of the config")
+    return model.state_dict()
+
+
+def told_apart(found, network, kind):
+    """{name here: tensor}, with a class for "no label", and F = -v where v is predicted."""
+    weights = {f"model.{name}": value.float().contiguous() for name, value in found.items()}
+    if network["classes"]:
+        rows = weights["model.class_embedding.weight"]
+        weights["model.class_embedding.weight"] = torch.cat([rows, torch.zeros_like(rows[:1])])
+    if kind == "v_prediction":
+        weights |= {
+            name: -weights[name] for name in ("model.conv_out.weight", "model.conv_out.bias")
+        }
+    return weights

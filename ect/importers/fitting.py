@@ -1,0 +1,46 @@
+"""What a foreign file must be: values among those allowed, weights that fit their network."""
+
+import torch
+
+from ect import experiment
+
+SHOWN = 4  # of the names that do not fit
+
+
+class Foreign(ValueError):
+    """Found in a file: something that its format does not have, or that no network here is."""
+
+    def __init__(self, what, found, allowed):
+        super().__init__(f"{what}: found {found}; allowed: {allowed}")
+
+
+def wanted(what, found, *allowed):
+    """`found`, which must be one of `allowed`."""
+    if found not in allowed:
+        raise Foreign(what, repr(found), ", ".join(repr(value) for value in allowed))
+    return found
+
+
+def fitted(weights, network, shape):
+    """`weights`, which must be those of the network of a model's description, by name and shape."""
+    with torch.device("meta"):
+        model = experiment.build_network(network, shape)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in weights.items()}
+    wrong = {
+        "missing": sorted(expected.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - expected.keys()),
+        "of another shape": [
+            f"{name} {given[name]} instead of {expected[name]}"
+            for name in sorted(expected.keys() & given.keys())
+            if given[name] != expected[name]
+        ],
+    }
+    if found := "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items() if names):
+        raise Foreign("weights", found, f"the {len(expected)} of the network described")
+    return weights
+
+
+def _some(names):
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
