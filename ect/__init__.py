@@ -31,6 +31,7 @@
 `evaluate`          a model's images, and their distance to the training images
 `trace`             what a run learned, measured on its snapshots
 `search`            the times of multistep sampling, searched and tested on different seeds
+`export`            a model as a folder that draws images without this package
 `report`            tables and figures: files in, files out
 ==================  ==========================================================================
 

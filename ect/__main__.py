@@ -72,6 +72,12 @@ def search_steps(args):
     search.run(args.settings, args.model, args.data, args.out, args.classifier)
 
 
+def export(args):
+    from ect import export
+
+    export.export(args.model, args.out)
+
+
 def tabulate(args):
     from ect.report import tables
 
@@ -172,6 +178,10 @@ VERBS = {
             "--classifier": {"help": "weights of the study's own feature space"},
             "--out": NEEDED,
         },
+    ),
+    export: (
+        "a model as a folder to share: weights, card, and a script that draws without this package",
+        {"model": {"help": "model.safetensors"}, "--out": {**NEEDED, "help": "a new folder"}},
     ),
     tabulate: (
         "metrics.json files -> one table as csv, md and tex",

@@ -144,11 +144,10 @@ def test_beyond_its_steps_the_network_is_told_the_nearest(written, tmp_path):
     assert torch.equal(told, f.network(x, torch.tensor([0.0, 99.0])))
 
 
-@pytest.mark.parametrize("target", ["own", "euler"])
-def test_it_can_be_tuned_sampled_and_read_again(write_digits, written, tmp_path, target):
+def test_it_can_be_tuned_sampled_and_read_again(write_digits, written, tmp_path):
     _, _, described, start = restored(written(unet(depth=1)), tmp_path)
     out = tmp_path / "tuned"
-    train.run(settings(target), write_digits("unit"), out, init=start)
+    train.run(settings(), write_digits("unit"), out, init=start)
     weights, about = checkpoint.load(out / "model.safetensors")
     before, _ = checkpoint.load(start)
     assert about == described and weights.keys() == before.keys()

@@ -56,6 +56,7 @@ ORDER = [
     "evaluate",
     "trace",
     "search",
+    "export",
     "report",
     "__main__",
 ]

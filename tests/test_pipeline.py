@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from test_importers import Persistent, unet, written  # noqa: F401
+
+from ect import checkpoint
 
 ROOT = Path(__file__).parent.parent
 SMOKE = "workflow/studies/smoke.yaml"
@@ -163,6 +166,43 @@ def test_a_start_from_elsewhere(study, written):  # noqa: F811
     done = snakemake(study, table, "--configfile", SMOKE, "overlay.yaml")
     assert done.returncode == 0, done.stderr[-4000:]
     assert "| edm " in (study / table).read_text()
+
+
+def test_starts_of_the_other_formats(study, tmp_path):
+    """Bare weights, another study's model, a folder of diffusers; a hub's name is no input file."""
+    diffusers = pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
+    from test_diffusers import unet as unet2d
+
+    trained = next(results(study).glob("pretrain/ve/**/model.safetensors"))
+    weights, about = checkpoint.load(trained)
+    files = {name: tmp_path / name for name in ("weights 1.pt", "ours", "a pipe")}
+    torch.save({f"module.{key}": value for key, value in weights.items()}, files["weights 1.pt"])
+    checkpoint.save(files["ours"], weights, **about | {"shift": 127.5, "scale": 1 / 127.5})
+    chain = diffusers.DDPMScheduler()
+    diffusers.DDPMPipeline(unet2d(depth=1), chain).save_pretrained(files["a pipe"])
+    meaning = {key: about[key] for key in ("process", "parameterization", "c_noise", "sd")}
+    starts = {
+        "bare": {"format": "state_dict", "file": str(files["weights 1.pt"])}
+        | {"network": "small", **meaning},
+        "ours": {"format": "ect", "file": str(files["ours"])},
+        "pipe": {"format": "diffusers", "file": str(files["a pipe"])},
+    }
+    row = {"pretrain": list(starts), "kimg": [0], "tune": "ect", "tune_kimg": 1}
+    row |= {"schedules": ["sigmoid"], "samplers": ["one_step"]}
+    overlay = {
+        "study": "formats",
+        "dataset": {"normalize": "unit"},
+        "init": starts | {"hub": {"format": "diffusers", "file": "owner/name"}},
+        "experiments": {"methods": {"rows": [row]}, "schedules": None, "split": None},
+    }
+    table = "results/formats/tables/methods.md"
+    (study / "overlay.yaml").write_text(yaml.safe_dump(overlay))
+    done = snakemake(study, table, "--configfile", SMOKE, "overlay.yaml")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert all(f"| {name} " in (study / table).read_text() for name in starts)
+    hub = "results/formats/pretrain/hub/s0/k0/model.safetensors"
+    done = snakemake(study, hub, "-n", "--configfile", SMOKE, "overlay.yaml")
+    assert "import-model diffusers owner/name" in done.stdout + done.stderr
 
 
 def test_mistake_ends_before_any_job(study):

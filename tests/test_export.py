@@ -1,0 +1,222 @@
+"""A model as a folder: its script draws the bits of `ect sample`, without this package."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from test_train import TUNE
+
+import ect
+from ect import __main__, checkpoint, evaluate, experiment, export, train
+from ect.data import Images
+from ect.export import sample
+
+NETWORK = {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4]}
+NETWORK |= {"architecture": "ddpmpp", "embedding": "positional", "classes": 0}
+ABOUT = {"process": "ve", "parameterization": "edm", "c_noise": "log_s"}
+
+
+def perturbed(network, shape):
+    """Weights of a network that answers something."""
+    torch.manual_seed(0)
+    model = experiment.build_network(network, shape)
+    weights = model.state_dict()
+    return {name: value + 0.1 * torch.randn_like(value) for name, value in weights.items()}
+
+
+@pytest.fixture
+def saved(digits_file, tmp_path):
+    """Writes a model file of the digits' shape and range, of a network and a meaning."""
+
+    def make(network=NETWORK, **meaning):
+        path = tmp_path / "run" / "model.safetensors"
+        about = experiment.describe({"network": network} | ABOUT | meaning, Images(digits_file))
+        checkpoint.save(path, perturbed(network, about["shape"]), **about)
+        return path
+
+    return make
+
+
+def exported(model, out):
+    assert __main__.main(["export", str(model), "--out", str(out)]) == 0
+    return out
+
+
+def alone(folder, cwd, *words):
+    """Run the script in an isolated interpreter, somewhere else."""
+    command = [sys.executable, "-I", str(folder / "sample.py"), *words]
+    return subprocess.run(command, cwd=cwd, env={"OMP_NUM_THREADS": "1"}, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+
+
+def tiles(path, n, size=8):
+    """The first n images (N, H, W, 1) of a picture."""
+    sheet = np.asarray(Image.open(path))
+    rows, columns = (side // size for side in sheet.shape)
+    parts = sheet.reshape(rows, size, columns, size).swapaxes(1, 2).reshape(-1, size, size, 1)
+    assert not parts[n:].any()
+    return parts[:n]
+
+
+def same_bits(model, tmp_path, words, settings):
+    """Whether the exported script draws what the verb `sample` does."""
+    folder = exported(model, tmp_path / "shared" / "model")
+    moved = shutil.move(folder, tmp_path / "elsewhere")
+    done = alone(moved, tmp_path, "--n", "5", "--seed", "7", "--out", "drawn.png", *words)
+    assert done.returncode == 0, done.stderr
+    settings = {"images": 5, "batch": 250, "seed": 7} | settings
+    out = tmp_path / "images"
+    verb = ["sample", json.dumps(settings), "--model", str(model), "--out", str(out)]
+    assert __main__.main(verb) == 0
+    wanted = np.load(out / "samples.npz")["arr_0"]
+    assert wanted.std() > 1
+    return np.array_equal(tiles(tmp_path / "drawn.png", 5), wanted)
+
+
+def test_the_package_is_out_of_the_scripts_reach(tmp_path):
+    """Otherwise the tests below would show less than they say."""
+    command = [sys.executable, "-I", "-c", "import ect"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "No module named 'ect'" in done.stderr
+
+
+def test_two_steps_have_the_bits_of_the_pipeline(saved, tmp_path):
+    settings = {"kind": "multistep", "options": {"times": [0.5]}}
+    assert same_bits(saved(), tmp_path, ["--steps", "2"], settings)
+
+
+def test_classes_and_given_times_too(saved, tmp_path):
+    model = saved(NETWORK | {"architecture": "adm", "classes": 5}, process="vp_linear",
+                  parameterization="noise", c_noise="ddpm", c_in="one")  # fmt: skip
+    settings = {"kind": "multistep", "options": {"times": [2.0, 0.3]}}
+    assert same_bits(model, tmp_path, ["--times", "2.0", "0.3"], settings)
+
+
+def test_a_solver_in_batches_too(saved, tmp_path):
+    network = NETWORK | {"architecture": "ncsnpp", "embedding": "fourier"}
+    model = saved(network, process="flow", parameterization="velocity", c_noise="time")
+    settings = {"kind": "heun", "options": {"steps": 3}, "batch": 2}
+    words = ["--sampler", "heun", "--steps", "3", "--batch", "2"]
+    assert same_bits(model, tmp_path, words, settings)
+
+
+@pytest.mark.parametrize("labels", [None, [4, 0, 4]])
+def test_labels_are_the_pipelines(labels):
+    found = sample.labels_of(range(30, 80), 5, labels)
+    assert torch.equal(found, evaluate.labels_of(range(30, 80), 5, labels))
+    assert len(found.unique()) == (2 if labels else 5)
+
+
+def test_a_network_of_diffusers_too(digits_file, tmp_path):
+    diffusers = pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
+    model = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 16),
+        layers_per_block=1, norm_num_groups=4, down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    diffusers.DDPMPipeline(model, diffusers.DDPMScheduler()).save_pretrained(tmp_path / "pipe")
+    start = tmp_path / "model.safetensors"
+    words = ["import-model", "diffusers", str(tmp_path / "pipe"), "--out", str(start)]
+    assert __main__.main(words) == 0
+    settings = {"kind": "multistep", "options": {"times": [0.5]}}
+    assert same_bits(start, tmp_path, ["--steps", "2"], settings)
+
+
+def test_a_colour_picture_has_the_images_in_their_places(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
+    sample.save(images, tmp_path / "picture.png")
+    sheet = np.asarray(Image.open(tmp_path / "picture.png"))
+    assert sheet.shape == (2 * 4, 3 * 6, 3)
+    for i, image in enumerate(images):
+        row, column = 4 * (i // 3), 6 * (i % 3)
+        assert np.array_equal(sheet[row : row + 4, column : column + 6], image)
+
+
+def test_what_goes_along_is_the_pipelines_word_for_word(saved, tmp_path):
+    model = saved()
+    folder = exported(model, tmp_path / "out")
+    assert (folder / "model.safetensors").read_bytes() == model.read_bytes()
+    assert json.loads((folder / "config.json").read_text()) == checkpoint.load(model)[1]
+    copies = {path.relative_to(folder / "ect") for path in (folder / "ect").rglob("*.py")}
+    for name in copies - {export.Path("__init__.py")}:
+        assert (folder / "ect" / name).read_bytes() == (export.ROOT / name).read_bytes()
+    needed = {"process.py", "network.py", "consistency.py", "ode.py", "sampler.py"}
+    assert needed <= {str(name) for name in copies} and "train.py" not in map(str, copies)
+    first, *rest = (folder / "sample.py").read_text().splitlines()
+    assert rest == (export.ROOT / "export" / "sample.py").read_text().splitlines()
+    assert first.startswith("# Written by") and ect.__version__ in first
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--steps", "3"], "--steps: found 3 without --times; allowed: [1, 2]"),
+        (["--steps", "3", "--times", "1.0"], "--steps: found 3 with 1 times"),
+        (["--sampler", "heun", "--times", "1.0"], "--times: found [1.0] with heun"),
+        (["--out", "no/such/folder/a.png", "--labels", "3"], "config.json"),  # no model beside
+    ],
+)
+def test_a_mistake_of_the_scripts_user_is_one_line(monkeypatch, words, said):
+    monkeypatch.setattr(sys, "argv", ["sample.py", *words])
+    with pytest.raises(SystemExit) as left:
+        sample.main()
+    line = str(left.value)
+    assert line.startswith("sample.py: ") and said in line and "\n" not in line
+
+
+@pytest.mark.parametrize(("classes", "allowed"), [(0, "none"), (3, "0 to 2")])
+def test_labels_beyond_the_classes_are_refused(classes, allowed):
+    with pytest.raises(ValueError, match=f"--labels: found 3; allowed: {allowed}"):
+        sample.labels_of(range(4), classes, [0, 3])
+
+
+def test_only_a_model_is_exported_and_nothing_is_overwritten(saved, tmp_path, capsys):
+    model, out = saved(), tmp_path / "out"
+    other = tmp_path / "state.safetensors"
+    checkpoint.save(other, checkpoint.load(model)[0], seen=3)
+    assert __main__.main(["export", str(other), "--out", str(out)]) == 1
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"ect export: {other}: content: found no network") and "\n" not in said
+    assert not out.exists()
+    out.mkdir()
+    exported(model, out)  # an empty folder is as good as none
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert __main__.main(["export", str(model), "--out", str(out)]) == 1
+    assert f"{out}: found something there; allowed: a new" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "out", "state.safetensors"}
+
+
+def front_matter(card):
+    """The card's YAML header."""
+    return yaml.safe_load(card.split("---")[1])
+
+
+def test_the_card_says_how_the_model_was_trained(digits_file, tmp_path):
+    settings = TUNE | {"network": NETWORK}
+    train.run(settings, digits_file, tmp_path / "run")
+    model = tmp_path / "run" / "model.safetensors"
+    card = (exported(model, tmp_path / "out") / "README.md").read_text()
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    count = sum(w.numel() for w in experiment.load_model(model)[0].network.parameters())
+    header = front_matter(card)
+    assert header["license"] == "apache-2.0" and "consistency-models" in header["tags"]
+    assert f"{count:,} parameters" in card and "`ve`" in card and "`edm`" in card
+    assert f"Images seen: {1000 * settings['last_kimg']:,}\n" in card
+    assert f"Seed: {settings['seed']}\n" in card and str(record["code"]["commit"]) in card
+    assert json.loads(card.split("```json")[1].split("```")[0]) == record["settings"]
+    assert "2406.14548" in card and "# A consistency model" in card
+
+
+def test_a_card_without_a_record_claims_nothing(saved, tmp_path):
+    model = saved()
+    (model.parent / "run.json").write_text('{"settings": {"images": 3}}')
+    card = (exported(model, tmp_path / "out") / "README.md").read_text()
+    assert front_matter(card)["license"] == "unknown" and "No record of its training" in card
+    assert "Images seen" not in card
