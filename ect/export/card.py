@@ -55,7 +55,7 @@ def front_matter(run):
     known = run is not None and "network" in run["settings"]
     lines = ["license: " + ("apache-2.0" if known else "unknown")]
     lines += ["pipeline_tag: unconditional-image-generation", "tags:", "- consistency-models"]
-    return "\n".join(["---", *lines, "- easy-consistency-tuning", "---"])
+    return "\n".join(["---", *lines, "- easy-consistency-tuning", "---", ""])
 
 
 def model_lines(weights, about, run):
@@ -86,7 +86,7 @@ def training_lines(run):
         return ["## Training", "", "No record of its training lay beside the model.", ""]
     settings, code = run["settings"], run["code"]
     edits = ", with uncommitted changes" if code["dirty"] else ""
-    start = "" if "network" in settings else " from an imported start"
+    start = "" if "network" in settings else ", after an imported start"
     return [
         "## Training",
         "",
