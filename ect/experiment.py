@@ -173,23 +173,20 @@ def make_consistency(network, process, about):
 
 def describe(settings, images):
     """What a model file says of itself: all it takes to rebuild f and to decode its images. An
-    imported model keeps its own betas, c_in and sd, and a process of a plugin its file and sha256."""
+    imported model keeps its betas, c_in and sd, a process of a plugin its file and sha256."""
     own = {"betas": settings["betas"]} if "betas" in settings else {}
-    return (
-        own
-        | plugins.bringing("process", settings["process"], settings)
-        | {
-            "network": settings["network"],
-            "process": settings["process"],
-            "parameterization": settings["parameterization"],
-            "c_noise": settings["c_noise"],
-            "c_in": settings.get("c_in", "scaled"),
-            "shape": list(images.shape),
-            "sd": settings.get("sd", images.sd),
-            "shift": images.shift,
-            "scale": images.scale,
-        }
-    )
+    own |= plugins.bringing("process", settings["process"], settings)
+    return own | {
+        "network": settings["network"],
+        "process": settings["process"],
+        "parameterization": settings["parameterization"],
+        "c_noise": settings["c_noise"],
+        "c_in": settings.get("c_in", "scaled"),
+        "shape": list(images.shape),
+        "sd": settings.get("sd", images.sd),
+        "shift": images.shift,
+        "scale": images.scale,
+    }
 
 
 def load_model(path):

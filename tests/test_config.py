@@ -244,7 +244,7 @@ def test_an_import_is_told_what_its_one_file_does_not_say(tmp_path):
     assert words["hub"] == ["diffusers", "owner/a-name.1"]
     kind, flag, about = words["bare"]
     meaning = {k: v for k, v in BARE.items() if k not in ("format", "file")} | {"sd": 0.5}
-    network = study.networks["small"].model_dump()
+    network = study.networks["small"].resolved()
     assert (kind, flag) == ("state_dict", "--about")
     assert json.loads(about) == meaning | {"network": network}
     files = {name: block.files() for name, block in study.init.items()}
