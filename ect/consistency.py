@@ -59,8 +59,8 @@ class Consistency:
     `sd` is the data's standard deviation (EDM's sigma_data). Calling it maps x_t (B, C, H, W) and
     t (B,) to an estimate of x_0 (B, C, H, W). The network's input is c_in x_t, `scaled` to unit
     variance or as it is (`one`: NCSN++, DDPM), and the time label named `c_noise`; `given(label)`
-    is f for images of known classes. A network with `span` is told 1000 (t - r) as well: 1000 t, as
-    f leads to r = 0.
+    is f for images of known classes. A network with `span` is told t - r as well: t, as f leads
+    to r = 0.
     """
 
     label, sigma_min = None, 0.0
@@ -105,7 +105,7 @@ class Consistency:
         inputs = (self.scaled(x_t, t), self.c_noise(self.process, t))
         told = {} if self.label is None else {"label": self.label}
         if self.span:
-            told["span"] = 1000 * (t - r)
+            told["span"] = t - r
         return self.network(*inputs, **told)
 
     def scaled(self, x_t, t):

@@ -132,10 +132,10 @@ def spread(t):
 
 class AverageVelocity:
     """The exact u(x_t, r, t) of N(0, sd^2) under `flow`: (x_t - x_r) / (t - r), with
-    x_r = x_t spread(r) / spread(t); told c_in x_t = x_t / spread(t), 1000 t, 1000 (t - r)."""
+    x_r = x_t spread(r) / spread(t); told c_in x_t = x_t / spread(t), 1000 t, t - r."""
 
     def __call__(self, x_in, c_noise, span):
-        t, span = expand(c_noise / 1000, x_in), expand(span / 1000, x_in)
+        t, span = expand(c_noise / 1000, x_in), expand(span, x_in)
         r = t - span
         square = (1 - t) ** 2 * SD**2 + t**2 - (1 - r) ** 2 * SD**2 - r**2
         # (spread(t) - spread(r)) / (t - r), also where t = r
@@ -200,7 +200,7 @@ def test_the_target_of_meanflow_is_the_difference_quotient(make_unet, draw):
     x, eps = SD * draw(0), draw(1)
     t, r = Flow().time(S), Flow().time(S / 3)
     x_t, v, h = Flow().noise(x, eps, t), eps - x, 1e-6
-    f = flow_consistency(lambda x, c_noise, span: (x * expand(c_noise + 2 * span, x) / 1000).sin())
+    f = flow_consistency(lambda x, c_noise, span: (x * expand(c_noise / 1000 + 2 * span, x)).sin())
     slope = f.output(x_t + h * v, t + h, r) - f.output(x_t - h * v, t - h, r)
     wanted = v - expand(t - r, x) * slope / (2 * h)
     target = meanflow().target(f, x_t, v, t, r, 0)
