@@ -18,14 +18,23 @@ class CheckpointError(ValueError):
 
 @contextmanager
 def replacing(path):
-    """Yield a scratch path next to `path`; on success it becomes `path` in one step."""
+    """Yield a scratch path next to `path`; on success it becomes `path` in one step, once its bytes
+    are on the disk. On failure, of a full disk for instance, the old `path` stays."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield scratch
+        with open(scratch, "rb") as file:
+            os.fsync(file.fileno())
         os.replace(scratch, path)
     finally:
+        scratch.unlink(missing_ok=True)
+
+
+def sweep(folder):
+    """Remove what processes that died while writing left in a folder that is ours alone."""
+    for scratch in Path(folder).glob(".*.partial"):
         scratch.unlink(missing_ok=True)
 
 
@@ -36,13 +45,17 @@ def write_json(path, value):
 
 
 def save(path, tensors, **about):
-    """Write tensors by name, with JSON-able `about` in the file's metadata, atomically."""
+    """Write tensors by name, with JSON-able `about` in the file's metadata, atomically; raises
+    `CheckpointError` where that cannot be done."""
     from safetensors.torch import save_file
 
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     metadata = {"about": json.dumps(about, sort_keys=True)}  # one key: the file's bytes are a law
-    with replacing(path) as scratch:
-        save_file(plain, scratch, metadata)
+    try:
+        with replacing(path) as scratch:
+            save_file(plain, scratch, metadata)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be written ({error})") from None
 
 
 def load(path):
