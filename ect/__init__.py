@@ -22,9 +22,11 @@
 `sampler`           multistep consistency, Euler, Heun
 `machine`           the device, and the record of what was computed where
 `checkpoint`        weights and training state, written atomically
+`progress`          work in progress: where it lies, who holds it, when a run is to stop
 `data`              images of a file, in batches that depend on (seed, images seen)
 `experiment`        a cell of the config -> process, model, objective, optimizer
 `importers`         models from elsewhere -> (weights, about) of a model file
+`meter`             what a run measures of itself: its log, and numbers that are none
 `train`             the loop; pretraining is the schedule r = 0
 `features`          images -> features (the study's own classifier, Inception)
 `metrics`           features -> Frechet and kernel distance

@@ -10,7 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from ect import registry
+from ect import progress, registry
 
 
 def settings_of(text):
@@ -45,7 +45,8 @@ def import_model(args):
 def train(args):
     from ect import train
 
-    train.run(args.settings, args.data, args.out, args.resume, args.init)
+    starts, limits = (args.resume, args.init), (args.save_seconds, args.max_minutes)
+    train.run(args.settings, args.data, args.out, *starts, *limits)
 
 
 def sample(args):
@@ -142,6 +143,15 @@ VERBS = {
             "--resume": {"help": "state.safetensors of the milestone before"},
             "--init": {"help": "model.safetensors to start from"},
             "--out": NEEDED,
+            "--save-seconds": {
+                "type": float,
+                "default": 60.0,
+                "help": "time between savings of the work in progress (default: 60)",
+            },
+            "--max-minutes": {
+                "type": float,
+                "help": "save and stop after so long, with exit code 75: run again to go on",
+            },
         },
     ),
     sample: (
@@ -221,12 +231,16 @@ def limit_threads(count):
 
 
 def main(argv=None):
-    """Run a verb; a mistake in its input ends in one line and exit code 1."""
+    """Run a verb; a mistake in its input ends in one line and exit code 1. So does a training that
+    saved its work and stopped, with exit code 75 (time) or 128 + the number of a signal."""
     args = parser().parse_args(argv)
     limit_threads(args.threads)
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")  # torch's own use of it
     try:
         args.function(args)
+    except progress.Stopped as stop:
+        print(f"ect {args.verb}: {stop}", file=sys.stderr)
+        return stop.code
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"ect {args.verb}: {error}", file=sys.stderr)
         return 1

@@ -33,6 +33,17 @@ def digest(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def code():
+    """What a run's course depends on beside its settings and inputs: a digest of this package's
+    sources, torch's version, the device."""
+    import torch
+
+    whole = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        whole.update(path.read_bytes())
+    return [whole.hexdigest(), str(torch.__version__), device_name()]
+
+
 def _git(*words):
     root = Path(__file__).parent
     done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=False)

@@ -76,9 +76,11 @@ class Optimizer(Block):
 
 
 class Recipe(Block):
-    """How a network is trained, whatever the schedule."""
+    """How a network is trained, whatever the schedule. With `microbatch` the gradient of a batch is
+    summed over parts of so many images: less memory, the same step, other masks of dropout."""
 
     batch: Count
+    microbatch: Count | None = None
     prior: Prior
     distance: Distance
     weight: part("weight")
@@ -86,6 +88,13 @@ class Recipe(Block):
     ema_halflife_kimg: Positive
     ema_ramp: Annotated[float, Field(gt=0)] | None = None
     dropout: Share = 0.0
+
+    @model_validator(mode="after")
+    def _parts_fit(self):
+        if self.microbatch is not None and self.microbatch > self.batch:
+            found = f"microbatch is {self.microbatch}"
+            raise ValueError(f"{found}; allowed: at most batch = {self.batch}")
+        return self
 
 
 def _require_defined(process, parameterization):

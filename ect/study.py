@@ -178,7 +178,9 @@ class Study(config.Block):
         return block.format
 
     def _recipe(self, block):
-        return block.model_dump() | {"prior": block.prior.resolved()}
+        """A recipe's settings; `microbatch` only where it is given: other jobs keep their text."""
+        settings = block.model_dump() | {"prior": block.prior.resolved()}
+        return {k: v for k, v in settings.items() if (k, v) != ("microbatch", None)}
 
     def sampling(self, sampler):
         """The resolved settings of a job that draws images."""

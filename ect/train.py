@@ -4,27 +4,28 @@ A step depends on (seed, images seen) and on the state before it, and on nothing
 was stopped goes on with the bits it would have had.
 """
 
+import contextlib
 import functools
 import json
-import math
+import os
 import time
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from ect import checkpoint, experiment, machine
+from ect import checkpoint, experiment, machine, progress
 from ect.data import Images, generator_of, seed_of
-from ect.objective import PRIORS
+from ect.meter import Diverged, Meter, finite
+from ect.objective import PRIORS, Terms
 from ect.study import STAGES
 
-SAVE_SECONDS = 60.0
 LOG_LINES, LOG_KIMG = 50, 50  # at least so many lines, at most so many thousand images apart
-LN_S_BINS = torch.linspace(-6, 4, 11)  # edges of the bins of ln s in metrics.jsonl
 
 
 class State:
-    """What a run is at one moment: network, moving average, optimizer, images seen, and the log."""
+    """What a run is at one moment: network, moving average, optimizer, images seen, and the log;
+    the seconds it took so far, and the images at which it went on after a stop."""
 
     def __init__(self, settings, images):
         recipe = settings["recipe"]
@@ -35,6 +36,7 @@ class State:
         self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.optimizer = experiment.make_optimizer(recipe["optimizer"], self.network.parameters())
         self.seen, self.lines, self.snapshots = 1000 * settings["first_kimg"], [], {}
+        self.meter, self.seconds, self.resumed = Meter(), 0.0, []
 
     def start_from(self, weights):
         """Begin at given weights, with a fresh optimizer."""
@@ -83,37 +85,9 @@ class State:
         )
 
 
-class Meter:
-    """Means between two lines of the log, kept on the device until they are read."""
-
-    def __init__(self):
-        place = machine.device()
-        self.edges = LN_S_BINS.to(place)
-        self.sums = torch.zeros(3, device=place)
-        self.bins = torch.zeros(2, len(LN_S_BINS) - 1, device=place)
-
-    @torch.no_grad()
-    def add(self, terms):
-        ones = torch.ones_like(terms.loss)
-        self.sums += torch.stack([ones.sum(), terms.loss.sum(), (terms.r == 0).sum()])
-        index = torch.bucketize(terms.s.log(), self.edges[1:-1])  # outer bins are open
-        self.bins[0].index_add_(0, index, ones)
-        self.bins[1].index_add_(0, index, terms.residual)
-
-    def line(self, seen, rate):
-        count, loss, zeros = self.sums.tolist()
-        counts, residuals = self.bins.tolist()
-        return {
-            "images": seen,
-            "loss": loss / count,
-            "learning_rate": rate,
-            "share_r_zero": zeros / count,
-            "residual_by_ln_s": [b / a if a else None for a, b in zip(counts, residuals)],
-        }
-
-
 def step(state, settings, images, objective, f, total):
-    """One update; returns the loss's terms, the images used and the learning rate."""
+    """One update; returns the loss's terms, whether they and the gradient are finite (still on the
+    device), and the learning rate."""
     recipe, seed, seen = settings["recipe"], settings["seed"], state.seen
     size = min(recipe["batch"], total - seen)
     generator = generator_of(seed, "step", seen)
@@ -129,39 +103,48 @@ def step(state, settings, images, objective, f, total):
     rate = experiment.learning_rate(recipe["optimizer"], seen, total)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    terms = objective(f, x, eps, s, seen / total, seed_of(seed, "dropout", seen))
     state.optimizer.zero_grad(set_to_none=True)
-    terms.loss.mean().backward()
+    parts = []
+    for part in _parts(size, recipe.get("microbatch", size)):
+        dropout_seed = seed_of(seed, "dropout", seen + part.start)
+        some = f if f.label is None else f.given(f.label[part])
+        terms = objective(some, x[part], eps[part], s[part], seen / total, dropout_seed)
+        (terms.loss.mean() * (len(terms.loss) / size)).backward()
+        parts.append([term.detach() for term in terms])
+    terms = Terms(*map(torch.cat, zip(*parts)))
+    fine = finite(terms.loss.mean(), state.network.parameters())
     state.optimizer.step()
     state.seen += size
     state.update_average(recipe, size)
-    return terms, size, rate
+    return terms, fine, rate
 
 
-def loop(state, settings, images, save, bar, teacher=None):
-    """Train from `state.seen` to the end, logging, keeping snapshots, saving now and then."""
+def _parts(size, most):
+    """A batch in parts of at most so many images, whose gradients add up: less memory, the same
+    step, but for the masks of dropout, which are drawn for each part."""
+    return [slice(first, min(first + most, size)) for first in range(0, size, most)]
+
+
+def loop(state, settings, images, teacher=None):
+    """Train from `state.seen` to the end, logging and keeping snapshots. Yields after each step,
+    where a run can be saved, and stopped."""
     first, total = 1000 * settings["first_kimg"], 1000 * settings["last_kimg"]
     objective = experiment.make_objective(settings, images.sd, teacher)
     about = experiment.describe(settings, images)
     f = experiment.make_consistency(state.network, objective.process, about)
     marks = _marks(first, total, max(LOG_LINES, (total - first) // (1000 * LOG_KIMG)))
     keeps = _marks(first, total, settings["snapshots"])
-    meter, saved = Meter(), time.monotonic()
     while state.seen < total:
         before = state.seen
-        terms, size, rate = step(state, settings, images, objective, f, total)
-        meter.add(terms)
-        bar.update(size)
+        terms, fine, rate = step(state, settings, images, objective, f, total)
+        state.meter.add(terms, fine, state.seen)
         if _passed(keeps, before, state.seen):
             state.snapshots[state.seen] = {k: v.clone() for k, v in state.average.items()}
         if _passed(marks, before, state.seen):
-            line, meter = meter.line(state.seen, rate), Meter()
-            _require_finite(line)
-            state.lines.append(line)
-            bar.set_postfix_str(f"loss {line['loss']:.4g}")
-            if time.monotonic() - saved > SAVE_SECONDS:
-                save(state)
-                saved = time.monotonic()
+            state.meter.check()
+            state.lines.append(state.meter.line(state.seen, rate))
+            state.meter = Meter()
+        yield
 
 
 def _marks(first, total, count):
@@ -172,49 +155,86 @@ def _passed(marks, before, now):
     return any(before < mark <= now for mark in marks)
 
 
-def _require_finite(line):
-    if not math.isfinite(line["loss"]):
-        raise FloatingPointError(
-            f"the loss is {line['loss']} at image {line['images']}: lower optimizer.lr, or raise"
-            " distance.c; nothing was published"
-        )
-
-
-def run(settings, data, out, resume=None, init=None):
+def run(settings, data, out, resume=None, init=None, save_seconds=60.0, max_minutes=None):
     """Train one cell and publish its artefacts in the folder `out`.
 
     `resume` is the state of the previous milestone, `init` a model to start from; with neither the
     start is random. Writes model.safetensors (the moving average), state.safetensors,
     snapshots.safetensors, metrics.jsonl and run.json.
+
+    The state is saved every `save_seconds`, in a scratch folder beside `out`, and a run that is
+    started again goes on from there. Raises `progress.Stopped` after a signal or `max_minutes`,
+    `FloatingPointError` where the loss or gradient is no number.
     """
-    started, out = time.monotonic(), Path(out)
+    started, out, parent = time.monotonic(), Path(out), os.getppid()
     images = Images(data)
     given, settings = settings, experiment.completed(settings, init, images)
     _require_classes(settings["network"].get("classes", 0), images, data)
     inputs = [path for path in (data, resume, init) if path]
     fingerprint = [STAGES["train"], settings, [machine.digest(path) for path in inputs]]
-    work = out / ".work.safetensors"
-    state = _begin(settings, images, resume, init, work, fingerprint)
-    first, total = state.seen, 1000 * settings["last_kimg"]
+    with progress.held(out) as folder, progress.signals() as received:
+        work = progress.Work(folder, fingerprint)
+        state = _begin(settings, images, resume, init, work)
+        teacher = None if settings["target"] == "own" else experiment.load_model(init)[0]
+        began = started - state.seconds
 
-    def save(state):
-        tensors = state.tensors() | checkpoint.prefixed("snapshot", state.snapshot_tensors())
-        checkpoint.save(work, tensors, seen=state.seen, lines=state.lines, fingerprint=fingerprint)
+        def save():
+            state.meter.check()
+            state.seconds = time.monotonic() - began
+            _save(state, work)
 
-    teacher = None if settings["target"] == "own" else experiment.load_model(init)[0]
+        stop = functools.partial(progress.asked_to_stop, received, started, max_minutes)
+        steps = loop(state, settings, images, teacher)
+        with _crash_noted(work, resume or init or "its start"):
+            _advance(state, steps, settings, out, save, save_seconds, stop)
+            orphaned = os.getppid() != parent
+            if orphaned:  # who comes next may ask for all of this again
+                save()
+        seconds = time.monotonic() - began
+        publish(state, settings, images, out)
+        made = 1000 * (settings["last_kimg"] - settings["first_kimg"])
+        extra = {"images_per_second": round(made / seconds, 1), "resumed_at": state.resumed}
+        checkpoint.write_json(out / "run.json", machine.record(given, inputs, began, **extra))
+        if not orphaned:
+            work.clear()
+
+
+def _advance(state, steps, settings, out, save, save_seconds, stop):
+    """Take the steps, saving when it is time and when asked to stop."""
+    total, saved = 1000 * settings["last_kimg"], time.monotonic()
     label = "/".join(out.parts[-6:])
     bar = tqdm(
-        total=total, initial=first, unit="img", unit_scale=True, desc=label, disable=None
+        total=total, initial=state.seen, unit="img", unit_scale=True, desc=label, disable=None
     )  # none where there is no terminal
     with bar:
-        loop(state, settings, images, save, bar, teacher)
-    seconds = time.monotonic() - started
-    publish(state, settings, images, out)
-    rate = round((total - first) / seconds, 1)
-    checkpoint.write_json(
-        out / "run.json", machine.record(given, inputs, started, images_per_second=rate)
-    )
-    work.unlink(missing_ok=True)
+        for _ in steps:
+            bar.update(state.seen - bar.n)
+            if state.lines:
+                bar.set_postfix_str(f"loss {state.lines[-1]['loss']:.4g}", refresh=False)
+            asked = stop() if state.seen < total else None
+            if asked or time.monotonic() - saved > save_seconds:
+                save()
+                saved = time.monotonic()
+            if asked:
+                why, code = asked
+                where = f"at image {state.seen} of {total}"
+                raise progress.Stopped(f"{why} {where}; run again to go on", code)
+
+
+@contextlib.contextmanager
+def _crash_noted(work, start):
+    """Say of a run that diverged where its last good state is, here and to runs that repeat it."""
+    try:
+        yield
+    except Diverged as end:
+        good = start if work.kept is None else f"{work.state} (image {work.kept})"
+        message = (
+            f"{end}: lower optimizer.lr, or raise distance.c; nothing was published, the last good"
+            f" checkpoint is {good}"
+        )
+        with contextlib.suppress(OSError):
+            work.crashed(end.seen, message)
+        raise FloatingPointError(message) from None
 
 
 def _require_classes(classes, images, data):
@@ -223,28 +243,42 @@ def _require_classes(classes, images, data):
         raise ValueError(f"networks: classes is {classes}, but {data} has labels up to {found - 1}")
 
 
-def _begin(settings, images, resume, init, work, fingerprint):
+def _save(state, work):
+    tensors = state.tensors() | checkpoint.prefixed("meter", state.meter.tensors())
+    tensors |= checkpoint.prefixed("snapshot", state.snapshot_tensors())
+    log = {"seen": state.seen, "lines": state.lines}
+    work.save(tensors, **log, seconds=state.seconds, resumed=state.resumed)
+
+
+def _begin(settings, images, resume, init, work):
     """The state to go on from: work in progress if it is this very run's, else the given start."""
-    state = State(settings, images)
-    if work.exists():
-        tensors, about = checkpoint.load(work)
-        if about["fingerprint"] == json.loads(json.dumps(fingerprint)):
-            state.restore(tensors, about["seen"])
-            state.lines = about["lines"]
-            for key, value in checkpoint.within("snapshot", tensors).items():
-                seen, name = key.split(".", 1)
-                state.snapshots.setdefault(int(seen), {})[name] = value
-            return state
-    if resume:
+    state, saved = State(settings, images), work.load()
+    if saved:
+        _restore(state, *saved)
+        progress.notice(f"going on from image {state.seen} of {1000 * settings['last_kimg']}")
+    elif resume:
         tensors, about = checkpoint.load(resume)
         state.restore(tensors, about["seen"])
     elif init:
         state.start_from(checkpoint.load(init)[0])
+    work.refuse_to_repeat(state.seen)
     return state
+
+
+def _restore(state, tensors, about):
+    """The inverse of `_save`."""
+    state.restore(tensors, about["seen"])
+    state.meter.restore(checkpoint.within("meter", tensors))
+    state.lines, state.seconds = about["lines"], about["seconds"]
+    state.resumed = [*about["resumed"], state.seen]
+    for key, value in checkpoint.within("snapshot", tensors).items():
+        seen, name = key.split(".", 1)
+        state.snapshots.setdefault(int(seen), {})[name] = value
 
 
 def publish(state, settings, images, out):
     """Write the artefacts of a finished run."""
+    checkpoint.sweep(out)
     about = experiment.describe(settings, images)
     checkpoint.save(out / "model.safetensors", state.average, **about)
     checkpoint.save(out / "state.safetensors", state.tensors(), seen=state.seen)

@@ -290,7 +290,7 @@ def test_series_differ_when_printed_in_grey():
 
 
 def test_bins_of_the_loss_page_are_the_trainers():
-    from ect.train import LN_S_BINS
+    from ect.meter import LN_S_BINS
 
     np.testing.assert_allclose(losspage.EDGES, LN_S_BINS.numpy())
 

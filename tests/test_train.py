@@ -109,7 +109,7 @@ def test_a_stopped_run_ends_with_the_bits_of_an_undisturbed_one(
 ):
     """Stopped after 1 to 10 of its 10 steps; at steps 5 and 10 a snapshot is due."""
     settings = changed(TUNE, recipe__optimizer__name=optimizer)
-    monkeypatch.setattr(train, "SAVE_SECONDS", -1.0)
+    out = tmp_path / "run"
     with monkeypatch.context() as patch:
         taken, step, publish = [], train.step, train.publish
 
@@ -125,26 +125,28 @@ def test_a_stopped_run_ends_with_the_bits_of_an_undisturbed_one(
         patch.setattr(train, "step", stop(step))
         patch.setattr(train, "publish", stop(publish))
         with pytest.raises(KeyboardInterrupt):
-            train.run(settings, digits_file, tmp_path)
-    assert not (tmp_path / "model.safetensors").exists()
+            train.run(settings, digits_file, out, save_seconds=-1.0)
+    assert not out.exists()
 
     again, step = [], train.step
     monkeypatch.setattr(train, "step", lambda *args: again.append(1) or step(*args))
-    train.run(settings, digits_file, tmp_path)
+    train.run(settings, digits_file, out)
     assert len(again) == 10 - steps
-    found = contents(tmp_path)
+    found = contents(out)
     assert [name for name in ARTEFACTS if found[name] != undisturbed[optimizer][name]] == []
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*ARTEFACTS, "run.json"])
+    assert sorted(p.name for p in out.iterdir()) == sorted([*ARTEFACTS, "run.json"])
+    assert list(tmp_path.iterdir()) == [out]
 
 
-def test_work_of_other_settings_is_not_continued(digits_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "SAVE_SECONDS", -1.0)
+def test_work_of_other_settings_is_not_continued(digits_file, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(train, "publish", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            train.run(PRETRAIN, digits_file, tmp_path / "a")
+            train.run(PRETRAIN, digits_file, tmp_path / "a", save_seconds=-1.0)
     other = changed(PRETRAIN, seed=5)
     train.run(other, digits_file, tmp_path / "a")
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "of other settings, inputs or code: discarded" in said[0]
     train.run(other, digits_file, tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
@@ -214,8 +216,8 @@ def test_training_reduces_the_loss(digits_file, tmp_path):
 
 def test_a_loss_that_is_no_number_publishes_nothing(digits_file, tmp_path):
     with pytest.raises(FloatingPointError, match=r"optimizer\.lr"):
-        train.run(changed(PRETRAIN, recipe__optimizer__lr=1e30), digits_file, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        train.run(changed(PRETRAIN, recipe__optimizer__lr=1e30), digits_file, tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == [".run.work"]
 
 
 def test_snapshots_and_model_describe_themselves(digits_file, tmp_path):

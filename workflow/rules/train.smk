@@ -1,6 +1,7 @@
 # Training: a chain of pretraining milestones, and tunings that branch off it. Both are the verb
 # `train`; pretraining is the schedule r = 0. One thread each, so that results do not depend on
-# --cores and two run side by side on two.
+# --cores and two run side by side on two. A job that was stopped goes on where it saved its state; one
+# that would only crash again says so at once: retries lose nothing.
 
 MILESTONE = f"{ROOT}/pretrain/{{pretrain}}/s{{start_seed}}/k{{kimg}}"
 TUNING = (
@@ -40,6 +41,15 @@ def read_of(wildcards):
     }
 
 
+def time_limit(wildcards, resources):
+    """The trainer's own limit where a profile sets `runtime` (minutes): it saves its state and stops
+    a little before, and a retry goes on. Read off `resources`, so that no limit re-runs a job."""
+    minutes = resources.get("runtime")
+    if not isinstance(minutes, int):
+        return ""
+    return f"--max-minutes {minutes - min(5, minutes / 4):g}"
+
+
 rule import_model:
     input:
         unpack(read_of),
@@ -70,16 +80,18 @@ rule pretrain:
     params:
         settings=lambda wildcards: as_json(STUDY.training(milestone_of(wildcards))),
         resume=lambda wildcards, input: f"--resume {input.resume}" if input.resume else "",
+        limit=time_limit,
         out=subpath(output.model, parent=True),
         version=STAGES["train"],
     wildcard_constraints:
         pretrain=one_of(STUDY.pretrain),
     threads: 1
+    retries: 3
     conda:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} train {params.settings:q}"
-        " --data {input.data:q} {params.resume} --out {params.out:q}"
+        " --data {input.data:q} {params.resume} --out {params.out:q} {params.limit}"
 
 
 rule tune:
@@ -93,11 +105,13 @@ rule tune:
         run=f"{TUNING}/run.json",
     params:
         settings=lambda wildcards: as_json(STUDY.training(tuned_of(wildcards))),
+        limit=time_limit,
         out=subpath(output.model, parent=True),
         version=STAGES["train"],
     threads: 1
+    retries: 3
     conda:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} train {params.settings:q}"
-        " --data {input.data:q} --init {input.init:q} --out {params.out:q}"
+        " --data {input.data:q} --init {input.init:q} --out {params.out:q} {params.limit}"

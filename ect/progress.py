@@ -1,0 +1,174 @@
+"""Work in progress: where it lies, who holds it, and when a run is to stop.
+
+The work of the folder `k12` lies in `.k12.work` beside it: no rule declares it, and Snakemake,
+which deletes the outputs of a job that failed or runs again, leaves it alone. Its fingerprint says
+which run it is of. One process holds it, by a lock that ends with the process. Loads no torch.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from ect import checkpoint, machine
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have none
+
+
+class Stopped(Exception):
+    """A run that stopped with its state saved; `code` is the exit status of its process."""
+
+    def __init__(self, message, code):
+        super().__init__(message)
+        self.code = code
+
+
+def notice(text):
+    """One line on stderr."""
+    print(f"ect train: {text}", file=sys.stderr)
+
+
+@contextmanager
+def held(out):
+    """Yield the scratch folder of the artefact folder `out`, which no other process holds until the
+    block ends or this process does. Raises `ValueError` that names the process that has it.
+
+    A holder that leaves nothing in the folder removes it.
+    """
+    whole = Path(out).resolve()
+    folder = whole.with_name(f".{whole.name}.work")
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder) as lock:
+        lock.truncate(0)
+        print(f"pid {os.getpid()} on {socket.gethostname()}", end="", file=lock, flush=True)
+        checkpoint.sweep(folder)
+        try:
+            yield folder
+        finally:
+            if {path.name for path in folder.glob("*")} == {"lock"}:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked(folder):
+    """The open lock file, ours alone. If a holder removed the folder meanwhile, the file we opened
+    has lost its name, and is sought anew."""
+    while True:
+        with suppress(FileExistsError):
+            folder.mkdir()
+        with suppress(FileNotFoundError), ExitStack() as stack:
+            file = stack.enter_context(open(folder / "lock", "a+"))
+            _flock(file)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(file.name)):
+                stack.pop_all()
+                return file
+
+
+def _flock(file):
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read() or "another process"
+        raise ValueError(
+            f"{Path(file.name).parent} is held by {holder}, which is training this model: wait for"
+            " it, or end it"
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        notice(f"{file.name}: no locks on this file system; start one trainer at a time")
+
+
+class Work:
+    """The work in progress of one run in a scratch folder that is held. `fingerprint`, JSON-able,
+    is all that the run's bits depend on."""
+
+    def __init__(self, folder, fingerprint):
+        self.state, self.crash = folder / "state.safetensors", folder / "crash.json"
+        self.fingerprint = json.loads(json.dumps(fingerprint))
+        self.kept = None  # images seen, of the state that is saved
+
+    def load(self):
+        """(tensors, about) as saved last; None if there are none, or if they are torn or another
+        run's, which discards them."""
+        if not self.state.exists():
+            return None
+        try:
+            tensors, about = checkpoint.load(self.state)
+            if about.get("fingerprint") == self.fingerprint:
+                self.kept = about["seen"]
+                return tensors, about
+            notice(f"{self.state} is of other settings, inputs or code: discarded")
+        except checkpoint.CheckpointError as error:
+            notice(f"{error}: discarded")
+        self.state.unlink()
+        return None
+
+    def save(self, tensors, seen, **about):
+        """Replace what was saved before, or leave it whole and raise `ValueError`."""
+        about |= {"seen": seen, "fingerprint": self.fingerprint}
+        try:
+            checkpoint.save(self.state, tensors, **about)
+        except checkpoint.CheckpointError as error:
+            last = "the start" if self.kept is None else f"image {self.kept}"
+            raise ValueError(f"{error}; run again to go on from {last}") from None
+        self.kept = seen
+
+    def crashed(self, seen, message):
+        """Leave word of a run that cannot go on, for those that would only repeat it."""
+        what = {"fingerprint": self.fingerprint, "code": machine.code()}
+        checkpoint.write_json(self.crash, what | {"image": seen, "message": message})
+
+    def refuse_to_repeat(self, seen):
+        """Raise `FloatingPointError` if this run, at image `seen`, is known to end in a crash."""
+        if not self.crash.exists():
+            return
+        found = json.loads(self.crash.read_text())
+        known = [found["fingerprint"], found["code"]] == [self.fingerprint, machine.code()]
+        if known and seen < found["image"]:
+            raise FloatingPointError(
+                f"{found['message']} (known from before; to try again, delete {self.crash})"
+            )
+        self.crash.unlink()
+
+    def clear(self):
+        """Remove all of it: the run has ended well."""
+        self.state.unlink(missing_ok=True)
+        self.crash.unlink(missing_ok=True)
+
+
+@contextmanager
+def signals():
+    """Yield the list of signals received since, of those that ask a run to stop. The first is only
+    noted; a second of its kind has its usual effect."""
+    received = []
+
+    def note(number, frame):
+        received.append(number)
+        signal.signal(number, before[number])
+
+    main = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    before = {number: signal.signal(number, note) for number in SIGNALS if main}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def asked_to_stop(received, started, max_minutes):
+    """(why, exit code) if a signal came or the time is up, else None."""
+    if received:
+        return f"stopped by {signal.Signals(received[0]).name}", 128 + received[0]
+    if max_minutes is not None and time.monotonic() - started >= 60 * max_minutes:
+        return f"stopped after {max_minutes:g} minutes", os.EX_TEMPFAIL
+    return None
