@@ -145,8 +145,8 @@ VERBS = {
             "--out": NEEDED,
             "--save-seconds": {
                 "type": float,
-                "default": 60.0,
-                "help": "time between savings of the work in progress (default: 60)",
+                "help": "time between savings of the work in progress (default: 60, or as much"
+                " more as keeps them below 2 %% of the time)",
             },
             "--max-minutes": {
                 "type": float,

@@ -20,6 +20,7 @@ from ect.meter import Diverged, Meter, finite
 from ect.objective import PRIORS, Terms
 from ect.study import STAGES
 
+SAVE_SECONDS, SAVING_SHARE = 60.0, 0.02  # of the time, at most
 LOG_LINES, LOG_KIMG = 50, 50  # at least so many lines, at most so many thousand images apart
 
 
@@ -155,7 +156,7 @@ def _passed(marks, before, now):
     return any(before < mark <= now for mark in marks)
 
 
-def run(settings, data, out, resume=None, init=None, save_seconds=60.0, max_minutes=None):
+def run(settings, data, out, resume=None, init=None, save_seconds=None, max_minutes=None):
     """Train one cell and publish its artefacts in the folder `out`.
 
     `resume` is the state of the previous milestone, `init` a model to start from; with neither the
@@ -163,7 +164,8 @@ def run(settings, data, out, resume=None, init=None, save_seconds=60.0, max_minu
     snapshots.safetensors, metrics.jsonl and run.json.
 
     The state is saved every `save_seconds`, in a scratch folder beside `out`, and a run that is
-    started again goes on from there. Raises `progress.Stopped` after a signal or `max_minutes`,
+    started again goes on from there; without `save_seconds` every minute, or less often where that
+    would take more than 2 % of the time. Raises `progress.Stopped` after a signal or `max_minutes`,
     `FloatingPointError` where the loss or gradient is no number.
     """
     started, out, parent = time.monotonic(), Path(out), os.getppid()
@@ -202,6 +204,7 @@ def run(settings, data, out, resume=None, init=None, save_seconds=60.0, max_minu
 def _advance(state, steps, settings, out, save, save_seconds, stop):
     """Take the steps, saving when it is time and when asked to stop."""
     total, saved = 1000 * settings["last_kimg"], time.monotonic()
+    pause = SAVE_SECONDS if save_seconds is None else save_seconds
     label = "/".join(out.parts[-6:])
     bar = tqdm(
         total=total, initial=state.seen, unit="img", unit_scale=True, desc=label, disable=None
@@ -212,9 +215,12 @@ def _advance(state, steps, settings, out, save, save_seconds, stop):
             if state.lines:
                 bar.set_postfix_str(f"loss {state.lines[-1]['loss']:.4g}", refresh=False)
             asked = stop() if state.seen < total else None
-            if asked or time.monotonic() - saved > save_seconds:
+            due = time.monotonic()
+            if asked or due - saved > pause:
                 save()
                 saved = time.monotonic()
+                if save_seconds is None:
+                    pause = max(SAVE_SECONDS, (saved - due) / SAVING_SHARE)
             if asked:
                 why, code = asked
                 where = f"at image {state.seen} of {total}"

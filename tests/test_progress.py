@@ -1,15 +1,20 @@
 """Work in progress: held by one process, kept through stops and faults, never trained twice."""
 
 import errno
+import itertools
 import json
+import multiprocessing
 import os
+import random
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -117,6 +122,65 @@ with progress.held(sys.argv[1]):
     print(1, flush=True)
     input()
 """
+
+
+def test_saving_takes_a_fiftieth_of_the_time_at_most(monkeypatch):
+    """In a run whose steps take 1 s: a state that is saved at once is saved every minute, one that
+    takes 6 s every five, and where `save_seconds` is given, as often as it says."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+
+    def saves(cost, save_seconds):
+        state, times = SimpleNamespace(seen=0, lines=[]), []
+
+        def steps():
+            while state.seen < 20_000:
+                clock[0] += 1
+                state.seen += 1
+                yield
+
+        def save():
+            times.append(clock[0])
+            clock[0] += cost
+
+        where, never = progress.Path("x"), lambda: None
+        train._advance(state, steps(), {"last_kimg": 20}, where, save, save_seconds, never)
+        return [after - before - cost for before, after in itertools.pairwise(times)]
+
+    assert set(saves(0.0, None)) == {61.0}
+    assert all(300 < pause <= 301.5 for pause in saves(6.0, None))
+    assert set(saves(6.0, 10.0)) == {11.0}
+
+
+def child(settings, data, out):
+    """A trainer in a process of its own."""
+    torch.set_num_threads(1)
+    machine.device = lambda: torch.device("cpu")
+    train.LOG_LINES = 3
+    train.run(settings, data, out, save_seconds=0.02)
+
+
+def test_a_trainer_that_is_killed_again_and_again(digits_file, undisturbed, tmp_path):
+    processes, source = multiprocessing.get_context("forkserver"), random.Random(0)
+    processes.set_forkserver_preload(["test_progress"])
+    kills, lasts = 0, 2.0
+    while True:
+        began = time.monotonic()
+        trainer = processes.Process(target=child, args=(RUN, digits_file, tmp_path / "run"))
+        trainer.start()
+        trainer.join(source.uniform(0.1, lasts) if kills < 5 else None)
+        if trainer.exitcode is not None:
+            assert trainer.exitcode == 0
+            assert contents(tmp_path / "run") == undisturbed
+            assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+            if kills >= 5:
+                break
+            lasts = time.monotonic() - began
+            shutil.rmtree(tmp_path / "run")
+        else:
+            os.kill(trainer.pid, signal.SIGKILL)
+            trainer.join()
+            kills += 1
 
 
 def test_a_second_trainer_is_told_of_the_first_which_it_outlives(words, tmp_path, capsys):

@@ -1,0 +1,171 @@
+"""Kills a study again and again, and compares what it ends with: python bench/kills.py --kills 50
+
+A small study runs once undisturbed in a temporary copy of the workflow, then in a second copy in
+which, at random moments, SIGKILL ends Snakemake and every job. `snakemake --unlock` and
+`--rerun-incomplete` go on, until the study has finished; then its results are deleted and the next
+round begins, until so many kills have been made. Every round's tables, models and logs must be the
+undisturbed ones, byte for byte. Trainers save every half second here.
+"""
+
+import argparse
+import collections
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+SMOKE = "workflow/studies/smoke.yaml"
+KEPT = ("tables/*", "**/model.safetensors", "**/snapshots.safetensors", "**/metrics.json*")
+
+
+def overlay(kimg):
+    """Two milestones and two tunings of `kimg` thousand images each, one with snapshots."""
+    start = {"pretrain": ["ve"], "samplers": ["one_step"]}
+    tuned = start | {"kimg": [2 * kimg], "tune_kimg": kimg, "schedules": ["sigmoid"]}
+    shown = {"kimg": 2 * kimg, "tune_kimg": kimg}
+    rows = [start | {"kimg": [kimg]}, tuned | {"tune": "ect"}, tuned | {"tune": "ect_slope"}]
+    return {
+        "study": "kills",
+        "pretrain": {"ve": {"kimg": 2 * kimg, "every": kimg}, "flow": None},
+        "experiments": {"methods": {"rows": rows}, "schedules": None, "split": None},
+        "figures": {"samples": shown, "loss": shown},
+        "search": None,
+    }
+
+
+def copied(folder, kimg):
+    """A copy of the workflow with the small study, whose trainers save every half second."""
+    for name in ("Snakefile", "config.yaml", "workflow", "ect", "envs"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    (folder / "overlay.yaml").write_text(yaml.safe_dump(overlay(kimg)))
+    file = folder / "ect" / "train.py"
+    usual, often = (
+        "SAVE_SECONDS, SAVING_SHARE = 60.0, 0.02",
+        "SAVE_SECONDS, SAVING_SHARE = 0.5, 1.0",
+    )
+    assert usual in file.read_text()
+    file.write_text(file.read_text().replace(usual, often))
+    return folder
+
+
+def snakemake(folder, *words):
+    """Start Snakemake in a process group of its own, its words appended to a log."""
+    command = [sys.executable, "-m", "snakemake", "--profile", "workflow/profiles/local", *words]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with open(folder / "log", "a") as log:
+        return subprocess.Popen(
+            [*command, "--configfile", SMOKE, "overlay.yaml"],
+            cwd=folder,
+            env=os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def finished(folder, *words):
+    """Run Snakemake to its end; raises `RuntimeError` with the end of the log if it fails."""
+    if snakemake(folder, *words).wait() != 0:
+        raise RuntimeError((folder / "log").read_text()[-4000:])
+
+
+def artefacts(folder):
+    results = folder / "results" / "kills"
+    found = sorted({path for pattern in KEPT for path in results.glob(pattern)})
+    return {str(path.relative_to(results)): path.read_bytes() for path in found}
+
+
+def published(folder):
+    """{folder of a model: when its training was published}."""
+    found = (folder / "results" / "kills").glob("*/**/run.json")
+    return {path: path.stat().st_mtime_ns for path in found}
+
+
+def killed_until_done(folder, moments, kills):
+    """One round: the number of kills made, and of models that were trained though published."""
+    made, twice = 0, set()
+    while True:
+        run = snakemake(folder, "--rerun-incomplete")
+        try:
+            run.wait(next(moments) if made < kills else None)
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+            made += 1
+            before = published(folder)
+            finished(folder, "--unlock")
+            continue
+        if run.returncode != 0:
+            raise RuntimeError((folder / "log").read_text()[-4000:])
+        after = published(folder)
+        if made:
+            twice |= {path for path, when in before.items() if after[path] != when}
+        return made, len(twice)
+
+
+def starts(folder):
+    """{rule: jobs started}, and the number of trainings that went on from a saved state."""
+    log = (folder / "log").read_text()
+    rules = collections.Counter(re.findall(r"^(?:local)?rule (\w+):", log, re.MULTILINE))
+    return rules, len(re.findall(r"going on from image", log))
+
+
+def report(calm, wild, rounds, made, twice):
+    needed, _ = starts(calm)
+    done, resumed = starts(wild)
+    extra = {rule: n - rounds * needed[rule] for rule, n in done.items()}
+    return {
+        "kills": made,
+        "rounds": rounds,
+        "jobs_started_again": {rule: n for rule, n in extra.items() if n},
+        "trainings_that_went_on": resumed,
+        "trainings_published_and_trained_again": twice,
+    }
+
+
+def main():
+    given = argparse.ArgumentParser(description=__doc__)
+    given.add_argument("--kills", type=int, default=50)
+    given.add_argument("--seed", type=int, default=0)
+    given.add_argument("--kimg", type=int, default=8, help="size of each of the four trainings")
+    given.add_argument("--seconds", type=float, nargs=2, default=(4.0, 30.0), help="until a kill")
+    given = given.parse_args()
+    source = random.Random(given.seed)
+    moments = iter(lambda: source.uniform(*given.seconds), None)
+    with tempfile.TemporaryDirectory() as folder:
+        calm, wild = Path(folder) / "calm", Path(folder) / "wild"
+        for path in (calm, wild):
+            path.mkdir()
+            copied(path, given.kimg)
+        began = time.monotonic()
+        finished(calm)
+        print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
+        wanted, made, rounds, twice = artefacts(calm), 0, 0, 0
+        while made < given.kills:
+            kills, again = killed_until_done(wild, moments, given.kills - made)
+            made, rounds, twice = made + kills, rounds + 1, twice + again
+            found = artefacts(wild)
+            wrong = [name for name in wanted.keys() | found if wanted.get(name) != found.get(name)]
+            left = [str(p) for p in (wild / "results").rglob("*.work")]
+            left += [str(p) for p in (wild / "results").rglob("*.partial")]
+            print(json.dumps({"round": rounds, "kills": kills, "files": len(found)}), flush=True)
+            if wrong or left:
+                sys.exit(f"differ: {sorted(wrong)}; left over: {left}")
+            shutil.rmtree(wild / "results")
+        print(json.dumps(report(calm, wild, rounds, made, twice), indent=1))
+        print(f"all of {len(wanted)} files are the undisturbed ones, byte for byte, every round")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""What saving, checking and going on cost: python bench/saving.py [--folder DIR]
+
+Two networks: the default study's and DDPM++ as ECT has it for CIFAR-10 (55.7 million parameters).
+The state is saved and read in DIR, which decides: a disk in memory is no disk.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import yaml
+
+from ect import experiment, meter, progress, train
+from ect.study import Milestone, Study
+
+ROOT = Path(__file__).parent.parent
+LARGE = {"channels": 128, "multipliers": [2, 2, 2], "blocks": 4, "attention": [16]}
+
+
+def median(function, repeats):
+    """Seconds that a call takes: the median of some."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    return sorted(times)[len(times) // 2]
+
+
+class Noise:
+    """Images of a shape that need no file."""
+
+    sd, shift, scale = 0.5, 127.5, 1 / 127.5
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def batch(self, seed, seen, size):
+        return 0.5 * torch.randn(size, *self.shape)
+
+
+def prepared(settings, images):
+    """(state, one step of training as a function)."""
+    state = train.State(settings, images)
+    objective = experiment.make_objective(settings, images.sd)
+    f = experiment.make_consistency(
+        state.network, objective.process, experiment.describe(settings, images)
+    )
+
+    def step():
+        terms, fine, _ = train.step(state, settings, images, objective, f, 10**9)
+        state.meter.add(terms, fine, state.seen)
+
+    return state, step
+
+
+def costs(settings, images, folder, repeats):
+    state, step = prepared(settings, images)
+    step()  # the optimizer's moments exist from here on
+    work = progress.Work(folder, "bench")
+    saving = median(lambda: train._save(state, work), 3)
+
+    def again():
+        restored = train.State(settings, images)
+        train._restore(restored, *work.load())
+
+    one = torch.ones(settings["recipe"]["batch"])
+    parameters = list(state.network.parameters())
+    watch = SimpleNamespace(loss=one, s=one)
+    counter = meter.Meter()
+
+    def check():
+        fine = meter.finite(one.mean(), parameters)
+        counter.unchecked.append((watch, fine, 1))
+        counter.check()
+
+    stepping, checking = median(step, repeats), median(check, 5 * repeats)
+    return {
+        "parameters": sum(p.numel() for p in parameters),
+        "state_megabytes": round(work.state.stat().st_size / 1e6, 1),
+        "step_seconds": round(stepping, 5),
+        "check_seconds": round(checking, 6),
+        "check_share_of_step": round(checking / stepping, 5),
+        "save_seconds": round(saving, 3),
+        "save_share_of_a_minute": round(saving / (60 + saving), 5),
+        "go_on_seconds": round(median(again, 3), 3),
+    }
+
+
+def main():
+    given = argparse.ArgumentParser(description=__doc__)
+    given.add_argument("--folder", default=None, help="where the state is saved")
+    given = given.parse_args()
+    torch.set_num_threads(1)
+    study = Study.read(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    small = study.training(Milestone("ve", 0, 12))
+    large = small | {"network": LARGE, "recipe": small["recipe"] | {"batch": 2}}
+    for settings, shape, repeats in ((small, (1, 8, 8), 50), (large, (3, 32, 32), 3)):
+        with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+            print(json.dumps(costs(settings, Noise(shape), Path(folder), repeats)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
