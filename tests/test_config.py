@@ -41,6 +41,7 @@ MISTAKES = [
     ("pretrain/ve/optimizer/lr", -1.0, ["pretrain.ve.optimizer.lr", "-1.0", "greater than 0"]),
     ("pretrain/ve/batch", 6.5, ["pretrain.ve.batch", "6.5", "integer"]),
     ("pretrain/ve/batch", True, ["pretrain.ve.batch", "True", "integer"]),
+    ("pretrain/ve/microbatch", 65, ["pretrain.ve", "microbatch is 65", "at most batch = 64"]),
     ("pretrain/ve/process", "vee", ["pretrain.ve.process", "'vee'", "'ve', 'flow'"]),
     ("pretrain/ve/network", "big", ["pretrain.ve.network", "'big'", "small"]),
     ("pretrain/ve/kimg", 100, ["pretrain.ve", "100", "multiples of every"]),
@@ -256,3 +257,11 @@ def test_an_import_is_told_what_its_one_file_does_not_say(tmp_path):
         "hub": [],
         "bare": ["README.md"],
     }
+
+
+def test_microbatch_is_in_the_settings_only_where_it_is_given():
+    """So other jobs keep their text, and nothing is trained anew."""
+    model, plain = Milestone("ve", 0, 12), Study.read(DEFAULT)
+    given = Study.read(changed("pretrain/ve/microbatch", 16)).training(model)
+    assert given["recipe"].pop("microbatch") == 16
+    assert given == plain.training(model)

@@ -100,6 +100,18 @@ def test_same_numbers_written_otherwise(study):
     assert planned(study, {"schedules": {"sigmoid": {"q": 2.0}}}) == {}
 
 
+def test_a_time_limit_is_the_trainers_and_reruns_nothing(study):
+    limit = ["--default-resources", "runtime=60"]
+    done = snakemake(study, "-n", "--configfile", SMOKE, *limit)
+    assert "Nothing to be done" in done.stdout + done.stderr
+    for words, ends in ((limit, True), ([], False)):
+        done = snakemake(study, "-n", "--configfile", SMOKE, "-R", "pretrain", *words)
+        text = done.stdout + done.stderr
+        trainers = re.findall(r"python -m ect .* train .*\S", text)
+        assert trainers
+        assert all(line.endswith(" --max-minutes 55") == ends for line in trainers)
+
+
 def test_width_of_one_figure(study):
     assert planned(study, {"figures": {"widths_in": {"loss": 5.0}}}) == {"draw_loss": 1}
 
