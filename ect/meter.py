@@ -62,7 +62,7 @@ class Meter:
             return
         terms, seen = next((terms, seen) for terms, fine, seen in steps if not fine)
         bad = sorted(set(self._bin(terms.s[~terms.loss.isfinite()]).tolist()))
-        where = f" where ln s is {' or '.join(map(_words, bad))}" if bad else ""
+        where = f" where ln s is {_words(bad)}" if bad else ""
         what = "loss" if bad else "gradient"
         raise Diverged(f"the {what} is not finite at image {seen}{where}", seen)
 
@@ -78,11 +78,12 @@ class Meter:
         }
 
 
-def _words(index):
-    low, high = ([-math.inf, *LN_S_BINS[1:-1].tolist(), math.inf][index + i] for i in (0, 1))
-    if math.isinf(low):
-        return f"below {high:g}"
-    return f"above {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
+def _words(bins):
+    """Intervals of ln s, as '-5 to -3, 3 to inf'."""
+    edges = [-math.inf, *LN_S_BINS[1:-1].tolist(), math.inf]
+    starts = [i for i in bins if i - 1 not in bins]
+    ends = [i + 1 for i in bins if i + 1 not in bins]
+    return ", ".join(f"{edges[i]:g} to {edges[k]:g}" for i, k in zip(starts, ends))
 
 
 def finite(loss, parameters):

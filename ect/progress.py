@@ -149,7 +149,8 @@ class Work:
 @contextmanager
 def signals():
     """Yield the list of signals received since, of those that ask a run to stop. The first is only
-    noted; a second of its kind has its usual effect."""
+    noted; a second of its kind has its usual effect. One that was ignored before (SIGINT behind a
+    shell's `&`) still is."""
     received = []
 
     def note(number, frame):
@@ -157,7 +158,8 @@ def signals():
         signal.signal(number, before[number])
 
     main = threading.current_thread() is threading.main_thread()  # no other may set handlers
-    before = {number: signal.signal(number, note) for number in SIGNALS if main}
+    heard = [n for n in SIGNALS if main and signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield received
     finally:
