@@ -4,7 +4,8 @@ A small study runs once undisturbed in a temporary copy of the workflow, then in
 which, at random moments, SIGKILL ends Snakemake and every job. `snakemake --unlock` and
 `--rerun-incomplete` go on, until the study has finished; then its results are deleted and the next
 round begins, until so many kills have been made. Every round's tables, models and logs must be the
-undisturbed ones, byte for byte. Trainers save every half second here.
+undisturbed ones, byte for byte, and no work in progress may be left (half-written files of other
+jobs may: their names are their own). Trainers save every half second here.
 """
 
 import argparse
@@ -158,8 +159,9 @@ def main():
             found = artefacts(wild)
             wrong = [name for name in wanted.keys() | found if wanted.get(name) != found.get(name)]
             left = [str(p) for p in (wild / "results").rglob("*.work")]
-            left += [str(p) for p in (wild / "results").rglob("*.partial")]
-            print(json.dumps({"round": rounds, "kills": kills, "files": len(found)}), flush=True)
+            halves = sum(1 for p in (wild / "results").rglob("*.partial"))
+            line = {"round": rounds, "kills": kills, "files": len(found), "halves_left": halves}
+            print(json.dumps(line), flush=True)
             if wrong or left:
                 sys.exit(f"differ: {sorted(wrong)}; left over: {left}")
             shutil.rmtree(wild / "results")
