@@ -1,4 +1,4 @@
-"""What saving, checking and going on cost: python bench/saving.py [--folder DIR]
+"""What saving, checking and going on cost: PYTHONPATH=. python bench/saving.py [--folder DIR]
 
 Two networks: the default study's and DDPM++ as ECT has it for CIFAR-10 (55.7 million parameters).
 The state is saved and read in DIR, which decides: a disk in memory is no disk.
