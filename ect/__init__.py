@@ -23,7 +23,11 @@
 `machine`           the device, and the record of what was computed where
 `checkpoint`        weights and training state, written atomically
 `progress`          work in progress: where it lies, who holds it, when a run is to stop
-`data`              images of a file, in batches that depend on (seed, images seen)
+`pictures`          one picture of any kind -> uint8 pixels
+`folders`           the images of a folder or .zip: names, classes, fingerprint
+`sources`           where a dataset's images come from
+`prepared`          the prepared dataset file, written and read a few images at a time
+`data`              a source as such a file; batches that depend on (seed, images seen)
 `experiment`        a cell of the config -> process, model, objective, optimizer
 `importers`         models from elsewhere -> (weights, about) of a model file
 `meter`             what a run measures of itself: its log, and numbers that are none

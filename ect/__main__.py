@@ -26,7 +26,7 @@ def settings_of(text):
 def prepare(args):
     from ect import data
 
-    data.prepare(args.settings, args.out)
+    data.prepare(args.settings, args.out, args.threads)
 
 
 def train_classifier(args):

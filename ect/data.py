@@ -1,13 +1,16 @@
-"""Datasets as one prepared file, and batches that depend on (seed, images seen) alone."""
+"""A source as one prepared file, and batches that depend on (seed, images seen) alone."""
 
 import functools
 import hashlib
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ect import checkpoint, machine, prepared
 from ect.checkpoint import replacing
+from ect.sources import SOURCES, decoded
 
 
 def seed_of(*parts):
@@ -21,39 +24,64 @@ def generator_of(*parts):
     return torch.Generator().manual_seed(seed_of(*parts))
 
 
-def digits():
-    """scikit-learn's 1,797 handwritten digits: uint8 images (N, 8, 8, 1), labels (N,)."""
-    from sklearn.datasets import load_digits
+def prepare(settings, path, threads=None):
+    """Write a dataset file (see `ect/prepared.py`) of the splits `train` and `test`, with the names
+    of the classes and the `shift` and `scale` that map pixels to the network's range; beside it
+    run.json, and where images were skipped skipped.txt.
 
-    bunch = load_digits()
-    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    return pixels[..., None], bunch.target.astype(np.int64)
-
-
-SOURCES = {"digits": digits}
-
-
-def prepare(settings, path):
-    """Write a dataset file (npz): uint8 images (N, H, W, C) and labels (N,) for `train` and `test`,
-    and the `shift` and `scale` that map pixels to the network's range.
-
-    The held-out images are a random choice, fixed by `split_seed`.
+    `held_out` and `max_images` are random choices, fixed by `split_seed`. Nothing but the time
+    depends on `threads`, by default one for each processor.
     """
-    images, labels = SOURCES[settings["source"]]()
-    if settings["held_out"] >= len(images):
-        raise ValueError(f"dataset.held_out is {settings['held_out']}; allowed: < {len(images)}")
-    order = np.random.default_rng(settings["split_seed"]).permutation(len(images))
-    test, train = np.split(order, [settings["held_out"]])
-    shift, scale = 127.5, 1 / 127.5
+    started, path = time.monotonic(), Path(path)
+    found = SOURCES[settings["source"]](settings)
+    skipped = [] if settings.get("on_error") == "skip" else None
+    about = {"classes": found.classes}
+    with prepared.writing(path, about) as writer:
+        for split, rows in _splits(settings, found).items():
+            for kept, pixels in decoded(found, rows, threads, skipped, split):
+                writer.add(split, pixels, [found.labels[row] for row in kept])
+        about |= _range(settings, writer)
+    counts = {split: len(labels) for split, labels in writer.labels.items()}
+    record = machine.record(
+        settings, found.files, started, images=counts, shape=writer.shape, classes=found.classes,
+        skipped=skipped or [], **found.about,
+    )  # fmt: skip
+    checkpoint.write_json(path.with_name("run.json"), record)
+    _list_skipped(path.with_name("skipped.txt"), skipped)
+
+
+def _splits(settings, found):
+    """{split: the indices of its images, in random order}."""
+    random, held_out = np.random.default_rng(settings["split_seed"]), settings.get("held_out")
+    count = len(found.names) - found.tests
+    order = random.permutation(count)[: settings.get("max_images")]
+    if found.tests:
+        return {"train": order, "test": count + random.permutation(found.tests)[:held_out]}
+    if held_out >= len(order):
+        raise ValueError(f"dataset.held_out is {held_out}; allowed: < {len(order)}")
+    test, train = np.split(order, [held_out])
+    return {"train": train, "test": test}
+
+
+def _range(settings, writer):
+    """What maps pixels to the network's range, and the deviation `sd` that they have there."""
+    for split in ("train", "test"):
+        if split not in writer.sums:
+            raise ValueError(f"none of the images to {split} with could be read")
+    mean, deviation = writer.moments("train")
+    if deviation == 0:
+        raise ValueError("all pixels of the images have one value")
     if settings["normalize"] == "standard":
-        shift, scale = images[train].mean(), 0.5 / images[train].std()
-    pixels = (images[train] - shift) * scale
-    arrays = {
-        "train": images[train], "train_labels": labels[train],
-        "test": images[test], "test_labels": labels[test],
-        "shift": np.float64(shift), "scale": np.float64(scale), "sd": np.float64(pixels.std()),
-    }  # fmt: skip
-    save_arrays(path, **arrays)
+        return {"shift": mean, "scale": 0.5 / deviation, "sd": 0.5}
+    return {"shift": 127.5, "scale": 1 / 127.5, "sd": deviation / 127.5}
+
+
+def _list_skipped(path, skipped):
+    """Names and reasons, a line each; no file where nothing was skipped."""
+    path.unlink(missing_ok=True)
+    if skipped:
+        text = "".join(f"{name}: {reason}\n" for name, reason in skipped)
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def encode(pixels, about):
@@ -80,13 +108,13 @@ def save_arrays(path, *unnamed, **named):
 
 
 class Images:
-    """The images of a dataset file, and the map between pixels and the network's range."""
+    """The images of a dataset file, and the map between pixels and the network's range. `pixels`
+    (N, H, W, C) stay in the file until they are indexed; `classes` are names, or None."""
 
     def __init__(self, path, split="train"):
-        with np.load(Path(path), allow_pickle=False) as file:
-            self.pixels, self.labels = file[split], file[f"{split}_labels"]
-            self.shift, self.scale = float(file["shift"]), float(file["scale"])
-            self.sd = float(file["sd"])
+        self.pixels, self.labels, about = prepared.read(path, split)
+        self.shift, self.scale, self.sd = (about[key] for key in ("shift", "scale", "sd"))
+        self.classes = about["classes"]
 
     @property
     def shape(self):

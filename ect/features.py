@@ -48,14 +48,20 @@ def train_classifier(settings, data, out):
     run.json beside the weights."""
     started, out = time.monotonic(), Path(out)
     train, test = Images(data), Images(data, "test")
+    if len(train.classes or ()) < 2:
+        raise ValueError(
+            f"{data}: no classes for a classifier to tell apart; allowed: dataset.classes: folders,"
+            " or features.extractor: inception"
+        )
     about = {
         "shape": list(train.shape), "shift": train.shift, "scale": train.scale,
-        "channels": settings["channels"], "classes": int(train.labels.max()) + 1,
+        "channels": settings["channels"], "classes": len(train.classes),
     }  # fmt: skip
     network = _fit(settings, train, about)
-    with torch.no_grad():
-        logits = network(test.encode(test.pixels).to(machine.device()))
-    accuracy = float((logits.argmax(1).cpu().numpy() == test.labels).mean())
+    answers = of_images(
+        lambda pixels: network(encode(pixels, about).to(machine.device())), test.pixels
+    )
+    accuracy = float((answers.argmax(1) == test.labels).mean())
     checkpoint.save(out / "classifier.safetensors", network.state_dict(), **about)
     record = machine.record(settings, [data], started, test_accuracy=accuracy)
     checkpoint.write_json(out / "run.json", record)
@@ -68,12 +74,12 @@ def _fit(settings, train, about):
     steps = settings["epochs"] * len(train.pixels) // settings["batch"]
     optimizer = torch.optim.Adam(network.parameters(), settings["lr"], weight_decay=1e-4)
     falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings["lr"], total_steps=steps)
-    x, labels = train.encode(train.pixels), torch.from_numpy(train.labels)
+    labels = torch.from_numpy(train.labels)
     for index in range(steps):
         rows = torch.randint(
-            len(x), (settings["batch"],), generator=generator_of("classifier", index)
+            len(labels), (settings["batch"],), generator=generator_of("classifier", index)
         )
-        logits = network(x[rows].to(machine.device()))
+        logits = network(train.encode(train.pixels[rows.numpy()]).to(machine.device()))
         loss = functional.cross_entropy(logits, labels[rows].to(machine.device()))
         optimizer.zero_grad()
         loss.backward()
@@ -139,5 +145,10 @@ def own(function):
 @torch.no_grad()
 def of_images(extract, pixels, batch=500):
     """Features (N, D) of uint8 images (N, H, W, C), in batches."""
-    parts = [extract(pixels[i : i + batch]).double().cpu() for i in range(0, len(pixels), batch)]
-    return torch.cat(parts).numpy()
+    found = None  # filled in place: small tensors kept between large ones would fragment memory
+    for start in range(0, len(pixels), batch):
+        part = extract(pixels[start : start + batch]).double().cpu()
+        if found is None:
+            found = torch.empty(len(pixels), part.shape[1], dtype=part.dtype)
+        found[start : start + len(part)] = part
+    return found.numpy()

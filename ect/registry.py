@@ -25,7 +25,7 @@ OPTIMIZERS = ("adam", "radam")
 SAMPLERS = ("multistep", "euler", "heun")
 EXTRACTORS = ("classifier", "inception")
 FORMATS = ("edm", "diffusers", "ect", "state_dict")
-SOURCES = ("digits",)
+SOURCES = ("digits", "images", "cifar10", "mnist", "fashion_mnist", "imagenet64")
 
 # What a schedule's options may be, wherever they occur: (test, words).
 LIMITS = {

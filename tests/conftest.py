@@ -23,7 +23,7 @@ def write_digits(tmp_path_factory):
     """Writes a dataset file of 297 digits to train on, in the range that `normalize` gives."""
 
     def write(normalize):
-        path = tmp_path_factory.mktemp("data") / "digits.npz"
+        path = tmp_path_factory.mktemp("data") / "digits.safetensors"
         settings = {"source": "digits", "normalize": normalize, "held_out": 1500, "split_seed": 0}
         data.prepare(settings, path)
         return path

@@ -23,7 +23,7 @@ def folder(tmp_path, monkeypatch):
     """A folder with a dataset and a torn checkpoint, made the working directory."""
     monkeypatch.chdir(tmp_path)
     settings = {"source": "digits", "normalize": "unit", "held_out": 1700, "split_seed": 0}
-    data.prepare(settings, tmp_path / "data.npz")
+    data.prepare(settings, tmp_path / "data.file")
     (tmp_path / "torn.safetensors").write_bytes(b"\x10\x00\x00")
     (tmp_path / "run.json").write_text("{")
     return tmp_path
@@ -31,14 +31,22 @@ def folder(tmp_path, monkeypatch):
 
 TRAIN = ["train", json.dumps(SETTINGS), "--out", "out"]
 MISTAKES = {
-    "no data": ([*TRAIN, "--data", "none.npz"], "none.npz"),
-    "torn start": ([*TRAIN, "--data", "data.npz", "--init", "torn.safetensors"], "not a readable"),
-    "no model": (["sample", "{}", "--model", "none.safetensors", "--out", "o"], "none.safetensors"),
+    "no data": ([*TRAIN, "--data", "none.file"], "none.file"),
+    "torn start": (
+        [*TRAIN, "--data", "data.file", "--init", "torn.safetensors"],
+        "not a readable",
+    ),
+    "no model": (["sample", "{}", "--model", "none.file", "--out", "o"], "none.file"),
     "no metrics": (["tabulate", "split", "--metrics", "none.json", "--out", "t"], "none.json"),
     "figure": (["draw", "pie", "{}", "--out", "f"], "'pie'; allowed: methods"),
     "figure's setting": (["draw", "maps", '{"colour": 1}', "--out", "f"], "'schedules'"),
     "all held out": (
-        ["prepare", '{"source": "digits", "held_out": 1797, "split_seed": 0}', "--out", "d.npz"],
+        [
+            "prepare",
+            '{"source": "digits", "held_out": 1797, "split_seed": 0}',
+            "--out",
+            "d.file",
+        ],
         "held_out is 1797; allowed: < 1797",
     ),
 }

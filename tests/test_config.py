@@ -31,6 +31,7 @@ CUT = {"pretrain": "ve", "kimg": 60, "tune": "ect", "tune_kimg": 60, "schedule":
 SEARCH = {"models": [CUT], "images": 100, "seed": 5000}
 BARE = {"format": "state_dict", "file": "README.md", "network": "small", "process": "flow"}
 BARE |= {"parameterization": "velocity", "c_noise": "time"}
+IMAGES = {"source": "images", "path": "no/photos", "held_out": 10}
 
 MISTAKES = [
     ("lerning_rate", 1, ["lerning_rate", "unknown key", "pretrain"]),
@@ -67,7 +68,19 @@ MISTAKES = [
     ("figures/loss/tune", "ect", ["figures.loss.tune", "'ect'", "snapshots >= 1"]),
     ("figures/solver", "ode", ["figures.solver", "'ode'", "heun"]),
     ("features/inception_path", "no/such/folder", ["inception_path", "no/such/folder", "folder"]),
-    ("dataset/source", "mnist", ["dataset.source", "'mnist'", "'digits'"]),
+    ("dataset/source", "svhn", ["dataset.source", "'svhn'", "'digits', 'images'"]),
+    ("dataset/held_out", ..., ["dataset", "held_out: missing", "'digits'"]),
+    ("dataset/path", "photos", ["dataset", "path is set for 'digits'", "split_seed, max_images"]),
+    ("dataset", IMAGES, ["dataset", "path: found 'no/photos'", "a folder of images, or a .zip"]),
+    ("dataset", IMAGES | {"path": None}, ["dataset", "path: missing", "'images'"]),
+    ("dataset", IMAGES | {"channels": 4}, ["dataset.channels", "4", "1 or 3"]),
+    ("dataset", IMAGES | {"on_error": "warn"}, ["dataset.on_error", "'warn'", "'stop' or 'skip'"]),
+    ("dataset", IMAGES | {"source": "imagenet64"}, ["dataset", "'no/photos' without", "train"]),
+    (
+        "dataset",
+        IMAGES | {"source": "imagenet64", "resolution": 32},
+        ["dataset", "resolution is 32", "64"],
+    ),
     ("pretrain/flow/parameterization", "noise", ["pretrain.flow", "'noise'", "'flow'", "edm"]),
     ("pretrain/ve/c_noise", "ln", ["pretrain.ve.c_noise", "'ln'", "'log_s'"]),
     ("tune/ect/prior", {"mean": 1.0}, ["tune.ect.prior", "karras"]),

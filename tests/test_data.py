@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ect.data import Images, digits, prepare, seed_of
+from ect.data import Images, prepare, seed_of
+from ect.sources import digits
 
 
 @pytest.fixture(scope="module")
@@ -16,11 +17,11 @@ def images(digits_file):
 
 @pytest.mark.parametrize("held_out", [1, 297, 1500])
 def test_prepare_splits_all_digits(tmp_path, held_out):
-    path = tmp_path / "digits.npz"
+    path = tmp_path / "digits.safetensors"
     settings = {"source": "digits", "normalize": "unit", "held_out": held_out, "split_seed": 3}
     prepare(settings, path)
     train, test = Images(path), Images(path, "test")
-    pixels, labels = digits()
+    found = digits(settings)
     assert (len(train.pixels), len(test.pixels)) == (1797 - held_out, held_out)
     assert train.shape == (1, 8, 8)
 
@@ -28,14 +29,17 @@ def test_prepare_splits_all_digits(tmp_path, held_out):
         return sorted((image.tobytes(), int(label)) for image, label in zip(images, labels))
 
     both = rows(train.pixels, train.labels) + rows(test.pixels, test.labels)
-    assert sorted(both) == rows(pixels, labels)  # disjoint, complete, each with its own label
-    assert (train.encode(train.pixels).min(), train.encode(train.pixels).max()) == (-1, 1)
+    originals = [found.read(index) for index in range(len(found.names))]
+    assert sorted(both) == rows(
+        originals, found.labels
+    )  # disjoint, complete, each with its own label
+    assert (train.encode(train.pixels[:]).min(), train.encode(train.pixels[:]).max()) == (-1, 1)
 
 
 def test_the_split_is_the_seeds(tmp_path):
     files = []
     for index, seed in enumerate((0, 0, 1)):
-        path = tmp_path / f"{index}.npz"
+        path = tmp_path / f"{index}.safetensors"
         prepare({"source": "digits", "normalize": "unit", "held_out": 9, "split_seed": seed}, path)
         files.append(path.read_bytes())
     assert files[0] == files[1] != files[2]
@@ -44,11 +48,11 @@ def test_the_split_is_the_seeds(tmp_path):
 def test_holding_out_everything_is_refused(tmp_path):
     settings = {"source": "digits", "normalize": "unit", "held_out": 1797, "split_seed": 0}
     with pytest.raises(ValueError, match="held_out is 1797"):
-        prepare(settings, tmp_path / "digits.npz")
+        prepare(settings, tmp_path / "digits.safetensors")
 
 
 def test_standard_images_have_mean_0_and_deviation_half(images):
-    x = images.encode(images.pixels).double()
+    x = images.encode(images.pixels[:]).double()
     assert x.mean().item() == pytest.approx(0, abs=1e-6)
     assert x.std(correction=0).item() == pytest.approx(0.5, abs=1e-6)
     assert images.sd == pytest.approx(0.5, abs=1e-6)
@@ -56,7 +60,7 @@ def test_standard_images_have_mean_0_and_deviation_half(images):
 
 @pytest.mark.parametrize("normalize", ["standard", "unit"])
 def test_decode_inverts_encode_for_every_pixel_value(tmp_path, normalize):
-    path = tmp_path / "digits.npz"
+    path = tmp_path / "digits.safetensors"
     prepare({"source": "digits", "normalize": normalize, "held_out": 9, "split_seed": 0}, path)
     images = Images(path)
     pixels = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)

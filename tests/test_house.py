@@ -11,7 +11,6 @@ import pytest
 import ect
 from ect import (
     consistency,
-    data,
     experiment,
     importers,
     limit,
@@ -21,6 +20,7 @@ from ect import (
     registry,
     sampler,
     schedule,
+    sources,
 )
 
 ROOT = Path(ect.__file__).parent
@@ -48,6 +48,10 @@ ORDER = [
     "machine",
     "checkpoint",
     "progress",
+    "pictures",
+    "folders",
+    "sources",
+    "prepared",
     "data",
     "experiment",
     "importers",
@@ -100,7 +104,8 @@ def test_the_reading_order_is_the_docstrings():
 
 
 @pytest.mark.parametrize(
-    "module", ["ect", "ect.plugins", "ect.study", "ect.registry", "ect.schedule"]
+    "module",
+    ["ect", "ect.plugins", "ect.study", "ect.registry", "ect.schedule", "ect.sources"],
 )
 def test_config_loads_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
@@ -130,7 +135,7 @@ def test_registry_names_are_the_tables():
         "DISTANCES": objective.DISTANCES,
         "WEIGHTS": objective.WEIGHTS,
         "SAMPLERS": sampler.SAMPLERS,
-        "SOURCES": data.SOURCES,
+        "SOURCES": sources.SOURCES,
         "FORMATS": importers.FORMATS,
     }
     for name, table in tables.items():

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ect import prepared
 from ect.report import figures, gather, losspage, maps, markup, steps, style, tables
 
 SAMPLERS = {"heun": ("Heun, 35 NFE", 35), "one_step": ("1 step", 1), "two_step": ("2 steps", 2)}
@@ -77,7 +78,13 @@ class Inputs:
     def images(self, channels=1):
         path = self.folder / f"images_{channels}.npz"
         pixels = np.arange(12 * 64 * channels).reshape(12, 8, 8, channels) % 256
-        np.savez(path, pixels.astype(np.uint8), train=pixels.astype(np.uint8))
+        np.savez(path, pixels.astype(np.uint8))
+        return str(path)
+
+    def dataset(self):
+        path = self.folder / "dataset.safetensors"
+        with prepared.writing(path, {}) as writer:
+            writer.add("train", np.zeros((12, 8, 8, 1), np.uint8), range(12))
         return str(path)
 
 
@@ -95,7 +102,7 @@ def settings(inputs):
         "split": {"metrics": inputs.split(), "floor": floor},
         "maps": {"schedules": {"sigmoid": {"map": "sigmoid", "options": {"stages": 4}}}},
         "curves": {"runs": {"pretrain ve": [inputs.log()], "sigmoid": [inputs.log()]}},
-        "samples": {"rows": [["1 step", samples]], "columns": 10, "data": samples},
+        "samples": {"rows": [["1 step", samples]], "columns": 10, "data": inputs.dataset()},
         "loss": {"metrics": inputs.log(), "trace": inputs.trace(), "stages": 4},
     }
 

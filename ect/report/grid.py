@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ect import prepared
 from ect.report import style
 
 PIXELS = 64  # each image is enlarged to about this size before it is placed
@@ -9,10 +10,10 @@ PIXELS = 64  # each image is enlarged to about this size before it is placed
 
 def draw_grid(rows, out, width_in, columns, data=None):
     """`rows` is [[label, samples.npz], ...]; each shows its first `columns` images. `data` is a
-    dataset's npz, whose training images make a first row."""
-    strips = [(label, _images(path, "arr_0", columns)) for label, path in rows]
+    dataset file, whose training images make a first row."""
+    strips = [(label, _first(path, _samples(path), columns)) for label, path in rows]
     if data is not None:
-        strips.insert(0, ("data", _images(data, "train", columns)))
+        strips.insert(0, ("data", _first(data, prepared.read(data, "train")[0], columns)))
     cell = (width_in - 1.1) / columns
     with style.figure(out, width_in, cell * 1.04 * len(strips), len(strips), 1) as (figure, axes):
         figure.get_layout_engine().set(h_pad=0.01, w_pad=0.02, hspace=0, wspace=0)
@@ -33,9 +34,12 @@ def strip(images):
     return row[..., 0] if row.shape[-1] == 1 else row
 
 
-def _images(path, key, columns):
+def _samples(path):
     with np.load(path) as file:
-        images = file[key][:columns]
+        return file["arr_0"]
+
+
+def _first(path, images, columns):
     if len(images) < columns:
         raise ValueError(f"{path}: {len(images)} images, but the grid has {columns} columns")
-    return images
+    return images[:columns]

@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(workflow.basedir))
 os.environ["PYTHONPATH"] = str(workflow.basedir)
 
+from ect.folders import fingerprint
 from ect.study import STAGES, ConfigError, Milestone, Study, Tuned
 
 try:
@@ -17,7 +18,7 @@ except ConfigError as error:
     raise WorkflowError(f"the config cannot be run:\n{error}") from None
 
 ROOT = STUDY.root
-DATA = f"{ROOT}/data/dataset.npz"
+DATA = f"{ROOT}/data/dataset.safetensors"
 CLASSIFIER = f"{ROOT}/features/classifier.safetensors"
 FLOOR = f"{ROOT}/data/floor.json"
 

@@ -1,16 +1,26 @@
 # Images, and the feature space in which distances are measured.
 
 
+def content_of(folder):
+    """A folder of images is an input by its files' names, sizes and times of change."""
+    return fingerprint(folder) if folder else ""
+
+
 rule prepare_data:
+    input:
+        STUDY.dataset.archive or [],
     output:
         DATA,
+        f"{ROOT}/data/run.json",
     params:
-        settings=as_json(STUDY.dataset.model_dump()),
+        settings=as_json(STUDY.dataset.resolved()),
+        content=lambda wildcards: content_of(STUDY.dataset.folder),
         version=STAGES["prepare"],
+    threads: 8
     conda:
         "../../envs/ect.yaml"
     shell:
-        "python -m ect prepare {params.settings:q} --out {output:q}"
+        "python -m ect --threads {threads} prepare {params.settings:q} --out {output[0]:q}"
 
 
 rule train_classifier:
