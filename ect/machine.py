@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "clean-fid", "snakemake")
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scipy", "clean-fid", "snakemake")
 
 
 def device():

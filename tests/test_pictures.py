@@ -1,6 +1,8 @@
 """Pixels of picture files: what an ordinary viewer would show, in 8 bits."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -56,6 +58,20 @@ def test_of_16_bits_the_upper_8_are_kept(kind, order):
     image = Image.fromarray(values)
     assert np.array_equal(read(stored(image, kind), 1)[..., 0], values >> 8)
     assert np.array_equal(read(stored(image, kind), 3), np.repeat((values >> 8)[..., None], 3, 2))
+
+
+def test_of_16_bits_of_a_colour_too():
+    """A PNG made by hand, as Pillow writes none."""
+    values = np.random.default_rng(0).integers(0, 2**16, (5, 4, 3)).astype(">u2")
+
+    def part(name, content):
+        ends = struct.pack(">I", len(content)), struct.pack(">I", zlib.crc32(name + content))
+        return ends[0] + name + content + ends[1]
+
+    head = part(b"IHDR", struct.pack(">IIBBBBB", 4, 5, 16, 2, 0, 0, 0))
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in values))
+    png = b"\x89PNG\r\n\x1a\n" + head + part(b"IDAT", rows) + part(b"IEND", b"")
+    assert np.array_equal(read(io.BytesIO(png), 3), values >> 8)
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])

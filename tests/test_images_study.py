@@ -1,0 +1,94 @@
+"""The study of one's own images: its jobs, and what a changed folder re-runs."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from test_pipeline import ROOT, snakemake
+
+STUDY = ("--configfile", "workflow/studies/images.yaml", "mine.yaml", "--")
+DATA = "results/mine/data/dataset.safetensors"
+
+pytestmark = pytest.mark.pipeline
+
+
+def draw(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 24, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The workflow beside a folder of 24 photos in two classes, and a config of its own."""
+    for name in ("Snakefile", "config.yaml", "workflow", "ect", "envs"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    for index in range(24):
+        draw(tmp_path / "photos" / ("cat", "dog")[index % 2] / f"{index}.jpg", index)
+    configure(tmp_path)
+    return tmp_path
+
+
+def configure(folder, features=None, **dataset):
+    mine = {"study": "mine", "dataset": {"held_out": 6} | dataset, "features": features or {}}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(mine))
+
+
+def planned(folder, *targets):
+    """{rule: jobs} of a dry run."""
+    done = snakemake(folder, "-n", *STUDY, *targets)
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    if "Nothing to be done" in text:
+        return {}
+    counts = re.findall(r"^(\w+) +(\d+)$", text.split("Job stats:")[1], re.MULTILINE)
+    return {rule: int(n) for rule, n in counts}
+
+
+def test_the_jobs_of_the_study(folder):
+    jobs = planned(folder)
+    trained = {"pretrain": 2 * 6, "tune": 6, "sample": 6 + 6 * 2, "evaluate": 6 + 6 * 2}
+    once = ("prepare_data", "train_classifier", "measure_floor", "trace_tuning", "all")
+    figures = {"draw_maps": 1, "draw_curves": 1, "draw_loss": 1, "draw_samples": 1}
+    wanted = trained | dict.fromkeys(once, 1) | figures | {"draw_experiment": 2, "tabulate": 2}
+    assert jobs == wanted | {"total": sum(wanted.values())}
+    inception = {"extractor": "inception", "classifier": None}
+    configure(folder, inception, classes=None)
+    assert planned(folder)["total"] == sum(wanted.values()) - 1
+
+
+def test_a_changed_folder_is_prepared_again(folder):
+    assert snakemake(folder, *STUDY, DATA).returncode == 0
+    (folder / "photos" / "notes.txt").write_text("about the cat")
+    assert planned(folder, DATA) == {}
+    extra = folder / "photos" / "cat" / "new.jpg"
+    draw(extra, 99)
+    again = {"prepare_data": 1, "total": 1}
+    assert planned(folder, DATA) == again
+    extra.unlink()
+    assert planned(folder, DATA) == {}
+    first = folder / "photos" / "cat" / "0.jpg"
+    first.write_bytes(first.read_bytes())
+    assert planned(folder, DATA) == again
+
+
+def test_a_zip_is_an_input(folder):
+    shutil.make_archive(folder / "photos", "zip", folder / "photos")
+    configure(folder, path="photos.zip")
+    assert snakemake(folder, *STUDY, DATA).returncode == 0
+    assert planned(folder, DATA) == {}
+    draw(folder / "photos" / "cat" / "new.jpg", 99)
+    shutil.make_archive(folder / "photos", "zip", folder / "photos")
+    assert planned(folder, DATA) == {"prepare_data": 1, "total": 1}
+
+
+def test_a_torn_image_ends_the_run_with_its_name(folder):
+    (folder / "photos" / "dog" / "torn.jpg").write_bytes(b"")
+    done = snakemake(folder, *STUDY, DATA)
+    text = done.stdout + done.stderr
+    assert done.returncode != 0 and "'dog/torn.jpg' cannot be read" in text
+    assert "Traceback" not in text and not (folder / DATA).exists()
