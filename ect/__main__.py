@@ -26,7 +26,14 @@ def settings_of(text):
 def prepare(args):
     from ect import data
 
-    data.prepare(args.settings, args.out, args.threads)
+    record = data.prepare(args.settings, args.out, args.threads)
+    ignored = [f"{n} x {suffix}" for suffix, n in sorted(record.get("ignored", {}).items())]
+    print(
+        f"{args.out}: {record['images']['train']} images to train with, {record['images']['test']}"
+        f" to test with, {len(record['skipped'])} skipped"
+        f"; other files passed over: {', '.join(ignored) or 'none'}",
+        file=sys.stderr,
+    )
 
 
 def train_classifier(args):

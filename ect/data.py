@@ -27,7 +27,7 @@ def generator_of(*parts):
 def prepare(settings, path, threads=None):
     """Write a dataset file (see `ect/prepared.py`) of the splits `train` and `test`, with the names
     of the classes and the `shift` and `scale` that map pixels to the network's range; beside it
-    run.json, and where images were skipped skipped.txt.
+    run.json, which is returned, and where images were skipped skipped.txt.
 
     `held_out` and `max_images` are random choices, fixed by `split_seed`. Nothing but the time
     depends on `threads`, by default one for each processor.
@@ -37,9 +37,8 @@ def prepare(settings, path, threads=None):
     skipped = [] if settings.get("on_error") == "skip" else None
     about = {"classes": found.classes}
     with prepared.writing(path, about) as writer:
-        for split, rows in _splits(settings, found).items():
-            for kept, pixels in decoded(found, rows, threads, skipped, split):
-                writer.add(split, pixels, [found.labels[row] for row in kept])
+        for split, kept, pixels in decoded(found, _splits(settings, found), threads, skipped):
+            writer.add(split, pixels, [found.labels[row] for row in kept])
         about |= _range(settings, writer)
     counts = {split: len(labels) for split, labels in writer.labels.items()}
     record = machine.record(
@@ -48,6 +47,7 @@ def prepare(settings, path, threads=None):
     )  # fmt: skip
     checkpoint.write_json(path.with_name("run.json"), record)
     _list_skipped(path.with_name("skipped.txt"), skipped)
+    return record
 
 
 def _splits(settings, found):

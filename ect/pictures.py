@@ -9,7 +9,7 @@
 """
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
@@ -26,6 +26,8 @@ def read(file, channels, resolution=None):
     try:
         with Image.open(file) as image:
             return pixels_of(image, channels, resolution)
+    except UnidentifiedImageError:
+        raise PictureError("not an image of a kind that can be read") from None
     except Exception as error:  # of a torn file, Pillow's readers raise almost anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PictureError(reason) from None

@@ -119,8 +119,9 @@ SOURCES = {
 }
 
 
-def decoded(found, rows, threads, skipped=None, label=None):
-    """Yields (indices, uint8 (N, H, W, C)) for the images `rows`, in this order and in chunks.
+def decoded(found, splits, threads, skipped=None):
+    """Yields (split, indices, uint8 (N, H, W, C)) for the images of `splits`, {split: indices}, in
+    this order and in chunks.
 
     [name, reason] of an image that cannot be read is added to `skipped`; where that is None, and
     where an image has another size than the first, a `ValueError` ends it.
@@ -132,21 +133,28 @@ def decoded(found, rows, threads, skipped=None, label=None):
         except pictures.PictureError as error:
             return error
 
-    first = None
-    bar = tqdm(total=len(rows), unit="img", desc=label, disable=None)  # none without a terminal
+    first, count = None, sum(map(len, splits.values()))
+    bar = tqdm(total=count, unit="img", disable=None)  # none without a terminal
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool, bar:
-        for start in range(0, len(rows), CHUNK):
-            kept, chunk = [], rows[start : start + CHUNK]
+        for split, chunk in _chunks(splits):
+            kept, images = [], []
             for row, pixels in zip(chunk, pool.map(attempt, chunk)):
                 if isinstance(pixels, pictures.PictureError):
                     _skip(found.names[row], pixels, skipped)
                     continue
                 first = first or (found.names[row], pixels.shape)
                 _require_size(found.names[row], pixels.shape, *first)
-                kept.append((row, pixels))
+                kept.append(row)
+                images.append(pixels)
             if kept:
-                yield [row for row, _ in kept], np.stack([pixels for _, pixels in kept])
+                yield split, kept, np.stack(images)
             bar.update(len(chunk))
+
+
+def _chunks(splits):
+    for split, rows in splits.items():
+        for start in range(0, len(rows), CHUNK):
+            yield split, rows[start : start + CHUNK]
 
 
 def _skip(name, error, skipped):

@@ -191,7 +191,7 @@ MISTAKES = {
     "encoding": (other_encoding, NAMED, ["café", "cafe\u0301", "differ in case or encoding only"]),
     "splits": (splits, NAMED, ["test, train, val are splits, not classes"]),
     "torn": (torn, {}, ["01.PNG' cannot be read: ", "dataset.on_error: skip"]),
-    "text": (text_as_image, {}, ["'кот/x.jpg' cannot be read: cannot identify image file"]),
+    "text": (text_as_image, {}, ["'кот/x.jpg' cannot be read: not an image"]),
     "link": (link_to_nothing, {}, ["'кот/gone.png' cannot be read: ", "No such file"]),
     "size": (large, {}, ["large.png'", "9x9 pixels", "8x8", "dataset.resolution"]),
     "oblong": (oblong, {}, [".png' has 8x6 pixels;", "dataset.resolution"]),
@@ -218,6 +218,14 @@ def test_a_mistake_is_one_line_that_names_it(photos, tmp_path, kind, spoil, sett
         prepared(path, tmp_path / "d", **settings)
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert len(str(caught.value).splitlines()) == 1 and not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("seed", range(13))
+def test_another_size_is_found_in_either_split(photos, tmp_path, seed):
+    large(photos)
+    for held_out in (1, 12):
+        with pytest.raises(ValueError, match=r"9x9.*dataset\.resolution"):
+            prepared(photos, tmp_path / "d", held_out=held_out, split_seed=seed)
 
 
 def test_what_is_skipped_is_listed_and_the_rest_is_as_without_it(photos, tmp_path):
