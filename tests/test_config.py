@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ect import registry
+from ect.config import SOURCE_KEYS
 from ect.study import ConfigError, Milestone, Study, Tuned
 
 ROOT = Path(__file__).parent.parent
@@ -127,6 +129,17 @@ def test_mistake_is_named(path, value, words):
     lines = str(caught.value).splitlines()
     assert len(lines) == 1, lines
     assert all(word in lines[0] for word in words), lines[0]
+
+
+def test_a_dataset_tells_its_job_the_keys_that_are_set():
+    assert list(Study.read(DEFAULT).dataset.resolved()) == list(DEFAULT["dataset"]) + ["split_seed"]
+    images = {"source": "images", "path": str(ROOT), "normalize": "unit", "held_out": 5}
+    images |= {"split_seed": 1, "channels": 1, "resolution": 8, "on_error": "skip"}
+    dataset = Study.read(changed("dataset", images)).dataset
+    assert dataset.resolved() == images and dataset.folder == str(ROOT) and not dataset.archive
+    archive = Study.read(changed("dataset", images | {"path": str(ROOT / "README.md")})).dataset
+    assert archive.archive == str(ROOT / "README.md") and not archive.folder
+    assert tuple(SOURCE_KEYS) == registry.SOURCES
 
 
 def test_several_mistakes_are_all_told():
