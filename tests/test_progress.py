@@ -468,6 +468,7 @@ def test_microbatches_keep_noise_labels_and_images_in_place(digits_file, monkeyp
             seen.append((f.label, x, eps, s))
             return objective(f, x, eps, s, *rest)
 
+        noted.levels = objective.levels
         about = experiment.describe(whole, images)
         f = experiment.make_consistency(state.network, objective.process, about)
         train.step(state, whole, images, noted, f, 1000)

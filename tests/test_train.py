@@ -281,7 +281,8 @@ def test_distillation_tells_the_teacher_the_labels(digits_file, tmp_path):
     train.run(settings, digits_file, tmp_path / "ecd", init=init)
     seen = []
     teacher = experiment.load_model(init)[0]
-    teacher.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[2]))
+    told = lambda module, args, named: seen.append(named["label"])  # noqa: E731
+    teacher.network.register_forward_pre_hook(told, with_kwargs=True)
     objective = experiment.make_objective(settings, 0.5, teacher)
     label = torch.tensor([3, 5])
     x = torch.randn(2, 1, 8, 8)
