@@ -95,7 +95,12 @@ def published(folder):
 
 def killed_until_done(folder, moments, kills):
     """One round: the number of kills made, and of models that were trained though published."""
-    made, twice = 0, set()
+    made, times = 0, collections.defaultdict(set)
+
+    def note():
+        for path, when in published(folder).items():
+            times[path].add(when)
+
     while True:
         run = snakemake(folder, "--rerun-incomplete")
         try:
@@ -104,15 +109,13 @@ def killed_until_done(folder, moments, kills):
             os.killpg(run.pid, signal.SIGKILL)
             run.wait()
             made += 1
-            before = published(folder)
+            note()
             finished(folder, "--unlock")
             continue
         if run.returncode != 0:
             raise RuntimeError((folder / "log").read_text()[-4000:])
-        after = published(folder)
-        if made:
-            twice |= {path for path, when in before.items() if after[path] != when}
-        return made, len(twice)
+        note()
+        return made, sum(len(whens) - 1 for whens in times.values())
 
 
 def starts(folder):
