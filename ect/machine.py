@@ -5,6 +5,7 @@ import importlib.metadata
 import platform
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scipy", "clean-fid", "snakemake")
@@ -25,6 +26,18 @@ def device_name():
 
     kind = device()
     return torch.cuda.get_device_name() if kind.type == "cuda" else f"{kind} ({platform.machine()})"
+
+
+@contextmanager
+def precision(name):
+    """What products of float32 matrices are computed in: `fp32`; `tf32`, 10 bits on the tensor
+    cores of a GPU; `bf16`, bfloat16 by autocast. Weights and sums stay float32."""
+    import torch
+
+    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = name == "tf32"
+    with torch.autocast(device().type, torch.bfloat16, enabled=name == "bf16"):
+        yield
 
 
 def digest(path):

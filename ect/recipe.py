@@ -77,7 +77,8 @@ class Optimizer(Block):
 
 class Recipe(Block):
     """How a network is trained, whatever the schedule. With `microbatch` the gradient of a batch is
-    summed over parts of so many images: less memory, the same step, other masks of dropout."""
+    summed over parts of so many images: less memory, the same step, other masks of dropout.
+    `precision` is that of the network's products."""
 
     batch: Count
     microbatch: Count | None = None
@@ -88,6 +89,7 @@ class Recipe(Block):
     ema_halflife_kimg: Positive
     ema_ramp: Annotated[float, Field(gt=0)] | None = None
     dropout: Share = 0.0
+    precision: Literal[registry.PRECISIONS] = "fp32"
 
     @model_validator(mode="after")
     def _parts_fit(self):

@@ -30,6 +30,9 @@ STAGES = {
     "report": 1,
 }
 
+# What a recipe does unless it says otherwise; it is in a job's settings where it does.
+SILENT = {"microbatch": None, "precision": "fp32", "shared_dropout": True}
+
 
 class ConfigError(ValueError):
     """A config that cannot be run; the message names each key, what was found, what is allowed."""
@@ -121,8 +124,6 @@ class Study(config.Block):
         if isinstance(model, Tuned):
             training = self._recipe(self.tune[model.recipe])
             snapshots, target = training.pop("snapshots"), training.pop("target")
-            if training["shared_dropout"]:
-                del training["shared_dropout"]
             parts, schedule = self._parts(model.start.pretrain), self.schedules[model.schedule]
             used = [("process", parts.get("process")), ("weight", training["weight"])]
             return parts | {
@@ -178,9 +179,9 @@ class Study(config.Block):
         return block.format
 
     def _recipe(self, block):
-        """A recipe's settings; `microbatch` only where it is given: other jobs keep their text."""
+        """A recipe's settings, without the choices it does not make: other jobs keep their text."""
         settings = block.model_dump() | {"prior": block.prior.resolved()}
-        return {k: v for k, v in settings.items() if (k, v) != ("microbatch", None)}
+        return {k: v for k, v in settings.items() if k not in SILENT or v != SILENT[k]}
 
     def sampling(self, sampler):
         """The resolved settings of a job that draws images."""

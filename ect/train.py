@@ -109,7 +109,8 @@ def step(state, settings, images, objective, f, total):
     for part in _parts(size, recipe.get("microbatch", size)):
         dropout_seed = seed_of(seed, "dropout", seen + part.start)
         some = f if f.label is None else f.given(f.label[part])
-        terms = objective(some, x[part], eps[part], s[part], seen / total, dropout_seed)
+        with machine.precision(recipe.get("precision", "fp32")):
+            terms = objective(some, x[part], eps[part], s[part], seen / total, dropout_seed)
         (terms.loss.mean() * (len(terms.loss) / size)).backward()
         parts.append([term.detach() for term in terms])
     terms = Terms(*map(torch.cat, zip(*parts)))

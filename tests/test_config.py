@@ -286,9 +286,10 @@ def test_an_import_is_told_what_its_one_file_does_not_say(tmp_path):
     }
 
 
-def test_microbatch_is_in_the_settings_only_where_it_is_given():
+@pytest.mark.parametrize("key, value", [("microbatch", 16), ("precision", "bf16")])
+def test_a_choice_is_in_the_settings_only_where_it_is_made(key, value):
     """So other jobs keep their text, and nothing is trained anew."""
     model, plain = Milestone("ve", 0, 12), Study.read(DEFAULT)
-    given = Study.read(changed("pretrain/ve/microbatch", 16)).training(model)
-    assert given["recipe"].pop("microbatch") == 16
+    given = Study.read(changed(f"pretrain/ve/{key}", value)).training(model)
+    assert given["recipe"].pop(key) == value
     assert given == plain.training(model)

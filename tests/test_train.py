@@ -293,3 +293,17 @@ def test_distillation_tells_the_teacher_the_labels(digits_file, tmp_path):
 def test_too_few_classes_are_named(digits_file, tmp_path):
     with pytest.raises(ValueError, match=r"classes is 4, but .* has labels up to 9"):
         train.run(changed(CONDITIONAL, network__classes=4), digits_file, tmp_path)
+
+
+def test_bf16_rounds_the_network_and_nothing_else(digits_file, tmp_path):
+    """The losses are those of fp32 to bfloat16's 8 bits; weights and average stay float32."""
+    losses = []
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / precision
+        train.run(changed(PRETRAIN, recipe__precision=precision), digits_file, out)
+        lines = (out / "metrics.jsonl").read_text().splitlines()
+        losses.append(torch.tensor([json.loads(line)["loss"] for line in lines]))
+        weights, _ = checkpoint.load(out / "model.safetensors")
+        assert all(value.dtype == torch.float32 for value in weights.values())
+    assert not torch.equal(*losses)
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.02, atol=0)

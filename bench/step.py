@@ -1,0 +1,336 @@
+"""How long a training step takes, what it is made of, and how near that is to the machine's limit.
+
+    python bench/step.py --network small --batch 32
+    python bench/step.py --network cifar --batch 8 --precision bf16 --against FOLDER
+
+Times the trainer's own step (ECT in its last stage with dropout 0.2, and pretraining) and one-step
+sampling: medians and quartiles after a warm-up. With `--against`, a folder that holds a checkout of
+locuslab/ect, its network, loss, optimizer and moving average take turns with ours in one process,
+on batches of the same kind; the ratio of the medians is the figure.
+"""
+
+import argparse
+import contextlib
+import copy
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from ect import data, experiment, machine, prepared, sampler, train
+
+NETWORKS = {  # (resolution, image channels, network)
+    "cifar": (32, 3, {"channels": 128, "multipliers": [2, 2, 2], "blocks": 4, "attention": [16]}),
+    "small": (32, 3, {"channels": 32, "multipliers": [2, 2, 2], "blocks": 4, "attention": [16]}),
+    "digits": (8, 1, {"channels": 16, "multipliers": [1, 2], "blocks": 1, "attention": [4]}),
+}
+DROPOUT, FAR = 0.2, 10**9  # so many images that the last stage of a schedule does not end
+
+
+def settings_of(args, work):
+    """The trainer's settings for a kind of work, `tune` or `pretrain`."""
+    tune = work == "tune"
+    zero = {"map": "zero", "options": {}, "clock": "noise"}
+    last = {"map": "sigmoid", "options": {"q": 2.0, "stages": 8, "k": 8.0, "b": 1.0}}
+    return {
+        "network": NETWORKS[args.network][2],
+        "process": "ve",
+        "parameterization": "edm",
+        "c_noise": "log_s",
+        "recipe": {
+            "batch": args.batch,
+            "prior": {"kind": "lognormal", "options": {"mean": -1.1, "std": 2.0}},
+            "distance": {"kind": "huber" if tune else "squared", "c": 0.0},
+            "weight": "gap" if tune else "edm",
+            "optimizer": {
+                "name": "radam", "lr": 1e-4, "betas": [0.9, 0.999], "warmup_kimg": 0.0,
+                "decay_from": 1.0, "lr_final": 0.0,
+            },
+            "ema_halflife_kimg": 500.0,
+            "ema_ramp": None,
+            "dropout": args.dropout,
+            **({} if args.precision == "fp32" else {"precision": args.precision}),
+        },
+        "schedule": last | {"clock": "noise"} if tune else zero,
+        "target": "own",
+        "seed": 0,
+        "first_kimg": 0,
+        "last_kimg": FAR // 1000,
+        "snapshots": 0,
+    }  # fmt: skip
+
+
+def images_of(args, folder, count=512):
+    """A dataset file of random pixels: what they show costs no time."""
+    resolution, channels, _ = NETWORKS[args.network]
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (count, resolution, resolution, channels), np.uint8
+    )
+    path = Path(folder) / "random.safetensors"
+    about = {"classes": None, "shift": 127.5, "scale": 1 / 127.5, "sd": 0.5}
+    with prepared.writing(path, about) as writer:
+        for split, part in (("train", pixels[:-8]), ("test", pixels[-8:])):
+            writer.add(split, part, [0] * len(part))
+    return data.Images(path)
+
+
+class Ours:
+    """The trainer's step, at the end of a run."""
+
+    def __init__(self, args, images, work):
+        self.settings, self.images = settings_of(args, work), images
+        self.state = train.State(self.settings, images)
+        self.state.seen = FAR - 10**6
+        self.objective = experiment.make_objective(self.settings, images.sd)
+        about = experiment.describe(self.settings, images)
+        self.f = experiment.make_consistency(self.state.network, self.objective.process, about)
+
+    def step(self):
+        train.step(self.state, self.settings, self.images, self.objective, self.f, FAR)
+
+
+class Sampling:
+    """One-step images of the moving average's network."""
+
+    def __init__(self, args, images):
+        self.ours = Ours(args, images, "tune")
+        self.eps = sampler.noise(range(args.batch), 1, images.shape).to(machine.device())
+
+    def step(self):
+        import torch
+
+        with torch.no_grad():
+            sampler.multistep(self.ours.f, self.ours.objective.process, self.eps)
+
+
+class Released:
+    """The released code's step: its network, ECMLoss, RAdam, and its loop's lines after backward.
+
+    Its loss keeps the dropout mask through torch.cuda's random state, for which the CPU's stands in
+    where there is no GPU.
+    """
+
+    def __init__(self, args, images, folder):
+        import torch
+
+        sys.path.insert(0, str(folder))
+        from training.loss import ECMLoss
+        from training.networks import ECMPrecond
+
+        if machine.device().type != "cuda":
+            torch.cuda.get_rng_state, torch.cuda.set_rng_state = (
+                torch.get_rng_state,
+                torch.set_rng_state,
+            )
+        resolution, channels, network = NETWORKS[args.network]
+        torch.manual_seed(0)
+        self.net = ECMPrecond(
+            resolution, channels, model_type="SongUNet", dropout=args.dropout,
+            model_channels=network["channels"], channel_mult=network["multipliers"],
+            num_blocks=network["blocks"], attn_resolutions=network["attention"],
+            embedding_type="positional", encoder_type="standard", decoder_type="standard",
+            channel_mult_noise=1, resample_filter=[1, 1], augment_dim=0,
+        )  # fmt: skip
+        self.net.train().to(machine.device())
+        self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self.loss = ECMLoss(adj="sigmoid")
+        self.loss.update_schedule(7)
+        self.optimizer = torch.optim.RAdam(self.net.parameters(), lr=1e-4)
+        self.images, self.batch, self.seen = images, args.batch, 0
+
+    def step(self):
+        import torch
+
+        self.optimizer.zero_grad(set_to_none=True)
+        rows = np.arange(self.seen, self.seen + self.batch) % len(self.images.pixels)
+        pixels = torch.from_numpy(self.images.pixels[rows.tolist()]).permute(0, 3, 1, 2)
+        x = pixels.to(machine.device()).to(torch.float32) / 127.5 - 1
+        self.loss(net=self.net, images=x).mean().backward()
+        for weight in self.net.parameters():
+            torch.nan_to_num(weight.grad, nan=0, posinf=1e5, neginf=-1e5, out=weight.grad)
+        self.optimizer.step()
+        with torch.no_grad():
+            for average, weight in zip(self.average.parameters(), self.net.parameters()):
+                average.copy_(weight.lerp(average, 0.9999))
+        self.seen += self.batch
+
+
+def timed(step):
+    """Seconds of one call, the device's work included."""
+    import torch
+
+    if machine.device().type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    if machine.device().type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def turns(steps, warm_up, count):
+    """{name: seconds of each step}; they take turns, so that the machine's moods are shared."""
+    for step in steps.values():
+        for _ in range(warm_up):
+            step()
+    taken = {name: [] for name in steps}
+    for _ in range(count):
+        for name, step in steps.items():
+            taken[name].append(timed(step))
+    return taken
+
+
+def flops(step):
+    """Floating-point operations of the matrix products and convolutions of one step."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def peaks(args):
+    """FLOP/s of one large matrix product and of one convolution of the network's widest kind, in
+    the precision of the run: what this machine gives in the same process."""
+    import torch
+
+    kind = torch.bfloat16 if args.precision == "bf16" else torch.float32
+    place, channels = machine.device(), 2 * NETWORKS[args.network][2]["channels"]
+    a = torch.randn(2048, 2048, device=place, dtype=kind)
+    x = torch.randn(args.batch, channels, 32, 32, device=place, dtype=kind)
+    w = torch.randn(channels, channels, 3, 3, device=place, dtype=kind)
+    x, w = (t.contiguous(memory_format=torch.channels_last) for t in (x, w))
+    work = {
+        "matrix": (lambda: a @ a, 2 * 2048**3),
+        "convolution": (
+            lambda: torch.nn.functional.conv2d(x, w, padding=1),
+            2 * x.numel() * channels * 9,
+        ),
+    }
+    found = {}
+    with torch.no_grad():
+        for name, (product, count) in work.items():
+            product()
+            found[name] = count / min(timed(product) for _ in range(5))
+    return found
+
+
+def split(ours, count):
+    """Median seconds of the parts of a tuning step, each timed alone."""
+    import torch
+
+    settings, state, images = ours.settings, ours.state, ours.images
+    size, recipe = settings["recipe"]["batch"], settings["recipe"]
+    place, seen = machine.device(), [0]
+    x = images.batch(0, 0, size).to(place)
+    eps, s = torch.randn_like(x), torch.rand(size, device=place) + 0.1
+    r = s * 0.99
+
+    def batch():
+        seen[0] += size
+        images.batch(0, seen[0], size).to(place)
+        torch.randn(x.shape).to(place)
+
+    with machine.precision(recipe.get("precision", "fp32")):
+        terms = ours.objective(ours.f, x, eps, s, 0.99)
+        loss = terms.loss.mean()
+
+        def forward():
+            ours.objective.evaluate(ours.f, x, eps, s, 0)
+
+        def target():
+            ours.objective.target(ours.f, x, eps, s, r, 0)
+
+        def backward():
+            loss.backward(retain_graph=True)
+
+        parts = {"data": batch, "forward": forward, "target": target, "backward": backward}
+        parts |= {
+            "optimizer": state.optimizer.step,
+            "average": lambda: state.update_average(recipe, size),
+        }
+        taken = {}
+        for name, part in parts.items():
+            part()
+            taken[name] = statistics.median(timed(part) for _ in range(count))
+    return taken
+
+
+def memory():
+    """The peak of the device's memory, or of the process's where that is the CPU, in MiB."""
+    import torch
+
+    if machine.device().type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def measure(args):
+    """All that is printed, as a mapping."""
+    import torch
+
+    with tempfile.TemporaryDirectory() as folder:
+        images = images_of(args, folder)
+        ours = {work: Ours(args, images, work) for work in ("tune", "pretrain")}
+        steps = {work: runner.step for work, runner in ours.items()}
+        steps["sample"] = Sampling(args, images).step
+        if args.against:
+            steps["released"] = Released(args, images, args.against).step
+        taken = turns(steps, args.warm_up, args.steps)
+        peak, counted = peaks(args), {n: flops(s) for n, s in steps.items() if n != "released"}
+        found = {"device": machine.device_name(), "threads": torch.get_num_threads()}
+        found |= {key: vars(args)[key] for key in ("network", "batch", "precision")}
+        found["steps"] = {
+            name: {
+                "seconds": statistics.median(seconds),
+                "quartiles": np.quantile(seconds, [0.25, 0.75]).tolist(),
+                "images_per_second": args.batch / statistics.median(seconds),
+            }
+            for name, seconds in taken.items()
+        }
+        for name, count in counted.items():
+            row = found["steps"][name]
+            row["flops"] = count
+            row["share_of_peak"] = {k: count / row["seconds"] / v for k, v in peak.items()}
+        found["peak_flops_per_second"] = peak
+        found["parts_seconds"] = split(ours["tune"], args.steps)
+        found["peak_memory_mib"] = memory()
+        if args.against:
+            both = [found["steps"][n]["seconds"] for n in ("released", "tune")]
+            found["released_over_ours"] = both[0] / both[1]
+        return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--network", choices=NETWORKS, default="small")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--dropout", type=float, default=DROPOUT)
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
+    parser.add_argument("--steps", type=int, default=7, help="timed steps of each kind")
+    parser.add_argument("--warm-up", type=int, default=2)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--against", type=Path, help="a checkout of locuslab/ect, left as it is")
+    parser.add_argument("--out", type=Path, help="a JSON file")
+    args = parser.parse_args()
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
+    with contextlib.redirect_stdout(sys.stderr):  # the released code prints
+        found = measure(args)
+    text = json.dumps(found, indent=1)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
