@@ -6,6 +6,7 @@
 `plugins`           parts of one's own, in files that a config names
 `config`            the blocks of a config, typed: images, feature space, samplers
 `recipe`            its blocks that say how a network is trained
+`published`         published numbers, and what may stand beside them
 `questions`         its blocks that ask: experiments, rows, figures
 `mistakes`          a mistake in a config, as one line
 `inherit`           a block of a config that is like another

@@ -98,6 +98,12 @@ def tabulate_steps(args):
     steps.tabulate(args.settings["models"], args.out)
 
 
+def tabulate_paper(args):
+    from ect.report import paper
+
+    paper.tabulate(**args.settings, numbers=args.published, out=args.out)
+
+
 def draw(args):
     from ect.report import figures
 
@@ -216,6 +222,14 @@ VERBS = {
                 "type": settings_of,
                 "help": "JSON: models, each with the path of its file",
             },
+            "--out": PREFIX,
+        },
+    ),
+    tabulate_paper: (
+        "published numbers and ours beside them, as csv, md and tex",
+        {
+            "settings": {"type": settings_of, "help": "JSON: dataset, and cells with their files"},
+            "--published": {"required": True, "help": "the csv of published numbers"},
             "--out": PREFIX,
         },
     ),

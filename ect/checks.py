@@ -3,10 +3,12 @@
 Each check raises `ValueError`: the key, what was found, what is allowed.
 """
 
+from ect import published
 from ect.config import names
 from ect.schedule import LIMITS
 
-RESERVED = ("steps", "maps", "curves", "samples", "loss")  # files of their own in tables, figures
+# Files of their own in tables and figures.
+RESERVED = ("steps", "maps", "curves", "samples", "loss", "paper")
 
 
 def check(study):
@@ -23,6 +25,7 @@ def check(study):
             raise ValueError(f"experiments.{name}: allowed: any name but {names(RESERVED)}")
         for index, rows in enumerate(experiment.rows):
             _check_rows(study, f"experiments.{name}.rows.{index}", rows)
+    _check_published(study)
     for figure in ("samples", "loss"):
         _check_cut(study, f"figures.{figure}", getattr(study.figures, figure))
     _check_search(study)
@@ -38,6 +41,51 @@ def known(key, name, allowed):
     """`name`, found at `key`, is among the allowed names."""
     if name not in allowed:
         raise ValueError(f"{key}: found '{name}'; allowed: {names(allowed)}")
+
+
+def _check_published(study):
+    """What stands beside published numbers is comparable with them, and stands there once."""
+    asked = [
+        (f"experiments.{name}.rows.{index}.published.{place}", rows, wanted)
+        for name, experiment in study.experiments.items()
+        for index, rows in enumerate(experiment.rows)
+        for place, wanted in enumerate(rows.published)
+    ]
+    taken = {}
+    for key, rows, wanted in asked:
+        for number in _numbers_of(study, key, wanted):
+            for sampler in rows.samplers:
+                if study.samplers[sampler].evaluations != number.nfe:
+                    continue
+                other = taken.setdefault(number, (key, sampler))
+                if other != (key, sampler):
+                    raise ValueError(
+                        f"{key}: '{number.method}' at {number.nfe} NFE stands beside {sampler}, and"
+                        f" beside {other[1]} of {other[0]}; allowed: one"
+                    )
+
+
+def _numbers_of(study, key, wanted):
+    """The published numbers that a row names."""
+    space, changes = study.features, ("resolution", "channels", "max_images")
+    features = f"inception:{space.inception_mode}"
+    if space.extractor != "inception":
+        features = space.extractor
+    source = study.dataset.source
+    try:
+        metric = published.require_comparable(source, features, study.evaluation.images)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+    for name in changes:
+        if getattr(study.dataset, name, None) is not None:
+            raise ValueError(f"{key}: dataset.{name} is set; allowed: the whole images of {source}")
+    numbers = published.of(source, metric)
+    known(f"{key}.method", wanted.method, dict.fromkeys(n.method for n in numbers))
+    budgets = {n.budget_mimg for n in numbers if n.answers(wanted.method)} - {None}
+    if wanted.budget_mimg not in budgets and (wanted.budget_mimg or len(budgets) > 1):
+        allowed = names(f"{budget:g}" for budget in sorted(budgets)) or "no such key"
+        raise ValueError(f"{key}.budget_mimg: found {wanted.budget_mimg}; allowed: {allowed}")
+    return [n for n in numbers if n.answers(wanted.method, wanted.budget_mimg)]
 
 
 def _check_search(study):

@@ -9,12 +9,21 @@ from pydantic import Field, model_validator
 from ect.config import Block, Count, Name, Positive
 
 
+class Published(Block):
+    """Lines of workflow/reference/published.csv: a `method`, at one `budget_mimg` where it has
+    several."""
+
+    method: str
+    budget_mimg: Positive | None = None
+
+
 class Rows(Block):
     """Cells as a product of lists: starts (a pretraining and its budget) x schedules x seeds, each
     evaluated with `samplers`. Without `tune` the rows are the pretrained models themselves.
 
     The budgets are `kimg` of pretraining and `tune_kimg` of tuning, or a `total_kimg` and the
-    `shares` of it (in percent) that belong to pretraining.
+    `shares` of it (in percent) that belong to pretraining. Beside the numbers that are `published`
+    the paper's table puts these rows, which then are one model, whatever its seeds.
     """
 
     pretrain: Annotated[list[Name], Field(min_length=1)]
@@ -26,6 +35,7 @@ class Rows(Block):
     tune_kimg: Count | None = None
     total_kimg: Count | None = None
     shares: list[Annotated[int, Field(ge=0, lt=100)]] | None = None
+    published: list[Published] = []
 
     @model_validator(mode="after")
     def _budgets(self):
@@ -37,6 +47,9 @@ class Rows(Block):
             raise ValueError("rows with tune need schedules: [...]")
         elif (None in split) == (None in plain) or any(split) == any(plain):
             raise ValueError("rows with tune need kimg and tune_kimg, or total_kimg and shares")
+        models = len(self.pretrain) * len(self.budgets()) * len(self.schedules or [None])
+        if self.published and models > 1:
+            raise ValueError(f"published is set for rows of {models} models; allowed: one model")
         return self
 
     def budgets(self):

@@ -135,10 +135,12 @@ class Pretrain(Recipe):
 class Init(Block):
     """A pretrained model from elsewhere: `file` in a `format` that ect/importers reads; for
     diffusers a folder, or a repository of the hub by its name. A `state_dict` says nothing of
-    itself, so its meaning stands here; `c_in` and `sd` are `scaled` and the dataset's if absent."""
+    itself, so its meaning stands here; `c_in` and `sd` are `scaled` and the dataset's if absent.
+    `pretrain_mimg` million images of training lie behind it; without it they are unknown."""
 
     format: Literal[registry.FORMATS]
     file: str
+    pretrain_mimg: Positive | None = None
     network: Name | None = None
     process: Literal[registry.PROCESSES] | None = None
     parameterization: Literal[registry.PARAMETERIZATIONS] | None = None
@@ -178,7 +180,7 @@ class Init(Block):
 
     def meaning(self):
         """What the config says of the weights."""
-        return self.model_dump(exclude={"format", "file"}, exclude_none=True)
+        return self.model_dump(exclude={"format", "file", "pretrain_mimg"}, exclude_none=True)
 
     def files(self):
         """The files that are read: of a folder its configs and weights, of the hub none."""

@@ -92,6 +92,24 @@ class Study(config.Block):
         """The tuned model that a figure, `samples` or `loss`, shows."""
         return self._model(getattr(self.figures, figure))
 
+    def beside_published(self):
+        """The settings of the paper's table: the cells that stand beside published numbers; empty
+        where none does."""
+        cells = [
+            {**wanted.model_dump(), **self._evaluated(rows)}
+            for experiment in self.experiments.values()
+            for rows in experiment.rows
+            for wanted in rows.published
+        ]
+        return {"dataset": self.dataset.source, "cells": cells} if cells else {}
+
+    def _evaluated(self, rows):
+        """The metrics of rows of one model, and the million images behind its imported start."""
+        start = rows.pretrain[0]
+        elsewhere = self.init[start].pretrain_mimg if start in self.init else 0.0
+        paths = [f"{self.root}/{cell.folder}/metrics.json" for cell in self._expand(rows)]
+        return {"start_mimg": elsewhere, "metrics": paths}
+
     def searched(self):
         """The tuned models whose intermediate times are searched."""
         return [self._model(cut) for cut in self.search.models] if self.search else []

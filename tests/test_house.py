@@ -31,6 +31,7 @@ ORDER = [
     "plugins",
     "config",
     "recipe",
+    "published",
     "questions",
     "mistakes",
     "inherit",

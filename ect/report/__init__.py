@@ -5,6 +5,7 @@
 `markup`      cells of text -> Markdown and LaTeX
 `tables`      the tables of an experiment, as csv, md and tex
 `steps`       the table of searched times
+`paper`       the published numbers, and ours beside them
 `style`       the one look of every figure, and how it is saved
 `quality`     FD against evaluations, against the share of pretraining, by schedule
 `maps`        the maps t -> r, stage by stage

@@ -1,6 +1,7 @@
 # Tables and figures: files in, files out. A figure depends on its own files and its own width.
 
 TABLES = expand(f"{ROOT}/tables/{{experiment}}.csv", experiment=STUDY.experiments)
+TABLES += [PAPER_TABLE] if PAPER else []
 PLOTS = list(STUDY.experiments) + ["maps", "curves", "samples", "loss"]
 FIGURES = expand(f"{ROOT}/figures/{{figure}}.{{kind}}", figure=PLOTS, kind=["pdf", "png"])
 KIND = {name: experiment.kind for name, experiment in STUDY.experiments.items()}
@@ -96,6 +97,31 @@ rule tabulate_steps:
         "../../envs/ect.yaml"
     shell:
         "python -m ect tabulate-steps {params.settings:q} --out {params.out:q}"
+
+
+# Published numbers with their sources, and ours beside them.
+rule tabulate_paper:
+    input:
+        published=PUBLISHED,
+        metrics=[path for cell in PAPER.get("cells", []) for path in cell["metrics"]],
+    output:
+        csv=report(
+            PAPER_TABLE,
+            caption="../report/paper.rst",
+            category="Tables",
+            labels={"experiment": "published and ours"},
+        ),
+        md=f"{ROOT}/tables/paper.md",
+        tex=f"{ROOT}/tables/paper.tex",
+    params:
+        settings=as_json(PAPER),
+        out=f"{ROOT}/tables/paper",
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect tabulate-paper {params.settings:q} --published {input.published:q}"
+        " --out {params.out:q}"
 
 
 # FD against NFE, against the share of pretraining, or by schedule, as the experiment's kind asks.
