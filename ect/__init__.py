@@ -13,6 +13,8 @@
 `cells`             the models and samplers of a study, and their folders
 `checks`            what the blocks of a study must say of one another
 `study`             the whole config, and the settings of each job
+`jobs`              every job of a study
+`plan`              what a study costs before it starts
 `process`           x_t = alpha(t) x_0 + sigma(t) eps, and the clock s = sigma / alpha
 `network`           the U-Net
 `unet2d`            diffusers' U-Net, built by diffusers

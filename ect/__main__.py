@@ -104,6 +104,25 @@ def tabulate_paper(args):
     paper.tabulate(**args.settings, numbers=args.published, out=args.out)
 
 
+def plan(args):
+    from ect import inherit, plan
+    from ect.study import Study
+
+    study = Study.read(inherit.read("config.yaml", *args.studies))
+    found = plan.plan(study, args.rate, parameters)
+    print(json.dumps(found, indent=1) if args.json else plan.table(found))
+
+
+def parameters(network, shape):
+    """How many parameters a network for images of `shape` (C, H, W) has; none is made."""
+    import torch
+
+    from ect.network import UNet
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in UNet(shape[1], shape[0], **network, dropout=0).parameters())
+
+
 def draw(args):
     from ect.report import figures
 
@@ -231,6 +250,14 @@ VERBS = {
             "settings": {"type": settings_of, "help": "JSON: dataset, and cells with their files"},
             "--published": {"required": True, "help": "the csv of published numbers"},
             "--out": PREFIX,
+        },
+    ),
+    plan: (
+        "what a study costs before it starts: jobs, images, evaluations, hours, disk",
+        {
+            "studies": {"nargs": "*", "help": "files laid over config.yaml, as by --configfile"},
+            "--rate": {"type": float, "help": "images/s of training, where none was measured"},
+            "--json": {"action": "store_true", "help": "the same as JSON"},
         },
     ),
     draw: (

@@ -5,7 +5,29 @@ in another file. A block set to null is left out, so that a study laid over anot
 it does not use.
 """
 
+import functools
+from pathlib import Path
+
+import yaml
+
 NAMED = ("networks", "pretrain", "schedules", "tune", "samplers", "experiments")
+
+
+def read(config, *studies):
+    """The mapping of a config file with the files of studies laid over it, as Snakemake lays what
+    follows --configfile; raises `ValueError` on a file that holds no mapping."""
+    over = functools.reduce(laid_over, map(_mapping, studies), {})
+    return laid_over(_mapping(config), over)
+
+
+def _mapping(path):
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: no YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: found {type(found).__name__}; allowed: keys and their values")
+    return found
 
 
 def resolve(mapping):
@@ -32,12 +54,12 @@ def _block(key, name, blocks, followed):
     parent, others = block["like"], [n for n in blocks if n not in (name, *followed)]
     if parent not in others:
         raise ValueError(f"{key}.{name}.like: found {parent!r}; allowed: {', '.join(others)}")
-    return _laid_over(_block(key, parent, blocks, (name, *followed)), own)
+    return laid_over(_block(key, parent, blocks, (name, *followed)), own)
 
 
-def _laid_over(under, over):
+def laid_over(under, over):
     """`over` on top of `under`, mapping by mapping."""
     if not (isinstance(under, dict) and isinstance(over, dict)):
         return over
-    both = {k: _laid_over(v, over[k]) if k in over else v for k, v in under.items()}
+    both = {k: laid_over(v, over[k]) if k in over else v for k, v in under.items()}
     return both | {k: v for k, v in over.items() if k not in under}

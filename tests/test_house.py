@@ -38,6 +38,8 @@ ORDER = [
     "cells",
     "checks",
     "study",
+    "jobs",
+    "plan",
     "process",
     "network",
     "unet2d",
@@ -106,7 +108,7 @@ def test_the_reading_order_is_the_docstrings():
 
 @pytest.mark.parametrize(
     "module",
-    ["ect", "ect.plugins", "ect.study", "ect.registry", "ect.schedule", "ect.sources"],
+    ["ect", "ect.plugins", "ect.study", "ect.plan", "ect.registry", "ect.schedule", "ect.sources"],
 )
 def test_config_loads_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
