@@ -5,7 +5,6 @@ in another file. A block set to null is left out, so that a study laid over anot
 it does not use.
 """
 
-import functools
 from pathlib import Path
 
 import yaml
@@ -16,8 +15,13 @@ NAMED = ("networks", "pretrain", "schedules", "tune", "samplers", "experiments")
 def read(config, *studies):
     """The mapping of a config file with the files of studies laid over it, as Snakemake lays what
     follows --configfile; raises `ValueError` on a file that holds no mapping."""
-    over = functools.reduce(laid_over, map(_mapping, studies), {})
-    return laid_over(_mapping(config), over)
+    from snakemake.utils import update_config
+
+    under, over = _mapping(config), {}
+    for study in studies:
+        update_config(over, _mapping(study))
+    update_config(under, over)
+    return under
 
 
 def _mapping(path):
@@ -54,12 +58,12 @@ def _block(key, name, blocks, followed):
     parent, others = block["like"], [n for n in blocks if n not in (name, *followed)]
     if parent not in others:
         raise ValueError(f"{key}.{name}.like: found {parent!r}; allowed: {', '.join(others)}")
-    return laid_over(_block(key, parent, blocks, (name, *followed)), own)
+    return _laid_over(_block(key, parent, blocks, (name, *followed)), own)
 
 
-def laid_over(under, over):
+def _laid_over(under, over):
     """`over` on top of `under`, mapping by mapping."""
     if not (isinstance(under, dict) and isinstance(over, dict)):
         return over
-    both = {k: laid_over(v, over[k]) if k in over else v for k, v in under.items()}
+    both = {k: _laid_over(v, over[k]) if k in over else v for k, v in under.items()}
     return both | {k: v for k, v in over.items() if k not in under}

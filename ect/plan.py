@@ -28,9 +28,11 @@ MOMENTS = 2  # of Adam, for each parameter
 def plan(study, rate=None, count=None):
     """The costs of what is to do and of all, as a mapping of JSON; what is unknown is None.
 
-    `rate` (images/s) is another one of training, beside what was measured; `count` (network, shape) gives a
-    network's parameters. An imported start is unknown until its file was imported.
+    `rate` (images/s) is one of training, beside those that were measured; `count` (network, shape)
+    gives a network's parameters. An imported start is unknown until its file was imported.
     """
+    if rate is not None and not rate > 0:
+        raise ValueError(f"--rate is {rate:g}; allowed: > 0 images/s")
     every = jobs(study)
     left = [job for job in every if not any(Path(study.root).glob(job.path))]
     facts = {job: _facts(study, job) for job in every if job.model}

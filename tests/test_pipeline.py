@@ -238,3 +238,14 @@ def test_again_from_clean_is_the_same_to_the_byte(study):
     assert done.returncode == 0, done.stderr
     after = artefacts()
     assert after == {path: before[path] for path in after} and len(after) > 10
+
+
+def test_the_plan_of_a_finished_study_has_nothing_to_do(study):
+    snakemake(study, "--configfile", SMOKE)
+    command = [sys.executable, "-m", "ect", "plan", SMOKE, "--json"]
+    done = subprocess.run(command, cwd=study, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert all(jobs["to_do"] == 0 < jobs["in_all"] for jobs in found["jobs"].values())
+    assert [hours["of"] for hours in found["hours"]] == ["training", "drawing"]
+    assert all(hours["to_do"] == 0 and hours["in_all"] != 0 for hours in found["hours"])

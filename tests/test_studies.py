@@ -1,0 +1,108 @@
+"""The studies of workflow/studies: each dry-runs with its exact jobs, which are those of its plan,
+and its settings are the released ones where it says so."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ect import inherit, plan, registry
+from ect.__main__ import parameters
+from ect.study import Study
+
+ROOT = Path(__file__).parent.parent
+STUDIES = ROOT / "workflow" / "studies"
+JOBS = {  # with `all`
+    "cifar10-1hour": 33,
+    "cifar10": 63,
+    "cifar10-scratch": 83,
+    "cifar10-flow": 70,
+    "budget-split": 452,
+    "imagenet64": 33,
+    "smoke": 48,
+    "baselines": 104,
+    "ablations": 317,
+}
+each_study = pytest.mark.parametrize("name", JOBS)
+
+
+def config(name):
+    return inherit.read(ROOT / "config.yaml", STUDIES / f"{name}.yaml")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A copy of the workflow beside empty files of pretrained models, and a folder of images."""
+    folder = tmp_path_factory.mktemp("workflow")
+    for name in ("Snakefile", "config.yaml", "workflow", "ect", "envs"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    (folder / "models").mkdir()
+    for name in ("edm-cifar10-32x32-uncond-vp.pkl", "edm-imagenet-64x64-cond-adm.pkl"):
+        (folder / "models" / name).touch()
+    (folder / "datasets" / "imagenet" / "train" / "class").mkdir(parents=True)
+    return folder
+
+
+def both(*files):
+    """({rule: jobs} of a dry run but `all`, {rule: jobs} of the plan)."""
+    words = ("--profile", "workflow/profiles/local", "--dry-run", "--configfile", *files)
+    command = [sys.executable, "-m", "snakemake", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    stats = text.split("Job stats:")[1].split("total")[0]
+    counts = {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", stats, re.MULTILINE)}
+    assert counts.pop("all") == 1
+    planned = plan.plan(Study.read(inherit.read("config.yaml", *files)))["jobs"]
+    return counts, {rule: jobs["to_do"] for rule, jobs in planned.items()}
+
+
+@pytest.mark.pipeline
+@each_study
+def test_a_dry_run_has_the_jobs_of_the_plan(folder, monkeypatch, name):
+    monkeypatch.chdir(folder)
+    source = config(name)["dataset"]["source"]
+    if source not in registry.SOURCES:
+        pytest.skip(f"dataset.source '{source}' is not known yet")
+    counts, planned = both(f"workflow/studies/{name}.yaml")
+    assert counts == planned and sum(counts.values()) + 1 == JOBS[name]
+
+
+@pytest.mark.pipeline
+def test_two_files_are_laid_over_the_config_as_by_snakemake(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    euler = {"kind": "euler", "steps": 4, "label": "Euler, 4 NFE"}
+    row = {"pretrain": ["ve"], "kimg": [1], "samplers": ["euler", "heun"]}
+    experiments = {"split": None, "schedules": None, "methods": {"rows": [row]}}
+    mine = {"samplers": {"euler": euler}, "experiments": experiments, "search": None}
+    Path("mine.yaml").write_text(yaml.safe_dump(mine))
+    counts, planned = both("workflow/studies/smoke.yaml", "mine.yaml")
+    assert counts == planned and planned["tabulate"] == 1 and "search_steps" not in planned
+
+
+def test_every_study_is_dry_run_here():
+    others = {"images"}  # needs a folder of one's own; its own test makes one
+    assert {path.stem for path in STUDIES.glob("*.yaml")} - others == set(JOBS)
+
+
+@pytest.mark.parametrize(
+    "name, factor",
+    [("cifar10-1hour", 0.9993), ("budget-split", 0.9993)]
+    + [(name, 0.9999) for name in ("cifar10", "cifar10-scratch", "cifar10-flow")],
+)
+def test_half_lives_are_the_released_factors_of_a_step(name, factor):
+    recipe = config(name)["tune"]["ect"]
+    found = 0.5 ** (recipe["batch"] / (1000 * recipe["ema_halflife_kimg"]))
+    assert 1 - found == pytest.approx(1 - factor, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["cifar10-scratch", "cifar10-flow", "budget-split"])
+def test_the_network_has_the_released_number_of_parameters(name):
+    networks = inherit.resolve(config(name))["networks"]
+    assert list(networks) == ["ddpmpp"]
+    assert parameters(networks["ddpmpp"], (3, 32, 32)) == 55_732_739
