@@ -22,6 +22,10 @@ SHAPES = {
     "cifar10": (3, 32, 32), "imagenet64": (3, 64, 64),
 }  # fmt: skip
 FLOAT = 4  # bytes
+EMPTY = (
+    "Empty: some of that work was not measured on that device yet (--rate gives a rate of"
+    " training), or a start was not imported yet."
+)
 MOMENTS = 2  # of Adam, for each parameter
 
 
@@ -204,9 +208,8 @@ def table(found):
     disk = {key: size and size / 1e9 for key, size in found["disk_bytes"].items()}
     lines.append(_line("disk, GB", disk, "{:,.2f}"))
     widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join(
-        f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in lines
-    )
+    rows = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in lines]
+    return "\n".join(rows + [EMPTY] * any("" in line for line in lines))
 
 
 def _name_of(hours):
