@@ -26,6 +26,7 @@
 `machine`           the device, and the record of what was computed where
 `checkpoint`        weights and training state, written atomically
 `progress`          work in progress: where it lies, who holds it, when a run is to stop
+`running`           where a run is, for those who watch it
 `pictures`          one picture of any kind -> uint8 pixels
 `folders`           the images of a folder or .zip: names, classes, fingerprint
 `sources`           where a dataset's images come from
@@ -41,10 +42,29 @@
 `trace`             what a run learned, measured on its snapshots
 `search`            the times of multistep sampling, searched and tested on different seeds
 `export`            a model as a folder that draws images without this package
+`model`             a trained model in a program of one's own
 `report`            tables and figures: files in, files out
+`runs`              the runs under a folder, from the files that they leave
+`status`            what runs, how far it is, what waits
+`show`              experiments side by side, and what differs between two runs
+`verify`            whether results still fit together
+`given`             what a verb is given, and a mistake in it as one line
+`looking`           the verbs that only look
 ==================  ==========================================================================
 
-Nothing heavy is imported here; `python -m ect --help` lists the verbs.
+Nothing heavy is imported here; `python -m ect --help` lists the verbs. In a program:
+
+    import ect
+
+    model = ect.load("results/digits/tune/ve/s0/k60/sigmoid/ect/k60/s0/model.safetensors")
+    images = model.sample(16, steps=2, seed=0)  # numpy, uint8 (16, H, W, C)
 """
 
 __version__ = "0.1.0"
+
+
+def load(path):
+    """The model in a model.safetensors; see `ect.model.Model`. torch is loaded here, not before."""
+    from ect import model
+
+    return model.load(path)

@@ -4,23 +4,12 @@ torch and pandas are imported by the verb that needs them, so that help and erro
 """
 
 import argparse
-import json
 import os
 import sys
 import warnings
-from pathlib import Path
 
-from ect import progress, registry
-
-
-def settings_of(text):
-    """The settings of a job: a JSON object, or the path of a run.json that holds them."""
-    if text.lstrip().startswith(("{", "[")):
-        return json.loads(text)
-    try:
-        return json.loads(Path(text).read_text())["settings"]
-    except (OSError, ValueError, KeyError) as error:
-        raise argparse.ArgumentTypeError(f"{text}: neither JSON nor a run.json ({error})") from None
+from ect import given, looking, progress, registry
+from ect.given import settings_of
 
 
 def prepare(args):
@@ -136,7 +125,9 @@ def parser():
         description="Easy Consistency Tuning: train, sample, evaluate, report. Snakemake calls"
         " these verbs; `snakemake --cores all` runs the whole study.",
     )
-    top.add_argument("--threads", type=int, help="CPU threads (default: OMP_NUM_THREADS, or all)")
+    top.add_argument(
+        "--threads", type=given.count, help="CPU threads (default: OMP_NUM_THREADS, or all)"
+    )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for function, (help, arguments) in VERBS.items():
         name = function.__name__.replace("_", "-")
@@ -268,6 +259,7 @@ VERBS = {
             "--out": PREFIX,
         },
     ),
+    **looking.VERBS,
 }
 
 
@@ -285,12 +277,18 @@ def main(argv=None):
     limit_threads(args.threads)
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")  # torch's own use of it
     try:
+        given.require_files(args)
         args.function(args)
     except progress.Stopped as stop:
         print(f"ect {args.verb}: {stop}", file=sys.stderr)
         return stop.code
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"ect {args.verb}: {error}", file=sys.stderr)
+        return 1
+    except given.UNFIT as error:
+        if sys.flags.dev_mode:
+            raise
+        print(f"ect {args.verb}: {given.line_of(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -50,7 +50,8 @@ def sample(settings, model, out):
     f, process, about = experiment.load_model(model)
     images = draw(f, process, about, settings, bar=True)
     save_arrays(out / "samples.npz", images)
-    checkpoint.write_json(out / "run.json", machine.record(settings, [model], started))
+    record = machine.record(settings, [model], started, [out / "samples.npz"])
+    checkpoint.write_json(out / "run.json", record)
 
 
 def extractor(settings, classifier=None):

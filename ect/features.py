@@ -62,8 +62,9 @@ def train_classifier(settings, data, out):
         lambda pixels: network(encode(pixels, about).to(machine.device())), test.pixels
     )
     accuracy = float((answers.argmax(1) == test.labels).mean())
-    checkpoint.save(out / "classifier.safetensors", network.state_dict(), **about)
-    record = machine.record(settings, [data], started, test_accuracy=accuracy)
+    weights = out / "classifier.safetensors"
+    checkpoint.save(weights, network.state_dict(), **about)
+    record = machine.record(settings, [data], started, [weights], test_accuracy=accuracy)
     checkpoint.write_json(out / "run.json", record)
 
 

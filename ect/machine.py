@@ -8,6 +8,8 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from ect.study import STAGES
+
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scipy", "clean-fid", "snakemake")
 
 
@@ -73,8 +75,9 @@ def _versions():
     return found | {"python": platform.python_version()}
 
 
-def record(settings, inputs, started, **extra):
-    """What run.json holds: settings, hashes of the inputs, code and package versions, device, time.
+def record(settings, inputs, started, outputs=(), **extra):
+    """What run.json holds: settings, hashes of the inputs and of the outputs beside it, versions of
+    the code, its stages and packages, device, time.
 
     `started` is the `time.monotonic()` at which the job began.
     """
@@ -83,7 +86,9 @@ def record(settings, inputs, started, **extra):
     return {
         "settings": settings,
         "inputs": {str(path): digest(path) for path in inputs},
+        "outputs": {Path(path).name: digest(path) for path in outputs},
         "code": {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))},
+        "stages": STAGES,
         "packages": _versions(),
         "device": device_name(),
         "threads": torch.get_num_threads(),

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ect import checkpoint, experiment, machine, progress
+from ect import checkpoint, experiment, machine, progress, running
 from ect.data import Images, generator_of, seed_of
 from ect.meter import Diverged, Meter, finite
 from ect.objective import PRIORS, Terms
@@ -22,6 +22,7 @@ from ect.study import STAGES
 
 SAVE_SECONDS, SAVING_SHARE = 60.0, 0.02  # of the time, at most
 LOG_LINES, LOG_KIMG = 50, 50  # at least so many lines, at most so many thousand images apart
+ARTEFACTS = ("model.safetensors", "state.safetensors", "snapshots.safetensors", "metrics.jsonl")
 
 
 class State:
@@ -197,6 +198,7 @@ def run(settings, data, out, resume=None, init=None, save_seconds=None, max_minu
         publish(state, settings, images, out)
         made = 1000 * (settings["last_kimg"] - settings["first_kimg"])
         extra = {"images_per_second": round(made / seconds, 1), "resumed_at": state.resumed}
+        extra["outputs"] = [out / name for name in ARTEFACTS]
         checkpoint.write_json(out / "run.json", machine.record(given, inputs, began, **extra))
         if not orphaned:
             work.clear()
@@ -210,9 +212,11 @@ def _advance(state, steps, settings, out, save, save_seconds, stop):
     bar = tqdm(
         total=total, initial=state.seen, unit="img", unit_scale=True, desc=label, disable=None
     )  # none where there is no terminal
+    tell = running.teller(out, 1000 * settings["first_kimg"], total, machine.device_name())
     with bar:
         for _ in steps:
             bar.update(state.seen - bar.n)
+            tell(state.seen, state.lines)
             if state.lines:
                 bar.set_postfix_str(f"loss {state.lines[-1]['loss']:.4g}", refresh=False)
             asked = stop() if state.seen < total else None

@@ -1,0 +1,155 @@
+"""What runs, how far it is, and what waits: every training of a study on a line. Loads no torch."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import yaml
+from snakemake.utils import update_config
+
+from ect import running, runs
+from ect.cells import Milestone
+from ect.study import Study
+
+PAUSE = 2.0  # seconds between two pictures
+HEADERS = ("model", "state", "done", "images/s", "left", "loss", "attempt", "device", "process")
+CLEAR = "\x1b[H\x1b[2J"
+
+
+def show(place, live=False):
+    """Print a line for each model of a study (a config file, laid over config.yaml as Snakemake
+    does) or each training under a folder. `live` draws them anew until all are done."""
+    if live and not sys.stdout.isatty():
+        raise ValueError("--live: the output is no terminal; allowed: the verb without --live")
+    while True:
+        rows = of_folder(place) if Path(place).is_dir() else of_study(planned(place))
+        print(CLEAR * live + "\n".join([*table(rows), summary(rows)]), flush=True)
+        if not live or all(row["state"] == "done" for row in rows):
+            return
+        time.sleep(PAUSE)
+
+
+def planned(file):
+    """The study that `snakemake --configfile file` would run, beside a config.yaml."""
+    config = {}
+    for path in dict.fromkeys([Path("config.yaml"), Path(file)]):
+        if path == Path(file) or path.is_file():
+            update_config(config, read_yaml(path))
+    return Study.read(config)
+
+
+def read_yaml(path):
+    """The mapping in a YAML file; raises `ValueError`."""
+    try:
+        found = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        reason = error.strerror
+        raise ValueError(f"{path}: {reason}; allowed: a study's YAML file, or a folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        reason = getattr(error, "problem", None) or "no text"
+        raise ValueError(f"{path}: {line}not YAML ({reason})") from None
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise ValueError(f"{path}: found a {kind}; allowed: a study, `key: value` on each line")
+    return found
+
+
+def of_study(study):
+    """A row for each model of a study, on the way to it or asked for."""
+    models = {m: None for name in study.pretrain for m in study.chain(name)}
+    for cell in study.all_cells():
+        start = cell.model if isinstance(cell.model, Milestone) else cell.model.start
+        models |= {start: None, cell.model: None}
+    rows = []
+    for model in models:
+        imported = isinstance(model, Milestone) and model.pretrain in study.init
+        settings = None if imported else study.training(model)
+        rows.append({"model": model.folder} | of_run(Path(study.root) / model.folder, settings))
+    return rows
+
+
+def of_folder(root):
+    """A row for each training under a folder."""
+    found = runs.trainings(root)
+    if not found:
+        raise ValueError(f"{root}: no trainings in it; allowed: a folder such as results/digits")
+    return [{"model": str(folder.relative_to(root)), **of_run(folder)} for folder in found]
+
+
+def of_run(folder, settings=None):
+    """What the files of a run's folder say: state, done (0 to 1), images/s, seconds left, loss,
+    attempt, device, process. A run that was made with other `settings` is 'outdated'."""
+    row = dict.fromkeys(("done", "rate", "left", "loss", "attempt", "device", "process"))
+    told = running.read(folder)
+    left = told["total"] - told["images"] if told else 0
+    state = running.state(told) if left else None
+    if told:
+        row |= {key: told[key] for key in ("rate", "loss", "attempt", "device")}
+    if state != "running" and (folder / "run.json").is_file():
+        return row | _ended(folder, settings)
+    if settings is None and not told:
+        there = (folder / "model.safetensors").is_file()  # imported: it has no record
+        return row | ({"state": "done", "done": 1.0} if there else {"state": "waiting"})
+    if not state:
+        return row | {"state": "waiting"}
+    if state == "running":
+        row["process"] = f"{told['pid']} on {told['host']}"
+        row["left"] = left / told["rate"] if told["rate"] else None
+    return row | {"state": state, "done": 1 - left / (told["total"] - told["first"])}
+
+
+def _ended(folder, settings):
+    record = runs.read_json(folder / "run.json")
+    same = settings is None or record.get("settings") == json.loads(json.dumps(settings))
+    return {
+        "state": "done" if same else "outdated",
+        "done": 1.0 if same else None,
+        "rate": record.get("images_per_second"),
+        "loss": runs.last_loss(folder),
+        "device": record.get("device"),
+    }
+
+
+def table(rows):
+    """Rows as lines of aligned text."""
+    cells = [HEADERS, *map(_texts, rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+
+
+def summary(rows):
+    """How many models are in which state, and how long what runs will take."""
+    counts = {}
+    for row in rows:
+        counts[row["state"]] = counts.get(row["state"], 0) + 1
+    return f"{len(rows)} models: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+
+
+def _texts(row):
+    def text(key, form):
+        return "" if row[key] is None else form(row[key])
+
+    return (
+        row["model"],
+        row["state"],
+        text("done", lambda share: f"{100 * share:.0f} %"),
+        text("rate", lambda rate: f"{rate:.4g}"),
+        text("left", duration),
+        text("loss", lambda loss: f"{loss:.4g}"),
+        text("attempt", str),
+        text("device", str),
+        text("process", str),
+    )
+
+
+def duration(seconds):
+    """'42 s', '3 min 20 s', '2 h 05 min'."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
