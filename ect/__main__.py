@@ -277,7 +277,7 @@ def main(argv=None):
     limit_threads(args.threads)
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")  # torch's own use of it
     try:
-        given.require_files(args)
+        given.require(args)
         args.function(args)
     except progress.Stopped as stop:
         print(f"ect {args.verb}: {stop}", file=sys.stderr)

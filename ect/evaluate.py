@@ -16,6 +16,8 @@ def draw(f, process, about, settings, bar=False):
 
     `settings` holds kind, options, images, batch and seed, and for a network with classes `labels`.
     """
+    if settings["images"] < 1:
+        raise ValueError(f"images is {settings['images']}; allowed: >= 1")
     sample = plugins.added(sampler.SAMPLERS, "sampler", settings)[settings["kind"]]
     options = settings["options"]
     count = 1 + len(options.get("times", ()))
@@ -57,6 +59,8 @@ def sample(settings, model, out):
 def extractor(settings, classifier=None):
     """(name, extract) of the study's feature space, which may be a plugin's."""
     if settings["extractor"] == "classifier":
+        if classifier is None:
+            raise ValueError("extractor is 'classifier'; allowed: with --classifier, its weights")
         return "classifier", features.classifier(classifier)
     own = plugins.added({}, "features", settings)
     if settings["extractor"] in own:

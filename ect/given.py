@@ -8,6 +8,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from ect import registry
+
 # Arguments that are files: what writes them, and a name that all such files hold.
 FILES = {
     "data": ("the dataset file that `prepare` writes", "train"),
@@ -19,6 +21,24 @@ FILES = {
     "classifier": ("a classifier.safetensors", "classes"),
     "metrics": ("metrics.json files", None),
     "floor": ("a metrics.json of real images", None),
+}
+# Names in settings, by where they stand.
+NAMES = {
+    "source": registry.SOURCES,
+    "process": registry.PROCESSES,
+    "parameterization": registry.PARAMETERIZATIONS,
+    "c_noise": registry.C_NOISE,
+    "target": registry.TARGETS,
+    "network.architecture": registry.ARCHITECTURES,
+    "network.embedding": registry.EMBEDDINGS,
+    "recipe.prior.kind": registry.PRIORS,
+    "recipe.distance.kind": registry.DISTANCES,
+    "recipe.weight": registry.WEIGHTS,
+    "recipe.optimizer.name": registry.OPTIMIZERS,
+    "schedule.map": tuple(registry.SCHEDULES),
+    "schedule.clock": registry.CLOCKS,
+    "kind": registry.SAMPLERS,
+    "features.extractor": registry.EXTRACTORS,
 }
 # What else may be raised by settings, or by files that do not fit one another.
 UNFIT = (KeyError, IndexError, TypeError, AttributeError, RuntimeError, EOFError, ArithmeticError)
@@ -59,14 +79,28 @@ def count(text):
     return int(text)
 
 
-def require_files(args):
-    """Every file among the arguments is there and of its kind; raises `ValueError`."""
+def require(args):
+    """Every file among the arguments is there and of its kind, and every name in the settings is
+    known; raises `ValueError`."""
+    require_names(getattr(args, "settings", {}))
     for name, (allowed, key) in FILES.items():
         given = getattr(args, name, None) or []
         for path in [given] if isinstance(given, str) else given:
             wrong = _wrong(path, key)
             if wrong:
                 raise ValueError(f"--{name}: {path} {wrong}; allowed: {allowed}")
+
+
+def require_names(settings):
+    """The names in settings are known, or may be a plugin's; raises `ValueError`."""
+    if "plugins" in settings or "plugins" in settings.get("features", {}):
+        return
+    for place, allowed in NAMES.items():
+        found = settings
+        for key in place.split("."):
+            found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, str) and found not in allowed:
+            raise ValueError(f"settings: {place} is '{found}'; allowed: {', '.join(allowed)}")
 
 
 def _wrong(path, key):
@@ -76,9 +110,10 @@ def _wrong(path, key):
     if not Path(path).exists():
         return "does not exist"
     try:
-        held = _held(path) if key else [key]
+        held = _held(path) if key else {key: json.loads(Path(path).read_text())}
     except (SafetensorError, OSError, ValueError) as error:
-        return f"is not a readable checkpoint or archive ({error})"
+        kind = "a readable checkpoint or archive" if key else "JSON"
+        return f"is not {kind} ({error})"
     return None if key in held else f"holds no '{key}'"
 
 
@@ -95,7 +130,8 @@ def _held(path):
 def line_of(error):
     """An error that is no message of ours as one line: what, and where it arose."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "/ect/" in f.filename]
-    where = f" at ect/{frames[-1].filename.rpartition('/ect/')[2]}:{frames[-1].lineno}"
+    last = frames[-1]
+    where = f" at ect/{last.filename.rpartition('/ect/')[2]}:{last.lineno}, `{last.line}`"
     what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return (
         f"settings or files that do not fit: {what}{where}; allowed: settings as in a run.json,"

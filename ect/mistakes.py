@@ -20,6 +20,8 @@ def line_of(root, error):
         return f"{key}: missing; this key is needed"
     if kind == "literal_error":
         return f"{key}: found {found!r}; allowed: {context['expected']}"
+    if kind in ("model_type", "dict_type"):
+        return f"{key}: found {found!r}; allowed: a mapping, `key: value` on each line"
     hint = ""
     if kind == "float_type" and _is_number(found):
         hint = f" (YAML reads {found} as text: write 1.0e-4, not 1e-4)"

@@ -52,8 +52,8 @@ def read_yaml(path):
         reason = getattr(error, "problem", None) or "no text"
         raise ValueError(f"{path}: {line}not YAML ({reason})") from None
     if not isinstance(found, dict):
-        kind = type(found).__name__
-        raise ValueError(f"{path}: found a {kind}; allowed: a study, `key: value` on each line")
+        kind = "nothing" if found is None else f"a {type(found).__name__}"
+        raise ValueError(f"{path}: found {kind}; allowed: a study, `key: value` on each line")
     return found
 
 
