@@ -4,6 +4,7 @@ torch and pandas are imported by the verb that needs them, so that help and erro
 """
 
 import argparse
+import json
 import os
 import sys
 import warnings

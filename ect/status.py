@@ -58,13 +58,13 @@ def read_yaml(path):
 
 
 def of_study(study):
-    """A row for each model of a study, on the way to it or asked for."""
-    models = {m: None for name in study.pretrain for m in study.chain(name)}
-    for cell in study.all_cells():
-        start = cell.model if isinstance(cell.model, Milestone) else cell.model.start
-        models |= {start: None, cell.model: None}
+    """A row for each model that a study asks for, or that lies on the way to one."""
+    asked = [cell.model for cell in study.all_cells()]
+    starts = [m if isinstance(m, Milestone) else m.start for m in asked]
+    begun = [Milestone(m.pretrain, m.seed, 0) for m in starts]  # every chain has its random start
+    chains = [m for name in study.pretrain for m in study.chain(name)]
     rows = []
-    for model in models:
+    for model in dict.fromkeys([*begun, *chains, *asked]):
         imported = isinstance(model, Milestone) and model.pretrain in study.init
         settings = None if imported else study.training(model)
         rows.append({"model": model.folder} | of_run(Path(study.root) / model.folder, settings))

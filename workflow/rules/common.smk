@@ -6,8 +6,10 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, str(workflow.basedir))
-os.environ["PYTHONPATH"] = str(workflow.basedir)
+# Of this file, not of the workflow that may use it as a module.
+HOME = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
+sys.path.insert(0, HOME)
+os.environ.update(PYTHONPATH=HOME)
 
 from ect.folders import fingerprint
 from ect.study import STAGES, ConfigError, Milestone, Study, Tuned
@@ -18,6 +20,8 @@ except ConfigError as error:
     raise WorkflowError(f"the config cannot be run:\n{error}") from None
 
 ROOT = STUDY.root
+# Where it lies under the prefix of a module: Snakemake moves inputs and outputs there, not params.
+PLACE = workflow.modifier.path_modifier.replace_prefix(ROOT)
 DATA = f"{ROOT}/data/dataset.safetensors"
 CLASSIFIER = f"{ROOT}/features/classifier.safetensors"
 FLOOR = f"{ROOT}/data/floor.json"
@@ -65,6 +69,15 @@ def classifier_if_used():
     return [CLASSIFIER] if STUDY.features.extractor == "classifier" else []
 
 
-def caption(name):
-    """The text that the report shows beside a result."""
-    return str(Path(workflow.basedir) / "workflow" / "report" / f"{name}.rst")
+def placed(text):
+    """A text for params, with the paths in it where the files lie."""
+    return text.replace(f"{ROOT}/", f"{PLACE}/")
+
+
+def classifier_option():
+    return " ".join(f"--classifier {placed(path)}" for path in classifier_if_used())
+
+
+def outside(file):
+    """A file of the config's own choice, which the prefix of a module leaves where it is."""
+    return file if PLACE == ROOT else str(Path(file).absolute())

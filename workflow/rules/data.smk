@@ -50,7 +50,7 @@ rule measure_floor:
         FLOOR,
     params:
         settings=as_json({"features": STUDY.feature_space(), "cell": {"floor": True}}),
-        classifier=" ".join(f"--classifier {path}" for path in classifier_if_used()),
+        classifier=classifier_option(),
         version=STAGES["evaluate"],
     threads: 1
     conda:

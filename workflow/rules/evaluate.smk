@@ -33,7 +33,7 @@ rule evaluate:
                 "cell": STUDY.facts(CELLS[f"{wildcards.model}/{wildcards.sampler}"]),
             }
         ),
-        classifier=" ".join(f"--classifier {path}" for path in classifier_if_used()),
+        classifier=classifier_option(),
         version=STAGES["evaluate"],
     threads: 1
     conda:
@@ -53,7 +53,7 @@ rule trace_tuning:
         f"{TUNING}/trace.csv",
     params:
         settings=as_json(STUDY.tracing()),
-        classifier=" ".join(f"--classifier {path}" for path in classifier_if_used()),
+        classifier=classifier_option(),
         version=STAGES["trace"],
     threads: 1
     conda:
@@ -74,7 +74,7 @@ rule search_steps:
         f"{TUNING}/steps.json",
     params:
         settings=as_json(STUDY.searching()),
-        classifier=" ".join(f"--classifier {path}" for path in classifier_if_used()),
+        classifier=classifier_option(),
         version=STAGES["search"],
     threads: 1
     conda:

@@ -49,7 +49,7 @@ SEARCHES = [
 def drawing(figure, **settings):
     """The settings of a figure: its width, its files, its options. They must not be read off
     `input`, since Snakemake does not compare params that are."""
-    return as_json({"width_in": STUDY.figures.width(figure), **settings})
+    return placed(as_json({"width_in": STUDY.figures.width(figure), **settings}))
 
 
 rule tabulate:
@@ -67,7 +67,7 @@ rule tabulate:
         tex=f"{ROOT}/tables/{{experiment}}.tex",
     params:
         kind=lambda wildcards: KIND[wildcards.experiment],
-        out=f"{ROOT}/tables/{{experiment}}",
+        out=subpath(output.csv, strip_suffix=".csv"),
         version=STAGES["report"],
     conda:
         "../../envs/ect.yaml"
@@ -90,8 +90,8 @@ rule tabulate_steps:
         md=f"{ROOT}/tables/steps.md",
         tex=f"{ROOT}/tables/steps.tex",
     params:
-        settings=as_json({"models": SEARCHES}),
-        out=f"{ROOT}/tables/steps",
+        settings=placed(as_json({"models": SEARCHES})),
+        out=subpath(output.csv, strip_suffix=".csv"),
         version=STAGES["report"],
     conda:
         "../../envs/ect.yaml"
@@ -142,7 +142,7 @@ rule draw_experiment:
         settings=lambda wildcards: drawing(
             wildcards.experiment, metrics=metrics_of(wildcards.experiment), floor=FLOOR
         ),
-        out=f"{ROOT}/figures/{{experiment}}",
+        out=subpath(output.pdf, strip_suffix=".pdf"),
         version=STAGES["report"],
     conda:
         "../../envs/ect.yaml"
@@ -162,7 +162,7 @@ rule draw_maps:
         ),
     params:
         settings=drawing("maps", **STUDY.maps()),
-        out=f"{ROOT}/figures/maps",
+        out=subpath(output.pdf, strip_suffix=".pdf"),
         version=STAGES["report"],
     conda:
         "../../envs/ect.yaml"
@@ -184,7 +184,7 @@ rule draw_curves:
         ),
     params:
         settings=drawing("curves", runs=RUNS),
-        out=f"{ROOT}/figures/curves",
+        out=subpath(output.pdf, strip_suffix=".pdf"),
         version=STAGES["report"],
     conda:
         "../../envs/ect.yaml"
@@ -209,7 +209,7 @@ rule draw_samples:
         settings=drawing(
             "samples", rows=GRID, data=DATA, columns=STUDY.figures.grid_columns
         ),
-        out=f"{ROOT}/figures/samples",
+        out=subpath(output.pdf, strip_suffix=".pdf"),
         version=STAGES["report"],
     conda:
         "../../envs/ect.yaml"
@@ -237,7 +237,7 @@ rule draw_loss:
             trace=f"{LOSS}/trace.csv",
             stages=STUDY.stages_of(STUDY.shown("loss")),
         ),
-        out=f"{ROOT}/figures/loss",
+        out=subpath(output.pdf, strip_suffix=".pdf"),
         version=STAGES["report"],
     conda:
         "../../envs/ect.yaml"

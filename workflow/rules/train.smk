@@ -36,7 +36,7 @@ def read_of(wildcards):
     """What an import reads: one file, or the files of a folder; with a state dict the dataset."""
     block = STUDY.init[wildcards.pretrain]
     return {
-        "parts" if block.format == "diffusers" else "file": block.files(),
+        "parts" if block.format == "diffusers" else "file": outside(block.files()),
         "data": [DATA] if block.format == "state_dict" else [],
     }
 
