@@ -1,5 +1,6 @@
 # make run    the environment, the default study, its report
 # make test   the environment, all tests
+# make lint   ruff: rules and format
 # make lock   resolve requirements.lock anew (needs uv)
 
 PYTHON ?= python3
@@ -8,13 +9,17 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SNAKEMAKE = snakemake --profile workflow/profiles/local $(if $(STUDY),--configfile workflow/studies/$(STUDY).yaml)
 NAME = $(if $(STUDY),$(STUDY),digits)
 
-.PHONY: run test lock
+.PHONY: run test lint lock
 run: .venv/installed
 	$(SNAKEMAKE)
 	$(SNAKEMAKE) --report results/$(NAME)/report.html
 
 test: .venv/installed
 	python -m pytest
+
+lint: .venv/installed
+	ruff check .
+	ruff format --check .
 
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \

@@ -64,7 +64,7 @@ def of_study(study):
     begun = [Milestone(m.pretrain, m.seed, 0) for m in starts]  # every chain has its random start
     chains = [m for name in study.pretrain for m in study.chain(name)]
     rows = []
-    for model in dict.fromkeys([*begun, *chains, *asked]):
+    for model in sorted({*begun, *chains, *asked}, key=lambda m: runs.order(m.folder)):
         imported = isinstance(model, Milestone) and model.pretrain in study.init
         settings = None if imported else study.training(model)
         rows.append({"model": model.folder} | of_run(Path(study.root) / model.folder, settings))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import yaml
 
+import ect
+
 ROOT = Path(__file__).parent.parent
 LOCK = (ROOT / "requirements.lock").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -35,3 +37,29 @@ def test_every_locked_package_has_hashes_and_no_address():
 def test_every_rule_has_an_environment():
     rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
     assert rules.count("\nrule ") == rules.count('conda:\n        "../../envs/ect.yaml"') > 10
+
+
+def test_one_version_of_this_work():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == PROJECT["version"] == ect.__version__
+    assert cited["license"] == PROJECT["license"]
+
+
+def test_commits_are_linted_with_the_locks_ruff():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [repo["rev"] for repo in hooks["repos"]] == [f"v{version}" for version in locked("ruff")]
+
+
+def test_ci_runs_what_people_run():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    called = [
+        s["run"].split()[1] for s in jobs["test"]["steps"] if s.get("run", "").startswith("make")
+    ]
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert called and set(called) <= set(targets)
+
+
+def test_what_contributing_names_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`((?:ect|tests|workflow|envs)/[\w/.]*)`", text)
+    assert len(named) > 10 and all((ROOT / path).exists() for path in named)
