@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -22,12 +23,13 @@ def show(place, live=False):
     does) or each training under a folder. `live` draws them anew until all are done."""
     if live and not sys.stdout.isatty():
         raise ValueError("--live: the output is no terminal; allowed: the verb without --live")
-    while True:
-        rows = of_folder(place) if Path(place).is_dir() else of_study(planned(place))
-        print(CLEAR * live + "\n".join([*table(rows), summary(rows)]), flush=True)
-        if not live or all(row["state"] == "done" for row in rows):
-            return
-        time.sleep(PAUSE)
+    with suppress(KeyboardInterrupt if live else ()):  # the way to end it
+        while True:
+            rows = of_folder(place) if Path(place).is_dir() else of_study(planned(place))
+            print(CLEAR * live + "\n".join([*table(rows), summary(rows)]), flush=True)
+            if not live or all(row["state"] == "done" for row in rows):
+                return
+            time.sleep(PAUSE)
 
 
 def planned(file):
@@ -125,7 +127,9 @@ def summary(rows):
     counts = {}
     for row in rows:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
-    return f"{len(rows)} models: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+    return f"{len(rows)} model{'s' * (len(rows) > 1)}: " + ", ".join(
+        f"{n} {state}" for state, n in counts.items()
+    )
 
 
 def _texts(row):

@@ -174,6 +174,27 @@ def test_a_folder_of_runs_is_done_and_one_that_was_stopped_says_how_far(results,
     assert "stopped  25 %" in capsys.readouterr().out
 
 
+def test_live_draws_anew_until_all_is_done_or_it_is_interrupted(results, capsys, monkeypatch):
+    folder = results / TUNED[1].folder
+    record = (folder / "run.json").read_bytes()
+    (folder / "run.json").unlink()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(time, "sleep", lambda _: (folder / "run.json").write_bytes(record))
+    status.show(results, live=True)
+    pictures = capsys.readouterr().out.split(status.CLEAR)[1:]
+    assert [picture.splitlines()[-1] for picture in pictures] == [
+        "3 models: 2 done, 1 waiting", "3 models: 3 done",
+    ]  # fmt: skip
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    (folder / "run.json").unlink()
+    monkeypatch.setattr(time, "sleep", interrupted)
+    status.show(results, live=True)
+    assert capsys.readouterr().out.count(status.CLEAR) == 1
+
+
 @pytest.mark.parametrize("name", ["ve", "flow", "a_b2"])
 def test_a_folder_says_which_cell_it_is(name):
     start = Milestone(name, 3, 12)
