@@ -25,8 +25,10 @@ def show(place, live=False):
         raise ValueError("--live: the output is no terminal; allowed: the verb without --live")
     with suppress(KeyboardInterrupt if live else ()):  # the way to end it
         while True:
-            rows = of_folder(place) if Path(place).is_dir() else of_study(planned(place))
-            print(CLEAR * live + "\n".join([*table(rows), summary(rows)]), flush=True)
+            study = None if Path(place).is_dir() else planned(place)
+            rows = of_study(study) if study else of_folder(place)
+            last = summary(rows) + (f"; {measured(study)}" if study else "")
+            print(CLEAR * live + "\n".join([*table(rows), last]), flush=True)
             if not live or all(row["state"] == "done" for row in rows):
                 return
             time.sleep(PAUSE)
@@ -123,13 +125,19 @@ def table(rows):
 
 
 def summary(rows):
-    """How many models are in which state, and how long what runs will take."""
+    """How many models are in which state."""
     counts = {}
     for row in rows:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
     return f"{len(rows)} model{'s' * (len(rows) > 1)}: " + ", ".join(
         f"{n} {state}" for state, n in counts.items()
     )
+
+
+def measured(study):
+    """How many of a study's distances have been measured."""
+    files = [Path(study.root) / cell.folder / "metrics.json" for cell in study.all_cells()]
+    return f"{sum(file.is_file() for file in files)} of {len(files)} distances measured"
 
 
 def _texts(row):

@@ -159,6 +159,19 @@ def test_a_model_with_other_settings_is_outdated(tmp_path, monkeypatch):
     assert state(study_of(tune=block)) == "outdated"
 
 
+def test_distances_are_counted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    study = study_of()
+    cells = study.all_cells()
+    for cell in cells[:3]:
+        checkpoint.write_json(Path(study.root) / cell.folder / "metrics.json", {})
+    Path("tiny.yaml").write_text("study: tiny\n")
+    shutil.copy(ROOT / "config.yaml", "config.yaml")
+    status.show("tiny.yaml")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(f"waiting; 3 of {len(cells)} distances measured")
+
+
 def test_a_folder_of_runs_is_done_and_one_that_was_stopped_says_how_far(results, capsys):
     status.show(results)
     lines = capsys.readouterr().out.splitlines()
