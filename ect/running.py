@@ -39,7 +39,9 @@ def teller(out, first, total, device):
         rate = (seen - start) / (now - began) if now > began else None
         loss = lines[-1]["loss"] if lines else None
         moment = {"images": seen, "rate": rate, "loss": loss, "time": time.time()}
-        with suppress(OSError):  # a run does not end because nobody can be told
+        with suppress(
+            OSError, checkpoint.CheckpointError
+        ):  # a run does not end because nobody can be told
             checkpoint.write_json(path, about | moment)
         written = now
 
@@ -54,7 +56,7 @@ def read(out):
 
 
 def state(told):
-    """'running', 'stopped' or, of a run on another host that has not told anything for a while,
+    """'running', 'stopped' or, where nothing was told for a while and the end is not known,
     'silent'."""
     if told["host"] == socket.gethostname() and not _alive(told["pid"]):
         return "stopped"

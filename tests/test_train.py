@@ -134,7 +134,7 @@ def test_a_stopped_run_ends_with_the_bits_of_an_undisturbed_one(
     assert len(again) == 10 - steps
     found = contents(out)
     assert [name for name in ARTEFACTS if found[name] != undisturbed[optimizer][name]] == []
-    assert sorted(p.name for p in out.iterdir()) == sorted([*ARTEFACTS, "run.json"])
+    assert {p.name for p in out.iterdir()} == {*ARTEFACTS, "run.json", "progress.json"}
     assert list(tmp_path.iterdir()) == [out]
 
 
@@ -217,7 +217,8 @@ def test_training_reduces_the_loss(digits_file, tmp_path):
 def test_a_loss_that_is_no_number_publishes_nothing(digits_file, tmp_path):
     with pytest.raises(FloatingPointError, match=r"optimizer\.lr"):
         train.run(changed(PRETRAIN, recipe__optimizer__lr=1e30), digits_file, tmp_path / "run")
-    assert [path.name for path in tmp_path.iterdir()] == [".run.work"]
+    assert {path.name for path in tmp_path.iterdir()} == {".run.work", "run"}
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["progress.json"]
 
 
 def test_snapshots_and_model_describe_themselves(digits_file, tmp_path):

@@ -78,6 +78,6 @@ def classifier_option():
     return " ".join(f"--classifier {placed(path)}" for path in classifier_if_used())
 
 
-def outside(file):
-    """A file of the config's own choice, which the prefix of a module leaves where it is."""
-    return file if PLACE == ROOT else str(Path(file).absolute())
+def outside(files):
+    """Files of the config's own choice, which the prefix of a module leaves where they are."""
+    return files if PLACE == ROOT else [str(Path(file).absolute()) for file in files]
