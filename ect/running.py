@@ -39,9 +39,7 @@ def teller(out, first, total, device):
         rate = (seen - start) / (now - began) if now > began else None
         loss = lines[-1]["loss"] if lines else None
         moment = {"images": seen, "rate": rate, "loss": loss, "time": time.time()}
-        with suppress(
-            OSError, checkpoint.CheckpointError
-        ):  # a run does not end because nobody can be told
+        with suppress(OSError):  # a run does not end because nobody can be told
             checkpoint.write_json(path, about | moment)
         written = now
 
