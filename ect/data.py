@@ -42,8 +42,8 @@ def prepare(settings, path, threads=None):
         about |= _range(settings, writer)
     counts = {split: len(labels) for split, labels in writer.labels.items()}
     record = machine.record(
-        settings, found.files, started, images=counts, shape=writer.shape, classes=found.classes,
-        skipped=skipped or [], **found.about,
+        settings, found.files, started, [path], images=counts, shape=writer.shape,
+        classes=found.classes, skipped=skipped or [], **found.about,
     )  # fmt: skip
     checkpoint.write_json(path.with_name("run.json"), record)
     _list_skipped(path.with_name("skipped.txt"), skipped)

@@ -8,7 +8,7 @@ def content_of(folder):
 
 rule prepare_data:
     input:
-        STUDY.dataset.archive or [],
+        outside([STUDY.dataset.archive] if STUDY.dataset.archive else []),
     output:
         DATA,
         f"{ROOT}/data/run.json",
