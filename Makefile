@@ -7,7 +7,7 @@ PYTHON ?= python3
 STUDY ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SNAKEMAKE = snakemake --profile workflow/profiles/local $(if $(STUDY),--configfile workflow/studies/$(STUDY).yaml)
-NAME = $(if $(STUDY),$(STUDY),digits)
+NAME = $(subst -,_,$(if $(STUDY),$(STUDY),digits))
 
 .PHONY: run test lint lock
 run: .venv/installed
