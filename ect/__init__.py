@@ -36,8 +36,9 @@
 `importers`         models from elsewhere -> (weights, about) of a model file
 `meter`             what a run measures of itself: its log, and numbers that are none
 `train`             the loop; pretraining is the schedule r = 0
-`features`          images -> features (the study's own classifier, Inception)
-`metrics`           features -> Frechet and kernel distance
+`features`          images -> features (the study's own classifier)
+`pretrained`        images -> features of networks trained elsewhere (Inception)
+`metrics`           features -> Frechet and kernel distance, precision, recall, Inception score
 `evaluate`          a model's images, and their distance to the training images
 `trace`             what a run learned, measured on its snapshots
 `search`            the times of multistep sampling, searched and tested on different seeds

@@ -29,11 +29,21 @@ def check(study):
     for figure in ("samples", "loss"):
         _check_cut(study, f"figures.{figure}", getattr(study.figures, figure))
     _check_search(study)
+    _check_metrics(study)
     known("figures.solver", study.figures.solver, study.samplers)
     if study.tune[study.figures.loss.tune].snapshots == 0:
         raise ValueError(
             f"figures.loss.tune: found '{study.figures.loss.tune}', which keeps no snapshots;"
             " allowed: a recipe with snapshots >= 1"
+        )
+
+
+def _check_metrics(study):
+    found = study.features.extractor
+    if "inception_score" in study.evaluation.metrics and found != "inception":
+        raise ValueError(
+            f"evaluation.metrics: found 'inception_score' with features.extractor '{found}';"
+            " allowed: with 'inception' only"
         )
 
 

@@ -240,9 +240,17 @@ class Sampler(Block):
 
 class Evaluation(Block):
     """`images` of every sampler, from the seeds `seed`, `seed` + 1, ...; the kernel distance is a
-    mean over `kd_subsets` subsets of at most 1,000 features."""
+    mean over `kd_subsets` subsets of at most 1,000 features. Every table shows `fd`; the csv has a
+    column for each of the other `metrics`."""
 
     images: Annotated[int, Field(ge=10)]
     batch: Count = 250
     seed: int = 0
     kd_subsets: Count = 100
+    metrics: list[Literal[registry.METRICS]] = ["fd", "kd"]
+
+    @model_validator(mode="after")
+    def _fd_is_there(self):
+        if "fd" not in self.metrics:
+            raise ValueError(f"metrics is {self.metrics}; allowed: fd among them, for the tables")
+        return self

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ect import checkpoint, experiment, features, machine, metrics, plugins, sampler
+from ect import checkpoint, experiment, features, machine, metrics, plugins, pretrained, sampler
 from ect.data import Images, decode, generator_of, save_arrays
 
 
@@ -66,16 +66,26 @@ def extractor(settings, classifier=None):
     if settings["extractor"] in own:
         return settings["extractor"], features.own(own[settings["extractor"]])
     mode = settings["inception_mode"]
-    return f"inception:{mode}", features.inception(mode, settings["inception_path"])
+    return f"inception:{mode}", pretrained.inception(mode, settings["inception_path"])
 
 
 def evaluate(settings, samples, data, out, classifier=None):
     """Write metrics.json: distances of the samples (or, without any, of the held-out images) to the
-    training images, and the facts of the cell they belong to."""
+    training images, and the facts of the cell they belong to.
+
+    `settings` holds features, cell, and, where they are not fd and kd, the names of the metrics.
+    """
     name, extract = extractor(settings["features"], classifier)
     pixels = Images(data, "test").pixels if samples is None else np.load(samples)["arr_0"]
     reference = features.of_images(extract, Images(data).pixels)
-    found = metrics.distances(
-        features.of_images(extract, pixels), reference, settings["features"]["kd_subsets"]
-    )
+    found = measured(settings, features.of_images(extract, pixels), reference)
     checkpoint.write_json(out, found | {"features": name, "cell": settings["cell"]})
+
+
+def measured(settings, found, reference):
+    """{metric: value} of features against the reference's, and the sizes of both sets."""
+    names, space = settings.get("metrics", ("fd", "kd")), settings["features"]
+    probabilities = None
+    if "inception_score" in names:
+        probabilities = pretrained.class_probabilities(found, space["inception_path"])
+    return metrics.measures(names, found, reference, space["kd_subsets"], probabilities)

@@ -1,13 +1,12 @@
 """Feature spaces: uint8 images (N, H, W, C) -> float64 features (N, D).
 
-The study's own classifier is for images on which no published network was trained; Inception, as
-clean-fid builds it, is for everything else.
+The study's own classifier is for images on which no published network was trained; networks that
+were trained elsewhere, for everything else, are in `ect/pretrained.py`.
 """
 
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -98,31 +97,6 @@ def classifier(path):
 
     def extract(pixels):
         return network.features(encode(pixels, about).to(machine.device()))
-
-    return extract
-
-
-def inception(mode, folder=None):
-    """clean-fid's Inception-v3: 2,048 values an image. `legacy_tensorflow` gives the numbers that
-    are comparable with published ones at 32x32; `clean` resizes as clean-fid proposes.
-
-    The weights are read from `folder`, or downloaded by clean-fid where none is given.
-    """
-    from cleanfid.inception_torchscript import InceptionV3W
-    from cleanfid.resize import build_resizer
-
-    inside = mode == "legacy_tensorflow"
-    cache = folder or torch.hub.get_dir()
-    Path(cache).mkdir(parents=True, exist_ok=True)
-    model = InceptionV3W(str(cache), download=folder is None, resize_inside=inside)
-    model.to(machine.device()).eval()
-    resize = build_resizer(mode)
-
-    def extract(pixels):
-        colour = np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels
-        sized = np.stack([resize(image) for image in colour])
-        x = torch.from_numpy(sized.astype(np.float32)).permute(0, 3, 1, 2)
-        return model(x.to(machine.device()))
 
     return extract
 

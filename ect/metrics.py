@@ -1,8 +1,12 @@
-"""Distances between two sets of features, through clean-fid's own functions."""
+"""Distances between two sets of features, and scores of one set, through libraries' own functions:
+clean-fid's distances, scikit-learn's neighbours, scipy's relative entropy."""
 
 import numpy as np
 
 SUBSET_SIZE = 1000  # clean-fid's own
+NEIGHBOURS = 3  # k of Kynkaanniemi et al. 2019
+SPLITS = 10  # of the Inception score, as Salimans et al. 2016 published it
+MEBIBYTES = 256  # of the block of distances that is in memory at once
 
 
 def frechet(features, reference):
@@ -30,11 +34,62 @@ def kernel(features, reference, subsets=100, seed=0):
         np.random.set_state(before)
 
 
-def distances(features, reference, subsets):
-    """Both distances (the kernel distance over `subsets` subsets) and the sizes of the two sets."""
-    return {
-        "fd": frechet(features, reference),
-        "kd": kernel(features, reference, subsets),
-        "images": len(features),
-        "reference_images": len(reference),
-    }
+def precision_recall(features, reference):
+    """(precision, recall) of Kynkaanniemi et al. 2019, equations 1 and 2: the share of `features`
+    (N, D) that lie in the reference's manifold, and of the reference (M, D) that lie in theirs.
+
+    A set's manifold is the union of spheres around its points, each as wide as the distance to the
+    point's third nearest neighbour. Distances are made in blocks, never as one (N, M).
+    """
+    from sklearn.metrics import pairwise_distances_chunked
+
+    radii, reference_radii = _radii(features), _radii(reference)
+    covered = np.zeros(len(reference), dtype=bool)
+
+    def inside(distances, start):
+        own = radii[start : start + len(distances), None]
+        np.logical_or(covered, (distances <= own).any(axis=0), out=covered)
+        return (distances <= reference_radii).any(axis=1)
+
+    blocks = pairwise_distances_chunked(
+        features, reference, reduce_func=inside, working_memory=MEBIBYTES
+    )
+    precision = float(np.concatenate(list(blocks)).mean())
+    return precision, float(covered.mean())
+
+
+def _radii(features):
+    from sklearn.neighbors import NearestNeighbors
+
+    if len(features) <= NEIGHBOURS:
+        raise ValueError(f"precision of {len(features)} images; allowed: > {NEIGHBOURS}")
+    nearest = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(features)
+    return nearest.kneighbors()[0][:, -1]  # without arguments, no point is its own neighbour
+
+
+def inception_score(probabilities):
+    """exp of the mean relative entropy of p(class | image), (N, classes), to its mean p(class):
+    Salimans et al. 2016, the mean over ten parts of the set, in order."""
+    from scipy.special import rel_entr
+
+    if len(probabilities) < SPLITS:
+        raise ValueError(f"inception_score of {len(probabilities)} images; allowed: >= {SPLITS}")
+    cuts = [i * len(probabilities) // SPLITS for i in range(SPLITS + 1)]
+    parts = np.split(probabilities, cuts[1:-1])
+    return float(np.mean([np.exp(rel_entr(p, p.mean(axis=0)).sum(1).mean()) for p in parts]))
+
+
+def measures(names, features, reference, subsets, probabilities=None):
+    """{name: value} of the metrics named (the kernel distance over `subsets` subsets), and the
+    sizes of the two sets. `probabilities`, for the Inception score, are those of the classes."""
+    found = {}
+    if "fd" in names:
+        found["fd"] = frechet(features, reference)
+    if "kd" in names:
+        found["kd"] = kernel(features, reference, subsets)
+    if {"precision", "recall"} & set(names):
+        both = zip(("precision", "recall"), precision_recall(features, reference))
+        found |= {name: value for name, value in both if name in names}
+    if "inception_score" in names:
+        found["inception_score"] = inception_score(probabilities)
+    return found | {"images": len(features), "reference_images": len(reference)}

@@ -25,6 +25,7 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 OPTIMIZERS = ("adam", "radam")
 SAMPLERS = ("multistep", "euler", "heun")
 EXTRACTORS = ("classifier", "inception")
+METRICS = ("fd", "kd", "precision", "recall", "inception_score")
 FORMATS = ("edm", "diffusers", "ect", "state_dict")
 SOURCES = ("digits", "images", "cifar10", "mnist", "fashion_mnist", "imagenet64")
 

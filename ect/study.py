@@ -203,11 +203,21 @@ class Study(config.Block):
 
     def sampling(self, sampler):
         """The resolved settings of a job that draws images."""
-        block, evaluation = self.samplers[sampler], self.evaluation.model_dump()
-        del evaluation["kd_subsets"]
+        block = self.samplers[sampler]
+        seeds = self.evaluation.model_dump(include={"images", "batch", "seed"})
         labels = {"labels": block.labels}
         own = self._using(("sampler", block.kind))
-        return {"kind": block.kind, "options": block.options(), **labels, **evaluation, **own}
+        return {"kind": block.kind, "options": block.options(), **labels, **seeds, **own}
+
+    def measuring(self, cell):
+        """The resolved settings of a job that measures the images of a cell, or, where it is None,
+        the held-out ones. The metrics are named where they are not the two distances alone."""
+        named = {"metrics": self.evaluation.metrics}
+        return {
+            "features": self.feature_space(),
+            "cell": {"floor": True} if cell is None else self.facts(cell),
+            **(named if set(self.evaluation.metrics) != {"fd", "kd"} else {}),
+        }
 
     def feature_space(self):
         """The resolved settings of the feature space, for every job that measures a distance."""

@@ -115,6 +115,9 @@ MISTAKES = [
     ("search", SEARCH | {"models": [CUT | {"tune": "etc"}]}, ["search.models.0.tune", "'etc'"]),
     ("dataset", ..., ["dataset", "missing"]),
     ("evaluation", None, ["evaluation", "None"]),
+    ("evaluation/metrics", ["kd"], ["evaluation", "['kd']", "fd among them"]),
+    ("evaluation/metrics", ["fid"], ["evaluation.metrics.0", "'fid'", "'fd', 'kd'"]),
+    ("evaluation/metrics", ["fd", "inception_score"], ["evaluation.metrics", "'classifier'"]),
     ("study", "My study", ["study", "'My study'"]),
 ]
 

@@ -62,6 +62,7 @@ ORDER = [
     "meter",
     "train",
     "features",
+    "pretrained",
     "metrics",
     "evaluate",
     "trace",
@@ -163,10 +164,10 @@ def test_the_maps_that_end_in_r_equal_t_are_those_with_a_loss_of_their_own():
 def test_every_extractor_and_optimizer_of_the_registry_exists():
     import torch
 
-    from ect import features
+    from ect import features, pretrained
 
     for name in registry.EXTRACTORS:
-        assert callable(getattr(features, name))
+        assert callable(getattr(features, name, None) or getattr(pretrained, name))
     found = []
     for name in registry.OPTIMIZERS:
         options = {"name": name, "lr": 0.1, "betas": [0.8, 0.9]}

@@ -6,6 +6,7 @@ import re
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -125,6 +126,36 @@ def test_csv_holds_mean_sd_and_n_over_seeds(inputs, tmp_path):
         assert (row["total_kimg"], row["pretrain_share_percent"]) == (192, 50)
     before = table.loc[(np.nan, "heun")]
     assert before["n"] == 1 and np.isnan(before["fd_sd"]) and before["total_kimg"] == 96
+
+
+def test_other_metrics_have_columns_of_their_own(inputs, tmp_path):
+    """The csv without them is as it was, and begins that with them."""
+    tables.tabulate("methods", inputs.study(), tmp_path / "t", inputs.floor())
+    before = pd.read_csv(tmp_path / "t.csv")
+    assert list(before) == tables.CSV
+    more = [
+        inputs.cell("one_step", fd, schedule="sigmoid", tune=96, seed=seed, precision=fd / 50)
+        for seed, fd in enumerate(SEEDS["one_step"])
+    ]
+    floor = inputs.metrics(1.5, {"floor": True}, images=360, precision=0.75)
+    tables.tabulate("methods", more, tmp_path / "t", floor)
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert list(table) == [*tables.CSV, "precision_mean", "precision_sd"]
+    row, last = table.iloc[0], table.iloc[-1]
+    assert row["precision_mean"] == pytest.approx(row["fd_mean"] / 50, rel=1e-5)
+    assert row["precision_sd"] == pytest.approx(row["fd_sd"] / 50, rel=1e-5)
+    assert last["precision_mean"] == 0.75 and np.isnan(last["precision_sd"])
+
+
+def test_a_study_without_the_kernel_distance_has_empty_columns(inputs, tmp_path):
+    paths = inputs.study()
+    for path in paths:
+        facts = json.loads(Path(path).read_text())
+        del facts["kd"]
+        Path(path).write_text(json.dumps(facts))
+    tables.tabulate("methods", paths, tmp_path / "t")
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert list(table) == tables.CSV and table["kd_mean"].isna().all()
 
 
 def test_a_cell_that_was_not_evaluated_is_empty(inputs, tmp_path):

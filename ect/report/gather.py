@@ -5,17 +5,20 @@ from pathlib import Path
 
 import pandas as pd
 
+from ect.registry import METRICS
+
 MODEL = [
     "pretrain", "process", "parameterization", "kimg", "tune_kimg", "total_kimg", "share",
     "schedule", "recipe",
 ]  # fmt: skip
 SAMPLER = ["sampler", "label", "nfe"]
+MORE = [name for name in METRICS if name not in ("fd", "kd")]  # where the config asks for them
 EQUAL = ["features", "images", "reference_images"]  # what distances must share to be compared
 CELL = [key for key in MODEL + SAMPLER if key not in ("total_kimg", "share")] + ["seed"]
 
 
 def read(paths):
-    """One row for each metrics.json, in the order given: its cell, `fd`, `kd`, sizes, `path`.
+    """One row for each metrics.json, in the order given: its cell, its metrics, sizes, `path`.
 
     Adds `total_kimg` and `share`, the percentage of the total that is pretraining. Raises
     `ValueError` if the files mix feature spaces or numbers of images, or hold one cell twice.
@@ -25,6 +28,8 @@ def read(paths):
         raise ValueError("no metrics.json was given")
     for key in ("kimg", "tune_kimg", "nfe", "seed"):
         frame[key] = frame[key].astype("Int64")
+    if "kd" not in frame:  # a config may leave it out, the csv has its columns
+        frame["kd"] = float("nan")
     frame["total_kimg"] = frame["kimg"] + frame["tune_kimg"].fillna(0)
     frame["share"] = 100 * frame["kimg"] / frame["total_kimg"].mask(frame["total_kimg"] == 0)
     _require_equal(frame)
@@ -36,6 +41,11 @@ def spread(frame):
     """One row for each (model, sampler), in order of appearance, with mean, sd (sample sd, empty
     where n = 1) and least value over tuning seeds, and n, their number."""
     groups = frame.groupby(MODEL + SAMPLER + EQUAL, dropna=False, sort=False)
+    more = {
+        f"{name}_{short}": (name, how)
+        for name in frame.columns.intersection(MORE, sort=False)
+        for short, how in (("mean", "mean"), ("sd", "std"))
+    }
     return groups.agg(
         n=("fd", "size"),
         fd_mean=("fd", "mean"),
@@ -43,11 +53,12 @@ def spread(frame):
         fd_min=("fd", "min"),
         kd_mean=("kd", "mean"),
         kd_sd=("kd", "std"),
+        **more,
     ).reset_index()
 
 
 def read_floor(path):
-    """The floor's {"fd", "kd", "images", ...}: real test images against real training images."""
+    """The floor's {"fd", "images", ...}: real test images against real training images."""
     floor = json.loads(Path(path).read_text())
     if not floor["cell"].get("floor"):
         raise ValueError(f"{path}: not a floor, its cell is {floor['cell']}")

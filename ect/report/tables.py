@@ -59,12 +59,15 @@ def tabulate(kind, metrics, out, floor=None):
 def _csv(table, real):
     """All columns, all samplers, six digits."""
     names = {"kimg": "pretrain_kimg", "share": "pretrain_share_percent"}
-    table = table.rename(columns=names)[CSV]
+    more = [f"{name}_{short}" for name in gather.MORE for short in ("mean", "sd")]
+    table = table.rename(columns=names)
+    columns = CSV + [name for name in more if name in table]
+    table = table[columns]
     if real is not None:
         facts = {key: real[key] for key in ("features", "images")}
-        values = {"fd_mean": real["fd"], "fd_min": real["fd"], "kd_mean": real["kd"]}
-        row = {"sampler": "floor", "n": 1, **facts, **values}
-        floor = pd.DataFrame([row]).reindex(columns=CSV).astype(table.dtypes)
+        means = {f"{name}_mean": real[name] for name in ("fd", "kd", *gather.MORE) if name in real}
+        row = {"sampler": "floor", "n": 1, **facts, **means, "fd_min": real["fd"]}
+        floor = pd.DataFrame([row]).reindex(columns=columns).astype(table.dtypes)
         table = pd.concat([table, floor], ignore_index=True)
     return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 

@@ -49,7 +49,7 @@ rule measure_floor:
     output:
         FLOOR,
     params:
-        settings=as_json({"features": STUDY.feature_space(), "cell": {"floor": True}}),
+        settings=as_json(STUDY.measuring(None)),
         classifier=classifier_option(),
         version=STAGES["evaluate"],
     threads: 1

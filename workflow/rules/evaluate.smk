@@ -28,10 +28,7 @@ rule evaluate:
         f"{ROOT}/{{model}}/{{sampler}}/metrics.json",
     params:
         settings=lambda wildcards: as_json(
-            {
-                "features": STUDY.feature_space(),
-                "cell": STUDY.facts(CELLS[f"{wildcards.model}/{wildcards.sampler}"]),
-            }
+            STUDY.measuring(CELLS[f"{wildcards.model}/{wildcards.sampler}"])
         ),
         classifier=classifier_option(),
         version=STAGES["evaluate"],
