@@ -186,7 +186,10 @@ VERBS = {
         "Frechet and kernel distance of samples to the training images",
         {
             "settings": SETTINGS,
-            "--samples": {"help": "samples.npz; without it, the held-out images: the floor"},
+            "--samples": {
+                "nargs": "+",
+                "help": "samples.npz, of each repeat; without any, the held-out images: the floor",
+            },
             "--data": NEEDED,
             "--classifier": {"help": "weights of the study's own feature space"},
             "--out": NEEDED,

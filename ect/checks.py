@@ -104,8 +104,8 @@ def _check_search(study):
     for index, cut in enumerate(study.search.models):
         _check_cut(study, f"search.models.{index}", cut)
     search, test = study.search, study.evaluation
-    if search.seed < test.seed + test.images and test.seed < search.seed + search.images:
-        last = test.seed + test.images - 1
+    last = test.seed + test.repeats * test.images - 1
+    if search.seed <= last and test.seed < search.seed + search.images:
         raise ValueError(
             f"search.seed: found {search.seed} with {search.images} images, which meets the"
             f" evaluation's seeds {test.seed} to {last}; allowed: seeds apart from them"

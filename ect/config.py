@@ -239,13 +239,15 @@ class Sampler(Block):
 
 
 class Evaluation(Block):
-    """`images` of every sampler, from the seeds `seed`, `seed` + 1, ...; the kernel distance is a
-    mean over `kd_subsets` subsets of at most 1,000 features. Every table shows `fd`; the csv has a
-    column for each of the other `metrics`."""
+    """`images` of every sampler, from the seeds `seed`, `seed` + 1, ..., and as often as `repeats`
+    says, each time from the seeds that follow. The kernel distance is a mean over `kd_subsets`
+    subsets of at most 1,000 features. Every table shows `fd`; the csv has columns for the other
+    `metrics`."""
 
     images: Annotated[int, Field(ge=10)]
     batch: Count = 250
     seed: int = 0
+    repeats: Count = 1
     kd_subsets: Count = 100
     metrics: list[Literal[registry.METRICS]] = ["fd", "kd"]
 

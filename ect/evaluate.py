@@ -1,5 +1,6 @@
 """A model's images, and their distance to the training images: the files behind every table."""
 
+import statistics
 import time
 from pathlib import Path
 
@@ -74,12 +75,32 @@ def evaluate(settings, samples, data, out, classifier=None):
     training images, and the facts of the cell they belong to.
 
     `settings` holds features, cell, and, where they are not fd and kd, the names of the metrics.
+    `samples` are one file or, for repeats, several: then each metric is the mean of theirs, and
+    `repeats` lists them.
     """
     name, extract = extractor(settings["features"], classifier)
-    pixels = Images(data, "test").pixels if samples is None else np.load(samples)["arr_0"]
     reference = features.of_images(extract, Images(data).pixels)
-    found = measured(settings, features.of_images(extract, pixels), reference)
-    checkpoint.write_json(out, found | {"features": name, "cell": settings["cell"]})
+    if samples is None:
+        sets = [Images(data, "test").pixels]
+    else:
+        paths = samples if isinstance(samples, list) else [samples]
+        sets = (np.load(path)["arr_0"] for path in paths)
+    found = [measured(settings, features.of_images(extract, pixels), reference) for pixels in sets]
+    checkpoint.write_json(out, mean(found) | {"features": name, "cell": settings["cell"]})
+
+
+def mean(found):
+    """One set's metrics as they are; of several sets each metric's mean, and `repeats`, {metric:
+    values}. Raises `ValueError` where the sets have different sizes."""
+    sizes = [one["images"] for one in found]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"the repeats have {sizes} images; allowed: as many in each")
+    if len(found) == 1:
+        return found[0]
+    counts = ("images", "reference_images")
+    values = {name: [one[name] for one in found] for name in found[0] if name not in counts}
+    means = {name: statistics.fmean(each) for name, each in values.items()}
+    return {**found[0], **means, "repeats": values}
 
 
 def measured(settings, found, reference):

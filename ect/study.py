@@ -201,10 +201,11 @@ class Study(config.Block):
         settings = block.model_dump() | {"prior": block.prior.resolved()}
         return {k: v for k, v in settings.items() if k not in SILENT or v != SILENT[k]}
 
-    def sampling(self, sampler):
-        """The resolved settings of a job that draws images."""
+    def sampling(self, sampler, repeat=0):
+        """The resolved settings of a job that draws images: of the first repeat, or a later one."""
         block = self.samplers[sampler]
         seeds = self.evaluation.model_dump(include={"images", "batch", "seed"})
+        seeds["seed"] += repeat * seeds["images"]
         labels = {"labels": block.labels}
         own = self._using(("sampler", block.kind))
         return {"kind": block.kind, "options": block.options(), **labels, **seeds, **own}

@@ -115,6 +115,7 @@ MISTAKES = [
     ("search", SEARCH | {"models": [CUT | {"tune": "etc"}]}, ["search.models.0.tune", "'etc'"]),
     ("dataset", ..., ["dataset", "missing"]),
     ("evaluation", None, ["evaluation", "None"]),
+    ("evaluation/repeats", 0, ["evaluation.repeats", "0", "greater than or equal to 1"]),
     ("evaluation/metrics", ["kd"], ["evaluation", "['kd']", "fd among them"]),
     ("evaluation/metrics", ["fid"], ["evaluation.metrics.0", "'fid'", "'fd', 'kd'"]),
     ("evaluation/metrics", ["fd", "inception_score"], ["evaluation.metrics", "'classifier'"]),

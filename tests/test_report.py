@@ -147,6 +147,32 @@ def test_other_metrics_have_columns_of_their_own(inputs, tmp_path):
     assert last["precision_mean"] == 0.75 and np.isnan(last["precision_sd"])
 
 
+def test_repeats_have_mean_sd_and_minimum_apart(inputs, tmp_path):
+    """Of two tuning seeds: the mean of the variances and of the minima of their repeats."""
+    sets = [[20.0, 22.5, 19.0], [30.0, 31.0, 29.0]]
+    paths = [
+        inputs.cell("one_step", statistics.mean(fd), schedule="sigmoid", tune=96, seed=seed,
+                    repeats={"fd": fd, "kd": fd})
+        for seed, fd in enumerate(sets)
+    ]  # fmt: skip
+    tables.tabulate("methods", paths, tmp_path / "t", inputs.floor())
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert list(table) == tables.CSV + tables.REPEATS
+    row, last = table.iloc[0], table.iloc[-1]
+    means = [statistics.mean(fd) for fd in sets]
+    variance = statistics.mean(statistics.variance(fd) for fd in sets)
+    assert (row["n"], row["repeats"], row["fd_repeats_min"]) == (2, 3, (19 + 29) / 2)
+    assert row["fd_mean"] == row["fd_repeats_mean"] == pytest.approx(statistics.mean(means), 1e-5)
+    assert row["fd_sd"] == pytest.approx(statistics.stdev(means), rel=1e-5)
+    assert row["fd_min"] == pytest.approx(min(means), rel=1e-5)
+    assert row["fd_repeats_sd"] == pytest.approx(variance**0.5, rel=1e-5)
+    assert last["repeats"] == 1 and last[tables.REPEATS[1:]].isna().all()
+    assert "mean over 3 sets of 2000 images" in (tmp_path / "t.md").read_text()
+    assert "FD (classifier features), 3 x 2000 images" in (tmp_path / "t.tex").read_text()
+    with pytest.raises(ValueError, match="repeats is 1, but 3"):
+        tables.tabulate("methods", [*paths, inputs.cell("heun", 3.0)], tmp_path / "t")
+
+
 def test_a_study_without_the_kernel_distance_has_empty_columns(inputs, tmp_path):
     paths = inputs.study()
     for path in paths:

@@ -1,6 +1,8 @@
 """metrics.json files -> one frame; mean, sd and n over seeds."""
 
 import json
+import math
+import statistics
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +15,8 @@ MODEL = [
 ]  # fmt: skip
 SAMPLER = ["sampler", "label", "nfe"]
 MORE = [name for name in METRICS if name not in ("fd", "kd")]  # where the config asks for them
-EQUAL = ["features", "images", "reference_images"]  # what distances must share to be compared
+# What distances must share to be compared.
+EQUAL = ["features", "images", "reference_images", "repeats"]
 CELL = [key for key in MODEL + SAMPLER if key not in ("total_kimg", "share")] + ["seed"]
 
 
@@ -39,7 +42,11 @@ def read(paths):
 
 def spread(frame):
     """One row for each (model, sampler), in order of appearance, with mean, sd (sample sd, empty
-    where n = 1) and least value over tuning seeds, and n, their number."""
+    where n = 1) and least value over tuning seeds, and n, their number.
+
+    `fd_repeats_sd` and `fd_repeats_min` are of one model's repeats: the mean over the tuning seeds
+    of the variance, as sd, and of the least value.
+    """
     groups = frame.groupby(MODEL + SAMPLER + EQUAL, dropna=False, sort=False)
     more = {
         f"{name}_{short}": (name, how)
@@ -54,6 +61,8 @@ def spread(frame):
         kd_mean=("kd", "mean"),
         kd_sd=("kd", "std"),
         **more,
+        fd_repeats_sd=("fd_repeats_sd", _pooled),
+        fd_repeats_min=("fd_repeats_min", "mean"),
     ).reset_index()
 
 
@@ -83,7 +92,9 @@ def metric_name(features, metric="fd"):
 
 def measure(frame):
     """What one number of a frame is: the metric and the number of images behind it."""
-    return f"{metric_name(frame['features'].iloc[0])}, {frame['images'].iloc[0]} images"
+    first = frame.iloc[0]
+    times = f"{first['repeats']} x " if first["repeats"] > 1 else ""
+    return f"{metric_name(first['features'])}, {times}{first['images']} images"
 
 
 def _row(path):
@@ -92,7 +103,17 @@ def _row(path):
     missing = [key for key in CELL if key not in cell]
     if missing:
         raise ValueError(f"{path}: its cell has no {', '.join(missing)}")
-    return {**{key: cell[key] for key in CELL}, **metrics, "path": path}
+    each = metrics.pop("repeats", {"fd": [metrics["fd"]]})["fd"]
+    repeats = {"repeats": len(each), "fd_repeats_min": min(each), "fd_repeats_sd": _sd(each)}
+    return {**{key: cell[key] for key in CELL}, **metrics, **repeats, "path": path}
+
+
+def _sd(values):
+    return statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def _pooled(deviations):
+    return math.sqrt((deviations**2).mean())
 
 
 def _require_equal(frame):

@@ -28,6 +28,9 @@ CSV = [
     "fd_mean", "fd_sd", "fd_min", "kd_mean", "kd_sd",
 ]  # fmt: skip
 
+# What the field calls the minimum of three FIDs stands apart from what one set of images gives.
+REPEATS = ["repeats", "fd_repeats_mean", "fd_repeats_sd", "fd_repeats_min"]
+
 
 def tabulate(kind, metrics, out, floor=None):
     """Write out.csv, out.md and out.tex from metrics.json files.
@@ -62,11 +65,14 @@ def _csv(table, real):
     more = [f"{name}_{short}" for name in gather.MORE for short in ("mean", "sd")]
     table = table.rename(columns=names)
     columns = CSV + [name for name in more if name in table]
+    if (table["repeats"] > 1).any():
+        table["fd_repeats_mean"] = table["fd_mean"]
+        columns = columns + REPEATS
     table = table[columns]
     if real is not None:
         facts = {key: real[key] for key in ("features", "images")}
         means = {f"{name}_mean": real[name] for name in ("fd", "kd", *gather.MORE) if name in real}
-        row = {"sampler": "floor", "n": 1, **facts, **means, "fd_min": real["fd"]}
+        row = {"sampler": "floor", "n": 1, "repeats": 1, **facts, **means, "fd_min": real["fd"]}
         floor = pd.DataFrame([row]).reindex(columns=columns).astype(table.dtypes)
         table = pd.concat([table, floor], ignore_index=True)
     return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
@@ -110,6 +116,9 @@ def _caption(frame, real):
         " Mean ± sd over tuning seeds, their number n in brackets; no sd where n = 1."
         " Budgets in thousands of images (kimg)."
     )
+    repeats = frame["repeats"].iloc[0]
+    if repeats > 1:
+        caption += f" Each value is the mean over {repeats} sets of {images} images."
     if real is None:
         return caption
     return caption + (

@@ -47,6 +47,7 @@ wildcard_constraints:
     tune_kimg=r"\d+",
     model=r"(pretrain|tune)/\S+",
     sampler="|".join(STUDY.samplers),
+    repeat=r"|/repeat-\d+",
     experiment="|".join(STUDY.experiments),
 
 

@@ -1,14 +1,20 @@
 # Images from every model, their distance to the training images, and what a tuning's snapshots say.
 
+# {repeat} is empty for the first set of images of a cell, /repeat-1, ... for those that follow.
+DRAWN = f"{ROOT}/{{model}}/{{sampler}}{{repeat}}"
+REPEATS = ["", *(f"/repeat-{index}" for index in range(1, STUDY.evaluation.repeats))]
+
 
 rule sample:
     input:
         model=f"{ROOT}/{{model}}/model.safetensors",
     output:
-        samples=f"{ROOT}/{{model}}/{{sampler}}/samples.npz",
-        run=f"{ROOT}/{{model}}/{{sampler}}/run.json",
+        samples=f"{DRAWN}/samples.npz",
+        run=f"{DRAWN}/run.json",
     params:
-        settings=lambda wildcards: as_json(STUDY.sampling(wildcards.sampler)),
+        settings=lambda wildcards: as_json(
+            STUDY.sampling(wildcards.sampler, int(wildcards.repeat.removeprefix("/repeat-") or 0))
+        ),
         out=subpath(output.samples, parent=True),
         version=STAGES["sample"],
     threads: 1
@@ -22,7 +28,7 @@ rule sample:
 rule evaluate:
     input:
         classifier_if_used(),
-        samples=f"{ROOT}/{{model}}/{{sampler}}/samples.npz",
+        samples=expand(f"{DRAWN}/samples.npz", repeat=REPEATS, allow_missing=True),
         data=DATA,
     output:
         f"{ROOT}/{{model}}/{{sampler}}/metrics.json",
