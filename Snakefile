@@ -23,6 +23,7 @@ rule all:
     input:
         TABLES,
         FIGURES,
+        EXPORTED,
         SEARCHED,
 
 

@@ -36,6 +36,7 @@
 `importers`         models from elsewhere -> (weights, about) of a model file
 `meter`             what a run measures of itself: its log, and numbers that are none
 `train`             the loop; pretraining is the schedule r = 0
+`samples`           sets of drawn images: samples.npz, PNG files
 `features`          images -> features (the study's own classifier)
 `pretrained`        images -> features of networks trained elsewhere (Inception)
 `metrics`           features -> Frechet and kernel distance, precision, recall, Inception score

@@ -52,10 +52,24 @@ def sample(args):
     evaluate.sample(args.settings, args.model, args.out)
 
 
+def export_images(args):
+    from ect import samples
+
+    samples.export(args.samples, args.folder)
+
+
+def extract(args):
+    from ect import evaluate
+
+    sources = (args.samples, args.model, args.data)
+    evaluate.extract(args.settings, args.out, *sources, classifier=args.classifier)
+
+
 def evaluate(args):
     from ect import evaluate
 
-    evaluate.evaluate(args.settings, args.samples, args.data, args.out, args.classifier)
+    measured = (args.samples, args.data, args.out)
+    evaluate.evaluate(args.settings, *measured, args.classifier, args.reference)
 
 
 def trace(args):
@@ -141,6 +155,7 @@ def parser():
 
 NEEDED = {"required": True}
 SETTINGS = {"type": settings_of, "help": "JSON, or a run.json to repeat"}
+CLASSIFIER = {"help": "weights of the study's own feature space"}
 PREFIX = {"required": True, "help": "path without suffix"}
 
 VERBS = {
@@ -182,16 +197,32 @@ VERBS = {
         "draw images from a model",
         {"settings": SETTINGS, "--model": NEEDED, "--out": NEEDED},
     ),
+    export_images: (
+        "the images of a samples.npz as PNG files",
+        {"samples": {}, "folder": {}},
+    ),
+    extract: (
+        "features of samples, of a model's images as it draws them, or of the training images",
+        {
+            "settings": SETTINGS,
+            "--samples": {"help": "samples.npz"},
+            "--model": {"help": "model.safetensors; its images are kept nowhere"},
+            "--data": {"help": "without samples and model: its training images"},
+            "--classifier": CLASSIFIER,
+            "--out": NEEDED,
+        },
+    ),
     evaluate: (
         "Frechet and kernel distance of samples to the training images",
         {
             "settings": SETTINGS,
             "--samples": {
                 "nargs": "+",
-                "help": "samples.npz, of each repeat; without any, the held-out images: the floor",
+                "help": "samples.npz or its features, of each repeat; without: held-out images",
             },
-            "--data": NEEDED,
-            "--classifier": {"help": "weights of the study's own feature space"},
+            "--data": {"help": "the dataset, where samples or reference are not given"},
+            "--reference": {"help": "features of the training images"},
+            "--classifier": CLASSIFIER,
             "--out": NEEDED,
         },
     ),

@@ -242,7 +242,8 @@ class Evaluation(Block):
     """`images` of every sampler, from the seeds `seed`, `seed` + 1, ..., and as often as `repeats`
     says, each time from the seeds that follow. The kernel distance is a mean over `kd_subsets`
     subsets of at most 1,000 features. Every table shows `fd`; the csv has columns for the other
-    `metrics`."""
+    `metrics`. `export` says what is kept of the images: samples.npz, PNG files made of it, their
+    features. Without npz they go from the sampler to the features and nowhere else."""
 
     images: Annotated[int, Field(ge=10)]
     batch: Count = 250
@@ -250,9 +251,14 @@ class Evaluation(Block):
     repeats: Count = 1
     kd_subsets: Count = 100
     metrics: list[Literal[registry.METRICS]] = ["fd", "kd"]
+    export: list[Literal["npz", "png", "features"]] = ["npz"]
 
     @model_validator(mode="after")
-    def _fd_is_there(self):
+    def _complete(self):
         if "fd" not in self.metrics:
             raise ValueError(f"metrics is {self.metrics}; allowed: fd among them, for the tables")
+        if not {"npz", "features"} & set(self.export):
+            raise ValueError(f"export is {self.export}; allowed: npz, features or both among them")
+        if "png" in self.export and "npz" not in self.export:
+            raise ValueError(f"export is {self.export}; allowed: png with npz, of which it is made")
         return self

@@ -1,4 +1,7 @@
-"""A model's images, and their distance to the training images: the files behind every table."""
+"""A model's images, and their distance to the training images: the files behind every table.
+
+Images go from the sampler to the features a batch at a time; samples.npz between them is optional.
+"""
 
 import statistics
 import time
@@ -8,12 +11,27 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ect import checkpoint, experiment, features, machine, metrics, plugins, pretrained, sampler
-from ect.data import Images, decode, generator_of, save_arrays
+from ect import (
+    checkpoint,
+    experiment,
+    features,
+    machine,
+    metrics,
+    plugins,
+    pretrained,
+    sampler,
+    samples,
+)
+from ect.data import Images, decode, generator_of
 
 
-def draw(f, process, about, settings, bar=False):
-    """uint8 images (N, H, W, C) from the seeds `seed`, `seed` + 1, ..., in batches.
+def draw(f, process, about, settings):
+    """uint8 images (N, H, W, C) from the seeds `seed`, `seed` + 1, ..., as `stream` draws them."""
+    return np.concatenate(list(stream(f, process, about, settings)))
+
+
+def stream(f, process, about, settings, bar=False):
+    """The images of `draw` a batch at a time.
 
     `settings` holds kind, options, images, batch and seed, and for a network with classes `labels`.
     """
@@ -23,15 +41,15 @@ def draw(f, process, about, settings, bar=False):
     options = settings["options"]
     count = 1 + len(options.get("times", ()))
     first, last, batch = settings["seed"], settings["seed"] + settings["images"], settings["batch"]
-    place, parts = machine.device(), []
+    place = machine.device()
     for start in tqdm(range(first, last, batch), disable=None if bar else True, unit="batch"):
         seeds = range(start, min(start + batch, last))
         eps = sampler.noise(seeds, count, about["shape"]).to(place)
         labels = labels_of(seeds, about["network"].get("classes", 0), settings.get("labels"))
         told = f if labels is None else f.given(labels.to(place))
         with torch.no_grad():
-            parts.append(decode(sample(told, process, eps, **options), about))
-    return np.concatenate(parts)
+            x = sample(told, process, eps, **options)
+        yield decode(x, about)
 
 
 def labels_of(seeds, classes, given=None):
@@ -50,9 +68,8 @@ def labels_of(seeds, classes, given=None):
 def sample(settings, model, out):
     """Write samples.npz (arr_0: uint8 (N, H, W, C), the form of OpenAI's evaluator), run.json."""
     started, out = time.monotonic(), Path(out)
-    f, process, about = experiment.load_model(model)
-    images = draw(f, process, about, settings, bar=True)
-    save_arrays(out / "samples.npz", images)
+    images = stream(*experiment.load_model(model), settings, bar=True)
+    samples.write(out / "samples.npz", settings["images"], images)
     record = machine.record(settings, [model], started, [out / "samples.npz"])
     checkpoint.write_json(out / "run.json", record)
 
@@ -70,23 +87,54 @@ def extractor(settings, classifier=None):
     return f"inception:{mode}", pretrained.inception(mode, settings["inception_path"])
 
 
-def evaluate(settings, samples, data, out, classifier=None):
-    """Write metrics.json: distances of the samples (or, without any, of the held-out images) to the
-    training images, and the facts of the cell they belong to.
+def extract(settings, out, drawn=None, model=None, data=None, classifier=None):
+    """Write the features of a samples.npz, `drawn`; of the images of a model, as it draws them; or
+    of the training images. `settings` holds features, and for a model the sampler's `sampling`."""
+    if drawn is not None:
+        batches = samples.read(drawn)
+    elif model is not None:
+        batches = stream(*experiment.load_model(model), settings["sampling"], bar=True)
+    else:
+        batches = samples.pieces(Images(data).pixels)
+    name, network = extractor(settings["features"], classifier)
+    features.save(out, features.of_batches(network, batches), name)
+
+
+def evaluate(settings, drawn, data, out, classifier=None, reference=None):
+    """Write metrics.json: distances of the images drawn (or, without any, of the held-out ones) to
+    the training images, and the facts of the cell they belong to.
 
     `settings` holds features, cell, and, where they are not fd and kd, the names of the metrics.
-    `samples` are one file or, for repeats, several: then each metric is the mean of theirs, and
-    `repeats` lists them.
+    `drawn` is a samples.npz or the file of its features or, for repeats, several: then each metric
+    is the mean of theirs, and `repeats` lists them. `reference` is the file of the training images'
+    features; without it they are extracted from `data`.
     """
-    name, extract = extractor(settings["features"], classifier)
-    reference = features.of_images(extract, Images(data).pixels)
-    if samples is None:
-        sets = [Images(data, "test").pixels]
+    if reference is None:
+        reference = samples.pieces(Images(data).pixels)
+    name, real = represented(reference, settings["features"], classifier)
+    if drawn is None:
+        sources = [samples.pieces(Images(data, "test").pixels)]
     else:
-        paths = samples if isinstance(samples, list) else [samples]
-        sets = (np.load(path)["arr_0"] for path in paths)
-    found = [measured(settings, features.of_images(extract, pixels), reference) for pixels in sets]
+        sources = drawn if isinstance(drawn, list) else [drawn]
+    found = []
+    for source in sources:
+        own, features_drawn = represented(source, settings["features"], classifier)
+        if own != name:
+            raise ValueError(f"{reference}: features are '{name}', those of the images are '{own}'")
+        found.append(measured(settings, features_drawn, real))
     checkpoint.write_json(out, mean(found) | {"features": name, "cell": settings["cell"]})
+
+
+def represented(source, settings, classifier=None):
+    """(name of the feature space, features (N, D) in float64) of stored features, of a samples.npz,
+    or of uint8 images in batches (n, H, W, C)."""
+    batches = source
+    if isinstance(source, (str, Path)):
+        if Path(source).suffix == ".safetensors":
+            return features.load(source)
+        batches = samples.read(source)
+    name, network = extractor(settings, classifier)
+    return name, features.of_batches(network, batches).double().numpy()
 
 
 def mean(found):

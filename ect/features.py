@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ect import checkpoint, machine
+from ect import checkpoint, machine, samples
 from ect.data import Images, encode, generator_of, seed_of
 
 WIDTH = 64  # of the last hidden layer
+BATCH = 500  # of images that a network sees at once
 
 
 class ClassifierNet(nn.Module):
@@ -117,13 +118,28 @@ def own(function):
     return extract
 
 
+def of_images(extract, pixels):
+    """Features (N, D) of uint8 images (N, H, W, C), in float64."""
+    return of_batches(extract, samples.pieces(pixels)).double().numpy()
+
+
 @torch.no_grad()
-def of_images(extract, pixels, batch=500):
-    """Features (N, D) of uint8 images (N, H, W, C), in batches."""
-    found = None  # filled in place: small tensors kept between large ones would fragment memory
-    for start in range(0, len(pixels), batch):
-        part = extract(pixels[start : start + batch]).double().cpu()
-        if found is None:
-            found = torch.empty(len(pixels), part.shape[1], dtype=part.dtype)
-        found[start : start + len(part)] = part
-    return found.numpy()
+def of_batches(extract, batches):
+    """Features (N, D), a tensor in the network's own precision, of uint8 images (n, H, W, C) that
+    come in batches of any size: the network sees them in batches of its own, so that its rounding
+    is the same."""
+    return torch.cat([extract(pixels).cpu() for pixels in samples.regrouped(batches, BATCH)])
+
+
+def save(path, found, name):
+    """Write features (N, D), and the name of their space."""
+    checkpoint.save(path, {"features": found}, features=name)
+
+
+def load(path):
+    """(name of the space, features (N, D) in float64) of a file that `save` wrote; raises
+    `CheckpointError`."""
+    tensors, about = checkpoint.load(path)
+    if "features" not in tensors:
+        raise checkpoint.CheckpointError(f"{path}: holds no features")
+    return about["features"], tensors["features"].double().numpy()

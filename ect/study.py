@@ -24,6 +24,7 @@ STAGES = {
     "classifier": 1,
     "train": 1,
     "sample": 1,
+    "extract": 1,
     "evaluate": 1,
     "trace": 1,
     "search": 1,
@@ -209,6 +210,22 @@ class Study(config.Block):
         labels = {"labels": block.labels}
         own = self._using(("sampler", block.kind))
         return {"kind": block.kind, "options": block.options(), **labels, **seeds, **own}
+
+    def saving(self, sampler, repeat):
+        """The resolved settings of a job that writes samples.npz: of all images or, where the
+        config does not export it, of those that the figure of samples shows."""
+        settings = self.sampling(sampler, repeat)
+        if "npz" not in self.evaluation.export:
+            settings["images"] = min(settings["images"], self.figures.grid_columns)
+        return settings
+
+    def extracting(self, sampler=None, repeat=0):
+        """The resolved settings of a job that extracts features: of samples.npz or the training
+        images, or, where the config does not export that, of a sampler's images."""
+        settings = {"features": self.feature_space()}
+        if sampler is not None and "npz" not in self.evaluation.export:
+            settings["sampling"] = self.sampling(sampler, repeat)
+        return settings
 
     def measuring(self, cell):
         """The resolved settings of a job that measures the images of a cell, or, where it is None,

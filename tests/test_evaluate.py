@@ -91,3 +91,62 @@ def test_a_searchs_seeds_are_apart_from_those_of_every_repeat():
     config["evaluation"]["repeats"] = 3
     with pytest.raises(ValueError, match=r"search\.seed: .* evaluation's seeds 0 to 5999"):
         Study.read(config)
+
+
+def stored(source, settings, files, out):
+    """What the verb `extract` writes of a source, named as its option."""
+    option, path = source
+    words = ["extract", json.dumps(settings), option, path, "--out", out]
+    assert main([str(word) for word in [*words, "--classifier", files["classifier"]]]) == 0
+    return out
+
+
+def test_stored_and_streamed_features_give_the_metrics_to_the_bit(files, tmp_path):
+    """In one job from the images, from the features of samples.npz, and from those of images that
+    were never on disk; the training images' features stored or not. 520 images: two batches."""
+    one = study(images=520, batch=90)
+    streamed = study(images=520, batch=90, export=["features"])
+    settings = one.measuring(None) | {"cell": {"name": "test"}}
+    npz = drawn(one, files, tmp_path)
+    reference = tmp_path / "reference.safetensors"
+    stored(("--data", files["data"]), one.extracting(), files, reference)
+    of_file, of_model = tmp_path / "of_file.safetensors", tmp_path / "of_model.safetensors"
+    stored(("--samples", npz), one.extracting("one_step"), files, of_file)
+    stored(("--model", files["model"]), streamed.extracting("one_step"), files, of_model)
+    assert of_file.read_bytes() == of_model.read_bytes()
+
+    first = evaluated(settings, [npz], files, tmp_path / "m.json")
+    for source in (npz, of_file, of_model):
+        out = tmp_path / "again.json"
+        evaluate.evaluate(settings, str(source), None, out, files["classifier"], reference)
+        assert json.loads(out.read_text()) == first
+
+
+def test_features_are_kept_in_the_networks_own_precision(files, tmp_path):
+    path = stored(
+        ("--data", files["data"]), study().extracting(), files, tmp_path / "r.safetensors"
+    )
+    found, about = checkpoint.load(path)
+    images = Images(files["data"])
+    network = features.classifier(files["classifier"])
+    assert about == {"features": "classifier"} and found["features"].dtype == torch.float32
+    assert (features.load(path)[1] == features.of_images(network, images.pixels)).all()
+    with pytest.raises(checkpoint.CheckpointError, match=r"model\.safetensors: holds no features"):
+        features.load(files["model"])
+
+
+def test_features_of_another_space_are_refused(files, tmp_path, capsys):
+    features.save(tmp_path / "r.safetensors", torch.zeros(9, 64), "inception:clean")
+    words = ["evaluate", json.dumps(study().measuring(None)), "--data", files["data"], "--out", "m"]
+    words += ["--reference", tmp_path / "r.safetensors", "--classifier", files["classifier"]]
+    assert main([str(word) for word in words]) == 1
+    said = capsys.readouterr().err
+    assert "r.safetensors: features are 'inception:clean'" in said and len(said.splitlines()) == 1
+
+
+def test_without_npz_only_the_images_of_the_figure_are_written():
+    one, streamed = study(images=200), study(images=200, export=["features"])
+    assert one.saving("one_step", 1) == one.sampling("one_step", 1)
+    few = streamed.saving("one_step", 1)
+    assert few["images"] == streamed.figures.grid_columns < 200 and few["seed"] == 200
+    assert streamed.sampling("one_step")["images"] == 200

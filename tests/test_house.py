@@ -61,6 +61,7 @@ ORDER = [
     "importers",
     "meter",
     "train",
+    "samples",
     "features",
     "pretrained",
     "metrics",

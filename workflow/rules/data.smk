@@ -46,6 +46,7 @@ rule measure_floor:
     input:
         classifier_if_used(),
         data=DATA,
+        reference=REFERENCE,
     output:
         FLOOR,
     params:
@@ -57,4 +58,4 @@ rule measure_floor:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} evaluate {params.settings:q}"
-        " --data {input.data:q} {params.classifier} --out {output:q}"
+        " --data {input.data:q} --reference {input.reference:q} {params.classifier} --out {output:q}"

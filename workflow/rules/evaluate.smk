@@ -4,6 +4,16 @@
 DRAWN = f"{ROOT}/{{model}}/{{sampler}}{{repeat}}"
 REPEATS = ["", *(f"/repeat-{index}" for index in range(1, STUDY.evaluation.repeats))]
 
+# What is measured of a set: its images, or its features where they are kept. EXPORTED is what is
+# made beside that.
+EXPORT = STUDY.evaluation.export
+MEASURED = "features.safetensors" if "features" in EXPORT else "samples.npz"
+EXPORTED = [f"{ROOT}/{cell}{repeat}/png" for cell in CELLS for repeat in REPEATS if "png" in EXPORT]
+
+
+def repeat_of(wildcards):
+    return int(wildcards.repeat.removeprefix("/repeat-") or 0)
+
 
 rule sample:
     input:
@@ -12,9 +22,7 @@ rule sample:
         samples=f"{DRAWN}/samples.npz",
         run=f"{DRAWN}/run.json",
     params:
-        settings=lambda wildcards: as_json(
-            STUDY.sampling(wildcards.sampler, int(wildcards.repeat.removeprefix("/repeat-") or 0))
-        ),
+        settings=lambda wildcards: as_json(STUDY.saving(wildcards.sampler, repeat_of(wildcards))),
         out=subpath(output.samples, parent=True),
         version=STAGES["sample"],
     threads: 1
@@ -25,11 +33,67 @@ rule sample:
         " --model {input.model:q} --out {params.out:q}"
 
 
+rule export_images:
+    input:
+        f"{DRAWN}/samples.npz",
+    output:
+        directory(f"{DRAWN}/png"),
+    params:
+        version=STAGES["extract"],
+    threads: 1
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} export-images {input:q} {output:q}"
+
+
+# The training images' features, for every distance of the study.
+rule extract_reference:
+    input:
+        classifier_if_used(),
+        data=DATA,
+    output:
+        REFERENCE,
+    params:
+        settings=as_json(STUDY.extracting()),
+        classifier=" ".join(f"--classifier {path}" for path in classifier_if_used()),
+        version=STAGES["extract"],
+    threads: 1
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} extract {params.settings:q}"
+        " --data {input.data:q} {params.classifier} --out {output:q}"
+
+
+# The features of a set of images, for every metric of it; where samples.npz is not exported, the
+# images go from the sampler to the features and nowhere else.
+rule extract:
+    input:
+        classifier_if_used(),
+        source=f"{DRAWN}/samples.npz" if "npz" in EXPORT else f"{ROOT}/{{model}}/model.safetensors",
+    output:
+        f"{DRAWN}/features.safetensors",
+    params:
+        settings=lambda wildcards: as_json(
+            STUDY.extracting(wildcards.sampler, repeat_of(wildcards))
+        ),
+        source="--samples" if "npz" in EXPORT else "--model",
+        classifier=" ".join(f"--classifier {path}" for path in classifier_if_used()),
+        version=STAGES["extract"],
+    threads: 1
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} extract {params.settings:q}"
+        " {params.source} {input.source:q} {params.classifier} --out {output:q}"
+
+
 rule evaluate:
     input:
         classifier_if_used(),
-        samples=expand(f"{DRAWN}/samples.npz", repeat=REPEATS, allow_missing=True),
-        data=DATA,
+        samples=expand(f"{DRAWN}/{MEASURED}", repeat=REPEATS, allow_missing=True),
+        reference=REFERENCE,
     output:
         f"{ROOT}/{{model}}/{{sampler}}/metrics.json",
     params:
@@ -43,7 +107,8 @@ rule evaluate:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} evaluate {params.settings:q}"
-        " --samples {input.samples:q} --data {input.data:q} {params.classifier} --out {output:q}"
+        " --samples {input.samples:q} --reference {input.reference:q} {params.classifier}"
+        " --out {output:q}"
 
 
 rule trace_tuning:
