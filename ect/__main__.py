@@ -52,6 +52,12 @@ def sample(args):
     evaluate.sample(args.settings, args.model, args.out)
 
 
+def fetch_inception(args):
+    from ect import pretrained
+
+    pretrained.fetch_inception(args.out)
+
+
 def export_images(args):
     from ect import samples
 
@@ -197,6 +203,7 @@ VERBS = {
         "draw images from a model",
         {"settings": SETTINGS, "--model": NEEDED, "--out": NEEDED},
     ),
+    fetch_inception: ("download Inception's weights, unless they are there", {"--out": NEEDED}),
     export_images: (
         "the images of a samples.npz as PNG files",
         {"samples": {}, "folder": {}},
@@ -310,7 +317,7 @@ def main(argv=None):
     saved its work and stopped, with exit code 75 (time) or 128 + the number of a signal."""
     args = parser().parse_args(argv)
     limit_threads(args.threads)
-    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")  # torch's own use of it
+    warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # torch's own use of it
     try:
         given.require(args)
         args.function(args)

@@ -13,6 +13,7 @@ from pydantic_core import PydanticKnownError
 from ect import plugins, registry
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
+FETCHED = f"models/{INCEPTION_FILE}"  # where it is put for all studies, unless a config has its own
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -171,7 +172,7 @@ class Features(Block):
             raise ValueError(
                 f"inception_path is '{self.inception_path}' and there is no file {weights};"
                 f" allowed: a folder that holds {INCEPTION_FILE}, or no such key (clean-fid then"
-                " downloads it)"
+                f" downloads it to {FETCHED})"
             )
         if self.extractor == "classifier" and self.classifier is None:
             raise ValueError("extractor is 'classifier'; allowed: with a block classifier: {...}")

@@ -1,33 +1,34 @@
 """Feature spaces of networks that were trained elsewhere, as libraries build them."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ect import machine
-from ect.config import INCEPTION_FILE
+from ect.config import FETCHED, INCEPTION_FILE
 
 
 def inception(mode, folder=None):
     """clean-fid's Inception-v3: 2,048 values an image. `legacy_tensorflow` gives the numbers that
     are comparable with published ones at 32x32; `clean` resizes as clean-fid proposes.
 
-    The weights are read from `folder`, or downloaded by clean-fid where none is given.
+    The weights are read from `folder`, or fetched where none is given.
     """
     from cleanfid.inception_torchscript import InceptionV3W
     from cleanfid.resize import build_resizer
 
     inside = mode == "legacy_tensorflow"
-    cache = folder or torch.hub.get_dir()
-    Path(cache).mkdir(parents=True, exist_ok=True)
-    model = InceptionV3W(str(cache), download=folder is None, resize_inside=inside)
+    path = weights_in(folder)
+    script(path)  # tells what is wrong with the file in one line
+    model = InceptionV3W(str(path.parent), download=False, resize_inside=inside)
     model.to(machine.device()).eval()
     resize = build_resizer(mode)
 
     def extract(pixels):
-        colour = np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels
-        sized = np.stack([resize(image) for image in colour])
+        sized = np.stack([resize(image) for image in coloured(pixels)])
         x = torch.from_numpy(sized.astype(np.float32)).permute(0, 3, 1, 2)
         return model(x.to(machine.device()))
 
@@ -39,9 +40,52 @@ def class_probabilities(features, folder=None):
 
     Inception's last layer is a linear map and a softmax. For the Inception score the map goes
     without its bias, as in the network that Salimans et al. 2016 used (the weights' own
-    `no_output_bias`); so that the features on disk are enough, it is done here.
+    `no_output_bias`); so that stored features are enough, it is done here.
     """
-    path = Path(folder or torch.hub.get_dir()) / INCEPTION_FILE
-    weight = torch.jit.load(str(path), map_location="cpu").state_dict()["output.weight"]
+    weight = script(weights_in(folder)).state_dict()["output.weight"]
     logits = torch.from_numpy(features) @ weight.double().T
     return torch.softmax(logits, dim=1).numpy()
+
+
+def weights_in(folder):
+    """The file of Inception's weights in `folder`, or, where it is None, the fetched one."""
+    if folder is not None:
+        return Path(folder) / INCEPTION_FILE
+    fetch_inception(FETCHED)
+    return Path(FETCHED)
+
+
+def fetch_inception(path):
+    """Download Inception's weights to `path` through clean-fid, unless the file is there; raises
+    `ValueError` that says which file to put where by hand."""
+    from cleanfid import downloads_helper
+
+    path = Path(path)
+    if path.is_file():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        try:
+            found = downloads_helper.check_download_inception(scratch)
+            script(found)  # half a file is no TorchScript
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{path}: Inception's weights could not be downloaded ({error}); put"
+                f" {downloads_helper.inception_url} there by hand, or name a folder that holds"
+                f" {INCEPTION_FILE} as features.inception_path"
+            ) from None
+        os.replace(found, path)
+
+
+def script(path):
+    """A TorchScript network on the CPU; raises `ValueError` where the file is none."""
+    try:
+        return torch.jit.load(str(path), map_location="cpu").eval()
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path}: no TorchScript that can be read ({first})") from None
+
+
+def coloured(pixels):
+    """Grey images with their one channel three times."""
+    return np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels

@@ -243,6 +243,11 @@ class Study(config.Block):
         own = self._using(("features", self.features.extractor))
         return block | {"kd_subsets": self.evaluation.kd_subsets} | own
 
+    def fetched(self):
+        """The file of weights that must be downloaded before a distance is measured, or none."""
+        mine, name = self.features.inception_path, self.features.extractor
+        return [config.FETCHED] if name == "inception" and mine is None else []
+
     def tracing(self):
         """The resolved settings of a job that measures snapshots: with every multistep sampler."""
         names = self.consistency_samplers()

@@ -1,10 +1,15 @@
 """What the tests share: one thread, the CPU, a small dataset, a small network, a small run."""
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import settings as hypothesis_settings
+from torch import nn
+from torch.nn import functional
 
 from ect import data, machine
+from ect.config import INCEPTION_FILE
 from ect.network import UNet
 
 torch.set_num_threads(1)
@@ -60,3 +65,38 @@ def draw():
         return torch.randn(count, 1, 8, 8, generator=generator, dtype=torch.float64)
 
     return make
+
+
+class StandIn(nn.Module):
+    """A network with the interface of the published Inception and none of its knowledge."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 1), nn.AdaptiveAvgPool2d(16), nn.Tanh(), nn.Flatten()
+        )  # fmt: skip
+        self.output = nn.Linear(2048, 1008)
+
+    def forward(
+        self,
+        img: torch.Tensor,
+        return_features: bool = False,
+        use_fp16: bool = False,
+        no_output_bias: bool = False,
+    ):
+        x = functional.interpolate(img.to(torch.float32), (299, 299), mode="bilinear")
+        features = self.layers((x - 128) / 128)
+        if return_features:
+            return features
+        logits = functional.linear(features, self.output.weight)
+        return torch.softmax(logits if no_output_bias else logits + self.output.bias, dim=1)
+
+
+@pytest.fixture(scope="session")
+def inception_folder(tmp_path_factory):
+    """A folder for `inception_path`: the stand-in as TorchScript, under the published name."""
+    folder = tmp_path_factory.mktemp("inception")
+    torch.manual_seed(0)
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.script(StandIn()).save(str(folder / INCEPTION_FILE))
+    return folder

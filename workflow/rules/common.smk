@@ -11,6 +11,7 @@ HOME = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).pare
 sys.path.insert(0, HOME)
 os.environ.update(PYTHONPATH=HOME)
 
+from ect.config import FETCHED
 from ect.folders import fingerprint
 from ect.study import STAGES, ConfigError, Milestone, Study, Tuned
 
@@ -69,6 +70,11 @@ def metrics_of(experiment):
 
 def classifier_if_used():
     return [CLASSIFIER] if STUDY.features.extractor == "classifier" else []
+
+
+def network_if_used():
+    """The file of the feature space's network: trained by the study, or downloaded."""
+    return classifier_if_used() + STUDY.fetched()
 
 
 def placed(text):

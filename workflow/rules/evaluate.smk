@@ -50,7 +50,7 @@ rule export_images:
 # The training images' features, for every distance of the study.
 rule extract_reference:
     input:
-        classifier_if_used(),
+        network_if_used(),
         data=DATA,
     output:
         REFERENCE,
@@ -70,7 +70,7 @@ rule extract_reference:
 # images go from the sampler to the features and nowhere else.
 rule extract:
     input:
-        classifier_if_used(),
+        network_if_used(),
         source=f"{DRAWN}/samples.npz" if "npz" in EXPORT else f"{ROOT}/{{model}}/model.safetensors",
     output:
         f"{DRAWN}/features.safetensors",
@@ -91,7 +91,7 @@ rule extract:
 
 rule evaluate:
     input:
-        classifier_if_used(),
+        network_if_used(),
         samples=expand(f"{DRAWN}/{MEASURED}", repeat=REPEATS, allow_missing=True),
         reference=REFERENCE,
     output:
@@ -113,7 +113,7 @@ rule evaluate:
 
 rule trace_tuning:
     input:
-        classifier_if_used(),
+        network_if_used(),
         init=f"{MILESTONE}/model.safetensors",
         snapshots=f"{TUNING}/snapshots.safetensors",
         data=DATA,
@@ -135,7 +135,7 @@ rule trace_tuning:
 # evaluation's.
 rule search_steps:
     input:
-        classifier_if_used(),
+        network_if_used(),
         model=f"{TUNING}/model.safetensors",
         data=DATA,
     output:
