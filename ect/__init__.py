@@ -38,7 +38,7 @@
 `train`             the loop; pretraining is the schedule r = 0
 `samples`           sets of drawn images: samples.npz, PNG files
 `features`          images -> features (the study's own classifier)
-`pretrained`        images -> features of networks trained elsewhere (Inception)
+`pretrained`        images -> features of networks trained elsewhere (Inception, DINOv2)
 `metrics`           features -> Frechet and kernel distance, precision, recall, Inception score
 `evaluate`          a model's images, and their distance to the training images
 `trace`             what a run learned, measured on its snapshots

@@ -157,13 +157,14 @@ class Classifier(Block):
 
 
 class Features(Block):
-    """The feature space of every distance: the study's own classifier, Inception (clean-fid), or a
-    plugin's."""
+    """The feature space of every distance: the study's own classifier, Inception (clean-fid),
+    DINOv2 as a TorchScript file, or a plugin's."""
 
     extractor: part("features") = "inception"
     classifier: Classifier | None = None
     inception_mode: Literal["legacy_tensorflow", "clean"] = "legacy_tensorflow"
     inception_path: str | None = None
+    dinov2_path: str | None = None
 
     @model_validator(mode="after")
     def _complete(self):
@@ -173,6 +174,11 @@ class Features(Block):
                 f"inception_path is '{self.inception_path}' and there is no file {weights};"
                 f" allowed: a folder that holds {INCEPTION_FILE}, or no such key (clean-fid then"
                 f" downloads it to {FETCHED})"
+            )
+        if self.extractor == "dinov2" and not Path(self.dinov2_path or "").is_file():
+            raise ValueError(
+                f"dinov2_path is {self.dinov2_path!r}; allowed: the TorchScript file of DINOv2 that"
+                " ect/pretrained.py says how to make"
             )
         if self.extractor == "classifier" and self.classifier is None:
             raise ValueError("extractor is 'classifier'; allowed: with a block classifier: {...}")

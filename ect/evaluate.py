@@ -83,6 +83,8 @@ def extractor(settings, classifier=None):
     own = plugins.added({}, "features", settings)
     if settings["extractor"] in own:
         return settings["extractor"], features.own(own[settings["extractor"]])
+    if settings["extractor"] == "dinov2":
+        return "dinov2", pretrained.dinov2(settings["dinov2_path"])
     mode = settings["inception_mode"]
     return f"inception:{mode}", pretrained.inception(mode, settings["inception_path"])
 

@@ -10,6 +10,9 @@ import torch
 from ect import machine
 from ect.config import FETCHED, INCEPTION_FILE
 
+IMAGENET_MEAN = np.float32([0.485, 0.456, 0.406])  # of the images that DINOv2 was trained on
+IMAGENET_SD = np.float32([0.229, 0.224, 0.225])
+
 
 def inception(mode, folder=None):
     """clean-fid's Inception-v3: 2,048 values an image. `legacy_tensorflow` gives the numbers that
@@ -45,6 +48,30 @@ def class_probabilities(features, folder=None):
     weight = script(weights_in(folder)).state_dict()["output.weight"]
     logits = torch.from_numpy(features) @ weight.double().T
     return torch.softmax(logits, dim=1).numpy()
+
+
+def dinov2(path):
+    """The class token of DINOv2 (ViT-L/14: 1,024 values an image) as Stein et al. 2023 take it for
+    their FD: images made 224 pixels wide by Pillow's bicubic filter.
+
+    `path` is a TorchScript of the network, (N, 3, 224, 224) -> (N, D), which its authors' code
+    makes in three lines:
+
+        network = torch.hub.load("facebookresearch/dinov2", "dinov2_vitl14").eval()
+        traced = torch.jit.trace(network, torch.zeros(1, 3, 224, 224))
+        traced.save("models/dinov2_vitl14.pt")
+    """
+    from cleanfid.resize import make_resizer
+
+    model = script(path).to(machine.device())
+    resize = make_resizer("PIL", True, "bicubic", (224, 224))
+
+    def extract(pixels):
+        sized = np.stack([resize(image) for image in coloured(pixels)]) / np.float32(255)
+        x = torch.from_numpy((sized - IMAGENET_MEAN) / IMAGENET_SD).permute(0, 3, 1, 2)
+        return model(x.contiguous().to(machine.device()))
+
+    return extract
 
 
 def weights_in(folder):

@@ -239,7 +239,8 @@ class Study(config.Block):
 
     def feature_space(self):
         """The resolved settings of the feature space, for every job that measures a distance."""
-        block = self.features.model_dump(exclude={"classifier"})
+        others = {"classifier"} | ({"dinov2_path"} if self.features.dinov2_path is None else set())
+        block = self.features.model_dump(exclude=others)
         own = self._using(("features", self.features.extractor))
         return block | {"kd_subsets": self.evaluation.kd_subsets} | own
 

@@ -83,6 +83,7 @@ MISTAKES = [
         IMAGES | {"source": "imagenet64", "resolution": 32},
         ["dataset", "resolution is 32", "64"],
     ),
+    ("features/extractor", "dinov2", ["features", "dinov2_path is None", "TorchScript"]),
     ("pretrain/flow/parameterization", "noise", ["pretrain.flow", "'noise'", "'flow'", "edm"]),
     ("pretrain/ve/c_noise", "ln", ["pretrain.ve.c_noise", "'ln'", "'log_s'"]),
     ("tune/ect/prior", {"mean": 1.0}, ["tune.ect.prior", "karras"]),

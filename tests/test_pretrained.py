@@ -9,6 +9,8 @@ import pytest
 import torch
 from cleanfid import downloads_helper
 from cleanfid.resize import build_resizer
+from PIL import Image
+from torchvision import transforms
 
 from ect import evaluate, features, metrics, pretrained
 from ect.__main__ import main
@@ -89,6 +91,24 @@ def test_all_metrics_in_inceptions_space_by_the_verbs(
     assert features.load(reference)[1].shape == (len(real), 2048)
     evaluate.evaluate(json.loads(settings), None, few, tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == out.read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_dinov2_sees_what_torchvision_makes_of_the_image(tmp_path):
+    """A stand-in that returns pixels tells what it was given."""
+    stand_in = torch.nn.Sequential(torch.nn.AvgPool2d(28), torch.nn.Flatten())
+    path = tmp_path / "dinov2.pt"
+    torch.jit.trace(stand_in, torch.zeros(1, 3, 224, 224)).save(str(path))
+    seen = transforms.Compose([
+        transforms.Resize((224, 224), transforms.InterpolationMode.BICUBIC), transforms.ToTensor(),
+        transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    ])  # fmt: skip
+    images = pixels()
+    wanted = stand_in(torch.stack([seen(Image.fromarray(image)) for image in images]))
+    space = {"extractor": "dinov2", "dinov2_path": str(path)}
+    name, extract = evaluate.extractor(space)
+    assert name == "dinov2"
+    assert np.allclose(features.of_images(extract, images), wanted, atol=1e-5)
 
 
 @pytest.fixture
