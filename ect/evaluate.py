@@ -91,15 +91,21 @@ def extractor(settings, classifier=None):
 
 def extract(settings, out, drawn=None, model=None, data=None, classifier=None):
     """Write the features of a samples.npz, `drawn`; of the images of a model, as it draws them; or
-    of the training images. `settings` holds features, and for a model the sampler's `sampling`."""
+    of the training images; and beside them, as .json, the record of the job. `settings` holds
+    features, and for a model the sampler's `sampling`."""
+    started = time.monotonic()
     if drawn is not None:
         batches = samples.read(drawn)
     elif model is not None:
         batches = stream(*experiment.load_model(model), settings["sampling"], bar=True)
-    else:
+    elif data is not None:
         batches = samples.pieces(Images(data).pixels)
+    else:
+        raise ValueError("there are no images; allowed: samples, a model or data")
     name, network = extractor(settings["features"], classifier)
     features.save(out, features.of_batches(network, batches), name)
+    inputs = [path for path in (drawn, model, data, classifier) if path is not None]
+    checkpoint.write_json(Path(out).with_suffix(".json"), machine.record(settings, inputs, started))
 
 
 def evaluate(settings, drawn, data, out, classifier=None, reference=None):
@@ -111,6 +117,8 @@ def evaluate(settings, drawn, data, out, classifier=None, reference=None):
     is the mean of theirs, and `repeats` lists them. `reference` is the file of the training images'
     features; without it they are extracted from `data`.
     """
+    if data is None and (reference is None or drawn is None):
+        raise ValueError("samples or reference is missing; allowed: without it, with data")
     if reference is None:
         reference = samples.pieces(Images(data).pixels)
     name, real = represented(reference, settings["features"], classifier)
@@ -122,7 +130,8 @@ def evaluate(settings, drawn, data, out, classifier=None, reference=None):
     for source in sources:
         own, features_drawn = represented(source, settings["features"], classifier)
         if own != name:
-            raise ValueError(f"{reference}: features are '{name}', those of the images are '{own}'")
+            where = reference or data
+            raise ValueError(f"{where}: features are '{name}', those of the images are '{own}'")
         found.append(measured(settings, features_drawn, real))
     checkpoint.write_json(out, mean(found) | {"features": name, "cell": settings["cell"]})
 

@@ -122,6 +122,24 @@ def test_stored_and_streamed_features_give_the_metrics_to_the_bit(files, tmp_pat
         assert json.loads(out.read_text()) == first
 
 
+def test_stored_features_have_their_record(files, tmp_path):
+    path = tmp_path / "r.safetensors"
+    stored(
+        ("--model", files["model"]), study(export=["features"]).extracting("one_step"), files, path
+    )
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert record["settings"]["sampling"]["images"] == 20
+    assert set(record["inputs"]) == {str(files["model"]), str(files["classifier"])}
+
+
+@pytest.mark.parametrize("verb", ["extract", "evaluate"])
+def test_no_images_at_all_are_one_line(verb, tmp_path, capsys):
+    words = [verb, json.dumps(study().measuring(None)), "--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith(f"ect {verb}: ") and "allowed: " in said[0]
+
+
 def test_features_are_kept_in_the_networks_own_precision(files, tmp_path):
     path = stored(
         ("--data", files["data"]), study().extracting(), files, tmp_path / "r.safetensors"

@@ -217,6 +217,39 @@ def test_starts_of_the_other_formats(study, tmp_path):
     assert "import-model diffusers owner/name" in done.stdout + done.stderr
 
 
+def test_repeats_go_from_the_sampler_to_the_features(study):
+    evaluation = {"repeats": 2, "export": ["features"], "metrics": ["fd", "kd", "recall"]}
+    jobs = planned(study, {"evaluation": evaluation})
+    assert jobs["extract"] == 2 * jobs["evaluate"] > 0
+    assert jobs["sample"] == 4  # of the figure
+    assert not {"pretrain", "tune", "extract_reference", "export_images"} & set(jobs)
+    table = "results/smoke/tables/schedules.csv"
+    done = snakemake(study, table, "--configfile", SMOKE, "overlay.yaml")
+    assert done.returncode == 0, done.stderr[-4000:]
+    header, first, *_ = (study / table).read_text().splitlines()
+    row = dict(zip(header.split(","), first.split(",")))
+    assert row["recall_mean"] and row["repeats"] == "2" and float(row["fd_repeats_sd"]) > 0
+    later = next(results(study).glob("tune/**/repeat-1"))
+    names = {path.name for path in later.iterdir()}
+    assert names == {"features.json", "features.safetensors"}
+
+
+def test_png_files_are_made_of_the_images(study):
+    folder = "results/smoke/pretrain/ve/s0/k1/one_step/png"
+    done = snakemake(study, folder, "--configfile", SMOKE)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert len(list((study / folder).glob("*.png"))) == 100
+
+
+def test_weights_put_there_by_hand_are_not_fetched(study):
+    overlay = {"features": {"extractor": "inception"}}
+    assert planned(study, overlay)["fetch_inception"] == 1
+    weights = study / "models" / "inception-2015-12-05.pt"
+    weights.parent.mkdir()
+    weights.write_bytes(b"")
+    assert "fetch_inception" not in planned(study, overlay)
+
+
 def test_mistake_ends_before_any_job(study):
     (study / "overlay.yaml").write_text("pretrain: {ve: {optimizer: {lr: 1e-4}}}")
     done = snakemake(study, "--configfile", SMOKE, "overlay.yaml")

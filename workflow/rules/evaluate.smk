@@ -54,16 +54,17 @@ rule extract_reference:
         data=DATA,
     output:
         REFERENCE,
+        f"{ROOT}/features/reference.json",
     params:
         settings=as_json(STUDY.extracting()),
-        classifier=" ".join(f"--classifier {path}" for path in classifier_if_used()),
+        classifier=classifier_option(),
         version=STAGES["extract"],
     threads: 1
     conda:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} extract {params.settings:q}"
-        " --data {input.data:q} {params.classifier} --out {output:q}"
+        " --data {input.data:q} {params.classifier} --out {output[0]:q}"
 
 
 # The features of a set of images, for every metric of it; where samples.npz is not exported, the
@@ -74,19 +75,20 @@ rule extract:
         source=f"{DRAWN}/samples.npz" if "npz" in EXPORT else f"{ROOT}/{{model}}/model.safetensors",
     output:
         f"{DRAWN}/features.safetensors",
+        f"{DRAWN}/features.json",
     params:
         settings=lambda wildcards: as_json(
             STUDY.extracting(wildcards.sampler, repeat_of(wildcards))
         ),
         source="--samples" if "npz" in EXPORT else "--model",
-        classifier=" ".join(f"--classifier {path}" for path in classifier_if_used()),
+        classifier=classifier_option(),
         version=STAGES["extract"],
     threads: 1
     conda:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} extract {params.settings:q}"
-        " {params.source} {input.source:q} {params.classifier} --out {output:q}"
+        " {params.source} {input.source:q} {params.classifier} --out {output[0]:q}"
 
 
 rule evaluate:
