@@ -317,7 +317,7 @@ def main(argv=None):
     saved its work and stopped, with exit code 75 (time) or 128 + the number of a signal."""
     args = parser().parse_args(argv)
     limit_threads(args.threads)
-    warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # torch's own use of it
+    warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # the weights are so stored
     try:
         given.require(args)
         args.function(args)

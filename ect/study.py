@@ -223,6 +223,7 @@ class Study(config.Block):
         """The resolved settings of a job that extracts features: of samples.npz or the training
         images, or, where the config does not export that, of a sampler's images."""
         settings = {"features": self.feature_space()}
+        del settings["features"]["kd_subsets"]  # of the distances; features do not depend on it
         if sampler is not None and "npz" not in self.evaluation.export:
             settings["sampling"] = self.sampling(sampler, repeat)
         return settings
@@ -244,10 +245,14 @@ class Study(config.Block):
         own = self._using(("features", self.features.extractor))
         return block | {"kd_subsets": self.evaluation.kd_subsets} | own
 
-    def fetched(self):
-        """The file of weights that must be downloaded before a distance is measured, or none."""
-        mine, name = self.features.inception_path, self.features.extractor
-        return [config.FETCHED] if name == "inception" and mine is None else []
+    def network_files(self):
+        """The file of a feature space's network that the study does not train itself, if any."""
+        block = self.features
+        if block.extractor == "inception" and block.inception_path is None:
+            return [config.FETCHED]
+        if block.extractor == "inception":
+            return [f"{block.inception_path}/{config.INCEPTION_FILE}"]
+        return [block.dinov2_path] if block.extractor == "dinov2" else []
 
     def tracing(self):
         """The resolved settings of a job that measures snapshots: with every multistep sampler."""

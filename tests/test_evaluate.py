@@ -162,6 +162,21 @@ def test_features_of_another_space_are_refused(files, tmp_path, capsys):
     assert "r.safetensors: features are 'inception:clean'" in said and len(said.splitlines()) == 1
 
 
+def test_extraction_does_not_depend_on_how_distances_are_made():
+    one, other = study(), study(kd_subsets=9, metrics=["fd", "recall"])
+    assert one.extracting() == other.extracting()
+    assert one.measuring(None) != other.measuring(None)
+
+
+def test_the_network_of_the_feature_space_is_a_file_of_the_workflow(inception_folder):
+    assert study().network_files() == []
+    config = copy.deepcopy(DEFAULT)
+    config["features"] = {"extractor": "inception"}
+    assert Study.read(config).network_files() == ["models/inception-2015-12-05.pt"]
+    config["features"]["inception_path"] = str(inception_folder)
+    assert Path(Study.read(config).network_files()[0]).is_file()
+
+
 def test_without_npz_only_the_images_of_the_figure_are_written():
     one, streamed = study(images=200), study(images=200, export=["features"])
     assert one.saving("one_step", 1) == one.sampling("one_step", 1)
