@@ -12,7 +12,8 @@
 `inherit`           a block of a config that is like another
 `cells`             the models and samplers of a study, and their folders
 `checks`            what the blocks of a study must say of one another
-`study`             the whole config, and the settings of each job
+`whole`             the whole config, and the cells it asks for
+`study`             such a config, and the settings of each job
 `jobs`              every job of a study
 `plan`              what a study costs before it starts
 `process`           x_t = alpha(t) x_0 + sigma(t) eps, and the clock s = sigma / alpha
@@ -52,6 +53,7 @@
 `verify`            whether results still fit together
 `given`             what a verb is given, and a mistake in it as one line
 `looking`           the verbs that only look
+`reporting`         the verbs that make tables and figures
 ==================  ==========================================================================
 
 Nothing heavy is imported here; `python -m ect --help` lists the verbs. In a program:

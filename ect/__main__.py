@@ -4,12 +4,11 @@ torch and pandas are imported by the verb that needs them, so that help and erro
 """
 
 import argparse
-import json
 import os
 import sys
 import warnings
 
-from ect import given, looking, progress, registry
+from ect import given, looking, progress, registry, reporting
 from ect.given import settings_of
 
 
@@ -96,49 +95,6 @@ def export(args):
     export.export(args.model, args.out)
 
 
-def tabulate(args):
-    from ect.report import tables
-
-    tables.tabulate(args.kind, args.metrics, args.out, args.floor)
-
-
-def tabulate_steps(args):
-    from ect.report import steps
-
-    steps.tabulate(args.settings["models"], args.out)
-
-
-def tabulate_paper(args):
-    from ect.report import paper
-
-    paper.tabulate(**args.settings, numbers=args.published, out=args.out)
-
-
-def plan(args):
-    from ect import inherit, plan
-    from ect.study import Study
-
-    study = Study.read(inherit.read("config.yaml", *args.studies))
-    found = plan.plan(study, args.rate, parameters)
-    print(json.dumps(found, indent=1) if args.json else plan.table(found))
-
-
-def parameters(network, shape):
-    """How many parameters a network for images of `shape` (C, H, W) has; none is made."""
-    import torch
-
-    from ect.network import UNet
-
-    with torch.device("meta"):
-        return sum(p.numel() for p in UNet(shape[1], shape[0], **network, dropout=0).parameters())
-
-
-def draw(args):
-    from ect.report import figures
-
-    figures.draw(args.figure, args.settings, args.out)
-
-
 def parser():
     """The command line."""
     top = argparse.ArgumentParser(
@@ -162,7 +118,6 @@ def parser():
 NEEDED = {"required": True}
 SETTINGS = {"type": settings_of, "help": "JSON, or a run.json to repeat"}
 CLASSIFIER = {"help": "weights of the study's own feature space"}
-PREFIX = {"required": True, "help": "path without suffix"}
 
 VERBS = {
     prepare: ("write the dataset file", {"settings": SETTINGS, "--out": NEEDED}),
@@ -258,49 +213,7 @@ VERBS = {
         "a model as a folder to share: weights, card, and a script that draws without this package",
         {"model": {"help": "model.safetensors"}, "--out": {**NEEDED, "help": "a new folder"}},
     ),
-    tabulate: (
-        "metrics.json files -> one table as csv, md and tex",
-        {
-            "kind": {"choices": ("methods", "schedules", "split")},
-            "--metrics": {"nargs": "+", "required": True},
-            "--floor": {"help": "metrics of real held-out images"},
-            "--out": PREFIX,
-        },
-    ),
-    tabulate_steps: (
-        "steps.json files -> the table of searched times as csv, md and tex",
-        {
-            "settings": {
-                "type": settings_of,
-                "help": "JSON: models, each with the path of its file",
-            },
-            "--out": PREFIX,
-        },
-    ),
-    tabulate_paper: (
-        "published numbers and ours beside them, as csv, md and tex",
-        {
-            "settings": {"type": settings_of, "help": "JSON: dataset, and cells with their files"},
-            "--published": {"required": True, "help": "the csv of published numbers"},
-            "--out": PREFIX,
-        },
-    ),
-    plan: (
-        "what a study costs before it starts: jobs, images, evaluations, hours, disk",
-        {
-            "studies": {"nargs": "*", "help": "files laid over config.yaml, as by --configfile"},
-            "--rate": {"type": float, "help": "images/s of training, where none was measured"},
-            "--json": {"action": "store_true", "help": "the same as JSON"},
-        },
-    ),
-    draw: (
-        "one figure as pdf and png",
-        {
-            "figure": {},
-            "settings": {"type": settings_of, "help": "JSON: what the figure's function takes"},
-            "--out": PREFIX,
-        },
-    ),
+    **reporting.VERBS,
     **looking.VERBS,
 }
 

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from ect.cells import Milestone, Sampled, Tuned
+from ect.config import FETCHED
 
 
 class Job(NamedTuple):
@@ -23,12 +24,14 @@ class Job(NamedTuple):
 def jobs(study):
     """Every job of a study but `all`, as the Snakefile makes them."""
     milestones, tuned = _models(study)
-    drawn = dict.fromkeys([*study.all_cells(), *_shown(study)])
     every = [Job("prepare_data", "data/dataset.*"), Job("measure_floor", "data/floor.json")]
+    every.append(Job("extract_reference", "features/reference.safetensors"))
     if study.features.extractor == "classifier":
         every.append(Job("train_classifier", "features/classifier.safetensors"))
+    if FETCHED in study.network_files():
+        every.append(Job("fetch_inception", f"../../{FETCHED}"))
     every += [_training(study, model) for model in (*milestones, *tuned)]
-    every += [_drawing(study, "sample", cell, "samples.npz") for cell in drawn]
+    every += _images(study)
     every += [Job("evaluate", f"{cell.folder}/metrics.json") for cell in study.all_cells()]
     every.append(_trace(study))
     every += [_search(study, model) for model in dict.fromkeys(study.searched())]
@@ -67,9 +70,28 @@ def _training(study, model):
     return Job("tune" if isinstance(model, Tuned) else "pretrain", path, model, images)
 
 
-def _drawing(study, rule, cell, file):
-    images, nfe = study.evaluation.images, study.samplers[cell.sampler].evaluations
-    return Job(rule, f"{cell.folder}/{file}", cell.model, 0, images, images * nfe)
+def _images(study):
+    """The jobs that draw the images of every cell and repeat, and what `evaluation.export` makes of
+    them: samples.npz (else that of the grid alone), features, PNG files."""
+    export, count = study.evaluation.export, study.evaluation.images
+    repeats = ["", *(f"/repeat-{index}" for index in range(1, study.evaluation.repeats))]
+    sets = [(cell, f"{cell.folder}{repeat}") for cell in study.all_cells() for repeat in repeats]
+    shown = [(cell, cell.folder) for cell in _shown(study)]
+    kept = "npz" in export
+    for cell, folder in dict.fromkeys([*sets, *shown] if kept else shown):
+        images = count if kept else min(count, study.figures.grid_columns)
+        yield _drawing(study, "sample", cell, f"{folder}/samples.npz", images)
+    for cell, folder in sets:
+        if "features" in export:
+            file = f"{folder}/features.safetensors"
+            yield _drawing(study, "extract", cell, file, 0 if kept else count)
+        if "png" in export:
+            yield Job("export_images", f"{folder}/png")
+
+
+def _drawing(study, rule, cell, path, images):
+    nfe = study.samplers[cell.sampler].evaluations
+    return Job(rule, path, cell.model, 0, images, images * nfe)
 
 
 def _trace(study):

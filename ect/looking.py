@@ -1,5 +1,7 @@
 """The verbs that only look: they read what the others left, and write nothing."""
 
+import json
+
 FORMATS = ("table", "csv", "md", "json")
 
 
@@ -25,6 +27,25 @@ def verify(args):
     from ect import verify
 
     verify.verify(args.root)
+
+
+def plan(args):
+    from ect import inherit, plan
+    from ect.study import Study
+
+    study = Study.read(inherit.read("config.yaml", *args.studies))
+    found = plan.plan(study, args.rate, parameters)
+    print(json.dumps(found, indent=1) if args.json else plan.table(found))
+
+
+def parameters(network, shape):
+    """How many parameters a network for images of `shape` (C, H, W) has; none is made."""
+    import torch
+
+    from ect.network import UNet
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in UNet(shape[1], shape[0], **network, dropout=0).parameters())
 
 
 VERBS = {
@@ -59,6 +80,14 @@ VERBS = {
         {
             "first": {"metavar": "RUN_A", "help": "the folder of a run, or its run.json"},
             "second": {"metavar": "RUN_B"},
+        },
+    ),
+    plan: (
+        "what a study costs before it starts: jobs, images, evaluations, hours, disk",
+        {
+            "studies": {"nargs": "*", "help": "files laid over config.yaml, as by --configfile"},
+            "--rate": {"type": float, "help": "images/s of training, where none was measured"},
+            "--json": {"action": "store_true", "help": "the same as JSON"},
         },
     ),
     verify: (

@@ -37,6 +37,7 @@ ORDER = [
     "inherit",
     "cells",
     "checks",
+    "whole",
     "study",
     "jobs",
     "plan",
@@ -77,6 +78,7 @@ ORDER = [
     "verify",
     "given",
     "looking",
+    "reporting",
     "__main__",
 ]
 each_file = pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(ROOT)) for p in FILES])

@@ -17,8 +17,9 @@ from snakemake.utils import update_config
 from test_config import DEFAULT, SEARCH, changed
 
 from ect import checkpoint, inherit, jobs, plan, search, train
-from ect.__main__ import main, parameters
+from ect.__main__ import main
 from ect.cells import Milestone, Tuned
+from ect.looking import parameters
 from ect.study import Study
 
 TREES = st.recursive(

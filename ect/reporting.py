@@ -1,0 +1,68 @@
+"""The verbs that make tables and figures: files in, files out."""
+
+from ect.given import settings_of
+
+PREFIX = {"required": True, "help": "path without suffix"}
+
+
+def tabulate(args):
+    from ect.report import tables
+
+    tables.tabulate(args.kind, args.metrics, args.out, args.floor)
+
+
+def tabulate_steps(args):
+    from ect.report import steps
+
+    steps.tabulate(args.settings["models"], args.out)
+
+
+def tabulate_paper(args):
+    from ect.report import paper
+
+    paper.tabulate(**args.settings, numbers=args.published, out=args.out)
+
+
+def draw(args):
+    from ect.report import figures
+
+    figures.draw(args.figure, args.settings, args.out)
+
+
+VERBS = {
+    tabulate: (
+        "metrics.json files -> one table as csv, md and tex",
+        {
+            "kind": {"choices": ("methods", "schedules", "split")},
+            "--metrics": {"nargs": "+", "required": True},
+            "--floor": {"help": "metrics of real held-out images"},
+            "--out": PREFIX,
+        },
+    ),
+    tabulate_steps: (
+        "steps.json files -> the table of searched times as csv, md and tex",
+        {
+            "settings": {
+                "type": settings_of,
+                "help": "JSON: models, each with the path of its file",
+            },
+            "--out": PREFIX,
+        },
+    ),
+    tabulate_paper: (
+        "published numbers and ours beside them, as csv, md and tex",
+        {
+            "settings": {"type": settings_of, "help": "JSON: dataset, and cells with their files"},
+            "--published": {"required": True, "help": "the csv of published numbers"},
+            "--out": PREFIX,
+        },
+    ),
+    draw: (
+        "one figure as pdf and png",
+        {
+            "figure": {},
+            "settings": {"type": settings_of, "help": "JSON: what the figure's function takes"},
+            "--out": PREFIX,
+        },
+    ),
+}
