@@ -182,7 +182,7 @@ def test_only_a_model_is_exported_and_nothing_is_overwritten(saved, tmp_path, ca
     checkpoint.save(other, checkpoint.load(model)[0], seen=3)
     assert __main__.main(["export", str(other), "--out", str(out)]) == 1
     said = capsys.readouterr().err.strip()
-    assert said.startswith(f"ect export: {other}: content: found no network") and "\n" not in said
+    assert f"{other} holds no 'network'; allowed: a model" in said and "\n" not in said
     assert not out.exists()
     out.mkdir()
     exported(model, out)  # an empty folder is as good as none

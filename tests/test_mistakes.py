@@ -145,10 +145,10 @@ WORDS = {
     "settings: a list's file": (["sample", "list.json", "--model", M, *OUT], ["list.json"]),
     "settings: empty": (["sample", "{}", "--model", M, *OUT], ["no key 'images'"]),
     "settings: metrics": (["sample", METRICS, "--model", M, *OUT], ["'settings'", "images"]),
-    "prepare: key": (["prepare", '{"source": "digits"}', "--out", "d"], ["'held_out'", "source"]),
+    "prepare: key": (["prepare", '{"source": "digits"}', "--out", "d"], ["'split_seed'", "source"]),
     "prepare: source": (
-        ["prepare", JSON(SPLIT | {"source": "mnist"}), "--out", "d"],
-        ["source is 'mnist'", "digits"],
+        ["prepare", JSON(SPLIT | {"source": "svhn"}), "--out", "d"],
+        ["source is 'svhn'", "digits"],
     ),
     "prepare: text": (["prepare", JSON(SPLIT | {"held_out": "x"}), "--out", "d"], ["held_out"]),
     "prepare: too many": (

@@ -62,7 +62,7 @@ def test_a_run_stopped_after_every_step_has_the_bits_of_an_undisturbed_one(
         if codes[-1]:
             stop = f"stopped after 0 minutes at image {100 * len(codes)} of 1000"
             assert said[-1] == f"ect train: {stop}; run again to go on"
-            assert not (tmp_path / "run").exists()
+            assert not (tmp_path / "run" / "model.safetensors").exists()
     assert codes == [75] * 9 + [0]
     assert contents(tmp_path / "run") == undisturbed
     assert list(tmp_path.iterdir()) == [tmp_path / "run"]
@@ -70,9 +70,17 @@ def test_a_run_stopped_after_every_step_has_the_bits_of_an_undisturbed_one(
     assert record["resumed_at"] == list(range(100, 1000, 100))
 
 
+@pytest.fixture
+def interrupts():
+    """SIGINT has its usual effect, also where the tests run behind a shell's `&`."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", progress.SIGNALS)
 def test_a_signal_saves_the_step_and_stops(
-    number, words, undisturbed, tmp_path, monkeypatch, capsys
+    number, words, undisturbed, tmp_path, monkeypatch, capsys, interrupts
 ):
     before, step, taken = signal.getsignal(number), train.step, []
 
@@ -90,7 +98,7 @@ def test_a_signal_saves_the_step_and_stops(
     assert contents(tmp_path / "run") == undisturbed
 
 
-def test_the_second_signal_of_a_kind_has_its_usual_effect():
+def test_the_second_signal_of_a_kind_has_its_usual_effect(interrupts):
     with progress.signals() as received:
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
@@ -136,7 +144,7 @@ with progress.held(sys.argv[1]):
 """
 
 
-def test_saving_takes_a_fiftieth_of_the_time_at_most(monkeypatch):
+def test_saving_takes_a_fiftieth_of_the_time_at_most(monkeypatch, tmp_path):
     """In a run whose steps take 1 s: a state that is saved at once is saved every minute, one that
     takes 6 s every five, and where `save_seconds` is given, as often as it says."""
     clock = [0.0]
@@ -155,8 +163,8 @@ def test_saving_takes_a_fiftieth_of_the_time_at_most(monkeypatch):
             times.append(clock[0])
             clock[0] += cost
 
-        where, never = progress.Path("x"), lambda: None
-        train._advance(state, steps(), {"last_kimg": 20}, where, save, save_seconds, never)
+        settings, never = {"first_kimg": 0, "last_kimg": 20}, lambda: None
+        train._advance(state, steps(), settings, tmp_path, save, save_seconds, never)
         return [after - before - cost for before, after in itertools.pairwise(times)]
 
     assert set(saves(0.0, None)) == {61.0}
@@ -204,7 +212,7 @@ def test_a_second_trainer_is_told_of_the_first_which_it_outlives(words, tmp_path
         assert main(words) == 1
         said = capsys.readouterr().err.splitlines()
         assert len(said) == 1 and f"held by pid {holder.pid} on {socket.gethostname()}" in said[0]
-        assert not (tmp_path / "run").exists()
+        assert not (tmp_path / "run" / "model.safetensors").exists()
         holder.kill()
         holder.wait()
         assert main([*words, "--max-minutes", "0"]) == 75
