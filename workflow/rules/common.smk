@@ -35,7 +35,7 @@ TUNED = [model for model in MODELS if isinstance(model, Tuned)]
 SEARCHED = [f"{ROOT}/tables/steps.csv"] if STUDY.searched() else []
 PAPER = STUDY.beside_published()
 PAPER_TABLE = f"{ROOT}/tables/paper.csv"
-PUBLISHED = str(Path(workflow.basedir) / "workflow" / "reference" / "published.csv")
+PUBLISHED = f"{HOME}/workflow/reference/published.csv"
 LOSS = f"{ROOT}/{STUDY.shown('loss').folder}"
 
 

@@ -10,8 +10,8 @@ rule prepare_data:
     input:
         outside([STUDY.dataset.archive] if STUDY.dataset.archive else []),
     output:
-        DATA,
-        f"{ROOT}/data/run.json",
+        data=DATA,
+        run=f"{ROOT}/data/run.json",
     params:
         settings=as_json(STUDY.dataset.resolved()),
         content=lambda wildcards: content_of(STUDY.dataset.folder),
@@ -20,7 +20,7 @@ rule prepare_data:
     conda:
         "../../envs/ect.yaml"
     shell:
-        "python -m ect --threads {threads} prepare {params.settings:q} --out {output[0]:q}"
+        "python -m ect --threads {threads} prepare {params.settings:q} --out {output.data:q}"
 
 
 rule train_classifier:

@@ -2,7 +2,7 @@
 
 # {repeat} is empty for the first set of images of a cell, /repeat-1, ... for those that follow.
 DRAWN = f"{ROOT}/{{model}}/{{sampler}}{{repeat}}"
-REPEATS = ["", *(f"/repeat-{index}" for index in range(1, STUDY.evaluation.repeats))]
+REPEATS = ["", *(f"{os.sep}repeat-{index}" for index in range(1, STUDY.evaluation.repeats))]
 
 # What is measured of a set: its images, or its features where they are kept. EXPORTED is what is
 # made beside that.
@@ -12,7 +12,7 @@ EXPORTED = [f"{ROOT}/{cell}{repeat}/png" for cell in CELLS for repeat in REPEATS
 
 
 def repeat_of(wildcards):
-    return int(wildcards.repeat.removeprefix("/repeat-") or 0)
+    return int(wildcards.repeat.rpartition("-")[2] or 0)
 
 
 rule sample:
@@ -53,8 +53,8 @@ rule extract_reference:
         network_if_used(),
         data=DATA,
     output:
-        REFERENCE,
-        f"{ROOT}/features/reference.json",
+        features=REFERENCE,
+        run=f"{ROOT}/features/reference.json",
     params:
         settings=as_json(STUDY.extracting()),
         classifier=classifier_option(),
@@ -64,7 +64,7 @@ rule extract_reference:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} extract {params.settings:q}"
-        " --data {input.data:q} {params.classifier} --out {output[0]:q}"
+        " --data {input.data:q} {params.classifier} --out {output.features:q}"
 
 
 # The features of a set of images, for every metric of it; where samples.npz is not exported, the
@@ -74,8 +74,8 @@ rule extract:
         network_if_used(),
         source=f"{DRAWN}/samples.npz" if "npz" in EXPORT else f"{ROOT}/{{model}}/model.safetensors",
     output:
-        f"{DRAWN}/features.safetensors",
-        f"{DRAWN}/features.json",
+        features=f"{DRAWN}/features.safetensors",
+        run=f"{DRAWN}/features.json",
     params:
         settings=lambda wildcards: as_json(
             STUDY.extracting(wildcards.sampler, repeat_of(wildcards))
@@ -88,7 +88,7 @@ rule extract:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} extract {params.settings:q}"
-        " {params.source} {input.source:q} {params.classifier} --out {output[0]:q}"
+        " {params.source} {input.source:q} {params.classifier} --out {output.features:q}"
 
 
 rule evaluate:

@@ -114,8 +114,8 @@ rule tabulate_paper:
         md=f"{ROOT}/tables/paper.md",
         tex=f"{ROOT}/tables/paper.tex",
     params:
-        settings=as_json(PAPER),
-        out=f"{ROOT}/tables/paper",
+        settings=placed(as_json(PAPER)),
+        out=subpath(output.csv, strip_suffix=".csv"),
         version=STAGES["report"],
     conda:
         "../../envs/ect.yaml"
