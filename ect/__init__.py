@@ -53,7 +53,7 @@
 `verify`            whether results still fit together
 `given`             what a verb is given, and a mistake in it as one line
 `looking`           the verbs that only look
-`reporting`         the verbs that make tables and figures
+`reporting`         the verbs that make tables, figures and the page
 ==================  ==========================================================================
 
 Nothing heavy is imported here; `python -m ect --help` lists the verbs. In a program:

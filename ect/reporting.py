@@ -1,8 +1,6 @@
-"""The verbs that make tables and figures: files in, files out."""
+"""The verbs that make tables, figures and the page."""
 
 from ect.given import settings_of
-
-PREFIX = {"required": True, "help": "path without suffix"}
 
 
 def tabulate(args):
@@ -28,6 +26,14 @@ def draw(args):
 
     figures.draw(args.figure, args.settings, args.out)
 
+
+def write_page(args):
+    from ect.report import page
+
+    page.write_page(**args.settings, template=args.template, runs=args.runs, out=args.out)
+
+
+PREFIX = {"required": True, "help": "path without suffix"}
 
 VERBS = {
     tabulate: (
@@ -63,6 +69,15 @@ VERBS = {
             "figure": {},
             "settings": {"type": settings_of, "help": "JSON: what the figure's function takes"},
             "--out": PREFIX,
+        },
+    ),
+    write_page: (
+        "tables, figures and run.json files -> one page to open in a browser",
+        {
+            "settings": {"type": settings_of, "help": "JSON: questions, and the files of each"},
+            "--template": {"required": True, "help": "its layout, captions beside it"},
+            "--runs": {"nargs": "+", "required": True, "help": "run.json files"},
+            "--out": {"required": True, "help": "an html file"},
         },
     ),
 }

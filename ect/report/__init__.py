@@ -13,8 +13,10 @@
 `grid`        samples from the same noise, model by model
 `losspage`    why the loss stays flat while the samples improve
 `figures`     the figures by name
+`sentences`   which row of a table is best, and whether noise explains it
+`page`        all of it in one page: questions, figures, tables, sentences, provenance
 ============  =====================================================================
 
 A figure's `out` is a path without suffix: out.pdf and out.png are written, a table's out.csv,
-out.md and out.tex. The same inputs give the same bytes.
+out.md and out.tex; the page's is its own path. The same inputs give the same bytes.
 """

@@ -1,4 +1,7 @@
 # Tables and figures: files in, files out. A figure depends on its own files and its own width.
+from hashlib import sha256
+
+from ect.jobs import jobs
 
 TABLES = expand(f"{ROOT}/tables/{{experiment}}.csv", experiment=STUDY.experiments)
 TABLES += [PAPER_TABLE] if PAPER else []
@@ -44,6 +47,41 @@ SEARCHES = [
     }
     for m in STUDY.searched()
 ]
+
+
+# The page, its captions, and the records of all that trained and drew.
+PAGE = f"{ROOT}/index.html"
+CAPTIONS = ["experiment", "samples", "loss", "maps", "curves", "steps", "paper"]
+RECORDED = ["prepare_data", "train_classifier", "pretrain", "tune", "sample"]
+RECORDS = [
+    f"{ROOT}/{Path(job.path).parent}/run.json"
+    for job in jobs(STUDY)
+    if job.rule in RECORDED
+]
+
+
+def shown_on_page():
+    """The page's settings: the hash of the config, questions, and the files of each."""
+    alone = {"steps": SEARCHED, "paper": [PAPER_TABLE] if PAPER else []}
+    return {
+        "study": STUDY.study,
+        "config": sha256(STUDY.model_dump_json().encode()).hexdigest(),
+        "samplers": {name: sampler.label for name, sampler in STUDY.samplers.items()},
+        "experiments": {
+            name: {
+                "question": experiment.question,
+                "kind": experiment.kind,
+                "table": f"{ROOT}/tables/{name}.csv",
+                "figure": f"{ROOT}/figures/{name}.png",
+            }
+            for name, experiment in STUDY.experiments.items()
+        },
+        "figures": {
+            name: f"{ROOT}/figures/{name}.png"
+            for name in ("samples", "loss", "maps", "curves")
+        },
+        "tables": {name: paths[0] for name, paths in alone.items() if paths},
+    }
 
 
 def drawing(figure, **settings):
@@ -243,3 +281,23 @@ rule draw_loss:
         "../../envs/ect.yaml"
     shell:
         "python -m ect draw loss {params.settings:q} --out {params.out:q}"
+
+
+# One page to open in a browser: `snakemake --cores all write_page`.
+rule write_page:
+    input:
+        template=f"{HOME}/workflow/report/page.html",
+        captions=expand(f"{HOME}/workflow/report/{{name}}.rst", name=CAPTIONS),
+        tables=TABLES + SEARCHED,
+        figures=[path for path in FIGURES if path.endswith(".png")],
+        runs=RECORDS,
+    output:
+        PAGE,
+    params:
+        settings=placed(as_json(shown_on_page())),
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect write-page {params.settings:q} --template {input.template:q}"
+        " --runs {input.runs:q} --out {output:q}"

@@ -1,0 +1,147 @@
+"""One page to open in a browser: questions, figures, tables, sentences, and where they come from.
+
+Pictures and tables are inside the file, so that it can be moved and mailed. Its layout is a jinja2
+template; the captions are those of Snakemake's own report, which lie beside it.
+"""
+
+import base64
+import json
+from pathlib import Path
+
+import jinja2
+
+from ect.report import gather, sentences
+from ect.report.tables import write
+
+
+def write_page(study, config, samplers, experiments, figures, tables, template, runs, out):
+    """Write `out`, an html file.
+
+    `config` is the hash of the study's config, `samplers` are {name: label}; `experiments` are
+    {name: {"question", "kind", "table": csv, "figure": png}}, `figures` {name: png} and `tables`
+    {name: csv} of what belongs to no experiment. A csv has its md beside it. `runs` are run.json
+    files. Raises `ValueError` or `OSError` that name a file that cannot be read.
+    """
+    folder, name = Path(template).parent, Path(template).name
+    layout = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=jinja2.select_autoescape(["html"]),
+        undefined=jinja2.StrictUndefined,
+    )
+    parts = [_experiment(layout, key, block, samplers) for key, block in experiments.items()]
+    parts += [_alone(layout, key, {"figure": picture(path)}) for key, path in figures.items()]
+    parts += [_alone(layout, key, {"table": table(path)}) for key, path in tables.items()]
+    facts = [("study", study), ("sha256 of the config", config), *provenance(runs)]
+    page = {"study": study, "parts": parts, "facts": facts, "criterion": sentences.CRITERION}
+    write(out, layout.get_template(name).render(page) + "\n")
+
+
+def _experiment(layout, name, block, samplers):
+    rows, floor = sentences.read(block["table"])
+    said = sentences.answer(block["kind"], rows, samplers) + sentences.floor_of(floor)
+    return {
+        "name": name,
+        "question": block["question"],
+        "measure": gather.metric_name(rows[0]["features"]),
+        "said": said,
+        "figure": picture(block["figure"]),
+        "caption": caption(layout, "experiment", block["kind"]),
+        "table": table(block["table"]),
+    }
+
+
+def _alone(layout, name, shown):
+    """A figure or table of no experiment: the first sentence of its caption is its question."""
+    question, mark, rest = caption(layout, name).partition("?")
+    part = {"name": name, "question": question + mark, "said": [], "caption": rest}
+    return part | {"figure": None, "table": None} | shown
+
+
+def caption(layout, name, kind=None):
+    """A caption of Snakemake's report as one line of text."""
+    facts = {"snakemake": {"params": {"kind": kind}}}
+    return " ".join(layout.get_template(f"{name}.rst").render(facts).split())
+
+
+def picture(path):
+    """A png as the address of an image."""
+    return "data:image/png;base64," + base64.b64encode(Path(path).read_bytes()).decode()
+
+
+def table(path):
+    """A table from its csv and the md beside it: headers, rows and columns of text as the md lays
+    them out, aligns ('l' or 'r'), the caption, and the csv as an address."""
+    text = Path(path).with_suffix(".md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    if len(lines) < 3:
+        raise ValueError(f"{Path(path).with_suffix('.md')}: found no table; allowed: one with rows")
+    headers, rule, *rows = map(_cells, lines)
+    return {
+        "headers": headers,
+        "aligns": ["r" if cell.endswith(":") else "l" for cell in rule],
+        "rows": rows,
+        "caption": text.rpartition("|")[2].strip(),
+        "csv": "data:text/csv;base64," + base64.b64encode(Path(path).read_bytes()).decode(),
+    }
+
+
+def _cells(line):
+    """The cells of a line of a pipe table; a pipe within a cell is written \\|."""
+    cells = line.replace(r"\|", "\0").strip().strip("|").split("|")
+    return [cell.strip().replace("\0", "|") for cell in cells]
+
+
+def provenance(runs):
+    """Pairs (what, text) from run.json files: code, packages, devices, threads, time in all."""
+    records = [_record(path) for path in runs]
+    codes = [record.get("code", {}) for record in records]
+    packages = {}
+    for record in records:
+        for name, version in record.get("packages", {}).items():
+            packages.setdefault(name, []).append(version)
+    return [
+        ("code", _counted(map(_commit, codes))),
+        ("packages", ", ".join(f"{k} {_one_or_all(packages[k])}" for k in sorted(packages))),
+        ("devices", _counted(record.get("device", "not recorded") for record in records)),
+        ("threads of a job", _one_or_all([str(record.get("threads")) for record in records])),
+        ("jobs with a record", str(len(records))),
+        ("time of these jobs, summed", _duration(sum(r.get("seconds", 0) for r in records))),
+    ]
+
+
+def _record(path):
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); allowed: a run.json") from None
+
+
+def _commit(code):
+    """A commit, or that there was none."""
+    if not code.get("commit"):
+        return "no commit recorded"
+    changed = ", with changes that were not committed" if code.get("dirty") else ""
+    return f"commit {code['commit']}{changed}"
+
+
+def _counted(texts):
+    """'a', or 'a (3 jobs); b (1 job)' where they differ."""
+    texts = list(texts)
+    counts = {text: texts.count(text) for text in sorted(set(texts))}
+    if len(counts) == 1:
+        return texts[0]
+    return "; ".join(f"{text} ({n} job{'s' * (n > 1)})" for text, n in counts.items())
+
+
+def _one_or_all(texts):
+    return " and ".join(sorted(set(texts)))
+
+
+def _duration(seconds):
+    """'2 h 5 min 3 s', without the leading parts that are 0."""
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    parts = [(hour, "h"), (minute, "min"), (second, "s")]
+    while len(parts) > 1 and not parts[0][0]:
+        del parts[0]
+    return " ".join(f"{count} {unit}" for count, unit in parts)

@@ -1,0 +1,138 @@
+"""Sentences computed from the rows of a table: which row is best, and whether noise explains it.
+
+A row is a line of an experiment's csv, as `read` gives it. Two rows differ beyond noise if Welch's
+t-test of their means over tuning seeds says so, two-sided, at 5 %. It needs a spread in both, so
+where n = 1 there is no verdict.
+"""
+
+import csv
+import math
+
+from scipy import stats
+
+from ect.report import markup
+
+LEVEL = 0.05
+CRITERION = (
+    "Beyond noise: Welch's t-test of two means over tuning seeds, two-sided, p < 0.05. It needs"
+    " n >= 2 in both rows; where n = 1 there is no spread and no verdict. The p-values are not"
+    " corrected for choosing the best of several rows, and the spread between pretrainings is not"
+    " in them."
+)
+# What a row is called, by the kind of its experiment, and what is added until names differ.
+NAMED = {
+    "methods": ("pretrain", "schedule"),
+    "schedules": ("schedule",),
+    "split": ("pretrain_share_percent",),
+}
+MORE = ("pretrain", "schedule", "recipe", "pretrain_kimg", "tune_kimg")
+NUMBERS = {"n": int, "fd_mean": float, "fd_sd": float}
+
+
+def read(path):
+    """(rows, floor) of an experiment's csv: mappings of text, with n, fd_mean and fd_sd (nan where
+    n = 1) as numbers; the floor is None where the table has none."""
+    with open(path, newline="", encoding="utf-8") as file:
+        found = [
+            row | {key: kind(row[key] or "nan") for key, kind in NUMBERS.items()}
+            for row in csv.DictReader(file)
+        ]
+    floors = [row for row in found if row["sampler"] == "floor"]
+    return [row for row in found if row not in floors], floors[0] if floors else None
+
+
+def answer(kind, rows, labels):
+    """The sentences that answer an experiment of that kind; `labels` are {sampler: its label}."""
+    named = [row | {"name": name} for row, name in zip(rows, names(kind, rows))]
+    samplers = dict.fromkeys(row["sampler"] for row in named)
+    by_sampler = {s: [row for row in named if row["sampler"] == s] for s in samplers}
+    gained = [text for s in samplers for text in gains(by_sampler[s], labels[s])]
+    best = [f"{labels[s]}: {best_of(by_sampler[s])}" for s in samplers]
+    return (gained if kind == "methods" else []) + best
+
+
+def names(kind, rows):
+    """A name for each row, as short as tells its model from the others."""
+    models = [tuple(row[key] for key in MORE) for row in rows]
+    columns = list(NAMED[kind])
+    for column in MORE:
+        if len(set(_said(columns, rows))) == len(set(models)):
+            break
+        if len(set(_said([*columns, column], rows))) > len(set(_said(columns, rows))):
+            columns.append(column)
+    return _said(columns, rows)
+
+
+def best_of(rows):
+    """Which of one sampler's named rows has the least FD, by how much, and whether beyond noise."""
+    first, *others = sorted(rows, key=lambda row: row["fd_mean"])
+    if not others:
+        return f"{_told(first)}; there is no other row to compare it with."
+    second = others[0]
+    p = p_value(first, second)
+    start = f"best is {_told(first)}, then {_told(second)}."
+    if p is None:
+        where = "both" if first["n"] == second["n"] else "one of them"
+        return f"{start} n = 1 in {where}: no spread, no verdict."
+    if p < LEVEL:
+        apart = markup.digits(second["fd_mean"] - first["fd_mean"])
+        return f"{start} The difference of {apart} is beyond noise ({_probability(p)})."
+    more = [row["name"] for row in others[1:] if (p_value(first, row) or 0) >= LEVEL]
+    also = f"; nor from {', '.join(more)}" if more else ""
+    return f"{start} No difference beyond noise ({_probability(p)}){also}."
+
+
+def gains(rows, label):
+    """For each start among one sampler's named rows, its FD before tuning and the best after it."""
+    for before in rows:
+        start = (before["pretrain"], before["pretrain_kimg"])
+        after = [r for r in rows if r["schedule"] and start == (r["pretrain"], r["pretrain_kimg"])]
+        if before["schedule"] or not after:
+            continue
+        best = min(after, key=lambda row: row["fd_mean"])
+        ratio = before["fd_mean"] / best["fd_mean"]
+        way = f"{markup.digits(max(ratio, 1 / ratio))} times {'less' if ratio > 1 else 'more'}"
+        low, high = _value(best), _value(before)
+        yield f"{label}: from {high}, {before['name']}, to {low}, {best['name']}: {way}."
+
+
+def p_value(one, other):
+    """Welch's two-sided p for two rows of mean, sd and n; None where an n is 1."""
+    if min(one["n"], other["n"]) < 2:
+        return None
+    if one["fd_sd"] == other["fd_sd"] == 0:
+        return float(one["fd_mean"] == other["fd_mean"])
+    three = [[row["fd_mean"], row["fd_sd"], row["n"]] for row in (one, other)]
+    return float(stats.ttest_ind_from_stats(*three[0], *three[1], equal_var=False).pvalue)
+
+
+def floor_of(floor):
+    """What real test images score in place of generated ones; nothing without a floor."""
+    if floor is None or math.isnan(floor["fd_mean"]):
+        return []
+    return [f"Real test images ({floor['images']}): {markup.digits(floor['fd_mean'])}."]
+
+
+def _told(row):
+    return f"{row['name']} with {_value(row)}"
+
+
+def _value(row):
+    return markup.mean_and_sd(row["fd_mean"], row["fd_sd"], row["n"])
+
+
+def _probability(p):
+    return f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001"
+
+
+def _said(columns, rows):
+    return [" / ".join(filter(None, (_part(key, row[key]) for key in columns))) for row in rows]
+
+
+def _part(column, text):
+    if not text:
+        return "before tuning" if column == "schedule" else ""
+    if column == "pretrain_share_percent":
+        return f"{float(text):.3g} % pretraining"
+    kind = {"pretrain_kimg": " kimg of pretraining", "tune_kimg": " kimg of tuning"}
+    return text + kind.get(column, "")
