@@ -91,6 +91,20 @@ def test_report_is_one_file(study):
     assert len(text) > 100_000 and "data:image/png" in text
 
 
+def test_the_page_is_made_of_every_record_and_again_of_what_changed(study):
+    done = snakemake(study, "write_page", "--configfile", SMOKE)
+    assert done.returncode == 0, done.stderr
+    text = (results(study) / "index.html").read_text()
+    records = list(results(study).rglob("run.json"))
+    assert f"<td>{len(records)}</td>" in text and text.count("data:image/png") == 7
+    assert text.count("<h2>") == 9 and "no spread, no verdict" in text
+    for overlay, jobs in (({}, set()), ({"figures": {"widths_in": {"loss": 5.0}}}, {"draw_loss"})):
+        (study / "overlay.yaml").write_text(yaml.safe_dump(overlay))
+        done = snakemake(study, "-n", "write_page", "--configfile", SMOKE, "overlay.yaml")
+        rules = set(re.findall(r"^rule (\w+):", done.stdout + done.stderr, re.MULTILINE))
+        assert rules == jobs | ({"write_page"} if jobs else set()), done.stderr
+
+
 def test_nothing_changed(study):
     assert planned(study, {}) == {}
 

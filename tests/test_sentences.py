@@ -1,0 +1,122 @@
+"""Sentences say what the rows say: the least value, its neighbour, and noise only where there is
+any."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from ect.report import markup, sentences
+
+VALUES = st.lists(st.floats(1, 1000), min_size=2, max_size=5)
+
+
+def row(values, schedule="sigmoid", sampler="one_step", share="50", **changes):
+    """A line of a csv, of the distances of its seeds."""
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    facts = {"pretrain": "ve", "schedule": schedule, "recipe": "ect" * bool(schedule)}
+    facts |= {"pretrain_kimg": "60", "tune_kimg": "60" * bool(schedule)}
+    facts |= {"sampler": sampler, "pretrain_share_percent": share, "images": "2000"}
+    return facts | {"n": len(values), "fd_mean": float(np.mean(values)), "fd_sd": sd} | changes
+
+
+def said(kind, *rows):
+    return sentences.answer(kind, list(rows), {"one_step": "1 step", "two_step": "2 steps"})
+
+
+@given(VALUES, VALUES)
+def test_p_is_that_of_welchs_test_on_the_seeds_themselves(one, other):
+    if np.std(one) < 1e-3 or np.std(other) < 1e-3:
+        return
+    wanted = stats.ttest_ind(one, other, equal_var=False).pvalue
+    assert sentences.p_value(row(one), row(other)) == pytest.approx(wanted, rel=1e-6, abs=1e-12)
+
+
+@given(VALUES)
+def test_equal_samples_do_not_differ(values):
+    (text,) = said("schedules", row(values), row(values, "constant"))
+    assert "No difference beyond noise" in text and "is beyond noise" not in text
+
+
+@given(st.floats(10, 100), st.floats(0.01, 0.1))
+def test_well_separated_samples_differ(middle, spread):
+    low = [middle - spread, middle, middle + spread]
+    (text,) = said("schedules", row([v + middle for v in low]), row(low, "constant"))
+    assert text.startswith("1 step: best is constant with") and "is beyond noise (p" in text
+    assert f"The difference of {markup.digits(middle)}" in text
+
+
+@given(st.floats(1, 1000), VALUES)
+def test_one_seed_has_no_verdict(value, others):
+    for rows in ([row([value]), row(others, "constant")], [row([value]), row([2000], "constant")]):
+        (text,) = said("schedules", *rows)
+        assert "n = 1" in text and "no spread, no verdict" in text
+        assert "beyond noise" not in text and "p = " not in text
+
+
+@pytest.mark.parametrize("other, differs", [(20.0, False), (20.5, True)])
+def test_seeds_without_any_spread_differ_where_their_means_do(other, differs):
+    (text,) = said("schedules", row([20.0, 20.0]), row([other] * 2, "constant"))
+    assert ("No difference" not in text) == differs
+
+
+@given(st.lists(VALUES, min_size=2, max_size=4, unique_by=lambda v: np.mean(v)))
+def test_numbers_are_the_rows_and_the_best_is_the_least(seeds):
+    shares = [0, 50, 80, 90][: len(seeds)]
+    rows = [row(values, share=str(share)) for values, share in zip(seeds, shares)]
+    (text,) = said("split", *rows)
+    for place, one in enumerate(sorted(rows, key=lambda one: one["fd_mean"])[:2]):
+        value = markup.mean_and_sd(one["fd_mean"], one["fd_sd"], one["n"])
+        share = f"{one['pretrain_share_percent']} % pretraining with {value}"
+        assert f"{('best is', 'then')[place]} {share}" in text
+
+
+def test_every_row_that_noise_may_explain_is_named():
+    near = [[10, 12], [10.5, 12.5], [10.2, 12.4]]
+    rows = [row(v, name) for v, name in zip([*near, [900, 901]], ("a", "b", "c", "far"))]
+    (text,) = said("schedules", *rows)
+    assert "then c with" in text and text.endswith("; nor from b.")
+
+
+def test_each_sampler_has_its_own_best():
+    rows = [row([1, 2]), row([3, 4], "constant")]
+    rows += [row([9, 9.5], sampler="two_step"), row([5, 6], "constant", "two_step")]
+    one, two = said("schedules", *rows)
+    assert one.startswith("1 step: best is sigmoid") and two.startswith("2 steps: best is constant")
+
+
+@pytest.mark.parametrize("after, way", [(25.0, "4.00 times less"), (200.0, "2.00 times more")])
+def test_what_tuning_gives_is_the_ratio_to_its_own_start(after, way):
+    other = row([1.0], schedule="", pretrain="flow")
+    gained, best = said("methods", row([100.0], schedule=""), row([after]), other)
+    assert gained == (
+        f"1 step: from 100 (1), ve / before tuning, to {after:#.3g} (1), ve / sigmoid: {way}."
+    ).replace("200. ", "200 ")
+    assert best.startswith("1 step: best is flow / before tuning")
+
+
+PARTS = {
+    "pretrain": ["ve", "flow"], "schedule": ["", "sigmoid", "ict"], "recipe": ["ect", "ict"],
+    "pretrain_kimg": ["0", "60"], "tune_kimg": ["60", "120"],
+}  # fmt: skip
+MODELS = st.tuples(*map(st.sampled_from, PARTS.values()))
+
+
+@given(st.sampled_from(list(sentences.NAMED)), st.lists(MODELS, min_size=1, max_size=8))
+def test_names_tell_models_apart_and_nothing_else(kind, models):
+    rows = [row([1.0]) | dict(zip(PARTS, model)) for model in models]
+    named = dict(zip(models, sentences.names(kind, rows)))
+    assert len(set(named.values())) == len(named)
+    assert sentences.names(kind, rows) == [named[model] for model in models]
+
+
+def test_the_csv_is_read_with_its_floor(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("sampler,images,n,fd_mean,fd_sd\none_step,9,1,2.5,\nfloor,360,1,10.4756,\n")
+    (one,), floor = sentences.read(path)
+    assert (one["n"], one["fd_mean"]) == (1, 2.5) and math.isnan(one["fd_sd"])
+    assert sentences.floor_of(floor) == ["Real test images (360): 10.5."]
+    assert sentences.floor_of(None) == []
