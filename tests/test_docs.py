@@ -1,0 +1,217 @@
+"""What README and docs/ tell a reader to type does run: commands, snippets of config and Python.
+
+A tiny study lies where the pages name results. Commands are typed in their order: `make` and
+`snakemake` as dry runs, verbs for real.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from test_module import OUTER, smoke
+from test_runs import ONE_STEP, measure
+from test_train import PRETRAIN, TUNE, changed
+
+import ect
+from ect import evaluate, inherit, train
+from ect.__main__ import main
+from ect.cells import Milestone, Tuned
+from ect.study import Study
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page.name: page.read_text() for page in PAGES}
+NOT_RUN = {
+    "apt install git make python3-venv": "needs root and a network",
+    "python bench/saving.py": "measures for minutes",
+    "python bench/kills.py --kills 50": "measures for an hour",
+}
+
+
+def blocks(kind):
+    """(page, text) of every fenced block of a kind, in the order of the pages."""
+    fence = rf"^```{kind}\n(.*?)^```"
+    return [
+        (n, b) for n, t in TEXTS.items() for b in re.findall(fence, t, re.MULTILINE | re.DOTALL)
+    ]
+
+
+def typed(text):
+    """The commands of a block of shell, as lists of words."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+
+
+COMMANDS = [words for _, block in blocks("sh") for words in typed(block)]
+COMMANDS += [
+    shlex.split(text)
+    for page in TEXTS.values()
+    for text in re.findall(r"`((?:apt|make|snakemake|python) [^`\n]+)`", page)
+    if text not in NOT_RUN
+]
+COMMANDS = list(dict.fromkeys(map(tuple, COMMANDS)))
+OVERLAYS = blocks("yaml")
+each_overlay = pytest.mark.parametrize("page, text", OVERLAYS, ids=[name for name, _ in OVERLAYS])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, digits_file):
+    """A copy of the workflow, with tiny models where the pages name some, and a reader's files."""
+    folder = tmp_path_factory.mktemp("docs")
+    for name in ("Snakefile", "Makefile", "config.yaml", "requirements.lock", "workflow", "ect",
+                 "envs"):  # fmt: skip
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    before = Path.cwd()
+    os.chdir(folder)  # so that records name paths as Snakemake gives them
+    try:
+        tiny_study(Path("results/digits"), digits_file, [Tuned(K60, "sigmoid", "ect", 60, 0)])
+        slope = [Tuned(K1, "sigmoid", recipe, 1, 0) for recipe in ("ect", "ect_slope")]
+        tiny_study(Path("results/smoke"), digits_file, slope)
+        a_readers_files()
+    finally:
+        os.chdir(before)
+    return folder
+
+
+K60, K1 = Milestone("ve", 0, 60), Milestone("ve", 0, 1)
+
+
+def tiny_study(root, digits_file, models):
+    """A start, its tunings, and their images and distances, of 1,000 training images each."""
+    data, start = root / "data" / "dataset.safetensors", root / models[0].start.folder
+    data.parent.mkdir(parents=True)
+    shutil.copy(digits_file, data)
+    train.run(changed(PRETRAIN, recipe__batch=250), data, start)
+    for model in models:
+        out = root / model.folder
+        settings = changed(TUNE, recipe__batch=250, snapshots=0)
+        train.run(settings, data, out, init=start / "model.safetensors")
+        evaluate.sample(ONE_STEP, out / "model.safetensors", out / "one_step")
+        measure(out / "one_step", model)
+
+
+def a_readers_files():
+    """my.yaml, the snippets that name themselves, photos in folders."""
+    Path("my.yaml").write_text("study: mine\n")
+    Path("my_schedule.py").write_text(own_schedule())
+    Path("mine.yaml").write_text(own_images())
+    generator = np.random.default_rng(0)
+    for name in ("photos/cat/1.png", "photos/dog/2.png"):
+        Path(name).parent.mkdir(parents=True)
+        Image.fromarray(generator.integers(0, 256, (20, 20, 3), np.uint8)).save(name)
+
+
+def own_schedule():
+    return next(text for _, text in blocks("python") if "@schedule" in text)
+
+
+def own_images():
+    return next(text for _, text in blocks("yaml") if text.startswith("# mine.yaml"))
+
+
+@pytest.fixture
+def here(place, monkeypatch):
+    monkeypatch.chdir(place)
+    return place
+
+
+def run(*words):
+    """A command in the working directory, with this Python's programs; its output if it fails."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PATH": path})
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_the_commands_are_found():
+    programs = {words[0] for words in COMMANDS}
+    assert programs == {"make", "snakemake", "python"} and len(COMMANDS) > 12
+    assert all(any(f"`{text}`" in page for page in TEXTS.values()) for text in NOT_RUN)
+
+
+def test_make_knows_its_targets(here):
+    for words in COMMANDS:
+        if words[0] == "make":
+            assert run("make", "-n", *words[1:]).count("\n") > 0
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize(
+    "words", [w for w in COMMANDS if w[0] == "snakemake"], ids=lambda words: " ".join(words[1:])
+)
+def test_snakemake_plans_what_is_typed(here, words):
+    cores = [] if {"--cores", "--profile"} & set(words) else ["--cores", "1"]
+    assert "Job stats" in run(sys.executable, "-m", *words, *cores, "-n")
+
+
+def test_verbs_run_in_the_order_of_the_pages(here, capsys):
+    for words in COMMANDS:
+        if words[:3] == ("python", "-m", "ect") and len(words) > 4:
+            assert main(list(words[3:])) == 0, (words, capsys.readouterr().err)
+        elif words[:3] == ("python", "-m", "ect"):
+            main_or_help(words[3:])
+        elif words[0] == "python":
+            run(sys.executable, *words[1:])
+    again, first = (Path(p) / "model.safetensors" for p in ("again", f"results/digits/{TUNED_60}"))
+    assert again.read_bytes() == first.read_bytes()  # as README says
+    assert Image.open("samples.png").size[0] > 0
+
+
+TUNED_60 = Tuned(K60, "sigmoid", "ect", 60, 0).folder
+
+
+def main_or_help(words):
+    """A verb alone: for real where it needs nothing, else its help."""
+    if words == ("status",):
+        assert main(list(words)) == 0
+        return
+    with pytest.raises(SystemExit) as left:
+        main([*words, "--help"])
+    assert left.value.code == 0
+
+
+@each_overlay
+def test_snippets_of_config_are_laid_over_the_default_study(here, page, text):
+    over = ["workflow/studies/images.yaml"] if "# mine.yaml" in text else []
+    for block in (yaml.safe_load(text).get("init") or {}).values():
+        if block["format"] != "diffusers":
+            Path(block["file"]).parent.mkdir(parents=True, exist_ok=True)
+            Path(block["file"]).touch()
+    Path("snippet.yaml").write_text(text)
+    Study.read(inherit.read("config.yaml", *over, "snippet.yaml"))
+
+
+def test_a_snippet_of_config_with_a_mistake_would_be_seen(here):
+    Path("snippet.yaml").write_text("schedules: {root4: {map: root, power: 4}}\n")
+    with pytest.raises(ValueError, match=r"schedules\.root4"):
+        Study.read(inherit.read("config.yaml", "snippet.yaml"))
+
+
+def test_python_snippets_run(here):
+    programs = [text for _, text in blocks("python") if "import ect\n" in text]
+    programs.append(re.search(r"In a program:\n\n(.*)", ect.__doc__, re.DOTALL).group(1))
+    assert len(programs) == 2
+    for text in programs:
+        names = {}
+        exec("\n".join(line.removeprefix("    ") for line in text.splitlines()), names)
+        assert names["images"].shape == (16, 8, 8, 1) and names["images"].dtype == np.uint8
+
+
+@pytest.mark.pipeline
+def test_the_module_of_the_pages_is_the_one_that_is_tested(tmp_path, monkeypatch):
+    (text,) = [text for _, text in blocks("python") if text.startswith("module ect:")]
+    assert "".join(text.split()) in "".join(OUTER.split()).replace("{root}", "path/to")
+    monkeypatch.chdir(tmp_path)
+    Path("Snakefile").write_text(text.replace("path/to", str(ROOT)))
+    Path("config.yaml").write_text(yaml.safe_dump({"ect": smoke()}))
+    words = ("-m", "snakemake", "ect_all", "-n", "--cores", "1", "--configfile", "config.yaml")
+    assert "ect_pretrain" in run(sys.executable, *words)
