@@ -25,6 +25,7 @@ rule all:
         FIGURES,
         EXPORTED,
         SEARCHED,
+        PAGE,
 
 
 rule pretrain_all:

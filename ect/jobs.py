@@ -123,3 +123,4 @@ def _reports(study):
         yield "tabulate_paper", "tables/paper.csv"
     for name in ("maps", "curves", "samples", "loss"):
         yield f"draw_{name}", f"figures/{name}.png"
+    yield "write_page", "index.html"

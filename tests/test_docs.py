@@ -100,11 +100,12 @@ def tiny_study(root, digits_file, models):
 
 
 def a_readers_files():
-    """my.yaml, the snippets that name themselves, photos in folders."""
+    """my.yaml, the snippets that name themselves, photos in folders, drawn images."""
     Path("my.yaml").write_text("study: mine\n")
     Path("my_schedule.py").write_text(own_schedule())
     Path("mine.yaml").write_text(own_images())
     generator = np.random.default_rng(0)
+    np.savez("samples.npz", generator.integers(0, 256, (2, 8, 8, 1), np.uint8))
     for name in ("photos/cat/1.png", "photos/dog/2.png"):
         Path(name).parent.mkdir(parents=True)
         Image.fromarray(generator.integers(0, 256, (20, 20, 3), np.uint8)).save(name)

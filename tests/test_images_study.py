@@ -58,6 +58,7 @@ def test_the_jobs_of_the_study(folder):
         "measure_floor",
         "extract_reference",
         "trace_tuning",
+        "write_page",
         "all",
     )
     figures = {"draw_maps": 1, "draw_curves": 1, "draw_loss": 1, "draw_samples": 1}

@@ -17,15 +17,15 @@ from ect.study import Study
 ROOT = Path(__file__).parent.parent
 STUDIES = ROOT / "workflow" / "studies"
 JOBS = {  # with `all`
-    "cifar10-1hour": 35,
-    "cifar10": 65,
-    "cifar10-scratch": 85,
-    "cifar10-flow": 72,
-    "budget-split": 454,
-    "imagenet64": 35,
-    "smoke": 49,
-    "baselines": 105,
-    "ablations": 318,
+    "cifar10-1hour": 36,
+    "cifar10": 66,
+    "cifar10-scratch": 86,
+    "cifar10-flow": 73,
+    "budget-split": 455,
+    "imagenet64": 36,
+    "smoke": 50,
+    "baselines": 106,
+    "ablations": 319,
 }
 each_study = pytest.mark.parametrize("name", JOBS)
 
