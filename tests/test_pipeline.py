@@ -127,7 +127,10 @@ def test_a_time_limit_is_the_trainers_and_reruns_nothing(study):
 
 
 def test_width_of_one_figure(study):
-    assert planned(study, {"figures": {"widths_in": {"loss": 5.0}}}) == {"draw_loss": 1, "write_page": 1}
+    assert planned(study, {"figures": {"widths_in": {"loss": 5.0}}}) == {
+        "draw_loss": 1,
+        "write_page": 1,
+    }
 
 
 def test_one_schedule(study):
