@@ -7,6 +7,9 @@ MILESTONE = f"{ROOT}/pretrain/{{pretrain}}/s{{start_seed}}/k{{kimg}}"
 TUNING = (
     f"{ROOT}/tune/{{pretrain}}/s{{start_seed}}/k{{kimg}}/{{schedule}}/{{recipe}}/k{{tune_kimg}}/s{{seed}}"
 )
+# On a cluster a job runs in a Snakemake of its own, which must not try again within a time limit that
+# is over: the Snakemake that submits jobs does.
+RETRIES = 3 if workflow.is_main_process else 0
 
 
 def milestone_of(wildcards):
@@ -86,7 +89,7 @@ rule pretrain:
     wildcard_constraints:
         pretrain=one_of(STUDY.pretrain),
     threads: 1
-    retries: 3
+    retries: RETRIES
     conda:
         "../../envs/ect.yaml"
     shell:
@@ -109,7 +112,7 @@ rule tune:
         out=subpath(output.model, parent=True),
         version=STAGES["train"],
     threads: 1
-    retries: 3
+    retries: RETRIES
     conda:
         "../../envs/ect.yaml"
     shell:
