@@ -36,6 +36,8 @@
 `experiment`        a cell of the config -> process, model, objective, optimizer
 `importers`         models from elsewhere -> (weights, about) of a model file
 `meter`             what a run measures of itself: its log, and numbers that are none
+`state`             what a run is at one moment
+`parallel`          several processes that train one network
 `train`             the loop; pretraining is the schedule r = 0
 `samples`           sets of drawn images: samples.npz, PNG files
 `features`          images -> features (the study's own classifier)
@@ -52,6 +54,7 @@
 `show`              experiments side by side, and what differs between two runs
 `verify`            whether results still fit together
 `given`             what a verb is given, and a mistake in it as one line
+`lease`             GPUs of one machine, each lent to one job at a time
 `looking`           the verbs that only look
 `reporting`         the verbs that make tables, figures and the page
 ==================  ==========================================================================

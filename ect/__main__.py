@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 
-from ect import given, looking, progress, registry, reporting
+from ect import given, lease, looking, progress, registry, reporting
 from ect.given import settings_of
 
 
@@ -39,6 +39,7 @@ def import_model(args):
 
 
 def train(args):
+    lease.start_over(args.gpus)
     from ect import train
 
     starts, limits = (args.resume, args.init), (args.save_seconds, args.max_minutes)
@@ -152,6 +153,7 @@ VERBS = {
                 "type": float,
                 "help": "save and stop after so long, with exit code 75: run again to go on",
             },
+            "--gpus": {"type": given.count, "help": "lease so many GPUs, and train on all of them"},
         },
     ),
     sample: (
@@ -213,6 +215,7 @@ VERBS = {
         "a model as a folder to share: weights, card, and a script that draws without this package",
         {"model": {"help": "model.safetensors"}, "--out": {**NEEDED, "help": "a new folder"}},
     ),
+    **lease.VERBS,
     **reporting.VERBS,
     **looking.VERBS,
 }

@@ -37,6 +37,12 @@ def notice(text):
     print(f"ect train: {text}", file=sys.stderr)
 
 
+def scratch_of(out):
+    """The scratch folder of the artefact folder `out`."""
+    whole = Path(out).resolve()
+    return whole.with_name(f".{whole.name}.work")
+
+
 @contextmanager
 def held(out):
     """Yield the scratch folder of the artefact folder `out`, which no other process holds until the
@@ -44,9 +50,8 @@ def held(out):
 
     A holder that leaves nothing in the folder removes it.
     """
-    whole = Path(out).resolve()
-    folder = whole.with_name(f".{whole.name}.work")
-    whole.parent.mkdir(parents=True, exist_ok=True)
+    folder = scratch_of(out)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder) as lock:
         lock.truncate(0)
         print(f"pid {os.getpid()} on {socket.gethostname()}", end="", file=lock, flush=True)

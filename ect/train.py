@@ -1,90 +1,30 @@
 """The loop. Pretraining and tuning are the same; pretraining is the schedule r = 0.
 
 A step depends on (seed, images seen) and on the state before it, and on nothing else, so a run that
-was stopped goes on with the bits it would have had.
+was stopped goes on with the bits it would have had. Several processes (see `ect/parallel.py`) take
+the step of one: noise, levels and images belong to their places in the whole batch.
 """
 
-import contextlib
 import functools
 import json
 import os
 import time
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from ect import checkpoint, experiment, machine, progress, running
+from ect import checkpoint, experiment, machine, parallel, progress, running
 from ect.data import Images, generator_of, seed_of
 from ect.meter import Diverged, Meter, finite
 from ect.objective import PRIORS, Terms
+from ect.state import State
 from ect.study import STAGES
 
 SAVE_SECONDS, SAVING_SHARE = 60.0, 0.02  # of the time, at most
 LOG_LINES, LOG_KIMG = 50, 50  # at least so many lines, at most so many thousand images apart
 ARTEFACTS = ("model.safetensors", "state.safetensors", "snapshots.safetensors", "metrics.jsonl")
-
-
-class State:
-    """What a run is at one moment: network, moving average, optimizer, images seen, and the log;
-    the seconds it took so far, and the images at which it went on after a stop."""
-
-    def __init__(self, settings, images):
-        recipe = settings["recipe"]
-        self.network = experiment.make_network(
-            settings["network"], images.shape, recipe["dropout"], settings["seed"]
-        )
-        self.network.train()
-        self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
-        self.optimizer = experiment.make_optimizer(recipe["optimizer"], self.network.parameters())
-        self.seen, self.lines, self.snapshots = 1000 * settings["first_kimg"], [], {}
-        self.meter, self.seconds, self.resumed = Meter(), 0.0, []
-
-    def start_from(self, weights):
-        """Begin at given weights, with a fresh optimizer."""
-        self.network.load_state_dict(weights)
-        self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
-
-    def tensors(self):
-        slots = {
-            f"{index}.{name}": value
-            for index, slot in self.optimizer.state_dict()["state"].items()
-            for name, value in slot.items()
-        }
-        return (
-            checkpoint.prefixed("network", self.network.state_dict())
-            | checkpoint.prefixed("average", self.average)
-            | checkpoint.prefixed("optimizer", slots)
-        )
-
-    def snapshot_tensors(self):
-        """The snapshots' tensors by name, headed by their number of images."""
-        snapshots = (checkpoint.prefixed(seen, weights) for seen, weights in self.snapshots.items())
-        return {key: value for tensors in snapshots for key, value in tensors.items()}
-
-    def restore(self, tensors, seen):
-        self.network.load_state_dict(checkpoint.within("network", tensors))
-        for key, value in checkpoint.within("average", tensors).items():
-            self.average[key].copy_(value)
-        slots, parameters = {}, list(self.network.parameters())
-        for key, value in checkpoint.within("optimizer", tensors).items():
-            index, name = key.split(".")
-            if value.ndim:  # fused Adam reads moments in the memory format of their parameter
-                value = torch.empty_like(parameters[int(index)]).copy_(value)
-            slots.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
-        self.seen = seen
-
-    @torch.no_grad()
-    def update_average(self, recipe, size):
-        """Exponential moving average with a half-life in images (EDM: with a ramp at the start)."""
-        halflife = 1000 * recipe["ema_halflife_kimg"]
-        if recipe["ema_ramp"] is not None:
-            halflife = min(halflife, recipe["ema_ramp"] * self.seen)
-        keep = 0.5 ** (size / max(halflife, 1e-8))
-        torch._foreach_lerp_(
-            list(self.average.values()), list(self.network.state_dict().values()), 1 - keep
-        )
 
 
 def step(state, settings, images, objective, f, total):
@@ -93,28 +33,30 @@ def step(state, settings, images, objective, f, total):
     recipe, seed, seen = settings["recipe"], settings["seed"], state.seen
     size = min(recipe["batch"], total - seen)
     generator = generator_of(seed, "step", seen)
-    place = machine.device()
-    x = images.batch(seed, seen, size)
+    place, mine = machine.device(), parallel.slice_of(size)
+    first, count = seen + mine.start, mine.stop - mine.start
+    x = images.batch(seed, first, count)
     prior, options = PRIORS[recipe["prior"]["kind"]], recipe["prior"]["options"]
-    s = objective.levels(functools.partial(prior, generator, size, **options))
-    eps = torch.randn(x.shape, generator=generator)
+    s = objective.levels(functools.partial(prior, generator, size, **options))[mine]
+    eps = torch.randn((size, *x.shape[1:]), generator=generator)[mine]
     x, s, eps = x.to(place), s.to(place), eps.to(place)
     if settings["network"].get("classes"):
-        f = f.given(images.batch_labels(seed, seen, size).to(place))
+        f = f.given(images.batch_labels(seed, first, count).to(place))
 
     rate = experiment.learning_rate(recipe["optimizer"], seen, total)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.zero_grad(set_to_none=True)
     parts = []
-    for part in _parts(size, recipe.get("microbatch", size)):
-        dropout_seed = seed_of(seed, "dropout", seen + part.start)
+    for part in _parts(count, recipe.get("microbatch", size)):
+        dropout_seed = seed_of(seed, "dropout", first + part.start)
         some = f if f.label is None else f.given(f.label[part])
         with machine.precision(recipe.get("precision", "fp32")):
             terms = objective(some, x[part], eps[part], s[part], seen / total, dropout_seed)
         (terms.loss.mean() * (len(terms.loss) / size)).backward()
         parts.append([term.detach() for term in terms])
-    terms = Terms(*map(torch.cat, zip(*parts)))
+    parallel.add_up(state.network.parameters())
+    terms = Terms(*parallel.gathered([torch.cat(term) for term in zip(*parts)], size))
     fine = finite(terms.loss.mean(), state.network.parameters())
     state.optimizer.step()
     state.seen += size
@@ -124,7 +66,7 @@ def step(state, settings, images, objective, f, total):
 
 def _parts(size, most):
     """A batch in parts of at most so many images, whose gradients add up: less memory, the same
-    step, but for the masks of dropout, which are drawn for each part."""
+    step, but for the masks of dropout, which are drawn for each part (and for each process)."""
     return [slice(first, min(first + most, size)) for first in range(0, size, most)]
 
 
@@ -167,41 +109,58 @@ def run(settings, data, out, resume=None, init=None, save_seconds=None, max_minu
 
     The state is saved every `save_seconds`, in a scratch folder beside `out`, and a run that is
     started again goes on from there; without `save_seconds` every minute, or less often where that
-    would take more than 2 % of the time. Raises `progress.Stopped` after a signal or `max_minutes`,
+    would take more than 2 % of the time. Of several processes the first alone holds that folder,
+    saves and publishes. Raises `progress.Stopped` after a signal or `max_minutes`,
     `FloatingPointError` where the loss or gradient is no number.
     """
-    started, out, parent = time.monotonic(), Path(out), os.getppid()
+    started, out, parents = time.monotonic(), Path(out), parallel.parents()
     images = Images(data)
     given, settings = settings, experiment.completed(settings, init, images)
     _require_classes(settings["network"].get("classes", 0), images, data)
     inputs = [path for path in (data, resume, init) if path]
     fingerprint = [STAGES["train"], settings, [machine.digest(path) for path in inputs]]
-    with progress.held(out) as folder, progress.signals() as received:
+    with parallel.together(), _held(out) as folder, progress.signals() as received:
+        parallel.require_shares(_smallest_batch(settings))
         work = progress.Work(folder, fingerprint)
-        state = _begin(settings, images, resume, init, work)
+        with parallel.first_before_the_others():
+            state = _begin(settings, images, resume, init, work)
+        parallel.require_same(state.tensors())
         teacher = None if settings["target"] == "own" else experiment.load_model(init)[0]
         began = started - state.seconds
 
         def save():
             state.meter.check()
             state.seconds = time.monotonic() - began
-            _save(state, work)
+            if parallel.is_first():
+                _save(state, work)
 
-        stop = functools.partial(progress.asked_to_stop, received, started, max_minutes)
+        def stop():
+            if parallel.world() > 1 and os.getppid() != parents[0]:
+                return "stopped when torchrun ended", os.EX_TEMPFAIL
+            return progress.asked_to_stop(received, started, max_minutes)
+
         steps = loop(state, settings, images, teacher)
         with _crash_noted(work, resume or init or "its start"):
             _advance(state, steps, settings, out, save, save_seconds, stop)
-            orphaned = os.getppid() != parent
+            orphaned = parallel.parents() != parents
             if orphaned:  # who comes next may ask for all of this again
                 save()
-        seconds = time.monotonic() - began
-        publish(state, settings, images, out)
-        made = 1000 * (settings["last_kimg"] - settings["first_kimg"])
-        extra = {"images_per_second": round(made / seconds, 1), "resumed_at": state.resumed}
-        extra["outputs"] = [out / name for name in ARTEFACTS]
-        checkpoint.write_json(out / "run.json", machine.record(given, inputs, began, **extra))
-        if not orphaned:
-            work.clear()
+        if parallel.is_first():
+            publish(state, settings, images, out)
+            _record(state, given, inputs, began, out)
+            if not orphaned:
+                work.clear()
+
+
+def _held(out):
+    """The scratch folder, held by the first process; the others only read there."""
+    return progress.held(out) if parallel.is_first() else nullcontext(progress.scratch_of(out))
+
+
+def _smallest_batch(settings):
+    """Images in the smallest batch of a run, which may be its last."""
+    batch = settings["recipe"]["batch"]
+    return 1000 * (settings["last_kimg"] - settings["first_kimg"]) % batch or batch
 
 
 def _advance(state, steps, settings, out, save, save_seconds, stop):
@@ -210,29 +169,33 @@ def _advance(state, steps, settings, out, save, save_seconds, stop):
     pause = SAVE_SECONDS if save_seconds is None else save_seconds
     label = "/".join(out.parts[-6:])
     bar = tqdm(
-        total=total, initial=state.seen, unit="img", unit_scale=True, desc=label, disable=None
-    )  # none where there is no terminal
+        total=total, initial=state.seen, unit="img", unit_scale=True, desc=label,
+        disable=None if parallel.is_first() else True,
+    )  # fmt: skip  # none where there is no terminal
     tell = running.teller(out, 1000 * settings["first_kimg"], total, machine.device_name())
     with bar:
         for _ in steps:
             bar.update(state.seen - bar.n)
-            tell(state.seen, state.lines)
+            if parallel.is_first():
+                tell(state.seen, state.lines)
             if state.lines:
                 bar.set_postfix_str(f"loss {state.lines[-1]['loss']:.4g}", refresh=False)
             asked = stop() if state.seen < total else None
-            due = time.monotonic()
-            if asked or due - saved > pause:
+            now = time.monotonic()
+            due = parallel.is_first() and now - saved > pause
+            code, due = parallel.agreed(asked[1] if asked else 0, due)
+            if code or due:
                 save()
                 saved = time.monotonic()
                 if save_seconds is None:
-                    pause = max(SAVE_SECONDS, (saved - due) / SAVING_SHARE)
-            if asked:
-                why, code = asked
+                    pause = max(SAVE_SECONDS, (saved - now) / SAVING_SHARE)
+            if code:
+                why = asked[0] if asked else "stopped with another process"
                 where = f"at image {state.seen} of {total}"
                 raise progress.Stopped(f"{why} {where}; run again to go on", code)
 
 
-@contextlib.contextmanager
+@contextmanager
 def _crash_noted(work, start):
     """Say of a run that diverged where its last good state is, here and to runs that repeat it."""
     try:
@@ -243,8 +206,9 @@ def _crash_noted(work, start):
             f"{end}: lower optimizer.lr, or raise distance.c; nothing was published, the last good"
             f" checkpoint is {good}"
         )
-        with contextlib.suppress(OSError):
-            work.crashed(end.seen, message)
+        with suppress(OSError):
+            if parallel.is_first():
+                work.crashed(end.seen, message)
         raise FloatingPointError(message) from None
 
 
@@ -266,7 +230,8 @@ def _begin(settings, images, resume, init, work):
     state, saved = State(settings, images), work.load()
     if saved:
         _restore(state, *saved)
-        progress.notice(f"going on from image {state.seen} of {1000 * settings['last_kimg']}")
+        if parallel.is_first():
+            progress.notice(f"going on from image {state.seen} of {1000 * settings['last_kimg']}")
     elif resume:
         tensors, about = checkpoint.load(resume)
         state.restore(tensors, about["seen"])
@@ -285,6 +250,16 @@ def _restore(state, tensors, about):
     for key, value in checkpoint.within("snapshot", tensors).items():
         seen, name = key.split(".", 1)
         state.snapshots.setdefault(int(seen), {})[name] = value
+
+
+def _record(state, given, inputs, began, out):
+    """Write run.json."""
+    made, seconds = 1000 * (given["last_kimg"] - given["first_kimg"]), time.monotonic() - began
+    extra = {"images_per_second": round(made / seconds, 1), "resumed_at": state.resumed}
+    if parallel.world() > 1:
+        extra["processes"] = parallel.world()
+    extra["outputs"] = [out / name for name in ARTEFACTS]
+    checkpoint.write_json(out / "run.json", machine.record(given, inputs, began, **extra))
 
 
 def publish(state, settings, images, out):

@@ -61,6 +61,8 @@ ORDER = [
     "experiment",
     "importers",
     "meter",
+    "state",
+    "parallel",
     "train",
     "samples",
     "features",
@@ -77,6 +79,7 @@ ORDER = [
     "show",
     "verify",
     "given",
+    "lease",
     "looking",
     "reporting",
     "__main__",
@@ -120,7 +123,7 @@ def test_the_reading_order_is_the_docstrings():
 
 LIGHT = (
     "", "plugins", "study", "plan", "registry", "schedule", "sources", "running", "status",
-    "verify", "given",
+    "verify", "given", "lease",
 )  # fmt: skip
 
 

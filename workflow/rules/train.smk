@@ -44,13 +44,16 @@ def read_of(wildcards):
     }
 
 
-def time_limit(wildcards, resources):
-    """The trainer's own limit where a profile sets `runtime` (minutes): it saves its state and stops
-    a little before, and a retry goes on. Read off `resources`, so that no limit re-runs a job."""
-    minutes = resources.get("runtime")
-    if not isinstance(minutes, int):
-        return ""
-    return f"--max-minutes {minutes - min(5, minutes / 4):g}"
+def granted(wildcards, resources):
+    """What the trainer is told of its resources, in words that are read off them, so that no change
+    of them re-runs a job. Where a profile sets `runtime` (minutes), its own limit: it saves its state
+    and stops a little before, and a retry goes on. Where one sets `gpu`, how many it is to lease."""
+    minutes, gpus, words = resources.get("runtime"), resources.get("gpu"), []
+    if isinstance(minutes, int):
+        words.append(f"--max-minutes {minutes - min(5, minutes / 4):g}")
+    if isinstance(gpus, int) and gpus > 0:
+        words.append(f"--gpus {gpus}")
+    return " ".join(words)
 
 
 rule import_model:
@@ -83,7 +86,7 @@ rule pretrain:
     params:
         settings=lambda wildcards: as_json(STUDY.training(milestone_of(wildcards))),
         resume=lambda wildcards, input: f"--resume {input.resume}" if input.resume else "",
-        limit=time_limit,
+        limit=granted,
         out=subpath(output.model, parent=True),
         version=STAGES["train"],
     wildcard_constraints:
@@ -108,7 +111,7 @@ rule tune:
         run=f"{TUNING}/run.json",
     params:
         settings=lambda wildcards: as_json(STUDY.training(tuned_of(wildcards))),
-        limit=time_limit,
+        limit=granted,
         out=subpath(output.model, parent=True),
         version=STAGES["train"],
     threads: 1

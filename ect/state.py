@@ -1,0 +1,68 @@
+"""What a training run is at one moment, and as tensors that can be saved."""
+
+import torch
+
+from ect import checkpoint, experiment
+from ect.meter import Meter
+
+
+class State:
+    """What a run is at one moment: network, moving average, optimizer, images seen, and the log;
+    the seconds it took so far, and the images at which it went on after a stop."""
+
+    def __init__(self, settings, images):
+        recipe = settings["recipe"]
+        self.network = experiment.make_network(
+            settings["network"], images.shape, recipe["dropout"], settings["seed"]
+        )
+        self.network.train()
+        self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
+        self.optimizer = experiment.make_optimizer(recipe["optimizer"], self.network.parameters())
+        self.seen, self.lines, self.snapshots = 1000 * settings["first_kimg"], [], {}
+        self.meter, self.seconds, self.resumed = Meter(), 0.0, []
+
+    def start_from(self, weights):
+        """Begin at given weights, with a fresh optimizer."""
+        self.network.load_state_dict(weights)
+        self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
+
+    def tensors(self):
+        slots = {
+            f"{index}.{name}": value
+            for index, slot in self.optimizer.state_dict()["state"].items()
+            for name, value in slot.items()
+        }
+        return (
+            checkpoint.prefixed("network", self.network.state_dict())
+            | checkpoint.prefixed("average", self.average)
+            | checkpoint.prefixed("optimizer", slots)
+        )
+
+    def snapshot_tensors(self):
+        """The snapshots' tensors by name, headed by their number of images."""
+        snapshots = (checkpoint.prefixed(seen, weights) for seen, weights in self.snapshots.items())
+        return {key: value for tensors in snapshots for key, value in tensors.items()}
+
+    def restore(self, tensors, seen):
+        self.network.load_state_dict(checkpoint.within("network", tensors))
+        for key, value in checkpoint.within("average", tensors).items():
+            self.average[key].copy_(value)
+        slots, parameters = {}, list(self.network.parameters())
+        for key, value in checkpoint.within("optimizer", tensors).items():
+            index, name = key.split(".")
+            if value.ndim:  # fused Adam reads moments in the memory format of their parameter
+                value = torch.empty_like(parameters[int(index)]).copy_(value)
+            slots.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
+        self.seen = seen
+
+    @torch.no_grad()
+    def update_average(self, recipe, size):
+        """Exponential moving average with a half-life in images (EDM: with a ramp at the start)."""
+        halflife = 1000 * recipe["ema_halflife_kimg"]
+        if recipe["ema_ramp"] is not None:
+            halflife = min(halflife, recipe["ema_ramp"] * self.seen)
+        keep = 0.5 ** (size / max(halflife, 1e-8))
+        torch._foreach_lerp_(
+            list(self.average.values()), list(self.network.state_dict().values()), 1 - keep
+        )

@@ -1,0 +1,142 @@
+"""Several processes are one: the same losses and weights, stopped together, refused together."""
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from test_train import PRETRAIN, TUNE, changed, contents
+
+from ect import checkpoint, machine, parallel, train
+
+# Batches of 63 images, the last of 55: not divisible.
+RUN = changed(TUNE, recipe__batch=63, recipe__dropout=0.0)
+
+
+def worker(rank, world, port, settings, data, out):
+    """One of the processes that torchrun would start, in double precision on the CPU."""
+    os.environ |= {
+        "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test",
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    machine.device = lambda: torch.device("cpu")
+    train.run(settings, data, out)
+
+
+def trained(world, settings, data, out):
+    """The exit codes of `world` processes that train together."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["test_parallel"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given = (world, port, settings, data, out)
+    crew = [processes.Process(target=worker, args=(rank, *given)) for rank in range(world)]
+    for process in crew:
+        process.start()
+    for process in crew:
+        process.join()
+    return [process.exitcode for process in crew]
+
+
+@pytest.fixture(scope="module")
+def alone(digits_file, tmp_path_factory):
+    """The folder of `RUN` in one process."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "device", lambda: torch.device("cpu"))
+        torch.set_default_dtype(torch.float64)
+        train.run(RUN, digits_file, out)
+        torch.set_default_dtype(torch.float32)
+    return out
+
+
+@pytest.mark.parametrize("world, microbatch", [(2, 64), (4, 10)])
+def test_several_processes_train_as_one(world, microbatch, alone, digits_file, tmp_path):
+    settings = changed(RUN, recipe__microbatch=microbatch)
+    assert trained(world, settings, digits_file, tmp_path / "run") == [0] * world
+    found, wanted = (
+        [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        for out in (tmp_path / "run", alone)
+    )
+    assert len(found) == len(wanted) == 16
+    for one, two in zip(found, wanted):
+        assert one.keys() == two.keys()
+        for key, value in one.items():
+            assert value == pytest.approx(two[key], rel=1e-10, abs=0), key
+    for name in ("model.safetensors", "snapshots.safetensors"):
+        weights, others = (checkpoint.load(out / name)[0] for out in (tmp_path / "run", alone))
+        for key, value in weights.items():
+            assert value.dtype == torch.float64
+            torch.testing.assert_close(value, others[key], rtol=1e-8, atol=1e-10)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["processes"] == world
+    assert "processes" not in json.loads((alone / "run.json").read_text())
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+
+
+@pytest.mark.parametrize("batch, smallest", [(999, 1), (64, 40), (100, 100), (2000, 1000)])
+def test_a_batch_has_an_image_for_each_process(batch, smallest, monkeypatch):
+    """The smallest may be the last; one image fewer than processes is refused."""
+    assert train._smallest_batch(changed(RUN, recipe__batch=batch)) == smallest
+    monkeypatch.setattr(parallel, "world", lambda: smallest)
+    parallel.require_shares(smallest)
+    monkeypatch.setattr(parallel, "world", lambda: smallest + 1)
+    with pytest.raises(ValueError, match=f"has {smallest} images; allowed: {smallest + 1} or more"):
+        parallel.require_shares(smallest)
+
+
+@pytest.mark.parametrize("size", [4, 7, 64])
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_the_slices_are_the_batch(size, world, monkeypatch):
+    monkeypatch.setattr(parallel, "world", lambda: world)
+    slices = [parallel._slice(rank, size) for rank in range(world)]
+    assert [i for share in slices for i in range(size)[share]] == list(range(size))
+    assert max(s.stop - s.start for s in slices) == -(-size // world)
+
+
+def test_alone_nothing_is_changed():
+    weight = torch.zeros(2, requires_grad=True)
+    weight.grad = torch.tensor([1.0, 2.0])
+    parallel.add_up([weight])
+    terms = [torch.ones(5)]
+    assert weight.grad.tolist() == [1.0, 2.0] and parallel.gathered(terms, 5) is terms
+    assert parallel.slice_of(5) == slice(0, 5) and parallel.agreed(3, 4) == (3, 4)
+
+
+@pytest.mark.pipeline  # takes as long as one
+def test_torchrun_stops_as_one_and_goes_on(digits_file, tmp_path):
+    """SIGTERM to torchrun: all save and stop; again, and the bits are those of an undisturbed run,
+    for two processes with dropout."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
+    environment["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
+    settings = json.dumps(changed(PRETRAIN, recipe__batch=10, last_kimg=2))
+
+    def start(name):
+        words = ["train", settings, "--data", str(digits_file), "--out", str(tmp_path / name)]
+        command = [sys.executable, "-m", "ect", "--threads", "1", *words, "--gpus", "2"]
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+    whole = start("whole")
+    assert whole.wait() == 0, whole.stderr.read()
+    first = start("run")
+    while not (tmp_path / "run" / "progress.json").exists():
+        time.sleep(0.01)
+    first.send_signal(signal.SIGTERM)
+    said = first.communicate()[1]
+    found = re.findall(r"ect train: stopped by SIGTERM at image (\d+) of 2000; run again", said)
+    assert first.returncode != 0 and len(found) == 1
+    again = start("run")
+    said = again.communicate()[1]
+    assert again.returncode == 0 and said.count(f"going on from image {found[0]} of") == 1
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
