@@ -153,14 +153,15 @@ class Work:
 
 @contextmanager
 def signals():
-    """Yield the list of signals received since, of those that ask a run to stop. The first is only
-    noted; a second of its kind has its usual effect. One that was ignored before (SIGINT behind a
-    shell's `&`) still is."""
+    """Yield the list of signals received since, of those that ask a run to stop. They are only
+    noted; a second SIGINT has its usual effect. One that was ignored before (SIGINT behind a shell's
+    `&`) still is."""
     received = []
 
     def note(number, frame):
         received.append(number)
-        signal.signal(number, before[number])
+        if number == signal.SIGINT:  # a person's second Ctrl-C; SLURM sends two SIGTERM at once
+            signal.signal(number, before[number])
 
     main = threading.current_thread() is threading.main_thread()  # no other may set handlers
     heard = [n for n in SIGNALS if main and signal.getsignal(n) != signal.SIG_IGN]

@@ -98,13 +98,21 @@ def test_a_signal_saves_the_step_and_stops(
     assert contents(tmp_path / "run") == undisturbed
 
 
-def test_the_second_signal_of_a_kind_has_its_usual_effect(interrupts):
+def test_the_second_sigint_has_its_usual_effect(interrupts):
     with progress.signals() as received:
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
     assert received == [signal.SIGINT]
+
+
+def test_a_second_sigterm_is_only_noted():
+    """SLURM sends two within moments."""
+    with progress.signals() as received:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert received == [signal.SIGTERM] * 2
 
 
 def test_an_ignored_signal_is_still_ignored():
