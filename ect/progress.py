@@ -154,8 +154,8 @@ class Work:
 @contextmanager
 def signals():
     """Yield the list of signals received since, of those that ask a run to stop. They are only
-    noted; a second SIGINT has its usual effect. One that was ignored before (SIGINT behind a shell's
-    `&`) still is."""
+    noted; a second SIGINT has its usual effect. One that was ignored before (SIGINT behind a
+    shell's `&`) still is."""
     received = []
 
     def note(number, frame):
