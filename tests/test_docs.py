@@ -33,6 +33,7 @@ NOT_RUN = {
     "apt install git make python3-venv": "needs root and a network",
     "python bench/saving.py": "measures for minutes",
     "python bench/kills.py --kills 50": "measures for an hour",
+    "snakemake -n --profile workflow/profiles/kubernetes": "its plugins are not in the lock",
 }
 
 
