@@ -63,9 +63,11 @@ RECORDS = [
 def shown_on_page():
     """The page's settings: the hash of the config, questions, and the files of each."""
     alone = {"steps": SEARCHED, "paper": [PAPER_TABLE] if PAPER else []}
+    schedules = {name: block.resolved() for name, block in STUDY.schedules.items()}
+    config = as_json({**STUDY.model_dump(mode="json"), "schedules": schedules})
     return {
         "study": STUDY.study,
-        "config": sha256(STUDY.model_dump_json().encode()).hexdigest(),
+        "config": sha256(config.encode()).hexdigest(),
         "samplers": {name: sampler.label for name, sampler in STUDY.samplers.items()},
         "experiments": {
             name: {
