@@ -128,7 +128,19 @@ def of_batches(extract, batches):
     """Features (N, D), a tensor in the network's own precision, of uint8 images (n, H, W, C) that
     come in batches of any size: the network sees them in batches of its own, so that its rounding
     is the same."""
-    return torch.cat([extract(pixels).cpu() for pixels in samples.regrouped(batches, BATCH)])
+    found, seen = (
+        None,
+        0,
+    )  # one tensor that grows: small ones kept between large ones fragment memory
+    for pixels in samples.regrouped(batches, BATCH):
+        part = extract(pixels).cpu()
+        if found is None or seen + len(part) > len(found):
+            more = part.new_empty(2 * (seen + len(part)), part.shape[1])
+            more[:seen] = part[:0] if found is None else found[:seen]
+            found = more
+        found[seen : seen + len(part)] = part
+        seen += len(part)
+    return found[:seen].clone()
 
 
 def save(path, found, name):

@@ -10,10 +10,11 @@ from safetensors import SafetensorError, safe_open
 
 from ect import registry
 
-# Arguments that are files: what writes them, and a name that all such files hold.
+# Arguments that are files: what writes them, and a name that all such files hold, or one of two.
 FILES = {
     "data": ("the dataset file that `prepare` writes", "train"),
-    "samples": ("a samples.npz that `sample` writes", "arr_0"),
+    "samples": ("a samples.npz that `sample` writes, or its features", "arr_0|features"),
+    "reference": ("the features that `extract` writes", "features"),
     "model": ("a model.safetensors", "network"),
     "init": ("a model.safetensors", "network"),
     "snapshots": ("a snapshots.safetensors", "network"),
@@ -110,11 +111,14 @@ def _wrong(path, key):
     if not Path(path).exists():
         return "does not exist"
     try:
-        held = _held(path) if key else {key: json.loads(Path(path).read_text())}
+        if key is None:
+            json.loads(Path(path).read_text())
+            return None
+        held = _held(path)
     except (SafetensorError, OSError, ValueError) as error:
         kind = "a readable checkpoint or archive" if key else "JSON"
         return f"is not {kind} ({error})"
-    return None if key in held else f"holds no '{key}'"
+    return None if set(key.split("|")) & set(held) else f"holds no '{key}'"
 
 
 def _held(path):

@@ -12,7 +12,7 @@ from cleanfid.resize import build_resizer
 from PIL import Image
 from torchvision import transforms
 
-from ect import evaluate, features, metrics, pretrained
+from ect import evaluate, features, metrics, prepared, pretrained
 from ect.__main__ import main
 from ect.config import INCEPTION_FILE
 from ect.data import Images
@@ -74,10 +74,12 @@ def test_all_metrics_in_inceptions_space_by_the_verbs(
     space = {"extractor": "inception", "inception_mode": "legacy_tensorflow"}
     space |= {"inception_path": str(inception_folder), "kd_subsets": 2}
     settings = json.dumps({"features": space, "cell": {"floor": True}, "metrics": METRICS})
-    few = tmp_path / "few.npz"
-    with np.load(digits_file) as whole:
-        cut = {"train": whole["train"][:14], "test": whole["test"][:11]}
-        np.savez(few, **{**whole, **cut})
+    few = tmp_path / "few.safetensors"
+    parts = {s: prepared.read(digits_file, s) for s in ("train", "test")}
+    with prepared.writing(few, parts["train"][2]) as writer:
+        for split, count in (("train", 14), ("test", 11)):
+            pixels, labels, _ = parts[split]
+            writer.add(split, pixels[:count], labels[:count])
     reference, out = tmp_path / "r.safetensors", tmp_path / "m.json"
     words = ["extract", settings, "--data", few, "--out", reference]
     assert main([str(word) for word in words]) == 0
