@@ -120,7 +120,7 @@ def own(function):
 
 def of_images(extract, pixels):
     """Features (N, D) of uint8 images (N, H, W, C), in float64."""
-    return of_batches(extract, samples.pieces(pixels)).double().numpy()
+    return of_batches(extract, samples.pieces(pixels, BATCH)).double().numpy()
 
 
 @torch.no_grad()
@@ -128,16 +128,12 @@ def of_batches(extract, batches):
     """Features (N, D), a tensor in the network's own precision, of uint8 images (n, H, W, C) that
     come in batches of any size: the network sees them in batches of its own, so that its rounding
     is the same."""
-    found, seen = (
-        None,
-        0,
-    )  # one tensor that grows: small ones kept between large ones fragment memory
+    found, seen = None, 0  # one tensor that doubles: parts kept one by one would fragment memory
     for pixels in samples.regrouped(batches, BATCH):
         part = extract(pixels).cpu()
         if found is None or seen + len(part) > len(found):
-            more = part.new_empty(2 * (seen + len(part)), part.shape[1])
-            more[:seen] = part[:0] if found is None else found[:seen]
-            found = more
+            room = part.new_empty(seen + 2 * len(part), part.shape[1])
+            found = room if found is None else torch.cat([found[:seen], room])
         found[seen : seen + len(part)] = part
         seen += len(part)
     return found[:seen].clone()

@@ -103,4 +103,4 @@ def test_preparing_and_reading_hold_a_small_part_of_the_images(tmp_path):
     command = [sys.executable, "-c", MEMORY, str(tmp_path / "images")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) < 40
+    assert json.loads(done.stdout) < 20
