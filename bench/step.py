@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -97,15 +99,14 @@ class Ours:
 
 
 class Sampling:
-    """One-step images of the moving average's network."""
+    """One-step images, in float32 as `python -m ect sample` draws them."""
 
     def __init__(self, args, images):
         self.ours = Ours(args, images, "tune")
+        self.ours.state.network.eval()
         self.eps = sampler.noise(range(args.batch), 1, images.shape).to(machine.device())
 
     def step(self):
-        import torch
-
         with torch.no_grad():
             sampler.multistep(self.ours.f, self.ours.objective.process, self.eps)
 
@@ -118,8 +119,6 @@ class Released:
     """
 
     def __init__(self, args, images, folder):
-        import torch
-
         sys.path.insert(0, str(folder))
         from training.loss import ECMLoss
         from training.networks import ECMPrecond
@@ -146,26 +145,22 @@ class Released:
         self.images, self.batch, self.seen = images, args.batch, 0
 
     def step(self):
-        import torch
-
         self.optimizer.zero_grad(set_to_none=True)
         rows = np.arange(self.seen, self.seen + self.batch) % len(self.images.pixels)
         pixels = torch.from_numpy(self.images.pixels[rows.tolist()]).permute(0, 3, 1, 2)
         x = pixels.to(machine.device()).to(torch.float32) / 127.5 - 1
         self.loss(net=self.net, images=x).mean().backward()
         for weight in self.net.parameters():
-            torch.nan_to_num(weight.grad, nan=0, posinf=1e5, neginf=-1e5, out=weight.grad)
+            weight.grad.nan_to_num_(0.0, 1e5, -1e5)
         self.optimizer.step()
         with torch.no_grad():
             for average, weight in zip(self.average.parameters(), self.net.parameters()):
-                average.copy_(weight.lerp(average, 0.9999))
+                average.lerp_(weight, 1e-4)
         self.seen += self.batch
 
 
 def timed(step):
     """Seconds of one call, the device's work included."""
-    import torch
-
     if machine.device().type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -189,8 +184,6 @@ def turns(steps, warm_up, count):
 
 def flops(step):
     """Floating-point operations of the matrix products and convolutions of one step."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()
@@ -199,8 +192,6 @@ def flops(step):
 def peaks(args):
     """FLOP/s of one large matrix product and of one convolution of the network's widest kind, in
     the precision of the run: what this machine gives in the same process."""
-    import torch
-
     kind = torch.bfloat16 if args.precision == "bf16" else torch.float32
     place, channels = machine.device(), 2 * NETWORKS[args.network][2]["channels"]
     a = torch.randn(2048, 2048, device=place, dtype=kind)
@@ -224,8 +215,6 @@ def peaks(args):
 
 def split(ours, count):
     """Median seconds of the parts of a tuning step, each timed alone."""
-    import torch
-
     settings, state, images = ours.settings, ours.state, ours.images
     size, recipe = settings["recipe"]["batch"], settings["recipe"]
     place, seen = machine.device(), [0]
@@ -265,8 +254,6 @@ def split(ours, count):
 
 def memory():
     """The peak of the device's memory, or of the process's where that is the CPU, in MiB."""
-    import torch
-
     if machine.device().type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
@@ -274,8 +261,6 @@ def memory():
 
 def measure(args):
     """All that is printed, as a mapping."""
-    import torch
-
     with tempfile.TemporaryDirectory() as folder:
         images = images_of(args, folder)
         ours = {work: Ours(args, images, work) for work in ("tune", "pretrain")}
@@ -321,8 +306,6 @@ def main():
     parser.add_argument("--out", type=Path, help="a JSON file")
     args = parser.parse_args()
     if args.threads:
-        import torch
-
         torch.set_num_threads(args.threads)
     with contextlib.redirect_stdout(sys.stderr):  # the released code prints
         found = measure(args)
