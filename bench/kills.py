@@ -89,7 +89,7 @@ def artefacts(folder):
 
 def published(folder):
     """{folder of a model: when its training was published}."""
-    found = (folder / "results" / "kills").glob("*/**/run.json")
+    found = (folder / "results" / "kills").glob("*/**/metrics.jsonl")
     return {path: path.stat().st_mtime_ns for path in found}
 
 

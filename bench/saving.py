@@ -6,6 +6,7 @@ The state is saved and read in DIR, which decides: a disk in memory is no disk.
 
 import argparse
 import json
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -13,12 +14,13 @@ from types import SimpleNamespace
 
 import torch
 import yaml
+from step import NETWORKS
 
 from ect import experiment, meter, progress, train
 from ect.study import Milestone, Study
 
 ROOT = Path(__file__).parent.parent
-LARGE = {"channels": 128, "multipliers": [2, 2, 2], "blocks": 4, "attention": [16]}
+LARGE = NETWORKS["cifar"][2]
 
 
 def median(function, repeats):
@@ -28,7 +30,7 @@ def median(function, repeats):
         started = time.perf_counter()
         function()
         times.append(time.perf_counter() - started)
-    return sorted(times)[len(times) // 2]
+    return statistics.median(times)
 
 
 class Noise:

@@ -33,6 +33,7 @@
 `sources`           where a dataset's images come from
 `prepared`          the prepared dataset file, written and read a few images at a time
 `data`              a source as such a file; batches that depend on (seed, images seen)
+`drawing`           images from a model, each from its seed
 `experiment`        a cell of the config -> process, model, objective, optimizer
 `importers`         models from elsewhere -> (weights, about) of a model file
 `meter`             what a run measures of itself: its log, and numbers that are none
@@ -48,8 +49,8 @@
 `search`            the times of multistep sampling, searched and tested on different seeds
 `export`            a model as a folder that draws images without this package
 `model`             a trained model in a program of one's own
-`report`            tables and figures: files in, files out
 `runs`              the runs under a folder, from the files that they leave
+`report`            tables and figures: files in, files out
 `status`            what runs, how far it is, what waits
 `show`              experiments side by side, and what differs between two runs
 `verify`            whether results still fit together

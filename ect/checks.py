@@ -4,7 +4,7 @@ Each check raises `ValueError`: the key, what was found, what is allowed.
 """
 
 from ect import published
-from ect.config import names
+from ect.config import OWN_TEST, names
 from ect.schedule import LIMITS
 
 # Files of their own in tables and figures.
@@ -83,11 +83,13 @@ def _numbers_of(study, key, wanted):
         features = space.extractor
     source = study.dataset.source
     try:
-        metric = published.require_comparable(source, features, study.evaluation.images)
+        held_out = 0 if source in OWN_TEST else study.dataset.held_out
+        real = published.TRAINING.get(source, 0) - held_out
+        metric = published.require_comparable(source, features, study.evaluation.images, real)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
     for name in changes:
-        if getattr(study.dataset, name, None) is not None:
+        if getattr(study.dataset, name) is not None:
             raise ValueError(f"{key}: dataset.{name} is set; allowed: the whole images of {source}")
     numbers = published.of(source, metric)
     known(f"{key}.method", wanted.method, dict.fromkeys(n.method for n in numbers))
@@ -115,9 +117,10 @@ def _check_search(study):
 def _check_cut(study, key, cut):
     known(f"{key}.pretrain", cut.pretrain, study.pretrain | study.init)
     known(f"{key}.schedule", cut.schedule, study.schedules)
-    known(f"{key}.tune", cut.tune, study.tune)
+    _check_teacher(study, f"{key}.tune", cut.tune, cut.pretrain, cut.kimg)
     _check_limit(study, key, cut.pretrain, cut.schedule, cut.tune)
     _check_milestone(study, f"{key}.kimg", cut.pretrain, cut.kimg)
+    _check_boundary(study, key, cut.pretrain, study.consistency_samplers())
 
 
 def _check_rows(study, key, rows):
@@ -128,10 +131,23 @@ def _check_rows(study, key, rows):
             _check_teacher(study, f"{key}.tune", rows.tune, name, kimg)
     for name in rows.samplers:
         known(f"{key}.samplers", name, study.samplers)
+    for name in rows.pretrain:
+        _check_boundary(study, key, name, rows.samplers)
     for name in rows.schedules:
         known(f"{key}.schedules", name, study.schedules)
         for start in rows.pretrain:
             _check_limit(study, key, start, name, rows.tune)
+
+
+def _check_boundary(study, key, start, samplers):
+    """A boundary at sigma_min is one of the parameterization edm; an import's is not known yet."""
+    form = (study.pretrain.get(start) or study.init[start]).parameterization
+    for name in samplers:
+        if study.samplers[name].sigma_min and form not in ("edm", None):
+            raise ValueError(
+                f"{key}: sampler '{name}' has sigma_min, and start '{start}' the parameterization"
+                f" '{form}'; allowed: edm"
+            )
 
 
 def _check_teacher(study, key, recipe, start, kimg):

@@ -7,68 +7,24 @@ import statistics
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-from tqdm import tqdm
-
 from ect import (
     checkpoint,
+    drawing,
     experiment,
     features,
     machine,
     metrics,
     plugins,
     pretrained,
-    sampler,
     samples,
 )
-from ect.data import Images, decode, generator_of
-
-
-def draw(f, process, about, settings):
-    """uint8 images (N, H, W, C) from the seeds `seed`, `seed` + 1, ..., as `stream` draws them."""
-    return np.concatenate(list(stream(f, process, about, settings)))
-
-
-def stream(f, process, about, settings, bar=False):
-    """The images of `draw` a batch at a time.
-
-    `settings` holds kind, options, images, batch and seed, and for a network with classes `labels`.
-    """
-    if settings["images"] < 1:
-        raise ValueError(f"images is {settings['images']}; allowed: >= 1")
-    sample = plugins.added(sampler.SAMPLERS, "sampler", settings)[settings["kind"]]
-    options = settings["options"]
-    count = 1 + len(options.get("times", ()))
-    first, last, batch = settings["seed"], settings["seed"] + settings["images"], settings["batch"]
-    place = machine.device()
-    for start in tqdm(range(first, last, batch), disable=None if bar else True, unit="batch"):
-        seeds = range(start, min(start + batch, last))
-        eps = sampler.noise(seeds, count, about["shape"]).to(place)
-        labels = labels_of(seeds, about["network"].get("classes", 0), settings.get("labels"))
-        told = f if labels is None else f.given(labels.to(place))
-        with torch.no_grad():
-            x = sample(told, process, eps, **options)
-        yield decode(x, about)
-
-
-def labels_of(seeds, classes, given=None):
-    """A class label for each image, a function of its seed alone: uniform, or the given ones in
-    turn; None for a network without classes."""
-    if not classes:
-        return None
-    if given and max(given) >= classes:
-        raise ValueError(f"labels has {max(given)}; allowed: 0 to {classes - 1}")
-    if given:
-        return torch.tensor([given[seed % len(given)] for seed in seeds])
-    draws = [torch.randint(classes, (1,), generator=generator_of(seed, "label")) for seed in seeds]
-    return torch.cat(draws)
+from ect.data import Images
 
 
 def sample(settings, model, out):
     """Write samples.npz (arr_0: uint8 (N, H, W, C), the form of OpenAI's evaluator), run.json."""
     started, out = time.monotonic(), Path(out)
-    images = stream(*experiment.load_model(model), settings, bar=True)
+    images = drawing.stream(*experiment.load_model(model), settings, bar=True)
     samples.write(out / "samples.npz", settings["images"], images)
     record = machine.record(settings, [model], started, [out / "samples.npz"])
     checkpoint.write_json(out / "run.json", record)
@@ -97,7 +53,7 @@ def extract(settings, out, drawn=None, model=None, data=None, classifier=None):
     if drawn is not None:
         batches = samples.read(drawn)
     elif model is not None:
-        batches = stream(*experiment.load_model(model), settings["sampling"], bar=True)
+        batches = drawing.stream(*experiment.load_model(model), settings["sampling"], bar=True)
     elif data is not None:
         batches = samples.pieces(Images(data).pixels)
     else:
@@ -105,7 +61,8 @@ def extract(settings, out, drawn=None, model=None, data=None, classifier=None):
     name, network = extractor(settings["features"], classifier)
     features.save(out, features.of_batches(network, batches), name)
     inputs = [path for path in (drawn, model, data, classifier) if path is not None]
-    checkpoint.write_json(Path(out).with_suffix(".json"), machine.record(settings, inputs, started))
+    record = machine.record(settings, inputs, started, [Path(out)])
+    checkpoint.write_json(Path(out).with_suffix(".json"), record)
 
 
 def evaluate(settings, drawn, data, out, classifier=None, reference=None):

@@ -28,6 +28,17 @@ def build_network(network, shape, dropout=0.0):
     return UNet(height, channels, **network, dropout=dropout)
 
 
+def skeleton(network, shape):
+    """The network of a description without numbers: names and shapes alone."""
+    with torch.device("meta"):
+        return build_network(network, shape)
+
+
+def parameters(network, shape):
+    """How many parameters a network for images of `shape` (C, H, W) has."""
+    return sum(weight.numel() for weight in skeleton(network, shape).parameters())
+
+
 def make_network(network, shape, dropout=0.0, seed=0):
     """The network on this machine's device, with weights drawn from `seed`."""
     torch.manual_seed(seed_of(seed, "init"))

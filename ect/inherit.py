@@ -17,20 +17,28 @@ def read(config, *studies):
     follows --configfile; raises `ValueError` on a file that holds no mapping."""
     from snakemake.utils import update_config
 
-    under, over = _mapping(config), {}
+    under, over = read_yaml(config), {}
     for study in studies:
-        update_config(over, _mapping(study))
+        update_config(over, read_yaml(study))
     update_config(under, over)
     return under
 
 
-def _mapping(path):
+def read_yaml(path):
+    """The mapping in a YAML file; raises `ValueError`."""
     try:
         found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: no YAML ({' '.join(str(error).split())})") from None
+    except OSError as error:
+        reason = error.strerror
+        raise ValueError(f"{path}: {reason}; allowed: a study's YAML file, or a folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        reason = getattr(error, "problem", None) or "no text"
+        raise ValueError(f"{path}: {line}not YAML ({reason})") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: found {type(found).__name__}; allowed: keys and their values")
+        kind = "nothing" if found is None else f"a {type(found).__name__}"
+        raise ValueError(f"{path}: found {kind}; allowed: a study, `key: value` on each line")
     return found
 
 
@@ -65,5 +73,4 @@ def _laid_over(under, over):
     """`over` on top of `under`, mapping by mapping."""
     if not (isinstance(under, dict) and isinstance(over, dict)):
         return over
-    both = {k: _laid_over(v, over[k]) if k in over else v for k, v in under.items()}
-    return both | {k: v for k, v in over.items() if k not in under}
+    return under | {k: _laid_over(under[k], v) if k in under else v for k, v in over.items()}

@@ -23,7 +23,7 @@ class Job(NamedTuple):
 
 def jobs(study):
     """Every job of a study but `all`, as the Snakefile makes them."""
-    milestones, tuned = _models(study)
+    milestones, tuned = models(study)
     every = [Job("prepare_data", "data/dataset.*"), Job("measure_floor", "data/floor.json")]
     every.append(Job("extract_reference", "features/reference.safetensors"))
     if study.features.extractor == "classifier":
@@ -38,9 +38,9 @@ def jobs(study):
     return every + [Job(rule, path) for rule, path in _reports(study)]
 
 
-def _models(study):
+def models(study):
     """(milestones with all on the way to them, tunings), each once."""
-    cells = [*study.all_cells(), *_shown(study)]
+    cells = [*study.all_cells(), *grid(study)]
     asked = [cell.model for cell in cells] + [study.shown("loss"), *study.searched()]
     tuned = [model for model in dict.fromkeys(asked) if isinstance(model, Tuned)]
     starts = [m for m in asked if isinstance(m, Milestone)] + [m.start for m in tuned]
@@ -54,7 +54,7 @@ def _models(study):
     return milestones, tuned
 
 
-def _shown(study):
+def grid(study):
     """What the grid of samples shows: the solver and one step before tuning, every step after."""
     after, names = study.shown("samples"), study.consistency_samplers()
     before = [study.figures.solver, *names[:1]]
@@ -76,7 +76,7 @@ def _images(study):
     export, count = study.evaluation.export, study.evaluation.images
     repeats = ["", *(f"/repeat-{index}" for index in range(1, study.evaluation.repeats))]
     sets = [(cell, f"{cell.folder}{repeat}") for cell in study.all_cells() for repeat in repeats]
-    shown = [(cell, cell.folder) for cell in _shown(study)]
+    shown = [(cell, cell.folder) for cell in grid(study)]
     kept = "npz" in export
     for cell, folder in dict.fromkeys([*sets, *shown] if kept else shown):
         images = count if kept else min(count, study.figures.grid_columns)

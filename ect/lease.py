@@ -104,8 +104,8 @@ def start_over(number):
     take(number)
     if number > 1:
         os.environ["ECT_STARTER"] = str(os.getppid())
-        start = ["torchrun", "--standalone", "--nproc-per-node", str(number)]
-        become([*start, "-m", "ect", *sys.argv[1:]])
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        become([*torchrun, "--nproc-per-node", str(number), "-m", "ect", *sys.argv[1:]])
 
 
 def lease(args):

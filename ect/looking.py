@@ -30,22 +30,12 @@ def verify(args):
 
 
 def plan(args):
-    from ect import inherit, plan
+    from ect import experiment, inherit, plan
     from ect.study import Study
 
     study = Study.read(inherit.read("config.yaml", *args.studies))
-    found = plan.plan(study, args.rate, parameters)
+    found = plan.plan(study, args.rate, experiment.parameters)
     print(json.dumps(found, indent=1) if args.json else plan.table(found))
-
-
-def parameters(network, shape):
-    """How many parameters a network for images of `shape` (C, H, W) has; none is made."""
-    import torch
-
-    from ect.network import UNet
-
-    with torch.device("meta"):
-        return sum(p.numel() for p in UNet(shape[1], shape[0], **network, dropout=0).parameters())
 
 
 VERBS = {

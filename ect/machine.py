@@ -65,6 +65,11 @@ def _git(*words):
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def source():
+    """The commit of the code, and whether something in it was changed since."""
+    return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))}
+
+
 def _versions():
     found = {}
     for name in PACKAGES:
@@ -87,7 +92,7 @@ def record(settings, inputs, started, outputs=(), **extra):
         "settings": settings,
         "inputs": {str(path): digest(path) for path in inputs},
         "outputs": {Path(path).name: digest(path) for path in outputs},
-        "code": {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))},
+        "code": source(),
         "stages": STAGES,
         "packages": _versions(),
         "device": device_name(),

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ect import checkpoint, evaluate, experiment
+from ect import checkpoint, experiment
+from ect.drawing import TIMES, draw
 
-TIMES = {1: (), 2: (0.821,)}  # the noise level between two steps is ECT's for CIFAR-10
 BATCH = 250  # as the default study's, since the batch's size may move the last bit
 
 
@@ -39,7 +39,7 @@ class Model:
             "kind": "multistep", "options": {"times": levels}, "images": n,
             "batch": BATCH, "seed": seed, "labels": labels,
         }  # fmt: skip
-        return evaluate.draw(self.f, self.process, self.about, settings)
+        return draw(self.f, self.process, self.about, settings)
 
 
 def load(path):

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import distributed
 
-from ect import machine, progress
+from ect import machine, progress, running
 
 
 def world():
@@ -30,13 +30,7 @@ def parents():
     """This process's parent, and whether the one is alive that started torchrun for it (None where
     nobody did): a run for which this changes is an orphan's."""
     starter = os.environ.get("ECT_STARTER")
-    if starter is None:
-        return os.getppid(), None
-    try:
-        os.kill(int(starter), 0)
-    except ProcessLookupError:
-        return os.getppid(), False
-    return os.getppid(), True
+    return os.getppid(), None if starter is None else running.alive(int(starter))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ snapshots and samples alone.
 
 import json
 import math
+import os
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def plan(study, rate=None, count=None):
     if rate is not None and not rate > 0:
         raise ValueError(f"--rate is {rate:g}; allowed: > 0 images/s")
     every = jobs(study)
-    left = [job for job in every if not any(Path(study.root).glob(job.path))]
+    left = [job for job in every if not _is_there(study, job)]
     facts = {job: _facts(study, job) for job in every if job.model}
     speeds, sizes = measured(), {}
     costs = {
@@ -60,6 +61,10 @@ def plan(study, rate=None, count=None):
         for device, of, given in _rows(facts, speeds, rate)
     ]
     return {"study": study.study, "jobs": rules, **both, "hours": hours}
+
+
+def _is_there(study, job):
+    return any(Path().glob(os.path.normpath(f"{study.root}/{job.path}")))
 
 
 def _rows(facts, speeds, rate):
@@ -95,11 +100,11 @@ def _facts(study, job):
 
 def _shape(dataset):
     """(channels, height, width) of a dataset's images; None where only the images say it."""
-    known, side = SHAPES.get(dataset.source), getattr(dataset, "resolution", None)
+    known, side = SHAPES.get(dataset.source), dataset.resolution
     if known is None and side is None:
         return None
     channels, height, _ = known or (3, side, side)
-    return getattr(dataset, "channels", None) or channels, side or height, side or height
+    return dataset.channels or channels, side or height, side or height
 
 
 def _text(network, shape):
@@ -116,9 +121,11 @@ def _described(path):
 
 
 def _work(settings):
-    """The kind of work that a training is: its map where that decides the cost, or its target."""
+    """The kind of work that a training is: its map where that decides the cost, or its target; and
+    its precision."""
     name = settings["schedule"]["map"]
-    return name if name == "zero" or name in LIMITS else settings["target"]
+    kind = name if name == "zero" or name in LIMITS else settings["target"]
+    return f"{kind}, {settings['recipe'].get('precision', 'fp32')}"
 
 
 def measured(folder="results"):
@@ -145,7 +152,7 @@ def _spent(path):
     if "last_kimg" in settings:
         key = record["device"], _described(folder / "model.safetensors"), _work(settings)
         images = 1000 * (settings["last_kimg"] - settings["first_kimg"])
-        return key, images, images and images / record["images_per_second"]
+        return key, images, record["seconds"] * record.get("processes", 1)
     metrics, key = folder / "metrics.json", _described(folder.parent / "model.safetensors")
     nfe = json.loads(metrics.read_text())["cell"]["nfe"] if metrics.is_file() else 0
     return (record["device"], key, "drawing"), nfe * settings["images"], record["seconds"]

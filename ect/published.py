@@ -61,13 +61,13 @@ def of(dataset, metric, path=FILE):
     return [n for n in read(path) if (n.dataset, n.metric) == (dataset, metric)]
 
 
-def require_comparable(dataset, features, images, reference_images=None):
+def require_comparable(dataset, features, images, reference_images):
     """The published metric that our distances are; raises `ValueError` if they are none."""
     found = {"features": features, "images": images, "reference_images": reference_images}
     if dataset not in TRAINING:
         raise ValueError(f"no published numbers of '{dataset}'; allowed: {', '.join(TRAINING)}")
     least = LEAST * TRAINING[dataset]
-    whole = reference_images is None or least <= reference_images <= TRAINING[dataset]
+    whole = least <= reference_images <= TRAINING[dataset]
     if features not in METRICS or images != IMAGES or not whole:
         raise ValueError(
             f"found {found}; allowed beside published numbers of {dataset}: features"

@@ -56,12 +56,13 @@ def read(out):
 def state(told):
     """'running', 'stopped' or, where nothing was told for a while and the end is not known,
     'silent'."""
-    if told["host"] == socket.gethostname() and not _alive(told["pid"]):
+    if told["host"] == socket.gethostname() and not alive(told["pid"]):
         return "stopped"
     return "running" if time.time() - told["time"] < SILENCE else "silent"
 
 
-def _alive(pid):
+def alive(pid):
+    """Whether a process of this machine exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -64,6 +64,16 @@ def last_loss(folder):
     return json.loads(lines[-1])["loss"] if lines else None
 
 
+def duration(seconds):
+    """'42 s', '3 min 20 s', '2 h 05 min'."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def flat(value, name=""):
     """A nested mapping as {'a.b': value}; what is no mapping, list or number is text."""
     if isinstance(value, dict):

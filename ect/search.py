@@ -9,7 +9,8 @@ import math
 
 from ect import checkpoint, experiment, features, metrics
 from ect.data import Images
-from ect.evaluate import draw, extractor
+from ect.drawing import draw
+from ect.evaluate import extractor
 
 RATIO = (math.sqrt(5) - 1) / 2  # 1 / golden ratio
 

@@ -6,10 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
-from snakemake.utils import update_config
-
-from ect import running, runs
+from ect import inherit, jobs, running, runs
 from ect.cells import Milestone
 from ect.study import Study
 
@@ -36,39 +33,15 @@ def show(place, live=False):
 
 def planned(file):
     """The study that `snakemake --configfile file` would run, beside a config.yaml."""
-    config = {}
-    for path in dict.fromkeys([Path("config.yaml"), Path(file)]):
-        if path == Path(file) or path.is_file():
-            update_config(config, read_yaml(path))
-    return Study.read(config)
-
-
-def read_yaml(path):
-    """The mapping in a YAML file; raises `ValueError`."""
-    try:
-        found = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        reason = error.strerror
-        raise ValueError(f"{path}: {reason}; allowed: a study's YAML file, or a folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        reason = getattr(error, "problem", None) or "no text"
-        raise ValueError(f"{path}: {line}not YAML ({reason})") from None
-    if not isinstance(found, dict):
-        kind = "nothing" if found is None else f"a {type(found).__name__}"
-        raise ValueError(f"{path}: found {kind}; allowed: a study, `key: value` on each line")
-    return found
+    files = dict.fromkeys([Path("config.yaml"), Path(file)])
+    return Study.read(inherit.read(*(p for p in files if p == Path(file) or p.is_file())))
 
 
 def of_study(study):
     """A row for each model that a study asks for, or that lies on the way to one."""
-    asked = [cell.model for cell in study.all_cells()]
-    starts = [m if isinstance(m, Milestone) else m.start for m in asked]
-    begun = [Milestone(m.pretrain, m.seed, 0) for m in starts]  # every chain has its random start
-    chains = [m for name in study.pretrain for m in study.chain(name)]
+    milestones, tuned = jobs.models(study)
     rows = []
-    for model in sorted({*begun, *chains, *asked}, key=lambda m: runs.order(m.folder)):
+    for model in sorted([*milestones, *tuned], key=lambda m: runs.order(m.folder)):
         imported = isinstance(model, Milestone) and model.pretrain in study.init
         settings = None if imported else study.training(model)
         rows.append({"model": model.folder} | of_run(Path(study.root) / model.folder, settings))
@@ -149,19 +122,9 @@ def _texts(row):
         row["state"],
         text("done", lambda share: f"{100 * share:.0f} %"),
         text("rate", lambda rate: f"{rate:.4g}"),
-        text("left", duration),
+        text("left", runs.duration),
         text("loss", lambda loss: f"{loss:.4g}"),
         text("attempt", str),
         text("device", str),
         text("process", str),
     )
-
-
-def duration(seconds):
-    """'42 s', '3 min 20 s', '2 h 05 min'."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 1:
-        return f"{rest} s"
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -11,7 +11,8 @@ import torch
 
 from ect import checkpoint, experiment, features, machine, metrics
 from ect.data import Images, generator_of
-from ect.evaluate import draw, extractor
+from ect.drawing import draw
+from ect.evaluate import extractor
 from ect.objective import squared
 
 IMAGES = 256  # of the probe, the same for every snapshot

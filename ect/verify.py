@@ -15,11 +15,10 @@ STAGE_OF = {"recipe": "train", "kind": "sample", "epochs": "classifier"}  # by a
 def verify(root):
     """Print a line for each thing under `root` that does not match; raises `ValueError` that counts
     them."""
-    records = {path: runs.read_json(path) for path in _readable(root, "run.json")}
-    metrics = {path: runs.read_json(path) for path in _readable(root, "metrics.json")}
-    if not records and not metrics:
+    wrong, hashed, files = [], {}, 0
+    records, metrics = (_read(root, name, wrong) for name in ("run.json", "metrics.json"))
+    if not (records or metrics or wrong):
         raise ValueError(f"{root}: no run.json in it; allowed: a folder such as results/digits")
-    hashed, wrong, files = {}, list(_unreadable(root)), 0
     for path, record in records.items():
         for file, digest in _named(path, record, Path(root)):
             files += 1
@@ -32,21 +31,15 @@ def verify(root):
         )
 
 
-def _readable(root, name):
-    return [path for path in runs.files(root, name) if not _why_unreadable(path)]
-
-
-def _unreadable(root):
-    paths = (path for name in ("run.json", "metrics.json") for path in runs.files(root, name))
-    return filter(None, map(_why_unreadable, paths))
-
-
-def _why_unreadable(path):
-    try:
-        runs.read_json(path)
-    except ValueError as error:
-        return str(error)
-    return None
+def _read(root, name, wrong):
+    """{path: mapping} of the files of a name; of one that cannot be read, `wrong` is told."""
+    found = {}
+    for path in runs.files(root, name):
+        try:
+            found[path] = runs.read_json(path)
+        except ValueError as error:
+            wrong.append(str(error))
+    return found
 
 
 def _named(path, record, root):
@@ -96,15 +89,24 @@ def _mixed(records):
 def _odd(path, metrics, records):
     """What metrics.json says of its cell and images against the records of model and samples."""
     cell, run = metrics.get("cell", {}), path.parent.parent / "run.json"
-    model, sampled = (records.get(p, {}).get("settings", {}) for p in (run, path.parent / run.name))
+    model = records.get(run, {}).get("settings", {})
     said = {key: cell.get(key) for key in ("process", "parameterization", "seed")}
     said["last_kimg"] = cell.get("tune_kimg") or cell.get("kimg")
     for key, value in said.items():
         if key in model and value is not None and value != model[key]:
             yield f"{path}: {key} is {value}, but {model[key]} in {run}"
-    drawn, images = sampled.get("images"), metrics.get("images")
+    drawn, images = _drawn(path.parent, records), metrics.get("images")
     if drawn not in (None, images):
         yield f"{path}: measured on {images} images, but {drawn} were drawn"
+
+
+def _drawn(folder, records):
+    """How many images were drawn to be measured, or None: streamed features have a record of their
+    own, and samples.npz beside them is the grid's."""
+    own = folder / "features.json"
+    streamed = runs.read_json(own)["settings"].get("sampling") if own.is_file() else None
+    settings = streamed or records.get(folder / "run.json", {}).get("settings", {})
+    return settings.get("images")
 
 
 def _summary(records, metrics, files):

@@ -1,6 +1,8 @@
 """What the tests share: one thread, the CPU, a small dataset, a small network, a small run."""
 
+import shutil
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +14,19 @@ from ect import data, machine
 from ect.config import INCEPTION_FILE
 from ect.network import UNet
 
+ROOT = Path(__file__).parent.parent
+WORKFLOW = ("Snakefile", "config.yaml", "workflow", "ect", "envs")
+
 torch.set_num_threads(1)
 hypothesis_settings.register_profile("laws", deadline=None, max_examples=50, derandomize=True)
 hypothesis_settings.load_profile("laws")
+
+
+def copy_workflow(folder, *more):
+    """Copy the workflow, in which nothing has run, into a folder."""
+    for name in (*WORKFLOW, *more):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
 
 
 @pytest.fixture(autouse=True)

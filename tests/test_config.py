@@ -59,6 +59,7 @@ MISTAKES = [
     ("schedules/piecewise/start", 1.0, ["schedules.piecewise", "start is 1.0", "< 1"]),
     ("samplers/heun/times", [1.0], ["samplers.heun", "steps", "no times"]),
     ("samplers/heun/sigma_min", 0.003, ["samplers.heun", "sigma_min", "multistep only"]),
+    ("samplers/one_step/sigma_min", 0.003, ["rows.0", "'one_step'", "'flow'", "allowed: edm"]),
     ("samplers/two_step/steps", 3, ["samplers.two_step", "multistep", "times"]),
     ("experiments/split/rows/0/shares", [0, 33], ["rows.0.shares", "'ve'", "0, 12, 24"]),
     ("experiments/methods/rows/0/kimg", [400], ["rows.0.kimg", "400", "0, 12, 24"]),
@@ -68,6 +69,7 @@ MISTAKES = [
     ("experiments/split/kind", "pie", ["experiments.split.kind", "'pie'", "'split'"]),
     ("figures/loss/kimg", 30, ["figures.loss.kimg", "30", "0, 12, 24"]),
     ("figures/loss/tune", "ect", ["figures.loss.tune", "'ect'", "snapshots >= 1"]),
+    ("figures/samples", CUT | {"tune": "etc"}, ["figures.samples.tune", "'etc'", "ect_slope"]),
     ("figures/solver", "ode", ["figures.solver", "'ode'", "heun"]),
     ("features/inception_path", "no/such/folder", ["inception_path", "no/such/folder", "folder"]),
     ("dataset/source", "svhn", ["dataset.source", "'svhn'", "'digits', 'images'"]),
@@ -244,6 +246,13 @@ def test_meanflow_needs_the_flow_and_a_network_that_is_told_the_span():
 
 def rows_of(row, start):
     return {"question": "", "kind": "methods", "rows": [row | {"pretrain": [start]}]}
+
+
+def test_a_figure_is_not_distilled_from_a_random_start_either():
+    config = changed("tune/ecd", {"like": "ect", "target": "heun"})
+    config["figures"]["samples"] |= {"kimg": 0, "tune": "ecd"}
+    with pytest.raises(ConfigError, match=r"figures\.samples\.tune: 'ecd' .* teacher"):
+        Study.read(config)
 
 
 def test_an_imported_start_has_one_milestone_and_brings_its_own_network():

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from conftest import copy_workflow
 from PIL import Image
 from test_module import OUTER, smoke
 from test_runs import ONE_STEP, measure
@@ -69,10 +70,7 @@ each_overlay = pytest.mark.parametrize("page, text", OVERLAYS, ids=[name for nam
 def place(tmp_path_factory, digits_file):
     """A copy of the workflow, with tiny models where the pages name some, and a reader's files."""
     folder = tmp_path_factory.mktemp("docs")
-    for name in ("Snakefile", "Makefile", "config.yaml", "requirements.lock", "workflow", "ect",
-                 "envs"):  # fmt: skip
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
+    copy_workflow(folder, "Makefile", "requirements.lock")
     before = Path.cwd()
     os.chdir(folder)  # so that records name paths as Snakemake gives them
     try:

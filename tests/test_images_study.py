@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import yaml
+from conftest import copy_workflow
 from PIL import Image
-from test_pipeline import ROOT, snakemake
+from test_pipeline import snakemake
 
 STUDY = ("--configfile", "workflow/studies/images.yaml", "mine.yaml", "--")
 DATA = "results/mine/data/dataset.safetensors"
@@ -24,9 +25,7 @@ def draw(path, seed):
 @pytest.fixture
 def folder(tmp_path):
     """The workflow beside a folder of 24 photos in two classes, and a config of its own."""
-    for name in ("Snakefile", "config.yaml", "workflow", "ect", "envs"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
+    copy_workflow(tmp_path)
     for index in range(24):
         draw(tmp_path / "photos" / ("cat", "dog")[index % 2] / f"{index}.jpg", index)
     configure(tmp_path)

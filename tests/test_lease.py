@@ -33,6 +33,14 @@ def environment(tmp_path, monkeypatch):
     return tmp_path
 
 
+def until(happened):
+    """Wait for it, a minute at most."""
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def leased(number, *command, **options):
     words = [sys.executable, "-m", "ect", "lease", "--gpus", str(number), "--", *command]
     return subprocess.Popen(words, **options)
@@ -80,14 +88,12 @@ def test_the_command_itself_holds_the_lock(environment):
     parent.wait()
     assert free(environment / "leases") == ["3"]
     os.kill(pids[0], signal.SIGKILL)
-    while len(free(environment / "leases")) < 4:
-        time.sleep(0.01)
+    until(lambda: len(free(environment / "leases")) == 4)
 
 
 def test_a_waiting_job_says_so_and_gets_what_is_given_back(environment):
     holder = leased(3, "sleep", "60")
-    while not (environment / "leases").exists() or len(free(environment / "leases")) > 1:
-        time.sleep(0.01)
+    until(lambda: (environment / "leases").exists() and len(free(environment / "leases")) <= 1)
     waiting = leased(2, "sh", "-c", "echo $CUDA_VISIBLE_DEVICES",
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
     assert "waiting for 1 more of the 4 GPUs" in waiting.stderr.readline()
@@ -133,7 +139,8 @@ def test_a_training_leases_for_itself_once(environment, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setenv("ECT_STARTER", "0")
     lease.start_over(2)
-    wanted = ["torchrun", "--standalone", "--nproc-per-node", "2", "-m", "ect", *sys.argv[1:]]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    wanted = [*torchrun, "--nproc-per-node", "2", "-m", "ect", *sys.argv[1:]]
     assert started == [wanted]
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     lease.start_over(2)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from test_train import TUNE, changed, contents
 
 from ect import experiment, limit, train
 from ect.consistency import Consistency
@@ -12,7 +13,6 @@ from ect.experiment import PROCESSES
 from ect.objective import Objective, squared, uniform
 from ect.process import VE, Flow, VPCosine, expand
 from ect.sampler import multistep, noise
-from tests.test_train import TUNE, changed, contents
 
 SD = 0.5
 S = torch.tensor([0.05, 0.4, 1.5, 12.0], dtype=torch.float64)

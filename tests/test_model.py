@@ -9,7 +9,7 @@ import pytest
 from test_train import PRETRAIN, changed
 
 import ect
-from ect import evaluate, train
+from ect import drawing, train
 from ect.__main__ import main
 from ect.data import Images
 
@@ -93,4 +93,4 @@ def test_no_images_are_refused_below_too(run):
     model = ect.load(run[0])
     settings = {"kind": "multistep", "options": {}, "images": 0, "batch": 1, "seed": 0}
     with pytest.raises(ValueError, match="images is 0; allowed: >= 1"):
-        evaluate.draw(model.f, model.process, model.about, settings)
+        drawing.draw(model.f, model.process, model.about, settings)

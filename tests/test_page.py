@@ -137,7 +137,9 @@ def test_provenance_is_that_of_the_records(tmp_path):
     assert "commit 0123abcd (2 jobs)" in facts["code"]
     assert "commit 0123abcd, with changes that were not committed (1 job)" in facts["code"]
     assert facts["packages"] == "torch 2.14.1 and 2.6.0" and facts["devices"] == "cpu (x86_64)"
-    assert facts["time of these jobs, summed"] == "3 min 4 s" and facts["jobs with a record"] == "3"
+    assert (
+        facts["time of these jobs, summed"] == "3 min 04 s" and facts["jobs with a record"] == "3"
+    )
 
 
 def test_the_same_files_give_the_same_bytes(given, tmp_path):

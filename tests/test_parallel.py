@@ -122,7 +122,6 @@ def test_torchrun_stops_as_one_and_goes_on(digits_file, tmp_path):
     """SIGTERM to torchrun: all save and stop; again, and the bits are those of an undisturbed run,
     for two processes with dropout."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
-    environment["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
     settings = json.dumps(changed(PRETRAIN, recipe__batch=10, last_kimg=2))
 
     def start(name):
@@ -134,6 +133,7 @@ def test_torchrun_stops_as_one_and_goes_on(digits_file, tmp_path):
     assert whole.wait() == 0, whole.stderr.read()
     first = start("run")
     while not (tmp_path / "run" / "progress.json").exists():
+        assert first.poll() is None
         time.sleep(0.01)
     first.send_signal(signal.SIGTERM)
     said = first.communicate()[1]

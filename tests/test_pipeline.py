@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import copy_workflow
 from test_importers import Persistent, unet, written  # noqa: F401
 
 from ect import checkpoint
@@ -34,9 +35,7 @@ def snakemake(folder, *words):
 def study(tmp_path_factory):
     """A copy of the workflow in which the smoke study has run from clean."""
     folder = tmp_path_factory.mktemp("workflow")
-    for name in ("Snakefile", "config.yaml", "workflow", "ect", "envs"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
+    copy_workflow(folder)
     done = snakemake(folder, "--configfile", SMOKE)
     assert done.returncode == 0, done.stderr[-4000:]
     return folder

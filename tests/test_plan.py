@@ -19,7 +19,7 @@ from test_config import DEFAULT, SEARCH, changed
 from ect import checkpoint, inherit, jobs, plan, search, train
 from ect.__main__ import main
 from ect.cells import Milestone, Tuned
-from ect.looking import parameters
+from ect.experiment import parameters
 from ect.study import Study
 
 TREES = st.recursive(
@@ -175,7 +175,7 @@ def trained(pieces):
 def test_hours_are_those_that_the_same_work_took(trained):
     study, folders = trained
     records = [json.loads((folder / "run.json").read_text()) for folder in folders]
-    rates = [record["images_per_second"] for record in records]
+    rates = [1000 / record["seconds"] for record in records]
     found = plan.plan(study)
     training = next(hours for hours in found["hours"] if hours["of"] == "training")
     assert training["device"] == records[1]["device"] and training["to_do"] == 0
@@ -208,7 +208,11 @@ def test_disk_is_what_the_files_hold(trained):
 
 @pytest.mark.parametrize(
     "text, words",
-    [("study: [", "no YAML"), ("- study", "found list; allowed: keys"), (None, "No such file")],
+    [
+        ("study: [", "not YAML"),
+        ("- study", "found a list; allowed: a study"),
+        (None, "No such file"),
+    ],
 )
 def test_a_file_that_is_no_study_is_one_line(capsys, text, words):
     Path("config.yaml").write_text(yaml.safe_dump(DEFAULT))

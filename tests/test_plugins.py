@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import copy_workflow
 
-from ect import checkpoint, evaluate, experiment, metrics, plugins, train
+from ect import checkpoint, drawing, evaluate, experiment, metrics, plugins, train
 from ect.__main__ import main
 from ect.data import Images
 from ect.process import VPLinear
@@ -189,7 +189,7 @@ def test_a_sampler_gets_a_noise_for_each_of_its_times(config):
     settings, about = study.sampling("hops"), {"shape": [1, 8, 8], "network": {}}
     about |= {"shift": 0.0, "scale": 1.0}
     assert settings["options"] == {"times": [3.0, 1.0]}
-    assert evaluate.draw(None, None, about, settings).shape == (20, 8, 8, 1)
+    assert drawing.draw(None, None, about, settings).shape == (20, 8, 8, 1)
     assert study.samplers["hops"].evaluations == 1
     assert study.sampling("mine")["options"] == {"steps": 2, "rho": 7.0}
 
@@ -401,9 +401,7 @@ def test_a_process_may_be_one_of_ours_with_other_numbers(config):
 def workflow(tmp_path_factory):
     """A copy of the workflow, in which nothing has run."""
     folder = tmp_path_factory.mktemp("plugins")
-    for name in ("Snakefile", "config.yaml", "workflow", "ect", "envs"):
-        made = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        made(ROOT / name, folder / name)
+    copy_workflow(folder)
     return folder
 
 

@@ -227,7 +227,7 @@ def test_a_folder_says_which_cell_it_is(name):
     [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
 )
 def test_durations(seconds, text):
-    assert status.duration(seconds) == text
+    assert runs.duration(seconds) == text
 
 
 # Runs side by side.

@@ -8,7 +8,7 @@ import torch
 
 from ect import config, sampler
 from ect.consistency import Consistency
-from ect.evaluate import labels_of
+from ect.drawing import labels_of
 from ect.experiment import PROCESSES
 from ect.process import S_MAX, VE
 
@@ -138,3 +138,5 @@ def test_a_label_is_a_function_of_the_seed():
     assert labels_of(range(3), 0) is None
     with pytest.raises(ValueError, match="labels has 10; allowed: 0 to 9"):
         labels_of(range(3), 10, [10])
+    with pytest.raises(ValueError, match="labels has 3; allowed: none, as the model has no"):
+        labels_of(range(3), 0, [3])

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import copy_workflow
 
-from ect import running, train
+from ect import inherit, running, train
+from ect.jobs import jobs as all_jobs
+from ect.study import Study
 
 ROOT = Path(__file__).parent.parent
 NODE = ROOT / "tests" / "slurm_node.sh"
@@ -96,9 +98,7 @@ def snakemake(folder, *words):
 
 
 def copy_of_the_workflow(folder):
-    for name in ("Snakefile", "config.yaml", "workflow", "ect", "envs"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
+    copy_workflow(folder)
     (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
     (folder / "sleeper.py").write_text(SLEEPER)
     (folder / "devices").mkdir()
@@ -225,4 +225,6 @@ def test_the_kubernetes_profile_by_dry_run(tmp_path):
     command = [sys.executable, "-m", "snakemake", *words, "workflow/studies/smoke.yaml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^total +48$", done.stdout + done.stderr, re.MULTILINE)
+    study = Study.read(inherit.read(ROOT / "config.yaml", ROOT / "workflow/studies/smoke.yaml"))
+    every = len(all_jobs(study)) + 1  # with `all`
+    assert re.search(rf"^total +{every}$", done.stdout + done.stderr, re.MULTILINE)

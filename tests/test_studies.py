@@ -2,16 +2,16 @@
 and its settings are the released ones where it says so."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import copy_workflow
 
 from ect import inherit, plan
-from ect.looking import parameters
+from ect.experiment import parameters
 from ect.study import Study
 
 ROOT = Path(__file__).parent.parent
@@ -38,9 +38,7 @@ def config(name):
 def folder(tmp_path_factory):
     """A copy of the workflow beside empty files of pretrained models, and a folder of images."""
     folder = tmp_path_factory.mktemp("workflow")
-    for name in ("Snakefile", "config.yaml", "workflow", "ect", "envs"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
+    copy_workflow(folder)
     (folder / "models").mkdir()
     for name in ("edm-cifar10-32x32-uncond-vp.pkl", "edm-imagenet-64x64-cond-adm.pkl"):
         (folder / "models" / name).touch()

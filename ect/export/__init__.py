@@ -8,7 +8,6 @@ import ast
 import os
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 import ect
@@ -26,7 +25,10 @@ def export(model, out):
     Raises `ValueError` if `model` is no model file, or `out` is there and not an empty folder.
     """
     model, out = Path(model), Path(out)
-    weights, about = ours.read(model)
+    _, about = ours.read(model)
+    if "plugins" in about:
+        own = ", ".join(about["plugins"])
+        raise ValueError(f"{model}: its process is that of {own}; allowed: a process of ect")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"{out}: found something there; allowed: a new or an empty folder")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -35,14 +37,14 @@ def export(model, out):
         folder.mkdir()
         shutil.copyfile(model, folder / "model.safetensors")
         checkpoint.write_json(folder / "config.json", about)
-        (folder / "README.md").write_text(card.text(weights, about, card.run_beside(model)))
+        (folder / "README.md").write_text(card.text(about, card.run_beside(model)))
         write_script(folder)
         os.replace(folder, out)
 
 
 def write_script(folder):
     """Write sample.py and the package it imports, each file as it is here; the headers say so."""
-    code = machine.record({}, [], time.monotonic())["code"]
+    code = machine.source()
     header = HEADER.format(version=ect.__version__, commit=code["commit"] or "unknown")
     script = ROOT / "export" / "sample.py"
     (folder / "sample.py").write_text(f"# {header}.\n{script.read_text()}")

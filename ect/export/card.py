@@ -2,8 +2,6 @@
 
 import json
 
-import torch
-
 from ect import experiment
 
 PROCESSES = {
@@ -36,9 +34,9 @@ def run_beside(model):
         return None
 
 
-def text(weights, about, run):
+def text(about, run):
     """The card of a model; `run` is its run.json, or None."""
-    parts = [front_matter(run), *model_lines(weights, about, run), *training_lines(run)]
+    parts = [front_matter(run), *model_lines(about, run), *training_lines(run)]
     return "\n".join([*parts, *sampling_lines(about, run), *citation_lines()]) + "\n"
 
 
@@ -58,11 +56,9 @@ def front_matter(run):
     return "\n".join(["---", *lines, "- easy-consistency-tuning", "---", ""])
 
 
-def model_lines(weights, about, run):
+def model_lines(about, run):
     depth, height, width = about["shape"]
-    with torch.device("meta"):
-        network = experiment.build_network(about["network"], about["shape"])
-    count = sum(weight.numel() for weight in network.parameters())
+    count = experiment.parameters(about["network"], about["shape"])
     process, form = about["process"], about["parameterization"]
     betas = f", betas {json.dumps(about['betas'])}" if "betas" in about else ""
     return [
@@ -86,7 +82,8 @@ def training_lines(run):
         return ["## Training", "", "No record of its training lay beside the model.", ""]
     settings, code = run["settings"], run["code"]
     edits = ", with uncommitted changes" if code["dirty"] else ""
-    start = "" if "network" in settings else ", after an imported start"
+    started = any(path.endswith("model.safetensors") for path in run["inputs"])
+    start = ", after those of its start" if started else ""
     return [
         "## Training",
         "",
@@ -119,8 +116,8 @@ def sampling_lines(about, run):
         "```",
         "",
         "`--times` names the noise levels s = sigma / alpha of all steps but the first, which is",
-        "at s = 80; without it there is one step, or with `--steps 2` the second at 0.5. The i-th",
-        "image depends on `--seed` + i alone. `ect/` holds files of the pipeline, word for word",
+        "at s = 80; without it there is one step, or with `--steps 2` the second at 0.821. Image i",
+        "depends on `--seed` + i alone. `ect/` holds files of the pipeline, word for word",
         "(Apache-2.0). The terms of the training images, and of the start where it came from",
         "elsewhere, hold for the weights too.",
         "",

@@ -13,62 +13,36 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER))  # for ect/, also where Python ignores a script's own folder
 
-TIMES = {1: [], 2: [0.5]}  # noise levels s after the first, by the number of steps
 
-
-def options_of(sampler, steps, times):
-    """The options of ect/sampler.py's function; raises `ValueError`."""
+def options_of(sampler, steps, times, known):
+    """The options of ect/sampler.py's function; `known` are times by the number of steps. Raises
+    `ValueError`."""
     if sampler != "multistep":
         if times is not None:
             raise ValueError(f"--times: found {times} with {sampler}; allowed: --steps alone")
         return {"steps": steps or 18}
     if times is None:
-        if (steps or 1) not in TIMES:
-            raise ValueError(f"--steps: found {steps} without --times; allowed: {list(TIMES)}")
-        return {"times": TIMES[steps or 1]}
+        if (steps or 1) not in known:
+            raise ValueError(f"--steps: found {steps} without --times; allowed: {list(known)}")
+        return {"times": list(known[steps or 1])}
     if steps is not None and steps != len(times) + 1:
         raise ValueError(f"--steps: found {steps} with {len(times)} times; allowed: one step more")
     return {"times": times}
 
 
-def labels_of(seeds, classes, given):
-    """A class label for each image, a function of its seed alone; None without classes."""
-    import torch
-
-    from ect.data import generator_of
-
-    if given and max(given) >= classes:
-        allowed = f"0 to {classes - 1}" if classes else "none, as the model has no classes"
-        raise ValueError(f"--labels: found {max(given)}; allowed: {allowed}")
-    if given:
-        return torch.tensor([given[seed % len(given)] for seed in seeds])
-    draws = [torch.randint(classes, (1,), generator=generator_of(s, "label")) for s in seeds]
-    return torch.cat(draws)
-
-
 def draw(args):
     """uint8 images (N, H, W, C)."""
-    options = options_of(args.sampler, args.steps, args.times)
-    import numpy as np
-    import torch
+    from ect import checkpoint, drawing, experiment
 
-    from ect import checkpoint, experiment, machine, sampler
-    from ect.data import decode
-
+    options = options_of(args.sampler, args.steps, args.times, drawing.TIMES)
     about = json.loads((FOLDER / "config.json").read_text())
     weights, _ = checkpoint.load(FOLDER / "model.safetensors")
     f, process, _ = experiment.restore(weights, about)
-    classes, place, parts = about["network"].get("classes", 0), machine.device(), []
-    for start in range(args.seed, args.seed + args.n, args.batch):
-        seeds = range(start, min(start + args.batch, args.seed + args.n))
-        eps = sampler.noise(seeds, 1 + len(options.get("times", ())), about["shape"]).to(place)
-        told = f
-        if classes or args.labels:
-            told = f.given(labels_of(seeds, classes, args.labels).to(place))
-        with torch.no_grad():
-            x = sampler.SAMPLERS[args.sampler](told, process, eps, **options)
-        parts.append(decode(x, about))
-    return np.concatenate(parts)
+    settings = {
+        "kind": args.sampler, "options": options, "images": args.n, "batch": args.batch,
+        "seed": args.seed, "labels": args.labels,
+    }  # fmt: skip
+    return drawing.draw(f, process, about, settings)
 
 
 def save(images, path):

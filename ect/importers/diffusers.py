@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from ect.importers.fitting import Foreign, fitted, wanted
+from ect.importers.fitting import Foreign, fitted, said, wanted
+from ect.process import BETAS
 from ect.unet2d import library
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -27,7 +28,6 @@ DEFAULTS = {  # of DDPMScheduler and DDIMScheduler, where an old file is silent
     "prediction_type": "epsilon",
     "variance_type": "fixed_small",
 }
-SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
 def read(source):
@@ -55,10 +55,6 @@ def downloaded(name):
         found = f"no folder, and no download ({said(error)})"
         allowed = "a folder, or a repository of the hub (owner/name)"
         raise ValueError(f"{name}: found {found}; allowed: {allowed}") from None
-
-
-def said(error):
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def converted(folder):
@@ -98,7 +94,7 @@ def chain_of(found):
     """(betas, what the network predicts) from the scheduler's config."""
     found = DEFAULTS | found
     wanted("scheduler", found["_class_name"], "DDPMScheduler", "DDIMScheduler")
-    wanted("beta_schedule", found["beta_schedule"], *SCHEDULES)
+    wanted("beta_schedule", found["beta_schedule"], *BETAS)
     wanted("trained_betas", found["trained_betas"], None)
     wanted("rescale_betas_zero_snr", found["rescale_betas_zero_snr"], False)
     kind = wanted("prediction_type", found["prediction_type"], "epsilon", "v_prediction")

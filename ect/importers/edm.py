@@ -7,7 +7,7 @@ c_out; f is D as trained, which is the identity at sigma = 0.
 
 import torch
 
-from ect.importers.fitting import Foreign, fitted, wanted
+from ect.importers.fitting import Foreign, fitted, said, wanted
 from ect.importers.pickles import Node, Reader, tensors
 
 WRAPPERS = ("EDMPrecond", "ECMPrecond", "VPPrecond", "VEPrecond")
@@ -154,8 +154,7 @@ def read(path):
         except Foreign as error:
             raise ValueError(f"{path}: {error}") from None
         except Exception as error:  # a damaged pickle can raise anything
-            found = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             allowed = "a whole .pkl file of EDM or ECT"
             raise ValueError(
-                f"{path}: found damaged content ({found}); allowed: {allowed}"
+                f"{path}: found damaged content ({said(error)}); allowed: {allowed}"
             ) from None

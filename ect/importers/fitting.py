@@ -1,7 +1,5 @@
 """What a foreign file must be: values among those allowed, weights that fit their network."""
 
-import torch
-
 from ect import experiment
 
 SHOWN = 4  # of the names that do not fit
@@ -14,6 +12,11 @@ class Foreign(ValueError):
         super().__init__(f"{what}: found {found}; allowed: {allowed}")
 
 
+def said(error):
+    """An error's kind and first words, for a message of ours."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
 def wanted(what, found, *allowed):
     """`found`, which must be one of `allowed`."""
     if found not in allowed:
@@ -23,8 +26,7 @@ def wanted(what, found, *allowed):
 
 def fitted(weights, network, shape):
     """`weights`, which must be those of the network of a model's description, by name and shape."""
-    with torch.device("meta"):
-        model = experiment.build_network(network, shape)
+    model = experiment.skeleton(network, shape)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     wrong = {

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from ect import experiment
 from ect.data import Images
-from ect.importers.fitting import Foreign, fitted
+from ect.importers.fitting import Foreign, fitted, said
 
 PREFIXES = ("module.", "model.", "_orig_mod.")  # of DDP, of a wrapper, of torch.compile
 
@@ -32,13 +32,14 @@ def tensors_in(path):
     """{name: tensor} of the file."""
     try:
         if str(path).endswith(".safetensors"):
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+            found = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a damaged or malicious file can raise anything
-        said = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise Foreign("content", said, "a state dict as .safetensors, or of torch.save") from None
+        allowed = "a state dict as .safetensors, or of torch.save"
+        raise Foreign("content", said(error), allowed) from None
     tensors = isinstance(found, dict) and all(isinstance(v, torch.Tensor) for v in found.values())
     if not (tensors and found):
         keys = f" with {', '.join(map(str, list(found)[:4]))}" if isinstance(found, dict) else ""

@@ -5,13 +5,13 @@ template; the captions are those of Snakemake's own report, which lie beside it.
 """
 
 import base64
-import json
 from pathlib import Path
 
 import jinja2
 
 from ect.report import gather, sentences
 from ect.report.tables import write
+from ect.runs import duration, read_json
 
 
 def write_page(study, config, samplers, experiments, figures, tables, template, runs, out):
@@ -93,7 +93,7 @@ def _cells(line):
 
 def provenance(runs):
     """Pairs (what, text) from run.json files: code, packages, devices, threads, time in all."""
-    records = [_record(path) for path in runs]
+    records = [read_json(path) for path in runs]
     codes = [record.get("code", {}) for record in records]
     packages = {}
     for record in records:
@@ -105,15 +105,8 @@ def provenance(runs):
         ("devices", _counted(record.get("device", "not recorded") for record in records)),
         ("threads of a job", _one_or_all([str(record.get("threads")) for record in records])),
         ("jobs with a record", str(len(records))),
-        ("time of these jobs, summed", _duration(sum(r.get("seconds", 0) for r in records))),
+        ("time of these jobs, summed", duration(sum(r.get("seconds", 0) for r in records))),
     ]
-
-
-def _record(path):
-    try:
-        return json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); allowed: a run.json") from None
 
 
 def _commit(code):
@@ -135,13 +128,3 @@ def _counted(texts):
 
 def _one_or_all(texts):
     return " and ".join(sorted(set(texts)))
-
-
-def _duration(seconds):
-    """'2 h 5 min 3 s', without the leading parts that are 0."""
-    minutes, second = divmod(round(seconds), 60)
-    hour, minute = divmod(minutes, 60)
-    parts = [(hour, "h"), (minute, "min"), (second, "s")]
-    while len(parts) > 1 and not parts[0][0]:
-        del parts[0]
-    return " ".join(f"{count} {unit}" for count, unit in parts)

@@ -1,6 +1,7 @@
 # The config is read here and nowhere else; every other rule file takes names from this one.
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ HOME = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).pare
 sys.path.insert(0, HOME)
 os.environ.update(PYTHONPATH=HOME)
 
+from ect import published
 from ect.config import FETCHED
 from ect.folders import fingerprint
 from ect.study import STAGES, ConfigError, Milestone, Study, Tuned
@@ -35,7 +37,7 @@ TUNED = [model for model in MODELS if isinstance(model, Tuned)]
 SEARCHED = [f"{ROOT}/tables/steps.csv"] if STUDY.searched() else []
 PAPER = STUDY.beside_published()
 PAPER_TABLE = f"{ROOT}/tables/paper.csv"
-PUBLISHED = f"{HOME}/workflow/reference/published.csv"
+PUBLISHED = str(published.FILE)
 LOSS = f"{ROOT}/{STUDY.shown('loss').folder}"
 
 
@@ -83,7 +85,7 @@ def placed(text):
 
 
 def classifier_option():
-    return " ".join(f"--classifier {placed(path)}" for path in classifier_if_used())
+    return " ".join(f"--classifier {shlex.quote(placed(path))}" for path in classifier_if_used())
 
 
 def outside(files):

@@ -1,7 +1,7 @@
 # Tables and figures: files in, files out. A figure depends on its own files and its own width.
 from hashlib import sha256
 
-from ect.jobs import jobs
+from ect.jobs import grid, jobs
 
 TABLES = expand(f"{ROOT}/tables/{{experiment}}.csv", experiment=STUDY.experiments)
 TABLES += [PAPER_TABLE] if PAPER else []
@@ -23,16 +23,14 @@ RUNS = {
 }
 
 # The rows of the grid of samples: the solver and one step before, every consistency sampler after.
-BEFORE, AFTER = STUDY.shown("samples").start, STUDY.shown("samples")
+AFTER = STUDY.shown("samples")
 GRID = [
-    [f"{STUDY.samplers[name].label}, {when}", f"{ROOT}/{model.folder}/{name}/samples.npz"]
-    for when, model, names in (
-        ("before", BEFORE, [STUDY.figures.solver, *STUDY.consistency_samplers()[:1]]),
-        ("after", AFTER, STUDY.consistency_samplers()),
-    )
-    for name in names
+    [
+        f"{STUDY.samplers[cell.sampler].label}, {'after' if cell.model == AFTER else 'before'}",
+        f"{ROOT}/{cell.folder}/samples.npz",
+    ]
+    for cell in grid(STUDY)
 ]
-
 
 # The models whose times are searched, as the rows of their table say it.
 SEARCHES = [
@@ -52,9 +50,17 @@ SEARCHES = [
 # The page, its captions, and the records of all that trained and drew.
 PAGE = f"{ROOT}/index.html"
 CAPTIONS = ["experiment", "samples", "loss", "maps", "curves", "steps", "paper"]
-RECORDED = ["prepare_data", "train_classifier", "pretrain", "tune", "sample"]
+RECORDED = {
+    "prepare_data": "run.json",
+    "train_classifier": "run.json",
+    "pretrain": "run.json",
+    "tune": "run.json",
+    "sample": "run.json",
+    "extract": "features.json",
+    "extract_reference": "reference.json",
+}
 RECORDS = [
-    f"{ROOT}/{Path(job.path).parent}/run.json"
+    f"{ROOT}/{Path(job.path).with_name(RECORDED[job.rule])}"
     for job in jobs(STUDY)
     if job.rule in RECORDED
 ]

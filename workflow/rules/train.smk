@@ -64,7 +64,7 @@ rule import_model:
     params:
         format=lambda wildcards: STUDY.importing(wildcards.pretrain),
         file=lambda wildcards, input: input.get("file", []),
-        data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
+        data=lambda wildcards, input: f"--data {shlex.quote(str(input.data))}" if input.data else "",
         version=STAGES["import"],
     wildcard_constraints:
         pretrain=one_of(STUDY.init),
@@ -85,7 +85,7 @@ rule pretrain:
         run=f"{MILESTONE}/run.json",
     params:
         settings=lambda wildcards: as_json(STUDY.training(milestone_of(wildcards))),
-        resume=lambda wildcards, input: f"--resume {input.resume}" if input.resume else "",
+        resume=lambda wildcards, input: f"--resume {shlex.quote(str(input.resume))}" if input.resume else "",
         limit=granted,
         out=subpath(output.model, parent=True),
         version=STAGES["train"],
