@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from ect import checkpoint, machine, prepared
-from ect.checkpoint import replacing
 from ect.sources import SOURCES, decoded
 
 
@@ -56,6 +55,8 @@ def _splits(settings, found):
     count = len(found.names) - found.tests
     order = random.permutation(count)[: settings.get("max_images")]
     if found.tests:
+        if (held_out or 0) > found.tests:
+            raise ValueError(f"dataset.held_out is {held_out}; allowed: <= {found.tests}")
         return {"train": order, "test": count + random.permutation(found.tests)[:held_out]}
     if held_out >= len(order):
         raise ValueError(f"dataset.held_out is {held_out}; allowed: < {len(order)}")
@@ -99,12 +100,6 @@ def decode(x, about):
 @functools.lru_cache(maxsize=2)
 def _order(seed, epoch, n):
     return np.random.default_rng(seed_of(seed, "epoch", epoch)).permutation(n)
-
-
-def save_arrays(path, *unnamed, **named):
-    """Write an npz file, atomically."""
-    with replacing(path) as scratch, open(scratch, "wb") as file:
-        np.savez(file, *unnamed, **named)
 
 
 class Images:

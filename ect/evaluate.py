@@ -3,6 +3,7 @@
 Images go from the sampler to the features a batch at a time; samples.npz between them is optional.
 """
 
+import functools
 import statistics
 import time
 from pathlib import Path
@@ -45,23 +46,32 @@ def extractor(settings, classifier=None):
     return f"inception:{mode}", pretrained.inception(mode, settings["inception_path"])
 
 
+def network_file(settings, classifier=None):
+    """The file of the feature space's network, in a list; none of a plugin's."""
+    if settings["extractor"] == "inception":
+        return [pretrained.weights_in(settings["inception_path"])]
+    known = {"classifier": classifier, "dinov2": settings.get("dinov2_path")}
+    return [path for name, path in known.items() if name == settings["extractor"]]
+
+
 def extract(settings, out, drawn=None, model=None, data=None, classifier=None):
     """Write the features of a samples.npz, `drawn`; of the images of a model, as it draws them; or
     of the training images; and beside them, as .json, the record of the job. `settings` holds
     features, and for a model the sampler's `sampling`."""
     started = time.monotonic()
+    given = [path for path in (drawn, model, data) if path is not None]
+    if len(given) != 1:
+        raise ValueError(f"found {len(given)} sources; allowed: one of samples, a model or data")
     if drawn is not None:
         batches = samples.read(drawn)
     elif model is not None:
         batches = drawing.stream(*experiment.load_model(model), settings["sampling"], bar=True)
-    elif data is not None:
-        batches = samples.pieces(Images(data).pixels)
     else:
-        raise ValueError("there are no images; allowed: samples, a model or data")
+        batches = samples.pieces(Images(data).pixels)
     name, network = extractor(settings["features"], classifier)
     features.save(out, features.of_batches(network, batches), name)
-    inputs = [path for path in (drawn, model, data, classifier) if path is not None]
-    record = machine.record(settings, inputs, started, [Path(out)])
+    weights = network_file(settings["features"], classifier)
+    record = machine.record(settings, [*given, *weights], started, [Path(out)])
     checkpoint.write_json(Path(out).with_suffix(".json"), record)
 
 
@@ -76,16 +86,16 @@ def evaluate(settings, drawn, data, out, classifier=None, reference=None):
     """
     if data is None and (reference is None or drawn is None):
         raise ValueError("samples or reference is missing; allowed: without it, with data")
-    if reference is None:
-        reference = samples.pieces(Images(data).pixels)
-    name, real = represented(reference, settings["features"], classifier)
+    space = functools.cache(lambda: extractor(settings["features"], classifier))
+    real = samples.pieces(Images(data).pixels) if reference is None else reference
+    name, real = represented(real, space)
     if drawn is None:
         sources = [samples.pieces(Images(data, "test").pixels)]
     else:
         sources = drawn if isinstance(drawn, list) else [drawn]
     found = []
     for source in sources:
-        own, features_drawn = represented(source, settings["features"], classifier)
+        own, features_drawn = represented(source, space)
         if own != name:
             where = reference or data
             raise ValueError(f"{where}: features are '{name}', those of the images are '{own}'")
@@ -93,15 +103,15 @@ def evaluate(settings, drawn, data, out, classifier=None, reference=None):
     checkpoint.write_json(out, mean(found) | {"features": name, "cell": settings["cell"]})
 
 
-def represented(source, settings, classifier=None):
+def represented(source, space):
     """(name of the feature space, features (N, D) in float64) of stored features, of a samples.npz,
-    or of uint8 images in batches (n, H, W, C)."""
+    or of uint8 images in batches (n, H, W, C); `space()` is an `extractor`."""
     batches = source
     if isinstance(source, (str, Path)):
         if Path(source).suffix == ".safetensors":
             return features.load(source)
         batches = samples.read(source)
-    name, network = extractor(settings, classifier)
+    name, network = space()
     return name, features.of_batches(network, batches).double().numpy()
 
 

@@ -151,6 +151,8 @@ def _require_distinct(classes, path):
 def classes_by_file(files, names, path):
     """(class names, the class of each image) as dataset.json says; (None, zeros) if it has none."""
     if LABELS not in files.names:
+        if lower := [name for name in files.names if name.endswith(f"/{LABELS}")]:
+            raise ValueError(f"{path}: found '{lower[0]}'; allowed: {LABELS} at the top")
         return None, [0] * len(names)
     try:
         with files.open(LABELS) as file:

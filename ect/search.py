@@ -93,10 +93,8 @@ def measure(settings, model, data, classifier=None):
         sampling = {"kind": "multistep", "options": {"times": list(times)}, "seed": seed}
         sampling |= {"images": images, "batch": settings["batch"]}
         found = features.of_images(extract, draw(f, process, about, sampling))
-        if settings["metric"] == "fd":
-            distance = metrics.frechet(found, reference)
-        else:
-            distance = metrics.kernel(found, reference, settings["features"]["kd_subsets"])
+        metric, subsets = settings["metric"], settings["features"]["kd_subsets"]
+        distance = metrics.measures([metric], found, reference, subsets)[metric]
         if not math.isfinite(distance):
             raise FloatingPointError(f"the {settings['metric']} at times {times} is {distance}")
         return distance

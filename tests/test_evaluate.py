@@ -160,6 +160,18 @@ def test_features_of_another_space_are_refused(files, tmp_path, capsys):
     assert main([str(word) for word in words]) == 1
     said = capsys.readouterr().err
     assert "r.safetensors: features are 'inception:clean'" in said and len(said.splitlines()) == 1
+    words = ["evaluate", json.dumps(study().measuring(None)), "--data", files["data"], "--out", "m"]
+    words += ["--samples", tmp_path / "r.safetensors", "--classifier", files["classifier"]]
+    assert main([str(word) for word in words]) == 1
+    said = capsys.readouterr().err
+    assert f"{files['data']}: features are 'classifier'" in said and len(said.splitlines()) == 1
+
+
+def test_features_are_of_one_source(files, tmp_path, capsys):
+    words = ["extract", json.dumps(study().extracting()), "--out", tmp_path / "f.safetensors"]
+    words += ["--model", files["model"], "--data", files["data"]]
+    assert main([str(word) for word in words]) == 1
+    assert "found 2 sources; allowed: one of" in capsys.readouterr().err
 
 
 def test_extraction_does_not_depend_on_how_distances_are_made():

@@ -83,6 +83,14 @@ def test_its_jobs_are_those_of_the_study(outer):
     assert int(counts["pretrain"]) + int(counts["tune"]) == len(rows)
 
 
+def test_networks_that_the_config_names_stay_where_they_are(outer):
+    config = smoke() | {"features": {"extractor": "inception"}}
+    (outer / "inception.yaml").write_text(yaml.safe_dump({"ect": config}))
+    code, text = snakemake(outer, "-n", "--cores", "1", "--configfile", "inception.yaml")
+    assert code == 0, text[-3000:]
+    assert "inner/models" not in text and "models/inception" in text
+
+
 def test_jobs_run_there(outer):
     wanted = ["inner/results/theirs/data/floor.json", "inner/results/theirs/figures/maps.png"]
     code, text = snakemake(outer, *wanted, "--cores", "1", "--configfile", "config.yaml")

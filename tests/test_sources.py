@@ -199,6 +199,11 @@ MISTAKES = {
     "held out": (lambda photos: None, {"held_out": 12}, ["held_out is 12; allowed: < 12"]),
     "label missing": (labels_of([["a.png", 1]]), {}, ["the class of 'café/deep/00.png'", "None"]),
     "labels torn": (labels_of(3), {}, ["dataset.json is not", "labels"]),
+    "labels below": (
+        lambda photos: (photos / "кот" / "dataset.json").write_text("{}"),
+        {"classes": None},
+        ["found 'кот/dataset.json'", "at the top"],
+    ),
     "no such image": (
         lambda photos: edm_labels(photos, [*edm_labels(photos), ["lost.png", 0]]),
         {},
@@ -336,6 +341,8 @@ def test_mnist_from_a_local_copy(tmp_path, source, folder):
     prepare(settings | {"max_images": 7, "held_out": 2, "resolution": 8}, tmp_path / "e")
     assert len(Images(tmp_path / "e").pixels) == 7
     assert Images(tmp_path / "e", "test").pixels[:].shape == (2, 8, 8, 1)
+    with pytest.raises(ValueError, match="held_out is 6; allowed: <= 5"):
+        prepare(settings | {"held_out": 6}, tmp_path / "f")
 
 
 def test_cifar10_from_a_local_copy(tmp_path, monkeypatch):

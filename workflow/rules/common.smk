@@ -76,7 +76,7 @@ def classifier_if_used():
 
 def network_if_used():
     """The file of the feature space's network: trained by the study, given or downloaded."""
-    return classifier_if_used() + STUDY.network_files()
+    return classifier_if_used() + outside(STUDY.network_files())
 
 
 def placed(text):

@@ -45,7 +45,7 @@ rule train_classifier:
 # It has no params and no input, so that a file put there by hand stays.
 rule fetch_inception:
     output:
-        FETCHED,
+        outside([FETCHED]),
     conda:
         "../../envs/ect.yaml"
     shell:
