@@ -94,7 +94,8 @@ def test_the_page_is_made_of_every_record_and_again_of_what_changed(study):
     done = snakemake(study, "write_page", "--configfile", SMOKE)
     assert done.returncode == 0, done.stderr
     text = (results(study) / "index.html").read_text()
-    records = list(results(study).rglob("run.json"))
+    kinds = ("run.json", "reference.json", "features.json")
+    records = [path for kind in kinds for path in results(study).rglob(kind)]
     assert f"<td>{len(records)}</td>" in text and text.count("data:image/png") == 7
     assert text.count("<h2>") == 9 and "no spread, no verdict" in text
     for overlay, jobs in (({}, set()), ({"figures": {"widths_in": {"loss": 5.0}}}, {"draw_loss"})):

@@ -2,6 +2,7 @@
 and trainings that scancel, SLURM's limit or their own ended go on from where they were."""
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -29,11 +30,14 @@ from pathlib import Path
 
 from ect.plugins import weight
 
+START = time.time()
+
 
 @weight
 def patient(s, r, sd):
     if job := os.environ.get("SLURM_JOB_ID"):
-        Path("devices", job).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+        device = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        Path("devices", job).write_text(f"{device} {START} {time.time()}")
         time.sleep(1)
     return 1 / s**2
 '''
@@ -202,10 +206,14 @@ def test_nothing_of_a_stopped_training_was_lost(study, monkeypatch):
 def test_each_training_had_its_device(study):
     """One of SLURM's four, and another one than the trainings beside it."""
     folder, _ = study
-    devices = {path.name: path.read_text() for path in (folder / "devices").iterdir()}
-    assert set(devices.values()) <= {"0", "1", "2", "3"}
-    first = [min(n for n, _, what in jobs() if what == COMMENTS[model]) for model in COMMENTS]
-    assert len({devices[number] for number in first}) == 3
+    had = [path.read_text().split() for path in (folder / "devices").iterdir()]
+    assert {device for device, _, _ in had} <= {"0", "1", "2", "3"}
+    beside = [
+        (device, other)
+        for (device, start, end), (other, later, _) in itertools.permutations(had, 2)
+        if float(start) <= float(later) < float(end)
+    ]
+    assert beside and all(device != other for device, other in beside)
 
 
 def test_more_devices_than_there_are_is_an_error_at_once(study):
