@@ -81,13 +81,14 @@ def evaluate(args):
 def trace(args):
     from ect import trace
 
-    trace.run(args.settings, args.init, args.snapshots, args.data, args.out, args.classifier)
+    inputs = (args.init, args.snapshots, args.data, args.reference)
+    trace.run(args.settings, *inputs, args.out, args.classifier)
 
 
 def search_steps(args):
     from ect import search
 
-    search.run(args.settings, args.model, args.data, args.out, args.classifier)
+    search.run(args.settings, args.model, args.reference, args.out, args.classifier)
 
 
 def export(args):
@@ -119,6 +120,7 @@ def parser():
 NEEDED = {"required": True}
 SETTINGS = {"type": settings_of, "help": "JSON, or a run.json to repeat"}
 CLASSIFIER = {"help": "weights of the study's own feature space"}
+TRAINING = {"required": True, "help": "features of the training images"}
 
 VERBS = {
     prepare: ("write the dataset file", {"settings": SETTINGS, "--out": NEEDED}),
@@ -197,6 +199,7 @@ VERBS = {
             "--init": {"required": True, "help": "the model that the tuning started from"},
             "--snapshots": NEEDED,
             "--data": NEEDED,
+            "--reference": TRAINING,
             "--classifier": CLASSIFIER,
             "--out": NEEDED,
         },
@@ -206,7 +209,7 @@ VERBS = {
         {
             "settings": SETTINGS,
             "--model": NEEDED,
-            "--data": NEEDED,
+            "--reference": TRAINING,
             "--classifier": CLASSIFIER,
             "--out": NEEDED,
         },

@@ -46,6 +46,17 @@ def extractor(settings, classifier=None):
     return f"inception:{mode}", pretrained.inception(mode, settings["inception_path"])
 
 
+def space_of(reference, settings, classifier=None):
+    """(name, extract, features (N, D) of the training images) of the study's feature space, whose
+    training images' features are stored in `reference`; raises `ValueError` where those are of
+    another space."""
+    name, network = extractor(settings, classifier)
+    own, real = features.load(reference)
+    if own != name:
+        raise ValueError(f"{reference}: features are '{own}'; allowed: '{name}', the settings' own")
+    return name, network, real
+
+
 def network_file(settings, classifier=None):
     """The file of the feature space's network, in a list; none of a plugin's."""
     if settings["extractor"] == "inception":

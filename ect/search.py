@@ -8,9 +8,8 @@ reported is the distance of images from seeds that the search never saw.
 import math
 
 from ect import checkpoint, experiment, features, metrics
-from ect.data import Images
 from ect.drawing import draw
-from ect.evaluate import extractor
+from ect.evaluate import space_of
 
 RATIO = (math.sqrt(5) - 1) / 2  # 1 / golden ratio
 
@@ -82,19 +81,19 @@ def check(settings):
         raise ValueError("allowed: 0 < low < high and evaluations >= 1")
 
 
-def measure(settings, model, data, classifier=None):
+def measure(settings, model, reference, classifier=None):
     """(name of the feature space, value): value(times, seed, images) is the distance of multistep
-    images from the seeds `seed`, `seed` + 1, ... to the training images."""
+    images from the seeds `seed`, `seed` + 1, ... to the training images, whose features are stored
+    in `reference`."""
     f, process, about = experiment.load_model(model)
-    name, extract = extractor(settings["features"], classifier)
-    reference = features.of_images(extract, Images(data).pixels)
+    name, extract, real = space_of(reference, settings["features"], classifier)
 
     def value(times, seed, images):
         sampling = {"kind": "multistep", "options": {"times": list(times)}, "seed": seed}
         sampling |= {"images": images, "batch": settings["batch"]}
         found = features.of_images(extract, draw(f, process, about, sampling))
         metric, subsets = settings["metric"], settings["features"]["kd_subsets"]
-        distance = metrics.measures([metric], found, reference, subsets)[metric]
+        distance = metrics.measures([metric], found, real, subsets)[metric]
         if not math.isfinite(distance):
             raise FloatingPointError(f"the {settings['metric']} at times {times} is {distance}")
         return distance
@@ -102,7 +101,7 @@ def measure(settings, model, data, classifier=None):
     return name, value
 
 
-def run(settings, model, data, out, classifier=None):
+def run(settings, model, reference, out, classifier=None):
     """Write the times found for each number of steps, their value on the seeds of the search and on
     those of the test, and all that was tried, as JSON.
 
@@ -111,7 +110,7 @@ def run(settings, model, data, out, classifier=None):
     ranges of seeds overlap.
     """
     check(settings)
-    name, value = measure(settings, model, data, classifier)
+    name, value = measure(settings, model, reference, classifier)
     search = {key: settings[key] for key in ("seed", "images")}
     test = {key: settings[f"test_{key}"] for key in ("seed", "images")}
     times, rows = (), []

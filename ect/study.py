@@ -123,7 +123,6 @@ class Study(Whole):
         """The resolved settings of a job that extracts features: of samples.npz or the training
         images, or, where the config does not export that, of a sampler's images."""
         settings = {"features": self.feature_space()}
-        del settings["features"]["kd_subsets"]  # of the distances; features do not depend on it
         if sampler is not None and "npz" not in self.evaluation.export:
             settings["sampling"] = self.sampling(sampler, repeat)
         return settings
@@ -133,17 +132,21 @@ class Study(Whole):
         the held-out ones. The metrics are named where they are not the two distances alone."""
         named = {"metrics": self.evaluation.metrics}
         return {
-            "features": self.feature_space(),
+            "features": self._measured_space(),
             "cell": {"floor": True} if cell is None else self.facts(cell),
             **(named if set(self.evaluation.metrics) != {"fd", "kd"} else {}),
         }
 
     def feature_space(self):
-        """The resolved settings of the feature space, for every job that measures a distance."""
+        """The resolved settings of the feature space, for every job that extracts features."""
         others = {"classifier"} | ({"dinov2_path"} if self.features.dinov2_path is None else set())
         block = self.features.model_dump(exclude=others)
         own = self._using(("features", self.features.extractor))
-        return block | {"kd_subsets": self.evaluation.kd_subsets} | own
+        return block | own
+
+    def _measured_space(self):
+        """The feature space, and what the kernel distance in it depends on."""
+        return self.feature_space() | {"kd_subsets": self.evaluation.kd_subsets}
 
     def tracing(self):
         """The resolved settings of a job that measures snapshots: with every multistep sampler."""
@@ -159,7 +162,7 @@ class Study(Whole):
             return {}
         test, block = self.evaluation, self.search.model_dump(exclude={"models"})
         seeds = {"test_seed": test.seed, "test_images": test.images, "batch": test.batch}
-        return {"features": self.feature_space(), **block, **seeds}
+        return {"features": self._measured_space(), **block, **seeds}
 
     def maps(self):
         """The settings of the figure of maps: every schedule of the config on the clock s with a

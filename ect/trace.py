@@ -12,7 +12,7 @@ import torch
 from ect import checkpoint, experiment, features, machine, metrics
 from ect.data import Images, generator_of
 from ect.drawing import draw
-from ect.evaluate import extractor
+from ect.evaluate import space_of
 from ect.objective import squared
 
 IMAGES = 256  # of the probe, the same for every snapshot
@@ -21,22 +21,22 @@ RATIOS = (0.5, 0.9, 0.99)  # r / s of the probe's pairs
 COLUMNS = ("images", "quantity", "s", "ratio", "sampler", "value")
 
 
-def run(settings, init, snapshots, data, out, classifier=None):
+def run(settings, init, snapshots, data, reference, out, classifier=None):
     """Write a long csv with the columns `COLUMNS`: the start (0 images) and every snapshot.
 
-    `fd` is the distance of each sampler's images to the training images; `end_to_end` and
-    `residual` are means of squared errors per pixel on a fixed batch of images and noise.
+    `fd` is the distance of each sampler's images to the training images, whose features are stored
+    in `reference`; `end_to_end` and `residual` are means of squared errors per pixel on a fixed
+    batch of images and noise.
     """
     images = Images(data)
-    _, extract = extractor(settings["features"], classifier)
-    reference = features.of_images(extract, images.pixels)
+    _, extract, real = space_of(reference, settings["features"], classifier)
     with checkpoint.replacing(out) as scratch, open(scratch, "w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
         for seen, (f, process, about) in models(init, snapshots):
             for label, sampling in settings["samplers"].items():
                 found = features.of_images(extract, draw(f, process, about, sampling))
-                fd = metrics.frechet(found, reference)
+                fd = metrics.frechet(found, real)
                 table.writerow({"images": seen, "quantity": "fd", "sampler": label, "value": fd})
             table.writerows({"images": seen, **row} for row in probe(f, process, images))
 

@@ -61,7 +61,7 @@ def test_repeats_draw_the_images_of_the_seeds_that_follow(files, tmp_path):
 
 def test_metrics_of_repeats_are_those_of_each_and_their_mean(files, tmp_path):
     one = study(repeats=3, metrics=["fd", "kd", "recall"])
-    settings = {"features": one.feature_space(), "cell": {}, "metrics": ["fd", "kd", "recall"]}
+    settings = {**one.measuring(None), "metrics": ["fd", "kd", "recall"]}
     paths = [drawn(one, files, tmp_path, repeat) for repeat in range(3)]
     alone = [evaluated(settings, [path], files, tmp_path / "one.json") for path in paths]
     all_three = evaluated(settings, paths, files, tmp_path / "all.json")
@@ -75,7 +75,7 @@ def test_metrics_of_repeats_are_those_of_each_and_their_mean(files, tmp_path):
 
 def test_repeats_of_different_sizes_are_refused(files, tmp_path, capsys):
     paths = [drawn(study(images=n), files, tmp_path / str(n)) for n in (20, 30)]
-    words = ["evaluate", json.dumps({"features": study().feature_space(), "cell": {}}), "--out"]
+    words = ["evaluate", json.dumps(study().measuring(None)), "--out"]
     words += [tmp_path / "m.json", "--data", files["data"], "--samples", *paths]
     assert main([str(word) for word in [*words, "--classifier", files["classifier"]]]) == 1
     assert "the repeats have [20, 30] images" in capsys.readouterr().err

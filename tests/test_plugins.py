@@ -176,7 +176,7 @@ def test_a_model_names_the_plugin_of_its_process_alone(config, digits_file, tmp_
 
 def test_a_features_plugin_is_the_space_of_the_distances(config, digits_file, tmp_path):
     study = Study.read(config)
-    settings = {"features": study.feature_space(), "cell": {"floor": True}}
+    settings = study.measuring(None)
     evaluate.evaluate(settings, None, digits_file, tmp_path / "floor.json")
     found = json.loads((tmp_path / "floor.json").read_text())
     test, real = (Images(digits_file, split).pixels[:][..., 0] for split in ("test", "train"))

@@ -113,10 +113,13 @@ def files(digits_file, tmp_path_factory):
     train.run(PRETRAIN, digits_file, folder / "model")
     options = {"channels": 4, "epochs": 1, "batch": 99, "lr": 1e-3}
     features.train_classifier(options, digits_file, folder)
+    network, reference = folder / "classifier.safetensors", folder / "reference.safetensors"
+    space = {"features": SETTINGS["features"]}
+    evaluate.extract(space, reference, data=digits_file, classifier=network)
     return {
         "model": folder / "model" / "model.safetensors",
-        "data": digits_file,
-        "classifier": folder / "classifier.safetensors",
+        "reference": reference,
+        "classifier": network,
     }
 
 
@@ -126,7 +129,7 @@ def searched(files, out, **changes):
 
 
 @pytest.mark.parametrize("metric", ["fd", "kd"])
-def test_what_is_written_is_what_the_verbs_measure(metric, files, tmp_path):
+def test_what_is_written_is_what_the_verbs_measure(metric, files, digits_file, tmp_path):
     """The value on both ranges of seeds is that of `sample` and `evaluate` at the chosen times."""
     found = searched(files, tmp_path / "found.json", metric=metric)
     assert [row["k"] for row in found["steps"]] == [2, 3]
@@ -139,7 +142,7 @@ def test_what_is_written_is_what_the_verbs_measure(metric, files, tmp_path):
             evaluate.sample(sampling | found[part], files["model"], tmp_path)
             evaluate.evaluate(
                 {"features": SETTINGS["features"], "cell": {}},
-                tmp_path / "samples.npz", files["data"], tmp_path / "m.json", files["classifier"],
+                tmp_path / "samples.npz", digits_file, tmp_path / "m.json", files["classifier"],
             )  # fmt: skip
             measured = json.loads((tmp_path / "m.json").read_text())
             assert measured["images"] == found[part]["images"]
@@ -149,10 +152,24 @@ def test_what_is_written_is_what_the_verbs_measure(metric, files, tmp_path):
 def test_a_search_is_its_settings(files, tmp_path):
     searched(files, tmp_path / "a.json")
     torch.manual_seed(1)
-    words = ["--model", files["model"], "--data", files["data"], "--out", tmp_path / "b.json"]
+    words = [
+        "--model",
+        files["model"],
+        "--reference",
+        files["reference"],
+        "--out",
+        tmp_path / "b.json",
+    ]
     words = ["search-steps", json.dumps(SETTINGS), *words, "--classifier", files["classifier"]]
     assert main([str(word) for word in words]) == 0
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_a_reference_of_another_space_is_refused(files, tmp_path):
+    other = tmp_path / "other.safetensors"
+    features.save(other, torch.randn(9, 64), "dinov2")
+    with pytest.raises(ValueError, match="features are 'dinov2'; allowed: 'classifier'"):
+        searched(files | {"reference": other}, tmp_path / "none.json")
 
 
 def test_the_test_does_not_steer_the_search(files, tmp_path):

@@ -119,6 +119,7 @@ rule trace_tuning:
         init=f"{MILESTONE}/model.safetensors",
         snapshots=f"{TUNING}/snapshots.safetensors",
         data=DATA,
+        reference=REFERENCE,
     output:
         f"{TUNING}/trace.csv",
     params:
@@ -130,7 +131,8 @@ rule trace_tuning:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} trace {params.settings:q} --init {input.init:q}"
-        " --snapshots {input.snapshots:q} --data {input.data:q} {params.classifier} --out {output:q}"
+        " --snapshots {input.snapshots:q} --data {input.data:q} --reference {input.reference:q}"
+        " {params.classifier} --out {output:q}"
 
 
 # The intermediate times of two and more steps: searched on seeds of their own, then measured on the
@@ -139,7 +141,7 @@ rule search_steps:
     input:
         network_if_used(),
         model=f"{TUNING}/model.safetensors",
-        data=DATA,
+        reference=REFERENCE,
     output:
         f"{TUNING}/steps.json",
     params:
@@ -151,4 +153,4 @@ rule search_steps:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} search-steps {params.settings:q} --model {input.model:q}"
-        " --data {input.data:q} {params.classifier} --out {output:q}"
+        " --reference {input.reference:q} {params.classifier} --out {output:q}"
