@@ -41,7 +41,8 @@
 `parallel`          several processes that train one network
 `train`             the loop; pretraining is the schedule r = 0
 `samples`           sets of drawn images: samples.npz, PNG files
-`features`          images -> features (the study's own classifier)
+`features`          images -> features, whatever the network
+`classifier`        the study's own network of features
 `pretrained`        images -> features of networks trained elsewhere (Inception, DINOv2)
 `metrics`           features -> Frechet and kernel distance, precision, recall, Inception score
 `evaluate`          a model's images, and their distance to the training images

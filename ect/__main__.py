@@ -26,9 +26,9 @@ def prepare(args):
 
 
 def train_classifier(args):
-    from ect import features
+    from ect import classifier
 
-    features.train_classifier(args.settings, args.data, args.out)
+    classifier.train(args.settings, args.data, args.out)
 
 
 def import_model(args):

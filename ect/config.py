@@ -148,12 +148,31 @@ class Dataset(Block):
 
 
 class Classifier(Block):
-    """The study's own classifier, whose last hidden layer is a feature space."""
+    """The study's own classifier, whose last layer but one is a feature space: `plain`, three
+    convolutions of `channels`, or `resnet`, a ResNet-18 for small images. `augment` mirrors and
+    moves its training images."""
 
-    channels: Count
+    network: Literal["plain", "resnet"] = "plain"
+    channels: Count | None = None
     epochs: Count
     batch: Count
     lr: Positive
+    augment: bool = False
+
+    @model_validator(mode="after")
+    def _sized(self):
+        if (self.channels is None) != (self.network == "resnet"):
+            raise ValueError(
+                f"network is '{self.network}' and channels is {self.channels}; allowed: a number of"
+                " channels of the plain network, none of the resnet, whose width is its own"
+            )
+        return self
+
+    def resolved(self):
+        """The settings of its training; those of a plain network without augmentation say no more
+        than that."""
+        silent = {"network": "plain", "augment": False, "channels": None}
+        return {k: v for k, v in self.model_dump().items() if k not in silent or v != silent[k]}
 
 
 class Features(Block):

@@ -19,6 +19,7 @@ from ect import (
     pretrained,
     samples,
 )
+from ect.classifier import extractor as classifier_space
 from ect.data import Images
 
 
@@ -36,7 +37,7 @@ def extractor(settings, classifier=None):
     if settings["extractor"] == "classifier":
         if classifier is None:
             raise ValueError("extractor is 'classifier'; allowed: with --classifier, its weights")
-        return "classifier", features.classifier(classifier)
+        return classifier_space(classifier)
     own = plugins.added({}, "features", settings)
     if settings["extractor"] in own:
         return settings["extractor"], features.own(own[settings["extractor"]])

@@ -1,105 +1,14 @@
 """Feature spaces: uint8 images (N, H, W, C) -> float64 features (N, D).
 
-The study's own classifier is for images on which no published network was trained; networks that
-were trained elsewhere, for everything else, are in `ect/pretrained.py`.
+`extract(pixels)` is a network's: the study's own (`ect/classifier.py`), one that was trained
+elsewhere (`ect/pretrained.py`), or a plugin's.
 """
 
-import time
-from pathlib import Path
-
 import torch
-from torch import nn
-from torch.nn import functional
 
-from ect import checkpoint, machine, samples
-from ect.data import Images, encode, generator_of, seed_of
+from ect import checkpoint, samples
 
-WIDTH = 64  # of the last hidden layer
 BATCH = 500  # of images that a network sees at once
-
-
-class ClassifierNet(nn.Module):
-    """Three convolutions, a hidden layer of 64 units, and the classes."""
-
-    def __init__(self, shape, classes, channels):
-        super().__init__()
-        depth, height, width = shape
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(depth, channels, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(channels, 2 * channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(2 * channels, 2 * channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(),
-        )  # fmt: skip
-        self.hidden = nn.Linear(2 * channels * (height // 4) * (width // 4), WIDTH)
-        self.classes = nn.Linear(WIDTH, classes)
-
-    def features(self, x):
-        """The hidden layer before its ReLU, so that no unit is constant and covariances have full
-        rank."""
-        return self.hidden(self.convolutions(x))
-
-    def forward(self, x):
-        active = functional.relu(self.features(x))
-        return self.classes(functional.dropout(active, 0.3, self.training))
-
-
-def train_classifier(settings, data, out):
-    """Train the classifier on the training images; its accuracy on the held-out ones goes into
-    run.json beside the weights."""
-    started, out = time.monotonic(), Path(out)
-    train, test = Images(data), Images(data, "test")
-    if len(train.classes or ()) < 2:
-        raise ValueError(
-            f"{data}: no classes for a classifier to tell apart; allowed: dataset.classes: folders,"
-            " or features.extractor: inception"
-        )
-    about = {
-        "shape": list(train.shape), "shift": train.shift, "scale": train.scale,
-        "channels": settings["channels"], "classes": len(train.classes),
-    }  # fmt: skip
-    network = _fit(settings, train, about)
-    answers = of_images(
-        lambda pixels: network(encode(pixels, about).to(machine.device())), test.pixels
-    )
-    accuracy = float((answers.argmax(1) == test.labels).mean())
-    weights = out / "classifier.safetensors"
-    checkpoint.save(weights, network.state_dict(), **about)
-    record = machine.record(settings, [data], started, [weights], test_accuracy=accuracy)
-    checkpoint.write_json(out / "run.json", record)
-
-
-def _fit(settings, train, about):
-    torch.manual_seed(seed_of("classifier"))
-    network = ClassifierNet(about["shape"], about["classes"], about["channels"])
-    network.to(machine.device()).train()
-    steps = settings["epochs"] * len(train.pixels) // settings["batch"]
-    optimizer = torch.optim.Adam(network.parameters(), settings["lr"], weight_decay=1e-4)
-    falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings["lr"], total_steps=steps)
-    labels = torch.from_numpy(train.labels)
-    for index in range(steps):
-        rows = torch.randint(
-            len(labels), (settings["batch"],), generator=generator_of("classifier", index)
-        )
-        logits = network(train.encode(train.pixels[rows.numpy()]).to(machine.device()))
-        loss = functional.cross_entropy(logits, labels[rows].to(machine.device()))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        falling.step()
-    return network.eval()
-
-
-def classifier(path):
-    """The extractor of a trained classifier: its last hidden layer, 64 values an image."""
-    weights, about = checkpoint.load(path)
-    network = ClassifierNet(about["shape"], about["classes"], about["channels"])
-    network.load_state_dict(weights)
-    network.to(machine.device()).eval()
-
-    def extract(pixels):
-        return network.features(encode(pixels, about).to(machine.device()))
-
-    return extract
 
 
 def own(function):

@@ -119,6 +119,11 @@ class Study(Whole):
             settings["images"] = min(settings["images"], self.figures.grid_columns)
         return settings
 
+    def classifying(self):
+        """The resolved settings of the job that trains the classifier; none without one."""
+        block = self.features.classifier
+        return block.resolved() if block else {}
+
     def extracting(self, sampler=None, repeat=0):
         """The resolved settings of a job that extracts features: of samples.npz or the training
         images, or, where the config does not export that, of a sampler's images."""

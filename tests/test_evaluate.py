@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_config import DEFAULT
 
-from ect import checkpoint, evaluate, experiment, features
+from ect import checkpoint, classifier, evaluate, experiment, features
 from ect.__main__ import main
 from ect.data import Images
 from ect.study import Milestone, Study
@@ -31,7 +31,7 @@ def files(digits_file, tmp_path_factory):
     network = experiment.make_network(about["network"], about["shape"])
     checkpoint.save(folder / "model.safetensors", network.state_dict(), **about)
     options = {"channels": 4, "epochs": 1, "batch": 99, "lr": 1e-3}
-    features.train_classifier(options, digits_file, folder)
+    classifier.train(options, digits_file, folder)
     model, weights = folder / "model.safetensors", folder / "classifier.safetensors"
     return {"model": model, "data": digits_file, "classifier": weights}
 
@@ -146,7 +146,7 @@ def test_features_are_kept_in_the_networks_own_precision(files, tmp_path):
     )
     found, about = checkpoint.load(path)
     images = Images(files["data"])
-    network = features.classifier(files["classifier"])
+    _, network = classifier.extractor(files["classifier"])
     assert about == {"features": "classifier"} and found["features"].dtype == torch.float32
     assert (features.load(path)[1] == features.of_images(network, images.pixels)).all()
     with pytest.raises(checkpoint.CheckpointError, match=r"model\.safetensors: holds no features"):

@@ -67,6 +67,7 @@ ORDER = [
     "train",
     "samples",
     "features",
+    "classifier",
     "pretrained",
     "metrics",
     "evaluate",
@@ -171,10 +172,11 @@ def test_the_maps_that_end_in_r_equal_t_are_those_with_a_loss_of_their_own():
 def test_every_extractor_and_optimizer_of_the_registry_exists():
     import torch
 
-    from ect import features, pretrained
+    from ect import classifier, pretrained
 
+    networks = {"classifier": classifier.extractor}
     for name in registry.EXTRACTORS:
-        assert callable(getattr(features, name, None) or getattr(pretrained, name))
+        assert callable(networks.get(name) or getattr(pretrained, name))
     found = []
     for name in registry.OPTIMIZERS:
         options = {"name": name, "lr": 0.1, "betas": [0.8, 0.9]}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_train import PRETRAIN, changed
 
-from ect import evaluate, features, train
+from ect import classifier, evaluate, train
 from ect.__main__ import main
 
 ROOT = Path(__file__).parent.parent
@@ -33,8 +33,8 @@ def made(tmp_path_factory, digits_file):
     shutil.copy(digits_file, folder / "data.npz")
     train.run(SMALL, folder / "data.npz", run)
     evaluate.sample(ONE_STEP, run / "model.safetensors", samples)
-    classifier = {"channels": 4, "epochs": 1, "batch": 64, "lr": 1e-3}
-    features.train_classifier(classifier, folder / "data.npz", folder / "features")
+    network = {"channels": 4, "epochs": 1, "batch": 64, "lr": 1e-3}
+    classifier.train(network, folder / "data.npz", folder / "features")
     metrics = {"images": 12, "reference_images": 297, "features": "classifier", "fd": 3.0}
     (samples / "metrics.json").write_text(json.dumps(metrics | {"kd": 0.5, "cell": CELL}))
     shutil.copy(ROOT / "config.yaml", folder / "config.yaml")

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from test_train import PRETRAIN, TUNE, changed
 
-from ect import checkpoint, evaluate, features, running, runs, show, status, train, verify
+from ect import checkpoint, classifier, evaluate, running, runs, show, status, train, verify
 from ect.cells import Milestone, Tuned
 from ect.study import Study
 
@@ -38,8 +38,8 @@ def trained(tmp_path_factory, digits_file):
     os.chdir(folder)  # so that records name paths as Snakemake gives them
     try:
         data, start = data.relative_to(folder), start.relative_to(folder)
-        classifier = {"channels": 4, "epochs": 1, "batch": 64, "lr": 1e-3}
-        features.train_classifier(classifier, data, Path("results/tiny/features"))
+        network = {"channels": 4, "epochs": 1, "batch": 64, "lr": 1e-3}
+        classifier.train(network, data, Path("results/tiny/features"))
         train.run(PRETRAIN, data, start)
         for model in TUNED:
             out = Path("results/tiny") / model.folder

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_train import PRETRAIN
 
-from ect import evaluate, features, sampler, search, train
+from ect import classifier, evaluate, features, sampler, search, train
 from ect.__main__ import main
 from ect.process import VE, expand
 
@@ -112,7 +112,7 @@ def files(digits_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
     train.run(PRETRAIN, digits_file, folder / "model")
     options = {"channels": 4, "epochs": 1, "batch": 99, "lr": 1e-3}
-    features.train_classifier(options, digits_file, folder)
+    classifier.train(options, digits_file, folder)
     network, reference = folder / "classifier.safetensors", folder / "reference.safetensors"
     space = {"features": SETTINGS["features"]}
     evaluate.extract(space, reference, data=digits_file, classifier=network)

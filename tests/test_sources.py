@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ect import features, folders, sources
-from ect.data import Images, prepare
+from ect import classifier, features, folders, sources
+from ect.data import Images, encode, prepare
 from ect.machine import digest
 
 BASE = {"source": "images", "normalize": "unit", "held_out": 3, "split_seed": 0}
@@ -300,19 +300,19 @@ def test_a_classifier_needs_classes(photos, tmp_path):
     settings = {"channels": 8, "epochs": 1, "batch": 4, "lr": 1e-3}
     out = prepared(photos, tmp_path / "d")
     with pytest.raises(ValueError, match="classes: folders, or features"):
-        features.train_classifier(settings, out, tmp_path / "features")
+        classifier.train(settings, out, tmp_path / "features")
     out = prepared(photos, tmp_path / "e", classes="folders")
-    features.train_classifier(settings, out, tmp_path / "features")
-    extract = features.classifier(tmp_path / "features" / "classifier.safetensors")
+    classifier.train(settings, out, tmp_path / "features")
+    _, extract = classifier.extractor(tmp_path / "features" / "classifier.safetensors")
     assert features.of_images(extract, Images(out).pixels).shape == (9, 64)
 
 
 @pytest.mark.parametrize("size, channels", [(16, 3), (32, 3), (28, 1)])
 def test_the_classifier_takes_larger_images(size, channels):
-    network = features.ClassifierNet((channels, size, size), 10, 8)
+    network = classifier.Plain((channels, size, size), 10, 8)
     pixels = np.zeros((2, size, size, channels), np.uint8)
     about = {"shift": 127.5, "scale": 1 / 127.5}
-    assert network(features.encode(pixels, about)).shape == (2, 10)
+    assert network(encode(pixels, about)).shape == (2, 10)
 
 
 def idx(values):

@@ -30,7 +30,7 @@ rule train_classifier:
         CLASSIFIER,
         f"{ROOT}/features/run.json",
     params:
-        settings=as_json(STUDY.features.model_dump()["classifier"]),
+        settings=as_json(STUDY.classifying()),
         version=STAGES["classifier"],
         out=subpath(output[0], parent=True),
     threads: 1
