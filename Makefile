@@ -1,6 +1,8 @@
 # make run    the environment, the default study, its report
 # make test   the environment, all tests
 # make lint   ruff: rules and format
+# make wheels the lock's packages as files in wheels/, but torch's: for a machine without an index
+# make offline  the environment from wheels/, with the torch that the machine has
 # make lock   resolve requirements.lock anew (needs uv)
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SNAKEMAKE = snakemake --profile workflow/profiles/local $(if $(STUDY),--configfile workflow/studies/$(STUDY).yaml)
 NAME = $(subst -,_,$(if $(STUDY),$(STUDY),digits))
 
-.PHONY: run test lint lock
+.PHONY: run test lint wheels offline lock
 run: .venv/installed
 	$(SNAKEMAKE)
 	$(SNAKEMAKE) --report results/$(NAME)/report.html
@@ -27,6 +29,17 @@ lint: .venv/installed
 	$(PYTHON) -m venv .venv
 	python -m pip install --quiet --require-hashes --requirement requirements.lock
 	touch $@
+
+# For the same version of Python as this one.
+wheels:
+	mkdir -p wheels
+	awk '/^[a-z]/ {kept = !/^(torch|torchvision|triton|nvidia-|cuda-)/} kept' requirements.lock > wheels/lock
+	$(PYTHON) -m pip wheel --quiet --no-deps --require-hashes --requirement wheels/lock --wheel-dir wheels
+
+offline:
+	$(PYTHON) -m venv --system-site-packages .venv
+	python -m pip install --quiet --no-index --no-deps wheels/*.whl
+	touch .venv/installed
 
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

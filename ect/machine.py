@@ -1,7 +1,9 @@
 """The machine a job runs on: its device, and the record of what was computed where."""
 
+import functools
 import hashlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 import time
@@ -18,8 +20,19 @@ def device():
     import torch
 
     if torch.cuda.is_available():
+        _repeatable()
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@functools.cache
+def _repeatable():
+    """Have the GPU give the same bits each time, and warn where an operation cannot."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
 
 
 def device_name():

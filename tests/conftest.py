@@ -29,10 +29,18 @@ def copy_workflow(folder, *more):
         copy(ROOT / name, folder / name)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="where runs compute: cpu or cuda")
+
+
 @pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch):
-    """Bits repeat on the CPU, so the laws are checked there."""
-    monkeypatch.setattr(machine, "device", lambda: torch.device("cpu"))
+def on_the_device(request, monkeypatch):
+    """The laws are checked on the CPU, on every machine; with --device cuda those of whole runs
+    (training, resuming, drawing, features) on a GPU."""
+    asked = request.config.getoption("--device")
+    if asked == "cpu":
+        monkeypatch.setattr(machine, "device", lambda: torch.device("cpu"))
+    assert machine.device().type == asked
 
 
 @pytest.fixture(scope="session")

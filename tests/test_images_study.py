@@ -50,7 +50,7 @@ def planned(folder, *targets):
 
 def test_the_jobs_of_the_study(folder):
     jobs = planned(folder)
-    trained = {"pretrain": 2 * 6, "tune": 6, "sample": 6 + 6 * 2, "evaluate": 6 + 6 * 2}
+    trained = {"pretrain": 2 * 4, "tune": 5, "sample": 6 + 5 * 2, "evaluate": 6 + 5 * 2}
     once = (
         "prepare_data",
         "train_classifier",

@@ -22,6 +22,7 @@ JOBS = {  # with `all`
     "cifar10-scratch": 86,
     "cifar10-flow": 73,
     "budget-split": 455,
+    "cifar10-jpeg": 107,
     "imagenet64": 36,
     "smoke": 50,
     "baselines": 106,
@@ -42,7 +43,8 @@ def folder(tmp_path_factory):
     (folder / "models").mkdir()
     for name in ("edm-cifar10-32x32-uncond-vp.pkl", "edm-imagenet-64x64-cond-adm.pkl"):
         (folder / "models" / name).touch()
-    (folder / "datasets" / "imagenet" / "train" / "class").mkdir(parents=True)
+    for name in ("imagenet", "cifar10-jpeg"):
+        (folder / "datasets" / name / "train" / "class").mkdir(parents=True)
     return folder
 
 
