@@ -23,7 +23,7 @@
 `ode`               one step of dy/ds = (y - f) / s
 `objective`         time prior, distance, weight: the loss
 `limit`             the losses at r -> t: the continuous limit (sCM), MeanFlow
-`sampler`           multistep consistency, Euler, Heun
+`sampler`           multistep consistency, Euler, Heun, DPM-Solver++
 `machine`           the device, and the record of what was computed where
 `checkpoint`        weights and training state, written atomically
 `progress`          work in progress: where it lies, who holds it, when a run is to stop

@@ -206,9 +206,9 @@ class Features(Block):
 
 class Sampler(Block):
     """`multistep` re-noises to each of `times`, with the boundary of f at `sigma_min` if given;
-    `euler` and `heun` take `steps`. Times are noise levels s. A network with classes draws uniform
-    labels, or cycles through `labels`. A plugin's sampler takes its own options, and `nfe`, the
-    evaluations of the network for one image."""
+    `euler`, `heun` and `dpm_solver` take `steps`. Times are noise levels s. A network with classes
+    draws uniform labels, or cycles through `labels`. A plugin's sampler takes its own options, and
+    `nfe`, the evaluations of the network for one image."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     kind: part("sampler")
@@ -261,7 +261,7 @@ class Sampler(Block):
             return self.nfe
         if self.kind == "multistep":
             return 1 + len(self.times or [])
-        return self.steps if self.kind == "euler" else 2 * self.steps - 1
+        return 2 * self.steps - 1 if self.kind == "heun" else self.steps
 
 
 class Evaluation(Block):

@@ -9,11 +9,16 @@ import torch
 from ect.process import expand
 
 
-def slope(f, process, y, s):
-    """dy/ds of y (B, C, H, W) at s, with f(x_t, t) as the estimate of x_0."""
+def estimate(f, process, y, s):
+    """f(x_t, t), the estimate of x_0, of y (B, C, H, W) at s."""
     t = process.time(torch.full_like(y[:, 0, 0, 0], s) if isinstance(s, float) else s)
     alpha, _ = process.coefficients(t)
-    return (y - f(expand(alpha, y) * y, t)) / _column(s, y)
+    return f(expand(alpha, y) * y, t)
+
+
+def slope(f, process, y, s):
+    """dy/ds of y at s."""
+    return (y - estimate(f, process, y, s)) / _column(s, y)
 
 
 def euler(f, process, y, s, r):

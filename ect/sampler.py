@@ -5,6 +5,7 @@ sampler uses, drawn per image by `noise`. Times in the options are noise levels 
 so a sampler is the same for every process: it moves y = x_t / alpha along dy/ds = (y - f) / s.
 """
 
+import math
 from itertools import pairwise
 
 import torch
@@ -64,4 +65,19 @@ def heun(f, process, eps, steps, s_min=0.002, rho=7.0):
     return y
 
 
-SAMPLERS = {"multistep": multistep, "euler": euler, "heun": heun}
+def dpm_solver(f, process, eps, steps, s_min=0.002, rho=7.0):
+    """DPM-Solver++(2M): second order in lambda = -ln s, with f of this step and of the one before
+    (Lu et al. 2022, arXiv 2211.01095, algorithm 2, divided by alpha): `steps` evaluations. The
+    first step and that to s = 0 are of first order."""
+    levels = grid(steps, s_min, S_MAX, rho)
+    y, before = eps[0] * levels[0], None
+    for higher, s, r in zip([None, *levels], levels, levels[1:]):
+        x = ahead = ode.estimate(f, process, y, s)
+        if before is not None and r > 0:
+            ahead = x + math.log(s / r) / math.log(higher / s) / 2 * (x - before)
+        y = r / s * y + (1 - r / s) * ahead
+        before = x
+    return y
+
+
+SAMPLERS = {"multistep": multistep, "euler": euler, "heun": heun, "dpm_solver": dpm_solver}

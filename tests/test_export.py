@@ -13,7 +13,7 @@ from PIL import Image
 from test_train import TUNE
 
 import ect
-from ect import __main__, checkpoint, experiment, export, train
+from ect import __main__, checkpoint, experiment, export, registry, train
 from ect.data import Images
 from ect.export import sample
 
@@ -98,12 +98,17 @@ def test_classes_and_given_times_too(saved, tmp_path):
     assert same_bits(model, tmp_path, ["--times", "2.0", "0.3"], settings)
 
 
-def test_a_solver_in_batches_too(saved, tmp_path):
+@pytest.mark.parametrize("solver", ["heun", "dpm_solver"])
+def test_a_solver_in_batches_too(saved, tmp_path, solver):
     network = NETWORK | {"architecture": "ncsnpp", "embedding": "fourier"}
     model = saved(network, process="flow", parameterization="velocity", c_noise="time")
-    settings = {"kind": "heun", "options": {"steps": 3}, "batch": 2}
-    words = ["--sampler", "heun", "--steps", "3", "--batch", "2"]
+    settings = {"kind": solver, "options": {"steps": 3}, "batch": 2}
+    words = ["--sampler", solver, "--steps", "3", "--batch", "2"]
     assert same_bits(model, tmp_path, words, settings)
+
+
+def test_its_script_knows_every_sampler():
+    assert sample.SAMPLERS == registry.SAMPLERS
 
 
 def test_a_network_of_diffusers_too(digits_file, tmp_path):

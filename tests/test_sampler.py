@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ect import config, sampler
 from ect.consistency import Consistency
@@ -28,7 +30,9 @@ def solved(y, start, stop):
 
 
 @every_process
-@pytest.mark.parametrize(("solver", "order"), [(sampler.euler, 1), (sampler.heun, 2)])
+@pytest.mark.parametrize(
+    ("solver", "order"), [(sampler.euler, 1), (sampler.heun, 2), (sampler.dpm_solver, 2)]
+)
 def test_solvers_converge_at_their_order(process, solver, order, draw):
     """The last step, s_min -> 0, returns f(y, s_min): the limit of many steps ends with it."""
     eps, s_min = draw(0, 2)[None], 0.002
@@ -40,6 +44,55 @@ def test_solvers_converge_at_their_order(process, solver, order, draw):
     assert slopes == pytest.approx([order] * 3, abs=0.25)
     assert slopes[-1] == pytest.approx(order, abs=0.1)
     assert errors[-1] < 0.1 * limit.norm()
+
+
+@every_process
+@given(steps=st.integers(1, 12), s_min=st.floats(1e-3, 0.5), rho=st.floats(1, 9))
+def test_dpm_solver_is_exact_where_f_is_constant(process, steps, s_min, rho):
+    x = torch.arange(64, dtype=torch.float64).reshape(1, 1, 8, 8)
+    eps = sampler.noise([steps], 1, (1, 8, 8)).double()
+    path = []
+    f = lambda x_t, t: path.append((x_t, t)) or x  # noqa: E731
+    assert torch.equal(sampler.dpm_solver(f, process, eps, steps, s_min, rho), x)
+    assert len(path) == steps
+    for x_t, t in path:  # the path is straight in s
+        alpha, sigma = process.coefficients(t)
+        wanted = alpha * x + sigma * (eps[0] - x / S_MAX)
+        torch.testing.assert_close(x_t, wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_the_first_step_of_dpm_solver_is_eulers(make_unet, draw):
+    """Until f was asked twice there is nothing to look ahead with."""
+    f = Consistency(make_unet(dtype=torch.float64), VE(), "edm", SD)
+    asked = {}
+    for solver in (sampler.euler, sampler.dpm_solver):
+        points = asked[solver] = []
+        spy = lambda x_t, t, points=points: points.append(x_t) or f(x_t, t)  # noqa: E731
+        solver(spy, VE(), draw(0)[None], steps=5)
+    euler, dpm = asked.values()
+    for place in (0, 1):
+        torch.testing.assert_close(dpm[place], euler[place], rtol=1e-12, atol=1e-12)
+    assert (dpm[2] - euler[2]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("steps", [2, 3, 5, 12])
+def test_dpm_solver_is_that_of_diffusers(steps, make_unet, draw):
+    """On the levels that diffusers itself makes of its settings, whose last step is to s = 0."""
+    diffusers = pytest.importorskip("diffusers")
+    chain = diffusers.EDMDPMSolverMultistepScheduler(
+        sigma_min=0.002, sigma_max=80.0, sigma_data=SD, rho=7.0, final_sigmas_type="zero"
+    )
+    chain.set_timesteps(steps)
+    assert chain.sigmas.tolist() == pytest.approx(sampler.grid(steps), rel=1e-5)
+    f = Consistency(make_unet().eval(), VE(), "edm", SD)
+    eps = draw(0).float()[None]
+    y = eps[0] * S_MAX
+    with torch.no_grad():
+        for t in chain.timesteps:
+            output = f.network(chain.scale_model_input(y, t), t.expand(len(y)))
+            y = chain.step(output, t, y).prev_sample
+        found = sampler.dpm_solver(f, VE(), eps, steps)
+    torch.testing.assert_close(found, y, rtol=1e-5, atol=1e-5)
 
 
 @every_process
@@ -69,6 +122,7 @@ def test_multistep_is_the_chain_of_its_formulas(make_unet, draw):
         (sampler.multistep, {"times": [0.821]}),
         (sampler.euler, {"steps": 6}),
         (sampler.heun, {"steps": 6}),
+        (sampler.dpm_solver, {"steps": 6}),
     ],
 )
 def test_the_same_noise_gives_the_same_image_under_every_process(draw_images, options, make_unet):
@@ -119,6 +173,8 @@ def test_grid_is_edms_equation_5():
         ({"kind": "euler", "steps": 7}, 7),
         ({"kind": "heun", "steps": 1}, 1),
         ({"kind": "heun", "steps": 18}, 35),
+        ({"kind": "dpm_solver", "steps": 1}, 1),
+        ({"kind": "dpm_solver", "steps": 7}, 7),
     ],
 )
 def test_declared_evaluations_are_those_counted(process, block, nfe, draw):

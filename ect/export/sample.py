@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
+SAMPLERS = ("multistep", "euler", "heun", "dpm_solver")
 sys.path.insert(0, str(FOLDER))  # for ect/, also where Python ignores a script's own folder
 
 
@@ -71,7 +72,7 @@ def main():
     top.add_argument("--n", type=positive, default=16, help="number of images (default 16)")
     top.add_argument("--steps", type=positive, help="evaluations (default 1; of a solver 18)")
     top.add_argument("--times", type=float, nargs="+", help="noise levels after the first step")
-    top.add_argument("--sampler", choices=("multistep", "euler", "heun"), default="multistep")
+    top.add_argument("--sampler", choices=SAMPLERS, default="multistep")
     top.add_argument("--labels", type=int, nargs="+", help="classes to cycle through")
     top.add_argument("--batch", type=positive, default=250, help="images at once (default 250)")
     top.add_argument("--seed", type=int, default=0, help="of the first image (default 0)")
