@@ -38,7 +38,12 @@ def overlay(kimg):
     return {
         "study": "kills",
         "pretrain": {"ve": {"kimg": 2 * kimg, "every": kimg}, "flow": None},
-        "experiments": {"methods": {"rows": rows}, "schedules": None, "split": None},
+        "experiments": {
+            "methods": {"rows": rows},
+            "schedules": None,
+            "split": None,
+            "solvers": None,
+        },
         "figures": {"samples": shown, "loss": shown},
         "search": None,
     }

@@ -25,6 +25,7 @@ def check(study):
             raise ValueError(f"experiments.{name}: allowed: any name but {names(RESERVED)}")
         for index, rows in enumerate(experiment.rows):
             _check_rows(study, f"experiments.{name}.rows.{index}", rows)
+        _check_solvers(study, name)
     _check_published(study)
     for figure in ("samples", "loss"):
         _check_cut(study, f"figures.{figure}", getattr(study.figures, figure))
@@ -36,6 +37,19 @@ def check(study):
             f"figures.loss.tune: found '{study.figures.loss.tune}', which keeps no snapshots;"
             " allowed: a recipe with snapshots >= 1"
         )
+
+
+def _check_solvers(study, name):
+    """Where a table has one column for each NFE, a model has one sampler of a kind there."""
+    seen = {}
+    for cell in study.cells(name) if study.experiments[name].kind == "solvers" else []:
+        block = study.samplers[cell.sampler]
+        other = seen.setdefault((cell.model, block.kind, block.evaluations), cell.sampler)
+        if other != cell.sampler:
+            raise ValueError(
+                f"experiments.{name}: samplers '{other}' and '{cell.sampler}' are both {block.kind}"
+                f" with {block.evaluations} NFE; allowed: one of them"
+            )
 
 
 def _check_metrics(study):

@@ -61,10 +61,10 @@ class Rows(Block):
 
 
 class Experiment(Block):
-    """A question, and the rows that answer it. `kind` picks the table."""
+    """A question, and the rows that answer it. `kind` picks the table and the figure."""
 
     question: str
-    kind: Literal["methods", "schedules", "split"]
+    kind: Literal["methods", "schedules", "split", "solvers"]
     rows: Annotated[list[Rows], Field(min_length=1)]
 
 

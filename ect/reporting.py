@@ -6,7 +6,7 @@ from ect.given import settings_of
 def tabulate(args):
     from ect.report import tables
 
-    tables.tabulate(args.kind, args.metrics, args.out, args.floor)
+    tables.tabulate(args.kind, args.metrics, args.out, args.floor, args.solvers)
 
 
 def tabulate_steps(args):
@@ -39,9 +39,10 @@ VERBS = {
     tabulate: (
         "metrics.json files -> one table as csv, md and tex",
         {
-            "kind": {"choices": ("methods", "schedules", "split")},
+            "kind": {"choices": ("methods", "schedules", "split", "solvers")},
             "--metrics": {"nargs": "+", "required": True},
             "--floor": {"help": "metrics of real held-out images"},
+            "--solvers": {"type": settings_of, "help": "JSON: the kind of each sampler"},
             "--out": PREFIX,
         },
     ),

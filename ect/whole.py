@@ -58,6 +58,10 @@ class Whole(config.Block):
         rows = self.experiments[experiment].rows
         return [cell for block in rows for cell in self._expand(block)]
 
+    def solvers(self, experiment):
+        """{sampler: its kind} of an experiment."""
+        return {c.sampler: self.samplers[c.sampler].kind for c in self.cells(experiment)}
+
     def all_cells(self):
         """Every evaluated cell of the study, once."""
         return list(dict.fromkeys(c for name in self.experiments for c in self.cells(name)))

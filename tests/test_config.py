@@ -209,7 +209,17 @@ def test_a_circle_of_likes_is_named():
 
 def test_a_block_set_to_null_is_left_out():
     study = Study.read(changed("experiments/split", None))
-    assert list(study.experiments) == ["methods", "schedules"]
+    assert list(study.experiments) == ["methods", "schedules", "solvers"]
+
+
+def test_a_model_has_one_sampler_of_a_kind_at_each_number_of_evaluations():
+    config = changed("samplers/shifted", {"like": "two_step", "times": [0.8]})
+    config["experiments"]["solvers"]["rows"][1]["samplers"].append("shifted")
+    wanted = r"solvers: samplers 'two_step' and 'shifted' are both multistep with 2 NFE; allowed"
+    with pytest.raises(ConfigError, match=wanted):
+        Study.read(config)
+    config["experiments"]["solvers"]["kind"] = "methods"
+    assert "shifted" in {cell.sampler for cell in Study.read(config).cells("solvers")}
 
 
 def test_an_experiment_may_not_take_the_name_of_another_figure():

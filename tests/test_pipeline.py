@@ -18,6 +18,7 @@ from ect import checkpoint
 
 ROOT = Path(__file__).parent.parent
 SMOKE = "workflow/studies/smoke.yaml"
+NO_OTHERS = dict.fromkeys(("schedules", "split", "solvers"))  # of the experiments
 
 pytestmark = pytest.mark.pipeline
 
@@ -59,10 +60,11 @@ def results(study):
 
 def test_tables_and_figures_exist(study):
     names = {path.name for path in (results(study) / "figures").iterdir()}
-    for figure in ("methods", "schedules", "split", "maps", "curves", "samples", "loss"):
+    asked = ("methods", "schedules", "split", "solvers")
+    for figure in (*asked, "maps", "curves", "samples", "loss"):
         assert {f"{figure}.png", f"{figure}.pdf"} <= names
     tables = {path.name for path in (results(study) / "tables").iterdir()}
-    assert {f"methods.{kind}" for kind in ("csv", "md", "tex")} <= tables
+    assert {f"{name}.{kind}" for name in asked for kind in ("csv", "md", "tex")} <= tables
 
 
 def test_every_job_left_its_record(study):
@@ -96,8 +98,8 @@ def test_the_page_is_made_of_every_record_and_again_of_what_changed(study):
     text = (results(study) / "index.html").read_text()
     kinds = ("run.json", "reference.json", "features.json")
     records = [path for kind in kinds for path in results(study).rglob(kind)]
-    assert f"<td>{len(records)}</td>" in text and text.count("data:image/png") == 7
-    assert text.count("<h2>") == 9 and "no spread, no verdict" in text
+    assert f"<td>{len(records)}</td>" in text and text.count("data:image/png") == 8
+    assert text.count("<h2>") == 10 and "no spread, no verdict" in text
     for overlay, jobs in (({}, set()), ({"figures": {"widths_in": {"loss": 5.0}}}, {"draw_loss"})):
         (study / "overlay.yaml").write_text(yaml.safe_dump(overlay))
         done = snakemake(study, "-n", "write_page", "--configfile", SMOKE, "overlay.yaml")
@@ -188,7 +190,7 @@ def test_a_start_from_elsewhere(study, written):  # noqa: F811
         "study": "imported",
         "dataset": {"normalize": "unit"},
         "init": {"edm": {"format": "edm", "file": str(file)}},
-        "experiments": {"methods": {"rows": [row]}, "schedules": None, "split": None},
+        "experiments": {"methods": {"rows": [row]}, **NO_OTHERS},
     }
     (study / "overlay.yaml").write_text(yaml.safe_dump(overlay))
     table = "results/imported/tables/methods.md"
@@ -222,7 +224,7 @@ def test_starts_of_the_other_formats(study, tmp_path):
         "study": "formats",
         "dataset": {"normalize": "unit"},
         "init": starts | {"hub": {"format": "diffusers", "file": "owner/name"}},
-        "experiments": {"methods": {"rows": [row]}, "schedules": None, "split": None},
+        "experiments": {"methods": {"rows": [row]}, **NO_OTHERS},
     }
     table = "results/formats/tables/methods.md"
     (study / "overlay.yaml").write_text(yaml.safe_dump(overlay))
@@ -238,7 +240,7 @@ def test_repeats_go_from_the_sampler_to_the_features(study):
     evaluation = {"repeats": 2, "export": ["features"], "metrics": ["fd", "kd", "recall"]}
     jobs = planned(study, {"evaluation": evaluation})
     assert jobs["extract"] == 2 * jobs["evaluate"] > 0
-    assert jobs["sample"] == 4  # of the figure
+    assert jobs["sample"] == 5  # of the figure
     assert not {"pretrain", "tune", "extract_reference", "export_images"} & set(jobs)
     table = "results/smoke/tables/schedules.csv"
     done = snakemake(study, table, "--configfile", SMOKE, "overlay.yaml")

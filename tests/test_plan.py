@@ -72,7 +72,7 @@ def test_sums_are_those_of_the_cells():
     images = study.evaluation.images
     cells = sum(images * study.samplers[c.sampler].evaluations for c in study.all_cells())
     snapshots = 1 + study.tune[study.figures.loss.tune].snapshots
-    assert found["network_evaluations"]["in_all"] == cells + snapshots * images * (1 + 2)
+    assert found["network_evaluations"]["in_all"] == cells + snapshots * images * (1 + 2 + 4)
     assert found["jobs"]["sample"]["in_all"] == found["jobs"]["evaluate"]["in_all"]
     assert all(both["to_do"] == both["in_all"] for both in found["jobs"].values())
 

@@ -16,6 +16,9 @@ from ect import prepared
 from ect.report import figures, gather, losspage, maps, markup, steps, style, tables
 
 SAMPLERS = {"heun": ("Heun, 35 NFE", 35), "one_step": ("1 step", 1), "two_step": ("2 steps", 2)}
+SAMPLERS |= {"heun_9": ("named by hand", 9), "dpm_9": ("other", 9)}
+SOLVERS = {"heun": "heun", "heun_9": "heun", "dpm_9": "dpm_solver"}
+SOLVERS |= {"one_step": "multistep", "two_step": "multistep"}
 SEEDS = {"one_step": [20.0, 22.5, 19.0], "two_step": [10.0, 11.0, 13.5]}
 
 
@@ -63,6 +66,10 @@ class Inputs:
             for share in (0, 50, 90)
         ]
 
+    def solvers(self):
+        """The study, and its pretrained model with solvers at fewer evaluations."""
+        return [*self.study(), self.cell("heun_9", 15.0), self.cell("dpm_9", 9.0)]
+
     def log(self):
         line = {"learning_rate": 1e-3, "share_r_zero": 0.5, "residual_by_ln_s": [None, *[0.1] * 9]}
         lines = [line | {"images": 1000 * i, "loss": 2.5} for i in range(1, 9)]
@@ -101,6 +108,7 @@ def settings(inputs):
         "methods": {"metrics": study, "floor": floor},
         "schedules": {"metrics": study, "floor": floor},
         "split": {"metrics": inputs.split(), "floor": floor},
+        "solvers": {"metrics": inputs.solvers(), "floor": floor, "solvers": SOLVERS},
         "maps": {"schedules": {"sigmoid": {"map": "sigmoid", "options": {"stages": 4}}}},
         "curves": {"runs": {"pretrain ve": [inputs.log()], "sigmoid": [inputs.log()]}},
         "samples": {"rows": [["1 step", samples]], "columns": 10, "data": inputs.dataset()},
@@ -193,6 +201,64 @@ def test_a_cell_that_was_not_evaluated_is_empty(inputs, tmp_path):
     assert floor[0] == "real test images (360)" and floor[-3:] == ["1.50"] * 3
 
 
+def test_solvers_stand_in_rows_and_their_evaluations_in_columns(inputs, tmp_path):
+    """By the NFE of the cells and the kinds of the samplers; what a label says is not read."""
+    tables.tabulate("solvers", inputs.solvers(), tmp_path / "t", inputs.floor(), SOLVERS)
+    header, _, *rows = read_table(tmp_path / "t.md")
+    assert header[-5:] == ["Sampler", "FD, 1 NFE", "FD, 2 NFE", "FD, 9 NFE", "FD, 35 NFE"]
+    found = {(row[1], row[4]): row[5:] for row in rows}
+    before = "none: before tuning"
+    assert found[before, "Heun"] == ["", "", "15.0 (1)", "2.80 (1)"]
+    assert found[before, "DPM-Solver++(2M)"] == ["", "", "9.00 (1)", ""]
+    assert found["sigmoid", "multistep"] == ["20.5 ± 1.8 (3)", "11.5 ± 1.8 (3)", "", ""]
+    assert rows[-1][0] == "real test images (360)" and rows[-1][5:] == ["1.50"] * 4
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert list(table) == [*tables.CSV, "solver"]
+    assert dict(zip(table["sampler"], table["solver"])) == SOLVERS | {
+        "floor": pytest.approx(np.nan, nan_ok=True)
+    }
+    tables.tabulate("methods", inputs.solvers(), tmp_path / "t", inputs.floor())
+    assert list(pd.read_csv(tmp_path / "t.csv")) == tables.CSV
+
+
+def test_a_solver_stands_once_at_each_number_of_evaluations(inputs, tmp_path):
+    with pytest.raises(ValueError, match="this model, kind of sampler and NFE"):
+        tables.tabulate(
+            "solvers", inputs.solvers(), tmp_path / "t", None, SOLVERS | {"dpm_9": "heun"}
+        )
+    with pytest.raises(ValueError, match="solvers has no 'dpm_9'"):
+        tables.tabulate(
+            "solvers", inputs.solvers(), tmp_path / "t", None, {**SOLVERS, "dpm_9": None}
+        )
+    for kind, solvers in (("solvers", None), ("methods", SOLVERS)):
+        with pytest.raises(ValueError, match="allowed: with 'solvers' alone"):
+            tables.tabulate(kind, inputs.study(), tmp_path / "t", None, solvers)
+
+
+@pytest.mark.parametrize("start", ["a_flow", "ve"])
+def test_every_mean_and_every_seed_of_solvers_is_drawn(inputs, tmp_path, monkeypatch, start):
+    """Also where the start of the first panel has no tuned model; tuned is filled, else hollow."""
+    drawn = []
+    monkeypatch.setattr(style, "save", lambda drawing, out: drawn.append(drawing))
+    first = inputs.cell("heun", 4.0)
+    Path(first).write_text(Path(first).read_text().replace('"ve"', f'"{start}"', 1))
+    paths = [first, *inputs.solvers()[start == "ve" :]]
+    figures.draw("solvers", {"metrics": paths, "solvers": SOLVERS, "width_in": 5.0}, tmp_path / "f")
+    axes = drawn[0].axes
+    assert len(axes) == 1 + (start != "ve")
+    points = [tuple(map(float, p)) for line in axes[-1].lines for p in zip(*line.get_data())]
+    wanted = [(9, 15.0), (9, 9.0), (35, 4.0 if start == "ve" else 2.8)]
+    wanted += [(nfe, statistics.mean(SEEDS[s])) for nfe, s in ((1, "one_step"), (2, "two_step"))]
+    assert set(wanted) <= set(points)
+    for values in SEEDS.values():
+        assert sorted(fd for _, fd in points if fd in values) == sorted(2 * values)
+    names = ["tuned: sigmoid, multistep", "tuned: con_stant, multistep"]
+    names = [f"{name} (n = 3)" for name in names] + ["Heun (n = 1)", "DPM-Solver++(2M) (n = 1)"]
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == names
+    hollow = [keys[0].get_markerfacecolor() == "white" for keys in axes[0].containers]
+    assert hollow == [False, False, True, True]
+
+
 def test_the_caption_names_the_metric_and_the_images(inputs, tmp_path):
     tables.tabulate("schedules", inputs.study(), tmp_path / "t")
     text = (tmp_path / "t.md").read_text()
@@ -239,10 +305,11 @@ def test_the_floor_is_the_last_row_of_every_file(inputs, tmp_path):
     assert "floor" not in (tmp_path / "t.csv").read_text()
 
 
-@pytest.mark.parametrize("kind", ["methods", "schedules", "split"])
+@pytest.mark.parametrize("kind", tables.ROWS)
 def test_latex_is_balanced_and_escaped(inputs, tmp_path, kind):
     two_recipes = inputs.split()[:1] + inputs.study()
-    tables.tabulate(kind, two_recipes, tmp_path / "t", inputs.floor())
+    solvers = SOLVERS if kind == "solvers" else None
+    tables.tabulate(kind, two_recipes, tmp_path / "t", inputs.floor(), solvers)
     text = (tmp_path / "t.tex").read_text()
     assert re.findall(r"\\begin{(\w+)}", text) == re.findall(r"\\end{(\w+)}", text)[::-1]
     assert text.count("{") == text.count("}") and "±" not in text

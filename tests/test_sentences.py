@@ -98,6 +98,42 @@ def test_what_tuning_gives_is_the_ratio_to_its_own_start(after, way):
     assert best.startswith("1 step: best is flow / before tuning")
 
 
+def solved(values, nfe, schedule="", solver="heun", **changes):
+    return row(values, schedule) | {"nfe": str(nfe), "solver": solver} | changes
+
+
+@given(
+    st.floats(1, 100),
+    st.lists(st.tuples(st.sampled_from([5, 9, 19, 35]), st.floats(1, 100)), min_size=1, max_size=6),
+)
+def test_the_fewest_evaluations_are_those_of_the_table(tuned, solvers):
+    rows = [solved([fd], nfe) for nfe, fd in solvers]
+    (text,) = said("solvers", *rows, solved([tuned], 2, "sigmoid", "multistep"))
+    assert text.startswith(f"ve / sigmoid, 2 NFE: {markup.digits(tuned)} (1). ")
+    enough = [(nfe, fd) for nfe, fd in solvers if fd <= tuned]
+    nfe, fd = min(enough) if enough else min(solvers, key=lambda pair: pair[1])
+    assert ("Nothing measured before tuning is as good" in text) == (not enough)
+    assert f": Heun, {nfe} NFE, with {markup.digits(fd)} (1). n = 1 in both: no spread" in text
+
+
+def test_a_tuned_model_is_held_against_its_own_start_alone():
+    rows = [solved([1.0], 9), solved([9.0], 9, pretrain="flow"), solved([2.0], 1, "sigmoid")]
+    rows += [solved([5.0], 1, "sigmoid", pretrain="flow"), solved([5.0], 1, "ict", pretrain="vp")]
+    ve, flow = said("solvers", *rows)
+    assert ve.startswith("ve / sigmoid") and "fewest NFE measured: Heun, 9 NFE, with 1.00" in ve
+    assert flow.startswith("flow / sigmoid") and "the nearest: Heun, 9 NFE, with 9.00" in flow
+
+
+@given(VALUES, VALUES)
+def test_noise_is_named_where_there_is_any(before, after):
+    if np.std(before) < 1e-3 or np.std(after) < 1e-3:
+        return
+    (text,) = said("solvers", solved(before, 9), solved(after, 1, "sigmoid", "multistep"))
+    p = stats.ttest_ind(before, after, equal_var=False).pvalue
+    assert ("No difference beyond noise" in text) == (p >= 0.05)
+    assert ("is beyond noise (p" in text) == (p < 0.05)
+
+
 PARTS = {
     "pretrain": ["ve", "flow"], "schedule": ["", "sigmoid", "ict"], "recipe": ["ect", "ict"],
     "pretrain_kimg": ["0", "60"], "tune_kimg": ["60", "120"],

@@ -55,6 +55,7 @@ STUDY = {
         ] + [{"pretrain": ["flow"], "kimg": [1], "samplers": ["one_step"]}]},
         "schedules": None,
         "split": None,
+        "solvers": None,
     },
     "figures": {name: {"kimg": 0, "tune_kimg": 1} for name in ("samples", "loss")},
     "search": None,

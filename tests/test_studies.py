@@ -18,13 +18,13 @@ ROOT = Path(__file__).parent.parent
 STUDIES = ROOT / "workflow" / "studies"
 JOBS = {  # with `all`
     "cifar10-1hour": 36,
-    "cifar10": 66,
+    "cifar10": 90,
     "cifar10-scratch": 86,
     "cifar10-flow": 73,
     "budget-split": 455,
     "cifar10-jpeg": 107,
     "imagenet64": 36,
-    "smoke": 50,
+    "smoke": 58,
     "baselines": 106,
     "ablations": 319,
 }
@@ -75,7 +75,7 @@ def test_two_files_are_laid_over_the_config_as_by_snakemake(folder, monkeypatch)
     monkeypatch.chdir(folder)
     euler = {"kind": "euler", "steps": 4, "label": "Euler, 4 NFE"}
     row = {"pretrain": ["ve"], "kimg": [1], "samplers": ["euler", "heun"]}
-    experiments = {"split": None, "schedules": None, "methods": {"rows": [row]}}
+    experiments = {"split": None, "schedules": None, "solvers": None, "methods": {"rows": [row]}}
     mine = {"samplers": {"euler": euler}, "experiments": experiments, "search": None}
     Path("mine.yaml").write_text(yaml.safe_dump(mine))
     counts, planned = both("workflow/studies/smoke.yaml", "mine.yaml")

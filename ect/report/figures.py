@@ -6,12 +6,13 @@ from ect.report.curves import draw_curves
 from ect.report.grid import draw_grid
 from ect.report.losspage import draw_losspage
 from ect.report.maps import draw_maps
-from ect.report.quality import draw_nfe, draw_schedules, draw_split
+from ect.report.quality import draw_nfe, draw_schedules, draw_solvers, draw_split
 
 FIGURES = {
     "methods": draw_nfe,
     "split": draw_split,
     "schedules": draw_schedules,
+    "solvers": draw_solvers,
     "maps": draw_maps,
     "curves": draw_curves,
     "samples": draw_grid,

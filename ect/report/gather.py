@@ -14,17 +14,21 @@ MODEL = [
     "schedule", "recipe",
 ]  # fmt: skip
 SAMPLER = ["sampler", "label", "nfe"]
+SOLVERS = {
+    "multistep": "multistep", "euler": "Euler", "heun": "Heun", "dpm_solver": "DPM-Solver++(2M)",
+}  # fmt: skip
 MORE = [name for name in METRICS if name not in ("fd", "kd")]  # where the config asks for them
 # What distances must share to be compared.
 EQUAL = ["features", "images", "reference_images", "repeats"]
 CELL = [key for key in MODEL + SAMPLER if key not in ("total_kimg", "share")] + ["seed"]
 
 
-def read(paths):
+def read(paths, solvers=None):
     """One row for each metrics.json, in the order given: its cell, its metrics, sizes, `path`.
 
-    Adds `total_kimg` and `share`, the percentage of the total that is pretraining. Raises
-    `ValueError` if the files mix feature spaces or numbers of images, or hold one cell twice.
+    Adds `total_kimg`, `share`, the percentage of the total that is pretraining, and `solver`, the
+    kind of its sampler as `solvers` ({sampler: kind}) has it. Raises `ValueError` if the files mix
+    feature spaces or numbers of images, hold one cell twice, or one solver twice with as many NFE.
     """
     frame = pd.DataFrame([_row(path) for path in dict.fromkeys(map(str, paths))])
     if frame.empty:
@@ -35,8 +39,11 @@ def read(paths):
         frame["kd"] = float("nan")
     frame["total_kimg"] = frame["kimg"] + frame["tune_kimg"].fillna(0)
     frame["share"] = 100 * frame["kimg"] / frame["total_kimg"].mask(frame["total_kimg"] == 0)
+    frame["solver"] = frame["sampler"].map(solvers or {})
     _require_equal(frame)
-    _require_once(frame)
+    _require_once(frame, CELL, "this cell and seed is in another file too")
+    if solvers is not None:
+        _require_solvers(frame)
     return frame
 
 
@@ -47,7 +54,7 @@ def spread(frame):
     `fd_repeats_sd` and `fd_repeats_min` are of one model's repeats: the mean over the tuning seeds
     of the variance, as sd, and of the least value.
     """
-    groups = frame.groupby(MODEL + SAMPLER + EQUAL, dropna=False, sort=False)
+    groups = frame.groupby([*MODEL, "solver", *SAMPLER, *EQUAL], dropna=False, sort=False)
     more = {
         f"{name}_{short}": (name, how)
         for name in frame.columns.intersection(MORE, sort=False)
@@ -127,7 +134,14 @@ def _require_equal(frame):
             )
 
 
-def _require_once(frame):
-    again = frame[frame.duplicated(CELL)]
+def _require_once(frame, keys, words):
+    again = frame[frame.duplicated(keys)]
     if len(again):
-        raise ValueError(f"{again['path'].iloc[0]}: this cell and seed is in another file too")
+        raise ValueError(f"{again['path'].iloc[0]}: {words}")
+
+
+def _require_solvers(frame):
+    for _, row in frame[frame["solver"].isna()].iterrows():
+        raise ValueError(f"{row['path']}: solvers has no '{row['sampler']}', its sampler")
+    words = "another file has this model, kind of sampler and NFE too"
+    _require_once(frame, [*MODEL, "solver", "nfe", "seed"], words)

@@ -1,8 +1,12 @@
-"""Quality: FD against evaluations, against the share of pretraining, and schedule by schedule."""
+"""Quality: FD against evaluations, against the share of pretraining, schedule by schedule, and of
+solvers beside tuned models."""
+
+import math
 
 from ect.report import gather, style
 
 ASIDE = 1.03  # starts stand this factor apart in NFE, so that equal values do not hide each other
+BESIDE_NFE = 1.06  # single seeds stand this factor to the right of their mean, in NFE
 BESIDE = 1.2  # single seeds stand this much to the right of their mean, in percent of the budget
 BELOW = 0.1  # and this much below it, in rows, where the distance runs along x
 
@@ -83,6 +87,63 @@ def draw_schedules(metrics, out, width_in, floor=None):
         _draw_floor(axis, frame, floor, upright=True)
         style.log_ticks(axis.xaxis)
         figure.legend(loc="outside lower center", ncols=3)
+
+
+def draw_solvers(metrics, solvers, out, width_in, floor=None):
+    """FD against network evaluations, a panel for each start: what was tuned from it filled, with a
+    dot for each tuning seed; its solvers hollow. Thin lines carry the tuned values over to them.
+
+    `solvers` is {sampler: its kind}.
+    """
+    frame = gather.read(metrics, solvers)
+    table = _named_by_solver(_with_budget(gather.spread(frame)))
+    curves = table.sort_values("before", kind="stable").groupby("name", sort=False)
+    starts = list(dict.fromkeys(table["pretrain"]))
+    columns = min(2, len(starts))
+    lines = math.ceil(len(starts) / columns)
+    shared = {"sharex": True, "sharey": True}
+    with style.figure(out, width_in, 0.8 + 2.9 * lines, lines, columns, **shared) as (figure, axes):
+        for axis, start in zip(axes.flat, starts):
+            for index, (name, rows) in enumerate(curves):
+                hollow = (
+                    {"markerfacecolor": "white"} if rows["before"].all() else {"linestyle": "-"}
+                )
+                look, label = style.series(index) | hollow, f"{name} ({_n(rows)})"
+                _curve(axis, frame, rows[rows["pretrain"] == start], label, look)
+            axis.set(title=f"start: {start}", xscale="log", yscale="log")
+            axis.set_xlabel("network evaluations per image (NFE)")
+            _draw_floor(axis, frame, floor)
+            style.ticks(axis.xaxis, sorted(set(table["nfe"])))
+            style.log_ticks(axis.yaxis)
+        for axis in axes[:, 0]:
+            axis.set_ylabel(gather.measure(frame))
+        for axis in axes.flat[len(starts) :]:
+            axis.axis("off")
+        figure.legend(
+            *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=columns
+        )
+
+
+def _named_by_solver(table):
+    """Adds `before`, whether a row is of a model before tuning, and `name`, that of its curve."""
+    table = table.assign(before=table["schedule"].isna())
+    names = []
+    for _, row in table.iterrows():
+        alike = table[table["before"] == row["before"]]
+        solver = gather.SOLVERS.get(row["solver"], row["solver"])
+        first = solver if row["before"] else f"tuned: {row['schedule']}, {solver}"
+        names.append(", ".join([first, *_varying(row, alike, ["recipe", "budget"])]))
+    return table.assign(name=names)
+
+
+def _curve(axis, frame, model, label, look):
+    """One model and solver: means with their sd, and single seeds to their right."""
+    _line(axis, model, "nfe", label, look)
+    tuned, last = model[~model["before"]], frame["nfe"].max()
+    axis.hlines(tuned["fd_mean"], tuned["nfe"], last, color=look["color"], linewidth=0.4)
+    seeds = _seeds(frame, model)
+    places = seeds["nfe"].astype(float) * BESIDE_NFE
+    axis.plot(places, seeds["fd"], ".", color=look["color"], markersize=3)
 
 
 def _dots(axis, frame, rows, names, shift, look):

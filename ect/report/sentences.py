@@ -10,7 +10,7 @@ import math
 
 from scipy import stats
 
-from ect.report import markup
+from ect.report import gather, markup
 
 LEVEL = 0.05
 CRITERION = (
@@ -24,6 +24,7 @@ NAMED = {
     "methods": ("pretrain", "schedule"),
     "schedules": ("schedule",),
     "split": ("pretrain_share_percent",),
+    "solvers": ("pretrain", "schedule"),
 }
 MORE = ("pretrain", "schedule", "recipe", "pretrain_kimg", "tune_kimg")
 NUMBERS = {"n": int, "fd_mean": float, "fd_sd": float}
@@ -44,6 +45,8 @@ def read(path):
 def answer(kind, rows, labels):
     """The sentences that answer an experiment of that kind; `labels` are {sampler: its label}."""
     named = [row | {"name": name} for row, name in zip(rows, names(kind, rows))]
+    if kind == "solvers":
+        return list(reached(named))
     samplers = dict.fromkeys(row["sampler"] for row in named)
     by_sampler = {s: [row for row in named if row["sampler"] == s] for s in samplers}
     gained = [text for s in samplers for text in gains(by_sampler[s], labels[s])]
@@ -69,17 +72,11 @@ def best_of(rows):
     if not others:
         return f"{_told(first)}; there is no other row to compare it with."
     second = others[0]
-    p = p_value(first, second)
-    start = f"best is {_told(first)}, then {_told(second)}."
-    if p is None:
-        where = "both" if first["n"] == second["n"] else "one of them"
-        return f"{start} n = 1 in {where}: no spread, no verdict."
-    if p < LEVEL:
-        apart = markup.digits(second["fd_mean"] - first["fd_mean"])
-        return f"{start} The difference of {apart} is beyond noise ({_probability(p)})."
-    more = [row["name"] for row in others[1:] if (p_value(first, row) or 0) >= LEVEL]
-    also = f"; nor from {', '.join(more)}" if more else ""
-    return f"{start} No difference beyond noise ({_probability(p)}){also}."
+    start = f"best is {_told(first)}, then {_told(second)}. {verdict(first, second)}"
+    alike = [row["name"] for row in others if (p_value(first, row) or 0) >= LEVEL]
+    if second["name"] in alike[:1] and len(alike) > 1:
+        return f"{start}; nor from {', '.join(alike[1:])}."
+    return f"{start}."
 
 
 def gains(rows, label):
@@ -94,6 +91,38 @@ def gains(rows, label):
         way = f"{markup.digits(max(ratio, 1 / ratio))} times {'less' if ratio > 1 else 'more'}"
         low, high = _value(best), _value(before)
         yield f"{label}: from {high}, {before['name']}, to {low}, {best['name']}: {way}."
+
+
+def reached(rows):
+    """For each named row of a tuned model, the fewest evaluations with which a sampler is as good
+    from its start, before tuning."""
+    for tuned in (row for row in rows if row["schedule"]):
+        start = (tuned["pretrain"], tuned["pretrain_kimg"])
+        others = [r for r in rows if start == (r["pretrain"], r["pretrain_kimg"])]
+        before = [r for r in others if not r["schedule"]]
+        if not before:
+            continue
+        enough = [r for r in before if r["fd_mean"] <= tuned["fd_mean"]]
+        if enough:
+            first = min(enough, key=lambda row: (int(row["nfe"]), row["fd_mean"]))
+            what = f"As good before tuning with the fewest NFE measured: {_solved(first)}"
+        else:
+            first = min(before, key=lambda row: row["fd_mean"])
+            what = f"Nothing measured before tuning is as good; the nearest: {_solved(first)}"
+        label = f"{tuned['name']}, {tuned['nfe']} NFE"
+        yield f"{label}: {_value(tuned)}. {what}. {verdict(first, tuned)}."
+
+
+def verdict(less, more):
+    """Whether the difference of two rows is beyond noise, in words without the full stop."""
+    p = p_value(less, more)
+    if p is None:
+        where = "both" if less["n"] == more["n"] else "one of them"
+        return f"n = 1 in {where}: no spread, no verdict"
+    if p >= LEVEL:
+        return f"No difference beyond noise ({_probability(p)})"
+    apart = markup.digits(abs(more["fd_mean"] - less["fd_mean"]))
+    return f"The difference of {apart} is beyond noise ({_probability(p)})"
 
 
 def p_value(one, other):
@@ -115,6 +144,11 @@ def floor_of(floor):
 
 def _told(row):
     return f"{row['name']} with {_value(row)}"
+
+
+def _solved(row):
+    solver = gather.SOLVERS.get(row["solver"], row["solver"])
+    return f"{solver}, {row['nfe']} NFE, with {_value(row)}"
 
 
 def _value(row):

@@ -10,6 +10,7 @@ ROWS = {
     "methods": ["pretrain", "process", "parameterization", "schedule", "kimg", "tune_kimg"],
     "schedules": ["schedule", "pretrain", "kimg", "tune_kimg"],
     "split": ["share", "pretrain", "schedule", "kimg", "tune_kimg"],
+    "solvers": ["pretrain", "schedule", "kimg", "tune_kimg", "solver"],
 }
 HEADERS = {
     "pretrain": "Start",
@@ -20,6 +21,7 @@ HEADERS = {
     "share": "Pretraining (%)",
     "kimg": "Pretraining (kimg)",
     "tune_kimg": "Tuning (kimg)",
+    "solver": "Sampler",
 }
 NUMBERS = ("share", "kimg", "tune_kimg")
 CSV = [
@@ -32,14 +34,16 @@ CSV = [
 REPEATS = ["repeats", "fd_repeats_mean", "fd_repeats_sd", "fd_repeats_min"]
 
 
-def tabulate(kind, metrics, out, floor=None):
+def tabulate(kind, metrics, out, floor=None, solvers=None):
     """Write out.csv, out.md and out.tex from metrics.json files.
 
-    `kind` is 'methods', 'schedules' or 'split' and decides which columns name a row in md and tex;
-    `floor` is the metrics.json of real test images. Raises `ValueError` on metrics that cannot be
-    compared.
+    `kind` is 'methods', 'schedules', 'split' or 'solvers' and decides which columns name a row in
+    md and tex; `floor` is the metrics.json of real test images, `solvers` {sampler: its kind} where
+    solvers are compared. Raises `ValueError` on metrics that cannot be compared.
     """
-    frame = gather.read(metrics)
+    if (kind == "solvers") != (solvers is not None):
+        raise ValueError(f"solvers is {solvers} with kind '{kind}'; allowed: with 'solvers' alone")
+    frame = gather.read(metrics, solvers)
     real = None
     if floor is not None:
         real = gather.read_floor(floor)
@@ -65,6 +69,8 @@ def _csv(table, real):
     more = [f"{name}_{short}" for name in gather.MORE for short in ("mean", "sd")]
     table = table.rename(columns=names)
     columns = CSV + [name for name in more if name in table]
+    if table["solver"].notna().any():
+        columns = [*columns, "solver"]
     if (table["repeats"] > 1).any():
         table["fd_repeats_mean"] = table["fd_mean"]
         columns = columns + REPEATS
@@ -79,14 +85,18 @@ def _csv(table, real):
 
 
 def _layout(kind, table, real):
-    """(columns that name a row, headers, rows of text): models down, samplers across.
+    """(columns that name a row, headers, rows of text): models down, samplers across; or models and
+    their solvers down, NFE across.
 
     A model that was not evaluated with a sampler has an empty cell.
     """
     names = ROWS[kind] + ["recipe"] * (table["recipe"].nunique() > 1)
+    if kind == "solvers":
+        nfe = table["nfe"].astype(str)
+        table = table.assign(sampler=nfe, label=nfe + " NFE")
     samplers = table.sort_values("nfe", kind="stable").drop_duplicates("sampler")
     rows = []
-    for _, model in table.groupby(gather.MODEL, dropna=False, sort=False):
+    for _, model in table.groupby([*gather.MODEL, "solver"], dropna=False, sort=False):
         cells = {
             row.sampler: markup.mean_and_sd(row.fd_mean, row.fd_sd, row.n)
             for row in model.itertuples()
@@ -105,6 +115,8 @@ def _layout(kind, table, real):
 def _text(name, value):
     if pd.isna(value):
         return {"schedule": "none: before tuning", "tune_kimg": "0"}.get(name, "")
+    if name == "solver":
+        return gather.SOLVERS.get(value, value)
     return f"{value:.3g}" if name == "share" else str(value)
 
 

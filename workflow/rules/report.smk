@@ -98,6 +98,18 @@ def drawing(figure, **settings):
     return placed(as_json({"width_in": STUDY.figures.width(figure), **settings}))
 
 
+def solvers_of(experiment):
+    """The kind of each sampler, for the table and the figure of an experiment that compares them."""
+    compared = KIND[experiment] == "solvers"
+    return {"solvers": STUDY.solvers(experiment)} if compared else {}
+
+
+def tabulating(experiment):
+    """The words of `tabulate` that say what an experiment asks."""
+    more = [f"--{key}={as_json(value)}" for key, value in solvers_of(experiment).items()]
+    return shlex.join([KIND[experiment], *more])
+
+
 rule tabulate:
     input:
         metrics=lambda wildcards: metrics_of(wildcards.experiment),
@@ -112,7 +124,7 @@ rule tabulate:
         md=f"{ROOT}/tables/{{experiment}}.md",
         tex=f"{ROOT}/tables/{{experiment}}.tex",
     params:
-        kind=lambda wildcards: KIND[wildcards.experiment],
+        kind=lambda wildcards: tabulating(wildcards.experiment),
         out=subpath(output.csv, strip_suffix=".csv"),
         version=STAGES["report"],
     conda:
@@ -186,7 +198,10 @@ rule draw_experiment:
     params:
         kind=lambda wildcards: KIND[wildcards.experiment],
         settings=lambda wildcards: drawing(
-            wildcards.experiment, metrics=metrics_of(wildcards.experiment), floor=FLOOR
+            wildcards.experiment,
+            metrics=metrics_of(wildcards.experiment),
+            floor=FLOOR,
+            **solvers_of(wildcards.experiment),
         ),
         out=subpath(output.pdf, strip_suffix=".pdf"),
         version=STAGES["report"],
