@@ -262,6 +262,23 @@ WORDS = {
         ["tabulate", "split", "--metrics", "no_cell.json", "--out", "t"],
         ["no_cell.json", "pretrain"],
     ),
+    "tabulate: solvers": (
+        ["tabulate", "solvers", "--metrics", METRICS, "--out", "t"],
+        ["solvers", "missing", "kind of each sampler"],
+    ),
+    "tabulate: no such sampler": (
+        [
+            "tabulate",
+            "solvers",
+            "--metrics",
+            METRICS,
+            "--solvers",
+            '{"ddim": "euler"}',
+            "--out",
+            "t",
+        ],
+        ["no key 'one_step' among ddim"],
+    ),
     "tabulate: floor": (
         ["tabulate", "split", "--metrics", METRICS, "--floor", METRICS, "--out", "t"],
         [METRICS, "not a floor"],

@@ -230,8 +230,8 @@ def test_a_solver_stands_once_at_each_number_of_evaluations(inputs, tmp_path):
         tables.tabulate(
             "solvers", inputs.solvers(), tmp_path / "t", None, {**SOLVERS, "dpm_9": None}
         )
-    for kind, solvers in (("solvers", None), ("methods", SOLVERS)):
-        with pytest.raises(ValueError, match="allowed: with 'solvers' alone"):
+    for kind, solvers, words in (("solvers", None, "missing"), ("split", SOLVERS, "is set for")):
+        with pytest.raises(ValueError, match=f"solvers.* {words}"):
             tables.tabulate(kind, inputs.study(), tmp_path / "t", None, solvers)
 
 

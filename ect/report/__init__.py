@@ -7,7 +7,7 @@
 `steps`       the table of searched times
 `paper`       the published numbers, and ours beside them
 `style`       the one look of every figure, and how it is saved
-`quality`     FD against evaluations, against the share of pretraining, by schedule
+`quality`     FD against evaluations, the share of pretraining, by schedule, of solvers
 `maps`        the maps t -> r, stage by stage
 `curves`      training loss
 `grid`        samples from the same noise, model by model

@@ -41,8 +41,10 @@ def tabulate(kind, metrics, out, floor=None, solvers=None):
     md and tex; `floor` is the metrics.json of real test images, `solvers` {sampler: its kind} where
     solvers are compared. Raises `ValueError` on metrics that cannot be compared.
     """
-    if (kind == "solvers") != (solvers is not None):
-        raise ValueError(f"solvers is {solvers} with kind '{kind}'; allowed: with 'solvers' alone")
+    if kind == "solvers" and solvers is None:
+        raise ValueError("solvers: missing; the kind 'solvers' needs the kind of each sampler")
+    if kind != "solvers" and solvers is not None:
+        raise ValueError(f"solvers is set for the kind '{kind}'; allowed: 'solvers' only")
     frame = gather.read(metrics, solvers)
     real = None
     if floor is not None:
