@@ -243,7 +243,8 @@ def test_every_mean_and_every_seed_of_solvers_is_drawn(inputs, tmp_path, monkeyp
     first = inputs.cell("heun", 4.0)
     Path(first).write_text(Path(first).read_text().replace('"ve"', f'"{start}"', 1))
     paths = [first, *inputs.solvers()[start == "ve" :]]
-    figures.draw("solvers", {"metrics": paths, "solvers": SOLVERS, "width_in": 5.0}, tmp_path / "f")
+    settings = {"metrics": paths, "floor": inputs.floor(), "solvers": SOLVERS, "width_in": 5.0}
+    figures.draw("solvers", settings, tmp_path / "f")
     axes = drawn[0].axes
     assert len(axes) == 1 + (start != "ve")
     points = [tuple(map(float, p)) for line in axes[-1].lines for p in zip(*line.get_data())]
@@ -254,7 +255,9 @@ def test_every_mean_and_every_seed_of_solvers_is_drawn(inputs, tmp_path, monkeyp
         assert sorted(fd for _, fd in points if fd in values) == sorted(2 * values)
     names = ["tuned: sigmoid, multistep", "tuned: con_stant, multistep"]
     names = [f"{name} (n = 3)" for name in names] + ["Heun (n = 1)", "DPM-Solver++(2M) (n = 1)"]
-    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == names
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == [
+        "floor: 360 real test images", *names,
+    ]  # fmt: skip
     hollow = [keys[0].get_markerfacecolor() == "white" for keys in axes[0].containers]
     assert hollow == [False, False, True, True]
 

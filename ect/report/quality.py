@@ -112,16 +112,14 @@ def draw_solvers(metrics, solvers, out, width_in, floor=None):
                 _curve(axis, frame, rows[rows["pretrain"] == start], label, look)
             axis.set(title=f"start: {start}", xscale="log", yscale="log")
             axis.set_xlabel("network evaluations per image (NFE)")
-            _draw_floor(axis, frame, floor)
+            _draw_floor(axis, frame, floor, beside=False)
             style.ticks(axis.xaxis, sorted(set(table["nfe"])))
             style.log_ticks(axis.yaxis)
         for axis in axes[:, 0]:
             axis.set_ylabel(gather.measure(frame))
         for axis in axes.flat[len(starts) :]:
             axis.axis("off")
-        figure.legend(
-            *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=columns
-        )
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 
 def _named_by_solver(table):
@@ -171,14 +169,18 @@ def _look(start, tuned):
     return look | {"linestyle": "-", "marker": style.series(start + tuned)["marker"]}
 
 
-def _draw_floor(axis, frame, path, upright=False):
-    """A dotted line at the distance of real test images, across the axis on which FD runs."""
+def _draw_floor(axis, frame, path, upright=False, beside=True):
+    """A dotted line at the distance of real test images, across the axis on which FD runs; its name
+    stands beside it, or else in the legend."""
     if path is None:
         return
     floor = gather.read_floor(path)
     gather.require_same_features(frame, floor, path)
     line = {"color": "black", "linestyle": ":", "linewidth": 1}
     label = f"floor: {floor['images']} real test images"
+    if not beside:
+        axis.axhline(floor["fd"], label=label, **line)
+        return
     if upright:
         axis.axvline(floor["fd"], **line)
         place, transform = (floor["fd"], 1.0), axis.get_xaxis_transform()
