@@ -4,7 +4,8 @@
 `schedule`          the map t -> r and how it moves during a run
 `registry`          the names that a config may use
 `plugins`           parts of one's own, in files that a config names
-`config`            the blocks of a config, typed: images, feature space, samplers
+`config`            the blocks of a config, typed: feature space, samplers
+`dataset`           its block that says which images
 `recipe`            its blocks that say how a network is trained
 `published`         published numbers, and what may stand beside them
 `questions`         its blocks that ask: experiments, rows, figures
@@ -13,6 +14,7 @@
 `cells`             the models and samplers of a study, and their folders
 `checks`            what the blocks of a study must say of one another
 `whole`             the whole config, and the cells it asks for
+`reference`         the reference of its keys, and its JSON Schema
 `study`             such a config, and the settings of each job
 `jobs`              every job of a study
 `plan`              what a study costs before it starts

@@ -4,7 +4,8 @@ Each check raises `ValueError`: the key, what was found, what is allowed.
 """
 
 from ect import published
-from ect.config import OWN_TEST, names
+from ect.config import names
+from ect.dataset import OWN_TEST
 from ect.schedule import LIMITS
 
 # Files of their own in tables and figures.

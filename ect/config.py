@@ -1,4 +1,4 @@
-"""The blocks of a config file, typed: the images, the feature space, the samplers. Loads no torch.
+"""The blocks of a config file, typed: the feature space, the samplers. Loads no torch.
 
 Unknown keys and wrong types are errors; `ect/study.py` puts all blocks together and tells a mistake
 in one line.
@@ -37,7 +37,7 @@ def part(kind):
             raise PydanticKnownError("literal_error", {"expected": expected})
         return name
 
-    return Annotated[str, BeforeValidator(check)]
+    return Annotated[str, BeforeValidator(check), Field(examples=list(plugins.BUILT_IN[kind]))]
 
 
 def brought(kind, info):
@@ -64,100 +64,29 @@ def chosen(known, given, name):
 
 
 class Block(BaseModel):
-    """A mapping in the config: unknown keys and wrong types are errors."""
+    """A mapping in the config: unknown keys and wrong types are errors. The words under a key are
+    its description in docs/reference.md and in the schema."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-# The keys of each source beside normalize, held_out, split_seed and max_images.
-SOURCE_KEYS = {
-    "digits": (),
-    "images": ("path", "classes", "resolution", "channels", "on_error"),
-    "cifar10": ("path", "resolution", "channels"),
-    "mnist": ("path", "resolution", "channels"),
-    "fashion_mnist": ("path", "resolution", "channels"),
-    "imagenet64": ("path", "resolution", "channels", "on_error"),
-}
-OWN_TEST = (
-    "cifar10",
-    "mnist",
-    "fashion_mnist",
-)  # sources with a test split: held_out may be left out
-
-
-class Dataset(Block):
-    """The images. `normalize: standard` gives them mean 0 and sd 0.5, `unit` the range [-1, 1].
-
-    `resolution` crops a square from the centre of each and resizes it with Lanczos; `held_out` is
-    the number of test images, `max_images` that of all others and them (of a source with a test
-    split of its own: of its training images) at most.
-    """
-
-    source: Literal[registry.SOURCES]
-    normalize: Literal["standard", "unit"] = "unit"
-    held_out: Count | None = None
-    split_seed: int = 0
-    path: str | None = None
-    classes: Literal["folders"] | None = None
-    resolution: Count | None = None
-    channels: Literal[1, 3] | None = None
-    max_images: Count | None = None
-    on_error: Literal["stop", "skip"] | None = None
-
-    @model_validator(mode="after")
-    def _fits_its_source(self):
-        keys = SOURCE_KEYS[self.source]
-        for key in ("path", "classes", "resolution", "channels", "on_error"):
-            if key not in keys and getattr(self, key) is not None:
-                allowed = names(("normalize", "held_out", "split_seed", "max_images", *keys))
-                raise ValueError(f"{key} is set for '{self.source}'; allowed: {allowed}")
-        if self.held_out is None and self.source not in OWN_TEST:
-            raise ValueError(f"held_out: missing; '{self.source}' has no test split of its own")
-        if self.source == "imagenet64" and self.resolution not in (None, 64):
-            raise ValueError(f"resolution is {self.resolution}; allowed for imagenet64: 64")
-        if "path" in keys:
-            self._check_path()
-        return self
-
-    def _check_path(self):
-        if self.path is None:
-            raise ValueError(f"path: missing; '{self.source}' needs one")
-        path = Path(self.path)
-        if self.source == "imagenet64" and not (path / "train").is_dir():
-            raise ValueError(f"path: found '{path}' without a folder train; allowed: with one")
-        if self.source == "images" and not path.is_dir() and not path.is_file():
-            raise ValueError(
-                f"path: found '{path}', where nothing is; allowed: a folder of images, or a .zip"
-            )
-
-    def resolved(self):
-        """The settings of the job that prepares the file: the keys that are set."""
-        return self.model_dump(exclude_none=True)
-
-    @property
-    def folder(self):
-        """The folder whose images are read, where there is one."""
-        if self.source not in ("images", "imagenet64") or Path(self.path).is_file():
-            return None
-        return self.path if self.source == "images" else str(Path(self.path) / "train")
-
-    @property
-    def archive(self):
-        """The .zip whose images are read, where there is one."""
-        return self.path if self.source == "images" and self.folder is None else None
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+    )
 
 
 class Classifier(Block):
-    """The study's own classifier, whose last layer but one is a feature space: `plain`, three
-    convolutions of `channels`, or `resnet`, a ResNet-18 for small images. `augment` mirrors and
-    moves its training images."""
+    """The study's own classifier, whose last layer but one is a feature space."""
 
     network: Literal["plain", "resnet"] = "plain"
+    """`plain`: three convolutions; `resnet`: a ResNet-18 for small images."""
     channels: Count | None = None
+    """Of the plain network; the width of the resnet is its own."""
     epochs: Count
+    """Passes over the training images."""
     batch: Count
+    """Images of a step."""
     lr: Positive
+    """Adam's highest rate: it rises, then falls to zero."""
     augment: bool = False
+    """Training images are mirrored and moved."""
 
     @model_validator(mode="after")
     def _sized(self):
@@ -176,14 +105,18 @@ class Classifier(Block):
 
 
 class Features(Block):
-    """The feature space of every distance: the study's own classifier, Inception (clean-fid),
-    DINOv2 as a TorchScript file, or a plugin's."""
+    """The feature space of every distance."""
 
     extractor: part("features") = "inception"
+    """`classifier`: the study's own; `inception`: clean-fid's; `dinov2`: a TorchScript file."""
     classifier: Classifier | None = None
+    """The study's own classifier, where it is the extractor."""
     inception_mode: Literal["legacy_tensorflow", "clean"] = "legacy_tensorflow"
+    """clean-fid's `legacy_tensorflow`, the FID of papers, or `clean`."""
     inception_path: str | None = None
+    """The folder of Inception's weights; without it clean-fid downloads them."""
     dinov2_path: str | None = None
+    """The TorchScript file; ect/pretrained.py says how to make it."""
 
     @model_validator(mode="after")
     def _complete(self):
@@ -205,19 +138,23 @@ class Features(Block):
 
 
 class Sampler(Block):
-    """`multistep` re-noises to each of `times`, with the boundary of f at `sigma_min` if given;
-    `euler`, `heun` and `dpm_solver` take `steps`. Times are noise levels s. A network with classes
-    draws uniform labels, or cycles through `labels`. A plugin's sampler takes its own options, and
-    `nfe`, the evaluations of the network for one image."""
+    """How images are drawn. A plugin's sampler takes its own options as further keys."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     kind: part("sampler")
+    """`multistep` consistency, or a solver: `euler`, `heun`."""
     label: str
+    """Its name in tables and figures."""
     times: list[Positive] | None = None
+    """Noise levels s, falling, to which `multistep` re-noises; without them it is one step."""
     steps: Count | None = None
+    """Steps of a solver."""
     sigma_min: Positive | None = None
+    """The noise level s at which f(x) = x in `multistep`; without it, 0."""
     labels: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    """Class labels, drawn in turn; without it, uniform ones."""
     nfe: Count | None = None
+    """Evaluations of the network for one image; of a plugin's sampler only."""
     _own: dict | None = PrivateAttr(None)
 
     @model_validator(mode="after")
@@ -265,19 +202,22 @@ class Sampler(Block):
 
 
 class Evaluation(Block):
-    """`images` of every sampler, from the seeds `seed`, `seed` + 1, ..., and as often as `repeats`
-    says, each time from the seeds that follow. The kernel distance is a mean over `kd_subsets`
-    subsets of at most 1,000 features. Every table shows `fd`; the csv has columns for the other
-    `metrics`. `export` says what is kept of the images: samples.npz, PNG files made of it, their
-    features. Without npz they go from the sampler to the features and nowhere else."""
+    """Which images are measured, and how."""
 
     images: Annotated[int, Field(ge=10)]
+    """Images of every sampler."""
     batch: Count = 250
+    """Images drawn at a time."""
     seed: int = 0
+    """Of the first image; the next has `seed` + 1."""
     repeats: Count = 1
+    """How often so many images are drawn, each time from the seeds that follow."""
     kd_subsets: Count = 100
+    """Subsets of at most 1,000 features whose mean is the kernel distance."""
     metrics: list[Literal[registry.METRICS]] = ["fd", "kd"]
+    """Columns of the csv; `fd` is one of them, and in every table."""
     export: list[Literal["npz", "png", "features"]] = ["npz"]
+    """What is kept of the images. Without `npz` they go to the features and nowhere else."""
 
     @model_validator(mode="after")
     def _complete(self):

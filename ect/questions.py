@@ -10,32 +10,39 @@ from ect.config import Block, Count, Name, Positive
 
 
 class Published(Block):
-    """Lines of workflow/reference/published.csv: a `method`, at one `budget_mimg` where it has
-    several."""
+    """Lines of workflow/reference/published.csv."""
 
     method: str
+    """As in the file."""
     budget_mimg: Positive | None = None
+    """Million images of tuning, where the method has several budgets."""
 
 
 class Rows(Block):
     """Cells as a product of lists: starts (a pretraining and its budget) x schedules x seeds, each
-    evaluated with `samplers`. Without `tune` the rows are the pretrained models themselves.
-
-    The budgets are `kimg` of pretraining and `tune_kimg` of tuning, or a `total_kimg` and the
-    `shares` of it (in percent) that belong to pretraining. Beside the numbers that are `published`
-    the paper's table puts these rows, which then are one model, whatever its seeds.
-    """
+    evaluated with `samplers`. Without `tune` the rows are the pretrained models themselves. The
+    budgets are `kimg` and `tune_kimg`, or `total_kimg` and `shares`."""
 
     pretrain: Annotated[list[Name], Field(min_length=1)]
+    """Names in `pretrain` or `init`."""
     samplers: Annotated[list[Name], Field(min_length=1)]
+    """Names in `samplers`."""
     kimg: Annotated[list[int], Field(min_length=1)] | None = None
+    """Thousand images of pretraining: milestones of the chain; 0 is its start."""
     tune: Name | None = None
+    """A name in `tune`."""
     schedules: list[Name] = []
+    """Names in `schedules`."""
     seeds: list[int] = [0]
+    """Of tuning."""
     tune_kimg: Count | None = None
+    """Thousand images of tuning."""
     total_kimg: Count | None = None
+    """Thousand images of pretraining and tuning together."""
     shares: list[Annotated[int, Field(ge=0, lt=100)]] | None = None
+    """Percent of the total that belong to pretraining."""
     published: list[Published] = []
+    """Published numbers beside which the paper's table puts these rows, then of one model."""
 
     @model_validator(mode="after")
     def _budgets(self):
@@ -61,37 +68,53 @@ class Rows(Block):
 
 
 class Experiment(Block):
-    """A question, and the rows that answer it. `kind` picks the table and the figure."""
+    """A question, and the rows that answer it."""
 
     question: str
+    """The page's heading."""
     kind: Literal["methods", "schedules", "split", "solvers"]
+    """The table, the figure and the sentences."""
     rows: Annotated[list[Rows], Field(min_length=1)]
+    """The cells that answer it."""
 
 
 class Cut(Block):
     """One tuned cell, named by its parts."""
 
     pretrain: Name
+    """A name in `pretrain` or `init`."""
     kimg: Annotated[int, Field(ge=0)]
+    """Thousand images of pretraining."""
     tune: Name
+    """A name in `tune`."""
     schedule: Name
+    """A name in `schedules`."""
     tune_kimg: Count
+    """Thousand images of tuning."""
     seed: int = 0
+    """Of tuning."""
 
 
 class Search(Block):
-    """The intermediate times of `models`, for each number of `steps`: golden section in ln s, from
-    `low` to `high` with `evaluations` a line, on `images` from the seeds `seed`, `seed` + 1, ...
-    What is found is then measured on the evaluation's own seeds."""
+    """A search of intermediate times by golden section in ln s. What it finds is then measured on
+    the evaluation's own seeds."""
 
     models: Annotated[list[Cut], Field(min_length=1)]
+    """The tuned models whose times are searched."""
     metric: Literal["fd", "kd"] = "fd"
+    """What is made small: Frechet or kernel distance."""
     steps: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] = [2, 3, 4]
+    """Numbers of steps."""
     images: Annotated[int, Field(ge=10)]
+    """Images of each evaluation."""
     seed: Annotated[int, Field(ge=0)]
+    """Of the first image; none of the evaluation's."""
     evaluations: Count = 10
+    """Of a line search."""
     low: Positive = 0.02
+    """The lowest noise level s."""
     high: Positive = 40.0
+    """The highest noise level s."""
 
     @model_validator(mode="after")
     def _ordered(self):
@@ -101,16 +124,20 @@ class Search(Block):
 
 
 class Figures(Block):
-    """`width_in` is the width of every figure in inches, but for those in `widths_in`. `samples` is
-    the cell whose images the grid shows, with `solver` as the sampler of its start; `loss` is the
-    cell of the loss page."""
+    """What the figures show, and their widths."""
 
     samples: Cut
+    """The model whose images the grid shows."""
     loss: Cut
+    """The model of the loss page; its recipe keeps snapshots."""
     solver: Name
+    """A name in `samplers`: it draws the images of the grid before tuning."""
     width_in: Positive = 6.5
+    """Of every figure, in inches."""
     grid_columns: Count = 12
+    """Images of a row of the grid."""
     widths_in: dict[Name, Positive] = {}
+    """Of single figures, in inches."""
 
     def width(self, figure):
         return self.widths_in.get(figure, self.width_in)

@@ -14,29 +14,38 @@ from ect.schedule import LIMITS
 
 
 class Network(Block):
-    """The U-Net: widths are channels times multipliers, one for each halving of the resolution.
-    With `classes` it is told each image's label, with `span` the time t - r (MeanFlow)."""
+    """A U-Net."""
 
     channels: Annotated[int, Field(ge=8, multiple_of=4)]
+    """The width that the multipliers multiply."""
     multipliers: Annotated[list[Count], Field(min_length=1)]
+    """Of the width, one for each resolution; each halves the one before."""
     blocks: Count
+    """Residual blocks at each resolution."""
     attention: list[int] = []
+    """Resolutions (pixels of a side) with self-attention."""
     architecture: Literal[registry.ARCHITECTURES] = "ddpmpp"
+    """DDPM++, NCSN++ or ADM."""
     embedding: Literal[registry.EMBEDDINGS] = "positional"
+    """How the noise level comes in: sinusoids, or random Fourier features."""
     classes: Annotated[int, Field(ge=0)] = 0
+    """Number of classes whose labels it is told; 0: none."""
     span: bool = False
+    """It is told t - r too (MeanFlow)."""
 
     def resolved(self):
         return self.model_dump(exclude=set() if self.span else {"span"})
 
 
 class Prior(Block):
-    """The noise level s of a training image: `lognormal`, ln s ~ N(mean, std^2), or `karras`, every
-    point of a Karras grid as likely."""
+    """The distribution of the noise level s of a training image."""
 
     kind: Literal[registry.PRIORS] = "lognormal"
+    """`lognormal`: ln s ~ N(mean, std^2); `karras`: each point of the grid of `ct` as likely."""
     mean: float | None = None
+    """Of ln s."""
     std: Positive | None = None
+    """Of ln s."""
 
     @model_validator(mode="after")
     def _options_fit(self):
@@ -51,10 +60,12 @@ class Prior(Block):
 
 
 class Distance(Block):
-    """`squared` is the mean squared error, `huber` is sqrt(|a - b|^2 + c^2) - c."""
+    """The distance of f(x_t) to its target."""
 
     kind: Literal[registry.DISTANCES]
+    """`squared`: mean squared error; `huber`: sqrt(|a - b|^2 + c^2) - c."""
     c: Annotated[float, Field(ge=0)] = 0.0
+    """Of `huber`; 0 is the L2 norm."""
 
     @model_validator(mode="after")
     def _c_is_used(self):
@@ -64,32 +75,45 @@ class Distance(Block):
 
 
 class Optimizer(Block):
-    """Adam or RAdam. The rate rises over `warmup_kimg`, stays, and falls linearly to
-    `lr_final` times its value from the share `decay_from` of the run on (1.0: it never falls)."""
+    """The optimizer. Its rate rises, stays, and may fall."""
 
     name: Literal[registry.OPTIMIZERS]
+    """Adam or RAdam."""
     lr: Positive
+    """The rate."""
     betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    """Of the running means of the gradient and its square."""
     warmup_kimg: Annotated[float, Field(ge=0)] = 0.0
+    """Thousand images over which the rate rises."""
     decay_from: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the run after which the rate falls linearly; 1.0: it never falls."""
     lr_final: Share = 0.0
+    """What it falls to, as a share of `lr`."""
 
 
 class Recipe(Block):
-    """How a network is trained, whatever the schedule. With `microbatch` the gradient of a batch is
-    summed over parts of so many images: less memory, the same step, other masks of dropout.
-    `precision` is that of the network's products."""
+    """How a network is trained, whatever the schedule."""
 
     batch: Count
+    """Images of a step."""
     microbatch: Count | None = None
+    """Images of a part of it: less memory, the same step, other masks of dropout."""
     prior: Prior
+    """The noise level of a training image."""
     distance: Distance
+    """Between f(x_t) and its target."""
     weight: part("weight")
+    """Of the loss, as a function of s and r."""
     optimizer: Optimizer
+    """Its rate and how it moves."""
     ema_halflife_kimg: Positive
+    """Half-life of the averaged weights, in thousand images."""
     ema_ramp: Annotated[float, Field(gt=0)] | None = None
+    """The half-life is at most this share of the images seen."""
     dropout: Share = 0.0
+    """Share of features that are dropped."""
     precision: Literal[registry.PRECISIONS] = "fp32"
+    """Of the network's products."""
 
     @model_validator(mode="after")
     def _parts_fit(self):
@@ -109,15 +133,23 @@ def _require_defined(process, parameterization):
 
 
 class Pretrain(Recipe):
-    """A chain of milestones `every` thousand images, up to `kimg`, that starts from `seed`."""
+    """A pretraining: a chain of milestones. `optimizer.decay_from` is 1.0."""
 
     network: Name
+    """A name in `networks`."""
     process: part("process")
+    """x_t = alpha(t) x_0 + sigma(t) eps."""
     parameterization: Literal[registry.PARAMETERIZATIONS]
+    """What the network's output means."""
     c_noise: Literal[registry.C_NOISE] = "log_s"
+    """What the network is told of t: `log_s` (EDM), `log_half_s` (NCSN++), `time` (1000 t), `vp`
+    (999 t), `ddpm` (steps 0 to 999)."""
     kimg: Count
+    """Thousand images to the end of the chain."""
     every: Count
+    """Thousand images from one milestone to the next."""
     seed: int = 0
+    """Of weights, batches and noise."""
 
     @model_validator(mode="after")
     def _chain(self):
@@ -133,20 +165,27 @@ class Pretrain(Recipe):
 
 
 class Init(Block):
-    """A pretrained model from elsewhere: `file` in a `format` that ect/importers reads; for
-    diffusers a folder, or a repository of the hub by its name. A `state_dict` says nothing of
-    itself, so its meaning stands here; `c_in` and `sd` are `scaled` and the dataset's if absent.
-    `pretrain_mimg` million images of training lie behind it; without it they are unknown."""
+    """A pretrained model from elsewhere. A `state_dict` says nothing of itself, so its meaning
+    stands here."""
 
     format: Literal[registry.FORMATS]
+    """Which of the readers in ect/importers."""
     file: str
+    """For `diffusers` a folder, or a repository of the hub (owner/name)."""
     pretrain_mimg: Positive | None = None
+    """Million images of training behind it; without it they are unknown."""
     network: Name | None = None
+    """Of a `state_dict`: a name in `networks`."""
     process: Literal[registry.PROCESSES] | None = None
+    """Of a `state_dict`."""
     parameterization: Literal[registry.PARAMETERIZATIONS] | None = None
+    """Of a `state_dict`."""
     c_noise: Literal[registry.C_NOISE] | None = None
+    """Of a `state_dict`: what its network is told of t."""
     c_in: Literal["scaled", "one"] | None = None
+    """Of a `state_dict`: its input, scaled to unit variance (as without the key) or as it is."""
     sd: Positive | None = None
+    """Of a `state_dict`: the images' standard deviation; without it the dataset's."""
 
     @model_validator(mode="after")
     def _there(self):
@@ -191,22 +230,24 @@ class Init(Block):
 
 
 class Tune(Recipe):
-    """Consistency tuning. The target is f at x_r: the network's `own` x_r (ECT), or the one that a
-    step of the frozen start leads to, `euler` or `heun` (ECD). `snapshots` weights along the run
-    are kept for the loss page. Without `shared_dropout` the target draws masks of its own."""
+    """A recipe of consistency tuning."""
 
     target: Literal[registry.TARGETS] = "own"
+    """f at the network's `own` x_r (ECT), or where a step of the frozen start leads (ECD)."""
     shared_dropout: bool = True
+    """Both sides of the loss share a mask; without it the target draws its own."""
     snapshots: Annotated[int, Field(ge=0)] = 0
+    """Weights kept along the run, for the loss page."""
 
 
 class Schedule(Block):
-    """A map t -> r and its options: the keyword arguments of its function in ect/schedule.py, or in
-    a plugin. It maps noise levels s, or with `clock: time` the process's own t."""
+    """A map t -> r, with its options as further keys."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-    map: str
+    map: Annotated[str, Field(examples=list(registry.SCHEDULES))]
+    """A function of ect/schedule.py, or of a plugin."""
     clock: Literal[registry.CLOCKS] = "noise"
+    """`noise`: it maps noise levels s; `time`: the process's own t."""
     _chosen: dict = PrivateAttr({})
 
     @model_validator(mode="after")

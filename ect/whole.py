@@ -2,7 +2,7 @@
 
 from pydantic import PrivateAttr, ValidationError, model_validator
 
-from ect import checks, config, inherit, plugins, questions, recipe
+from ect import checks, config, dataset, inherit, plugins, questions, recipe
 from ect.cells import Milestone, Sampled, Tuned
 from ect.config import Name
 from ect.mistakes import line_of
@@ -16,19 +16,33 @@ class Whole(config.Block):
     """A whole config file, checked; a `Study` is one whose jobs have settings."""
 
     study: Name
+    """Its name: `results/NAME/` is the folder of what it makes."""
     plugins: list[str] = []
-    dataset: config.Dataset
+    """Python files with parts of one's own."""
+    dataset: dataset.Dataset
+    """The images."""
     features: config.Features
+    """The space in which distances are measured."""
     networks: dict[Name, recipe.Network]
+    """U-Nets by name."""
     pretrain: dict[Name, recipe.Pretrain]
+    """Pretrainings by name."""
     init: dict[Name, recipe.Init] = {}
+    """Models from elsewhere, by name, as starts of tuning."""
     schedules: dict[Name, recipe.Schedule]
+    """Maps t -> r by name."""
     tune: dict[Name, recipe.Tune]
+    """Recipes of tuning by name."""
     samplers: dict[Name, config.Sampler]
+    """Samplers by name."""
     evaluation: config.Evaluation
+    """How many images, and what is measured of them."""
     experiments: dict[Name, questions.Experiment]
+    """Questions by name: a table each, and a heading of the page."""
     figures: questions.Figures
+    """What figures show, and their size."""
     search: questions.Search | None = None
+    """Search of the intermediate times of multistep sampling."""
     _brought: dict = PrivateAttr({})
 
     @classmethod

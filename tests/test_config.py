@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ect import registry
-from ect.config import SOURCE_KEYS
+from ect.dataset import SOURCE_KEYS
 from ect.study import ConfigError, Milestone, Study, Tuned
 
 ROOT = Path(__file__).parent.parent

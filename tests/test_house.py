@@ -30,6 +30,7 @@ ORDER = [
     "registry",
     "plugins",
     "config",
+    "dataset",
     "recipe",
     "published",
     "questions",
@@ -38,6 +39,7 @@ ORDER = [
     "cells",
     "checks",
     "whole",
+    "reference",
     "study",
     "jobs",
     "plan",
@@ -124,8 +126,8 @@ def test_the_reading_order_is_the_docstrings():
 
 
 LIGHT = (
-    "", "plugins", "study", "plan", "registry", "schedule", "sources", "running", "status",
-    "verify", "given", "lease",
+    "", "plugins", "reference", "study", "plan", "registry", "schedule", "sources", "running",
+    "status", "verify", "given", "lease",
 )  # fmt: skip
 
 
