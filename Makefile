@@ -1,6 +1,6 @@
 # make run    the environment, the default study, its report
 # make test   the environment, all tests
-# make lint   ruff: rules and format
+# make lint   ruff: rules and format; mypy: types; snakefmt: format of the rules
 # make wheels the lock's packages as files in wheels/, but torch's: for a machine without an index
 # make offline  the environment from wheels/, with the torch that the machine has
 # make lock   resolve requirements.lock anew (needs uv)
@@ -22,6 +22,8 @@ test: .venv/installed
 lint: .venv/installed
 	ruff check .
 	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow/rules/*.smk
 
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \

@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Callable
 
 from ect import given, lease, looking, progress, registry, reporting
 from ect.given import settings_of
@@ -122,7 +123,7 @@ SETTINGS = {"type": settings_of, "help": "JSON, or a run.json to repeat"}
 CLASSIFIER = {"help": "weights of the study's own feature space"}
 TRAINING = {"required": True, "help": "features of the training images"}
 
-VERBS = {
+VERBS: dict[Callable, tuple[str, dict]] = {
     prepare: ("write the dataset file", {"settings": SETTINGS, "--out": NEEDED}),
     train_classifier: (
         "train the classifier whose hidden layer is the feature space",

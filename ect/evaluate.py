@@ -26,7 +26,8 @@ from ect.data import Images
 def sample(settings, model, out):
     """Write samples.npz (arr_0: uint8 (N, H, W, C), the form of OpenAI's evaluator), run.json."""
     started, out = time.monotonic(), Path(out)
-    images = drawing.stream(*experiment.load_model(model), settings, bar=True)
+    f, process, about = experiment.load_model(model)
+    images = drawing.stream(f, process, about, settings, bar=True)
     samples.write(out / "samples.npz", settings["images"], images)
     record = machine.record(settings, [model], started, [out / "samples.npz"])
     checkpoint.write_json(out / "run.json", record)
@@ -77,7 +78,8 @@ def extract(settings, out, drawn=None, model=None, data=None, classifier=None):
     if drawn is not None:
         batches = samples.read(drawn)
     elif model is not None:
-        batches = drawing.stream(*experiment.load_model(model), settings["sampling"], bar=True)
+        f, process, about = experiment.load_model(model)
+        batches = drawing.stream(f, process, about, settings["sampling"], bar=True)
     else:
         batches = samples.pieces(Images(data).pixels)
     name, network = extractor(settings["features"], classifier)

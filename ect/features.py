@@ -45,6 +45,8 @@ def of_batches(extract, batches):
             found = room if found is None else torch.cat([found[:seen], room])
         found[seen : seen + len(part)] = part
         seen += len(part)
+    if found is None:
+        raise ValueError("found no images; allowed: at least one")
     return found[:seen].clone()
 
 

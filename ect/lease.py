@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ect.given import count
@@ -113,7 +114,7 @@ def lease(args):
     become(args.command)
 
 
-VERBS = {
+VERBS: dict[Callable, tuple[str, dict]] = {
     lease: (
         "run a command with GPUs of this machine that no other lease has, when they are free",
         {

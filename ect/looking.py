@@ -1,6 +1,7 @@
 """The verbs that only look: they read what the others left, and write nothing."""
 
 import json
+from collections.abc import Callable
 
 FORMATS = ("table", "csv", "md", "json")
 
@@ -38,7 +39,7 @@ def plan(args):
     print(json.dumps(found, indent=1) if args.json else plan.table(found))
 
 
-VERBS = {
+VERBS: dict[Callable, tuple[str, dict]] = {
     status: (
         "how far every training of a study is: what runs, what is left, what waits",
         {

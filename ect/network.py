@@ -150,6 +150,8 @@ class Attention(nn.Module):
 class Resample(nn.Module):
     """Halves or doubles H and W with a separable filter; (1, 1) is the mean of 2x2, or copies."""
 
+    kernel: torch.Tensor
+
     def __init__(self, way, taps, padding=None):
         super().__init__()
         self.way, self.short = way, tuple(taps) == (1, 1)

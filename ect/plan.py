@@ -204,7 +204,7 @@ def _copies(study, job):
 
 def table(found):
     """The plan as lines of text: what, to do, in all."""
-    lines = [(f"study {found['study']}", "to do", "in all")]
+    lines: list[tuple[str, ...]] = [(f"study {found['study']}", "to do", "in all")]
     jobs = found["jobs"].values()
     lines.append(("jobs", *(f"{sum(job[key] for job in jobs):,}" for key in ("to_do", "in_all"))))
     lines += [_line(f"  {rule}", both, "{:,}") for rule, both in found["jobs"].items()]

@@ -174,7 +174,8 @@ def _declared(text, path):
     found = [
         (marks[_name(mark)], node.name, _options(marks[_name(mark)], node, mark, tree, path))
         for node in ast.walk(tree)
-        for mark in getattr(node, "decorator_list", ())
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        for mark in node.decorator_list
         if _name(mark) in marks
     ]
     if not found:
@@ -199,7 +200,7 @@ def _options(kind, node, mark, tree, path):
     if not isinstance(node, wanted):
         what = "a subclass of Process" if kind == "process" else "a function"
         raise ValueError(f"{place} is marked a {kind}; allowed: {what}")
-    if kind == "process":
+    if isinstance(node, ast.ClassDef):  # a process, which has none
         return {}
     given, plain = node.args, [*node.args.posonlyargs, *node.args.args]
     first = ARGUMENTS[kind]

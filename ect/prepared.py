@@ -89,7 +89,7 @@ def writing(path, about):
         writer = Writer(file)
         yield writer
         for labels in writer.labels.values():
-            file.write(np.array(labels, np.int64))
+            file.write(np.array(labels, np.int64).tobytes())
         header = json.dumps(_entries(writer) | {"__metadata__": {"about": json.dumps(about)}})
         file.seek(0)
         file.write(room.to_bytes(8, "little") + header.encode().ljust(room))

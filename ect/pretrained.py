@@ -10,8 +10,9 @@ import torch
 from ect import machine
 from ect.config import FETCHED, INCEPTION_FILE
 
-IMAGENET_MEAN = np.float32([0.485, 0.456, 0.406])  # of the images that DINOv2 was trained on
-IMAGENET_SD = np.float32([0.229, 0.224, 0.225])
+# Of the images that DINOv2 was trained on.
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGENET_SD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def inception(mode, folder=None):

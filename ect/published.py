@@ -91,7 +91,7 @@ def _number(path, index, line):
 
 
 def _read(key, text):
-    kind = str if key in ("dataset", "method", "network", "metric", "tag", "source") else float
-    if key in ("nfe", "n"):
-        kind = int
-    return None if kind is not str and text == "" else kind(text)
+    if key in ("dataset", "method", "network", "metric", "tag", "source"):
+        return str(text)
+    kind = int if key in ("nfe", "n") else float
+    return None if text == "" else kind(text)

@@ -1,5 +1,7 @@
 """The verbs that make tables, figures and the page."""
 
+from collections.abc import Callable
+
 from ect.given import settings_of
 
 
@@ -35,7 +37,7 @@ def write_page(args):
 
 PREFIX = {"required": True, "help": "path without suffix"}
 
-VERBS = {
+VERBS: dict[Callable, tuple[str, dict]] = {
     tabulate: (
         "metrics.json files -> one table as csv, md and tex",
         {

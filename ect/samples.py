@@ -53,7 +53,7 @@ def pieces(pixels, size=500):
 
 def regrouped(batches, size):
     """The same images in batches of `size`, the last one smaller."""
-    rest = []
+    rest = np.empty(0)
     for images in batches:
         rest = np.concatenate([rest, images]) if len(rest) else images
         while len(rest) >= size:

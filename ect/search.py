@@ -32,7 +32,7 @@ def golden(value, low, high, evaluations):
         else:
             low, left = left, right
             right = fresh = low + RATIO * (high - low)
-    return min(seen, key=seen.get)
+    return min(seen, key=seen.__getitem__)
 
 
 def extend(value, times, settings):
@@ -46,7 +46,7 @@ def extend(value, times, settings):
         bounded = (settings["high"], *times, settings["low"])
         low, high = math.log(bounded[place + 2]), math.log(bounded[place])
         golden(_along(value, times, place, tried), low, high, settings["evaluations"])
-        times = min(tried, key=tried.get)
+        times = min(tried, key=tried.__getitem__)
     return times, tried
 
 

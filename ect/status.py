@@ -20,7 +20,7 @@ def show(place, live=False):
     does) or each training under a folder. `live` draws them anew until all are done."""
     if live and not sys.stdout.isatty():
         raise ValueError("--live: the output is no terminal; allowed: the verb without --live")
-    with suppress(KeyboardInterrupt if live else ()):  # the way to end it
+    with suppress(*([KeyboardInterrupt] if live else [])):  # the way to end it
         while True:
             study = None if Path(place).is_dir() else planned(place)
             rows = of_study(study) if study else of_folder(place)

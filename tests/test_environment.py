@@ -47,7 +47,8 @@ def test_one_version_of_this_work():
 
 def test_commits_are_linted_with_the_locks_ruff():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
-    assert [repo["rev"] for repo in hooks["repos"]] == [f"v{version}" for version in locked("ruff")]
+    outside = [repo["rev"] for repo in hooks["repos"] if repo["repo"] != "local"]
+    assert outside == [f"v{version}" for version in locked("ruff")]
 
 
 def test_ci_runs_what_people_run():

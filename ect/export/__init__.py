@@ -76,6 +76,6 @@ def imported(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "ect":
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ect."):
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ect."):
             names.add(node.module.split(".")[1])
     return names

@@ -10,9 +10,11 @@
 ==============  ==================================================================================
 """
 
+from collections.abc import Callable
+
 from ect.importers import diffusers, edm, ours, state_dict
 
-FORMATS = {
+FORMATS: dict[str, Callable] = {
     "edm": edm.read,
     "diffusers": diffusers.read,
     "ect": ours.read,

@@ -63,7 +63,8 @@ def converted(folder):
     if (folder / "model_index.json").is_file():
         pipeline = settings_in(folder / "model_index.json")["_class_name"]
         wanted("pipeline", pipeline, "DDPMPipeline", "DDIMPipeline")
-    config, betas, kind = settings_in(inner / CONFIG), *chain_of(scheduler_in(folder))
+    config = settings_in(inner / CONFIG)
+    betas, kind = chain_of(scheduler_in(folder))
     network, shape = network_of(config, betas["steps"], kind)
     weights = fitted(told_apart(weights_in(inner), network, kind), network, shape)
     meaning = {"parameterization": "noise", "sd": 0.5}  # which takes no part in f here

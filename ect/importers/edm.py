@@ -5,6 +5,8 @@ f(alpha x, t) at s = sigma. ECT's D in evaluation mode puts sigma - 0.003 for si
 c_out; f is D as trained, which is the identity at sigma = 0.
 """
 
+from typing import Any
+
 import torch
 
 from ect.importers.fitting import Foreign, fitted, said, wanted
@@ -20,7 +22,7 @@ SONG = {  # options of SongUNet that tell DDPM++ and NCSN++ apart, by EDM's name
         "resample_filter": [1, 3, 3, 1],
     },
 }
-DEFAULTS = {  # of EDM's constructors
+DEFAULTS: dict[str, dict[str, Any]] = {  # of EDM's constructors
     "SongUNet": {"model_channels": 128, "channel_mult": [1, 2, 2, 2], "num_blocks": 4}
     | {"attn_resolutions": [16], "embedding_type": "positional", "decoder_type": "standard"}
     | SONG["ddpmpp"],

@@ -1,6 +1,7 @@
 """The figures by name: what `python -m ect draw NAME` calls."""
 
 import inspect
+from collections.abc import Callable
 
 from ect.report.curves import draw_curves
 from ect.report.grid import draw_grid
@@ -8,7 +9,7 @@ from ect.report.losspage import draw_losspage
 from ect.report.maps import draw_maps
 from ect.report.quality import draw_nfe, draw_schedules, draw_solvers, draw_split
 
-FIGURES = {
+FIGURES: dict[str, Callable] = {
     "methods": draw_nfe,
     "split": draw_split,
     "schedules": draw_schedules,

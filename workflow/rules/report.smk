@@ -85,8 +85,7 @@ def shown_on_page():
             for name, experiment in STUDY.experiments.items()
         },
         "figures": {
-            name: f"{ROOT}/figures/{name}.png"
-            for name in ("samples", "loss", "maps", "curves")
+            name: f"{ROOT}/figures/{name}.png" for name in ("samples", "loss", "maps", "curves")
         },
         "tables": {name: paths[0] for name, paths in alone.items() if paths},
     }
@@ -267,9 +266,7 @@ rule draw_samples:
             labels={"figure": "samples"},
         ),
     params:
-        settings=drawing(
-            "samples", rows=GRID, data=DATA, columns=STUDY.figures.grid_columns
-        ),
+        settings=drawing("samples", rows=GRID, data=DATA, columns=STUDY.figures.grid_columns),
         out=subpath(output.pdf, strip_suffix=".pdf"),
         version=STAGES["report"],
     conda:

@@ -4,9 +4,7 @@
 # that would only crash again says so at once: retries lose nothing.
 
 MILESTONE = f"{ROOT}/pretrain/{{pretrain}}/s{{start_seed}}/k{{kimg}}"
-TUNING = (
-    f"{ROOT}/tune/{{pretrain}}/s{{start_seed}}/k{{kimg}}/{{schedule}}/{{recipe}}/k{{tune_kimg}}/s{{seed}}"
-)
+TUNING = f"{ROOT}/tune/{{pretrain}}/s{{start_seed}}/k{{kimg}}/{{schedule}}/{{recipe}}/k{{tune_kimg}}/s{{seed}}"
 # On a cluster a job runs in a Snakemake of its own, which must not try again within a time limit that
 # is over: the Snakemake that submits jobs does.
 RETRIES = 3 if workflow.is_main_process else 0
@@ -47,7 +45,8 @@ def read_of(wildcards):
 def granted(wildcards, resources):
     """What the trainer is told of its resources, in words that are read off them, so that no change
     of them re-runs a job. Where a profile sets `runtime` (minutes), its own limit: it saves its state
-    and stops a little before, and a retry goes on. Where one sets `gpu`, how many it is to lease."""
+    and stops a little before, and a retry goes on. Where one sets `gpu`, how many it is to lease.
+    """
     minutes, gpus, words = resources.get("runtime"), resources.get("gpu"), []
     if isinstance(minutes, int):
         words.append(f"--max-minutes {minutes - min(5, minutes / 4):g}")
@@ -85,7 +84,9 @@ rule pretrain:
         run=f"{MILESTONE}/run.json",
     params:
         settings=lambda wildcards: as_json(STUDY.training(milestone_of(wildcards))),
-        resume=lambda wildcards, input: f"--resume {shlex.quote(str(input.resume))}" if input.resume else "",
+        resume=lambda wildcards, input: (
+            f"--resume {shlex.quote(str(input.resume))}" if input.resume else ""
+        ),
         limit=granted,
         out=subpath(output.model, parent=True),
         version=STAGES["train"],
