@@ -86,6 +86,11 @@ def train(settings, data, out):
         **{key: settings[key] for key in ("network", "channels") if key in settings},
         "classes": len(images.classes),
     }  # fmt: skip
+    if settings["epochs"] * len(images.pixels) < settings["batch"]:
+        raise ValueError(
+            f"features.classifier: {settings['epochs']} epochs of {len(images.pixels)} images are"
+            f" less than a batch of {settings['batch']}; allowed: a smaller batch, or more epochs"
+        )
     network = _fit(settings, images, about)
     answers = features.of_images(
         lambda pixels: network(encode(pixels, about).to(machine.device())), test.pixels

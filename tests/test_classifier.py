@@ -41,6 +41,11 @@ def test_a_classifier_is_its_settings_and_says_how_good_it_is(trained, digits_fi
     assert record["settings"] == RESNET and 0 <= record["test_accuracy"] <= 1
 
 
+def test_a_batch_larger_than_the_training_is_one_line(digits_file, tmp_path):
+    with pytest.raises(ValueError, match=r"1 epochs of 297 images .* batch of 300; allowed"):
+        classifier.train(RESNET | {"epochs": 1, "batch": 300}, digits_file, tmp_path)
+
+
 @given(st.integers(0, 10**6), st.sampled_from([(8, 8), (32, 32), (16, 24)]))
 def test_an_augmented_image_is_the_image_mirrored_or_not_and_moved(seed, size):
     """Column and row of every pixel, told by its value, move by one step at a time, by one in all

@@ -1,5 +1,7 @@
-"""The study of one's own images: its jobs, and what a changed folder re-runs."""
+"""The study of one's own images: three keys lead to its page; its jobs, and what a changed folder
+re-runs."""
 
+import json
 import re
 import shutil
 
@@ -100,3 +102,37 @@ def test_a_torn_image_ends_the_run_with_its_name(folder):
     text = done.stdout + done.stderr
     assert done.returncode != 0 and "'dog/torn.jpg' cannot be read" in text
     assert "Traceback" not in text and not (folder / DATA).exists()
+
+
+THREE_KEYS = "study: pets\ndataset: {path: photos, resolution: 8}\n"
+TINY = """
+dataset: {held_out: 16}
+features: {classifier: {channels: 8, epochs: 1, batch: 16}}
+networks: {small: {channels: 8, multipliers: [1], attention: []}}
+pretrain: {ve: {kimg: 1, every: 1}, flow: null}
+tune: {ect: {snapshots: 1}, ect_slope: null}
+evaluation: {images: 20, batch: 20, kd_subsets: 2}
+experiments:
+  methods:
+    rows:
+      - {pretrain: [ve], kimg: [1], tune: ect, tune_kimg: 1, schedules: [sigmoid], samplers: [one_step]}
+  schedules: null
+figures: {samples: {kimg: 1, tune_kimg: 1}, loss: {kimg: 1, tune_kimg: 1}}
+"""
+
+
+def test_three_keys_lead_from_a_folder_to_the_page(tmp_path):
+    """From 60 PNG files in two folders; a second file makes the study tiny."""
+    copy_workflow(tmp_path)
+    for index in range(60):
+        draw(tmp_path / "photos" / ("cat", "dog")[index % 2] / f"{index}.png", index)
+    (tmp_path / "mine.yaml").write_text(THREE_KEYS)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    studies = ("workflow/studies/images.yaml", "mine.yaml", "tiny.yaml")
+    done = snakemake(tmp_path, "--configfile", *studies)
+    assert done.returncode == 0, done.stdout + done.stderr
+    root = tmp_path / "results" / "pets"
+    data = json.loads((root / "data" / "run.json").read_text())
+    assert data["images"] == {"train": 44, "test": 16} and data["classes"] == ["cat", "dog"]
+    page = (root / "index.html").read_text()
+    assert "study “pets”" in page and page.count("data:image/") >= 5
