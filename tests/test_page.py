@@ -208,6 +208,33 @@ def test_a_browser_shows_figures_enlarges_them_and_follows_links(written, tmp_pa
     assert all(0 <= top < seen["window"][1] for top in seen["links"])
 
 
+NARROW = """<script>
+addEventListener("load", () => {
+  const left = element => element.getBoundingClientRect().left;
+  const tables = [...document.querySelectorAll(".scroll")].map(box => {
+    box.scrollLeft = 10000;
+    const first = box.querySelector("tbody tr > :first-child");
+    return {hidden: box.scrollWidth - box.clientWidth, moved: box.scrollLeft,
+            first: left(first) - left(box)};
+  });
+  const page = [document.documentElement.scrollWidth, innerWidth];
+  document.title = "told:" + JSON.stringify({page, tables}) + ":told";
+});
+</script>"""
+
+
+@needs_browser
+def test_in_a_narrow_window_tables_scroll_and_the_page_does_not(written, tmp_path):
+    told = tmp_path / "told.html"
+    told.write_text(written.read_text().replace("<head>", "<head>" + NARROW))
+    out, console = browse(tmp_path, told, "--dump-dom", "--window-size=390,800")
+    seen = json.loads(html.unescape(re.search("<title>told:(.*):told</title>", out).group(1)))
+    page, tables = seen["page"], seen["tables"]
+    assert console == [] and page[0] <= page[1] and len(tables) == 3
+    assert any(table["hidden"] > 50 for table in tables)
+    assert all(table["moved"] == table["hidden"] and table["first"] == 0 for table in tables)
+
+
 @needs_browser
 def test_a_browser_draws_it_without_a_word_on_its_console(written, tmp_path):
     _, console = browse(tmp_path, written, f"--screenshot={tmp_path / 'shot.png'}")
