@@ -115,7 +115,8 @@ evaluation: {images: 20, batch: 20, kd_subsets: 2}
 experiments:
   methods:
     rows:
-      - {pretrain: [ve], kimg: [1], tune: ect, tune_kimg: 1, schedules: [sigmoid], samplers: [one_step]}
+      - {pretrain: [ve], kimg: [1], samplers: [one_step],
+         tune: ect, tune_kimg: 1, schedules: [sigmoid]}
   schedules: null
 figures: {samples: {kimg: 1, tune_kimg: 1}, loss: {kimg: 1, tune_kimg: 1}}
 """
