@@ -102,8 +102,8 @@ def parser():
     """The command line."""
     top = argparse.ArgumentParser(
         prog="ect",
-        description="Easy Consistency Tuning: train, sample, evaluate, report. Snakemake calls"
-        " these verbs; `snakemake --cores all` runs the whole study.",
+        description="Easy Consistency Tuning: train, sample, evaluate, report. Type `python -m ect"
+        " VERB`. Snakemake calls these verbs; `snakemake --cores all` runs the whole study.",
     )
     top.add_argument(
         "--threads", type=given.count, help="CPU threads (default: OMP_NUM_THREADS, or all)"
