@@ -142,7 +142,7 @@ class Sampler(Block):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     kind: part("sampler")
-    """`multistep` consistency, or a solver: `euler` (DDIM), `heun`, `dpm_solver` (DPM-Solver++(2M))."""
+    """`multistep` consistency, or a solver: `euler` (DDIM), `heun`, `dpm_solver` (its ++, 2M)."""
     label: str
     """Its name in tables and figures."""
     times: list[Positive] | None = None
