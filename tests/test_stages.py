@@ -1,0 +1,119 @@
+"""Versions of stages are those of the code: a change is either given a new version, or accepted."""
+
+import ast
+
+import pytest
+
+from ect.study import STAGES
+from tests import stages
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_code_of_a_stage_is_what_its_version_stands_for(stage):
+    known = stages.accepted()[stage]
+    found = {"digest": stages.digest(stages.ROOT, stages.STARTS[stage]), "version": STAGES[stage]}
+    assert found == known, (
+        f"the code that the jobs of '{stage}' run has changed: if the change can change results,"
+        f" raise STAGES['{stage}'] in ect/study.py; then `python -m tests.stages --accept`"
+    )
+
+
+def test_every_stage_has_a_start_and_a_digest():
+    assert list(stages.STARTS) == list(STAGES) and stages.accepted().keys() == STAGES.keys()
+
+
+def test_a_stage_is_what_it_runs_and_nothing_else():
+    """Training reaches the network, no table; a module's statements are its definitions."""
+    reached = {stage: stages.closure(stages.ROOT, s) for stage, s in stages.STARTS.items()}
+    modules = {stage: {name for name, _ in found} for stage, found in reached.items()}
+    assert {("network", "UNet"), ("state", "State"), ("schedule", "ict")} <= reached["train"]
+    assert ("sampler", "heun") in reached["sample"] and ("metrics", "kernel") not in reached[
+        "train"
+    ]
+    assert not {"questions", "whole", "study", "running"} & set().union(*modules.values())
+    for stage in set(STAGES) - {"report"}:
+        assert not any(name.startswith("report") for name in modules[stage])
+    bare = [
+        name
+        for name in set().union(*modules.values())
+        for node in stages.Module(stages.ROOT, name).tree.body[1:]
+        if isinstance(node, ast.Expr)
+    ]
+    assert bare == []  # they would count for nobody
+
+
+SOURCE = '''"""A file."""
+import math
+
+from ect import other
+
+WIDTH = 3
+
+
+def start(x):
+    """What it does, é."""
+    # why
+    return _scaled(x) + other.shift(x), f"é {x:>{WIDTH}} {{}} {'a'}"
+
+
+@other.mark(1)
+def _scaled(x):
+    return math.sqrt(x) * WIDTH
+
+
+def beside(x):
+    return x
+'''
+OTHER = "def shift(x):\n    return x + 1\n\n\ndef mark(n):\n    return lambda f: f\n\nUNUSED = 1\n"
+
+
+@pytest.fixture
+def digest_of(tmp_path):
+    def digest(source=SOURCE, other=OTHER):
+        (tmp_path / "one.py").write_text(source, encoding="utf-8")
+        (tmp_path / "other.py").write_text(other, encoding="utf-8")
+        return stages.digest(tmp_path, [("one", "start")])
+
+    return digest
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("# why", "# another reason"),
+        ('    """What it does, é."""\n', ""),
+        ("_scaled(x) + other", "_scaled(\n        x\n    ) + other"),
+        ("return x\n", "return x + 1\n"),
+        ("WIDTH = 3", "WIDTH  =  3  # wide"),
+    ],
+)
+def test_what_changes_no_result_changes_no_digest(before, after, digest_of):
+    assert before in SOURCE
+    assert digest_of(SOURCE.replace(before, after)) == digest_of()
+    assert digest_of(other=OTHER.replace("UNUSED = 1", "UNUSED = 2")) == digest_of()
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("WIDTH = 3", "WIDTH = 4"),
+        ("(x) + other", "(x) - other"),
+        ("math.sqrt(x) * WIDTH", "math.sqrt(x)"),
+        ("mark(1)", "mark(2)"),
+        ('f"é {x', 'f"e {x'),
+        ("{{}}", "{{ }}"),
+        ("return _scaled", "_scaled"),
+    ],
+)
+def test_what_can_change_a_result_changes_the_digest(before, after, digest_of):
+    assert before in SOURCE
+    assert digest_of(SOURCE.replace(before, after)) != digest_of()
+    for name in ("x + 1", "lambda f: f"):
+        assert digest_of(other=OTHER.replace(name, "None")) != digest_of()
+
+
+def test_a_name_that_is_not_there_is_told(tmp_path):
+    (tmp_path / "one.py").write_text("from ect import other\n\n\ndef f():\n    other.gone()\n")
+    (tmp_path / "other.py").write_text("")
+    with pytest.raises(ValueError, match="ect/other has no 'gone'"):
+        stages.closure(tmp_path, [("one", "f")])
