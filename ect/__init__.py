@@ -29,6 +29,7 @@
 `machine`           the device, and the record of what was computed where
 `checkpoint`        weights and training state, written atomically
 `progress`          work in progress: where it lies, who holds it, when a run is to stop
+`crash`             a crash that only repeats itself
 `running`           where a run is, for those who watch it
 `pictures`          one picture of any kind -> uint8 pixels
 `folders`           the images of a folder or .zip: names, classes, fingerprint

@@ -8,8 +8,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 
-from ect import given, lease, looking, progress, registry, reporting
+from ect import crash, given, lease, looking, progress, registry, reporting
 from ect.given import settings_of
 
 
@@ -107,6 +108,12 @@ def parser():
     )
     top.add_argument(
         "--threads", type=given.count, help="CPU threads (default: OMP_NUM_THREADS, or all)"
+    )
+    top.add_argument(
+        "--attempt",
+        type=given.count,
+        help="for which time a scheduler tries this job: a crash that repeats itself is not tried"
+        " a third time",
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for function, (help, arguments) in VERBS.items():
@@ -240,7 +247,8 @@ def main(argv=None):
     warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # the weights are so stored
     try:
         given.require(args)
-        args.function(args)
+        with crash.noted(args.out, args.attempt) if args.attempt else nullcontext():
+            args.function(args)
     except progress.Stopped as stop:
         print(f"ect {args.verb}: {stop}", file=sys.stderr)
         return stop.code

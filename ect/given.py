@@ -137,6 +137,7 @@ def line_of(error):
     last = frames[-1]
     where = f" at ect/{last.filename.rpartition('/ect/')[2]}:{last.lineno}, `{last.line}`"
     what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    what = ", ".join([what, *getattr(error, "__notes__", [])])
     return (
         f"settings or files that do not fit: {what}{where}; allowed: settings as in a run.json,"
         " with the files of that run (`python -X dev -m ect` shows all of the error)"

@@ -72,12 +72,12 @@ def _leave():
 
 
 def _all(collective, *given, **options):
-    """A collective call; raises `ValueError` where another process has ended."""
+    """A collective call; raises `progress.Obstacle` where another process has ended."""
     try:
         collective(*given, **options)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"another process of this run has ended ({reason})") from None
+        raise progress.Obstacle(f"another process of this run has ended ({reason})") from None
 
 
 def slice_of(size):

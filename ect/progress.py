@@ -32,6 +32,10 @@ class Stopped(Exception):
         self.code = code
 
 
+class Obstacle(ValueError):
+    """What keeps a run from going on now, and may be gone at the next try."""
+
+
 def notice(text):
     """One line on stderr."""
     print(f"ect train: {text}", file=sys.stderr)
@@ -46,7 +50,7 @@ def scratch_of(out):
 @contextmanager
 def held(out):
     """Yield the scratch folder of the artefact folder `out`, which no other process holds until the
-    block ends or this process does. Raises `ValueError` that names the process that has it.
+    block ends or this process does. Raises `Obstacle` that names the process that has it.
 
     A holder that leaves nothing in the folder removes it.
     """
@@ -83,7 +87,7 @@ def _flock(file):
     except BlockingIOError:
         file.seek(0)
         holder = file.read() or "another process"
-        raise ValueError(
+        raise Obstacle(
             f"{Path(file.name).parent} is held by {holder}, which is training this model: wait for"
             " it, or end it"
         ) from None
@@ -119,13 +123,13 @@ class Work:
         return None
 
     def save(self, tensors, seen, **about):
-        """Replace what was saved before, or leave it whole and raise `ValueError`."""
+        """Replace what was saved before, or leave it whole and raise `Obstacle`."""
         about |= {"seen": seen, "fingerprint": self.fingerprint}
         try:
             checkpoint.save(self.state, tensors, **about)
         except checkpoint.CheckpointError as error:
             last = "the start" if self.kept is None else f"image {self.kept}"
-            raise ValueError(f"{error}; run again to go on from {last}") from None
+            raise Obstacle(f"{error}; run again to go on from {last}") from None
         self.kept = seen
 
     def crashed(self, seen, message):

@@ -140,7 +140,7 @@ def run(settings, data, out, resume=None, init=None, save_seconds=None, max_minu
             return progress.asked_to_stop(received, started, max_minutes)
 
         steps = loop(state, settings, images, teacher)
-        with _crash_noted(work, resume or init or "its start"):
+        with _crash_noted(work, state, resume or init or "its start"):
             _advance(state, steps, settings, out, save, save_seconds, stop)
             orphaned = parallel.parents() != parents
             if orphaned:  # who comes next may ask for all of this again
@@ -196,8 +196,9 @@ def _advance(state, steps, settings, out, save, save_seconds, stop):
 
 
 @contextmanager
-def _crash_noted(work, start):
-    """Say of a run that diverged where its last good state is, here and to runs that repeat it."""
+def _crash_noted(work, state, start):
+    """Say of a run that diverged where its last good state is, here and to runs that repeat it; of
+    any other error, at which image it came."""
     try:
         yield
     except Diverged as end:
@@ -210,6 +211,9 @@ def _crash_noted(work, start):
             if parallel.is_first():
                 work.crashed(end.seen, message)
         raise FloatingPointError(message) from None
+    except Exception as error:
+        error.add_note(f"at image {state.seen}")
+        raise
 
 
 def _require_classes(classes, images, data):

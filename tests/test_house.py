@@ -54,6 +54,7 @@ ORDER = [
     "machine",
     "checkpoint",
     "progress",
+    "crash",
     "running",
     "pictures",
     "folders",
@@ -127,7 +128,7 @@ def test_the_reading_order_is_the_docstrings():
 
 LIGHT = (
     "", "plugins", "reference", "study", "plan", "registry", "schedule", "sources", "running",
-    "status", "verify", "given", "lease",
+    "status", "verify", "given", "lease", "crash",
 )  # fmt: skip
 
 

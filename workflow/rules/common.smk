@@ -65,6 +65,11 @@ def as_json(settings):
     return json.dumps(settings, separators=(",", ":"))
 
 
+def attempt_of(wildcards, attempt):
+    """For which time Snakemake tries a job: a crash that repeats itself is not tried a third time."""
+    return attempt
+
+
 def metrics_of(experiment):
     """The metrics.json files of an experiment's cells."""
     return [f"{ROOT}/{cell.folder}/metrics.json" for cell in STUDY.cells(experiment)]

@@ -26,11 +26,13 @@ rule sample:
         out=subpath(output.samples, parent=True),
         version=STAGES["sample"],
     threads: 1
+    resources:
+        attempt=attempt_of,
     conda:
         "../../envs/ect.yaml"
     shell:
-        "python -m ect --threads {threads} sample {params.settings:q}"
-        " --model {input.model:q} --out {params.out:q}"
+        "python -m ect --threads {threads} --attempt {resources.attempt} sample"
+        " {params.settings:q} --model {input.model:q} --out {params.out:q}"
 
 
 rule export_images:
@@ -60,11 +62,13 @@ rule extract_reference:
         classifier=classifier_option(),
         version=STAGES["extract"],
     threads: 1
+    resources:
+        attempt=attempt_of,
     conda:
         "../../envs/ect.yaml"
     shell:
-        "python -m ect --threads {threads} extract {params.settings:q}"
-        " --data {input.data:q} {params.classifier} --out {output.features:q}"
+        "python -m ect --threads {threads} --attempt {resources.attempt} extract"
+        " {params.settings:q} --data {input.data:q} {params.classifier} --out {output.features:q}"
 
 
 # The features of a set of images, for every metric of it; where samples.npz is not exported, the
@@ -84,11 +88,14 @@ rule extract:
         classifier=classifier_option(),
         version=STAGES["extract"],
     threads: 1
+    resources:
+        attempt=attempt_of,
     conda:
         "../../envs/ect.yaml"
     shell:
-        "python -m ect --threads {threads} extract {params.settings:q}"
-        " {params.source} {input.source:q} {params.classifier} --out {output.features:q}"
+        "python -m ect --threads {threads} --attempt {resources.attempt} extract"
+        " {params.settings:q} {params.source} {input.source:q} {params.classifier}"
+        " --out {output.features:q}"
 
 
 rule evaluate:
@@ -105,12 +112,14 @@ rule evaluate:
         classifier=classifier_option(),
         version=STAGES["evaluate"],
     threads: 1
+    resources:
+        attempt=attempt_of,
     conda:
         "../../envs/ect.yaml"
     shell:
-        "python -m ect --threads {threads} evaluate {params.settings:q}"
-        " --samples {input.samples:q} --reference {input.reference:q} {params.classifier}"
-        " --out {output:q}"
+        "python -m ect --threads {threads} --attempt {resources.attempt} evaluate"
+        " {params.settings:q} --samples {input.samples:q} --reference {input.reference:q}"
+        " {params.classifier} --out {output:q}"
 
 
 rule trace_tuning:

@@ -93,12 +93,15 @@ rule pretrain:
     wildcard_constraints:
         pretrain=one_of(STUDY.pretrain),
     threads: 1
+    resources:
+        attempt=attempt_of,
     retries: RETRIES
     conda:
         "../../envs/ect.yaml"
     shell:
-        "python -m ect --threads {threads} train {params.settings:q}"
-        " --data {input.data:q} {params.resume} --out {params.out:q} {params.limit}"
+        "python -m ect --threads {threads} --attempt {resources.attempt} train"
+        " {params.settings:q} --data {input.data:q} {params.resume}"
+        " --out {params.out:q} {params.limit}"
 
 
 rule tune:
@@ -116,9 +119,12 @@ rule tune:
         out=subpath(output.model, parent=True),
         version=STAGES["train"],
     threads: 1
+    resources:
+        attempt=attempt_of,
     retries: RETRIES
     conda:
         "../../envs/ect.yaml"
     shell:
-        "python -m ect --threads {threads} train {params.settings:q}"
-        " --data {input.data:q} --init {input.init:q} --out {params.out:q} {params.limit}"
+        "python -m ect --threads {threads} --attempt {resources.attempt} train"
+        " {params.settings:q} --data {input.data:q} --init {input.init:q}"
+        " --out {params.out:q} {params.limit}"
