@@ -41,10 +41,15 @@ PUBLISHED = str(published.FILE)
 LOSS = f"{ROOT}/{STUDY.shown('loss').folder}"
 
 
+def one_of(names):
+    """The pattern of a wildcard that is one of the names, or nothing where there is none."""
+    return "|".join(names) or "(?!)"
+
+
 wildcard_constraints:
     pretrain="[a-z0-9_]+",
-    schedule="[a-z0-9_]+",
-    recipe="[a-z0-9_]+",
+    schedule=one_of(STUDY.schedules),
+    recipe=one_of(STUDY.tune),
     start_seed=r"\d+",
     seed=r"\d+",
     kimg=r"\d+",
@@ -53,11 +58,6 @@ wildcard_constraints:
     sampler="|".join(STUDY.samplers),
     repeat=r"|/repeat-\d+",
     experiment="|".join(STUDY.experiments),
-
-
-def one_of(names):
-    """The pattern of a wildcard that is one of the names, or nothing where there is none."""
-    return "|".join(names) or "(?!)"
 
 
 def as_json(settings):

@@ -15,6 +15,17 @@ def repeat_of(wildcards):
     return int(wildcards.repeat.rpartition("-")[2] or 0)
 
 
+def cell_of(wildcards):
+    """The cell of the study that a metrics.json is of; others are measured by no experiment."""
+    found = f"{wildcards.model}/{wildcards.sampler}"
+    if found not in CELLS:
+        raise ValueError(
+            f"{found} is no cell of the study '{STUDY.study}'; allowed: the {len(CELLS)} of its"
+            f" experiments, such as {next(iter(CELLS))}"
+        )
+    return CELLS[found]
+
+
 rule sample:
     input:
         model=f"{ROOT}/{{model}}/model.safetensors",
@@ -106,9 +117,7 @@ rule evaluate:
     output:
         f"{ROOT}/{{model}}/{{sampler}}/metrics.json",
     params:
-        settings=lambda wildcards: as_json(
-            STUDY.measuring(CELLS[f"{wildcards.model}/{wildcards.sampler}"])
-        ),
+        settings=lambda wildcards: as_json(STUDY.measuring(cell_of(wildcards))),
         classifier=classifier_option(),
         version=STAGES["evaluate"],
     threads: 1

@@ -1,0 +1,77 @@
+"""Rules for real where jobs go wrong, or are shared: a copy of the workflow for each."""
+
+import pytest
+import yaml
+from conftest import copy_workflow
+from test_pipeline import SMOKE, snakemake
+
+pytestmark = pytest.mark.pipeline
+
+ODD = '''"""A weight and a sampler that note each call and fail as no mistake of a config does."""
+
+from ect.plugins import sampler, weight
+
+
+def fail(name):
+    with open(name, "a") as file:
+        file.write("x")
+    raise KeyError(name)
+
+
+@weight
+def odd(s, r, sd):
+    return fail("odd") if len(s) == 20 else 1 / s**2
+
+
+@sampler
+def strange(f, process, eps):
+    fail("strange")
+'''
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A copy of the workflow in which nothing has run, with an empty overlay."""
+    copy_workflow(tmp_path)
+    (tmp_path / "overlay.yaml").write_text("{}")
+    return tmp_path
+
+
+def run(study, target, *words):
+    done = snakemake(study, target, *words, "--configfile", SMOKE, "overlay.yaml")
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_what_is_no_cell_of_the_study_is_named(study):
+    asked = "pretrain/ve/s0/k1/two_step"
+    code, said = run(study, f"results/smoke/{asked}/metrics.json", "-n")
+    assert code == 1 and "KeyError" not in said
+    told = (
+        f"ValueError: {asked} is no cell of the study 'smoke'; allowed: the 11 of its experiments"
+    )
+    assert told in said
+    model = "results/smoke/tune/ve/s0/k1/{}/{}/k1/s0/model.safetensors"
+    for names, known in ((("none", "ect"), 0), (("sigmoid", "none"), 0), (("sigmoid", "ect"), 1)):
+        code, said = run(study, model.format(*names), "-n")
+        assert code == 1 - known and ("No rule to produce" in said) == (not known)
+
+
+def test_snakemake_tries_a_crash_that_repeats_itself_twice(study):
+    """Of four attempts two train, or draw; the next run of Snakemake tries afresh."""
+    (study / "odd.py").write_text(ODD)
+    overlay = {
+        "plugins": ["odd.py"],
+        "pretrain": {"ve": {"weight": "odd", "batch": 20}},
+        "samplers": {"heun": {"kind": "strange", "steps": None, "nfe": 1}},
+    }
+    (study / "overlay.yaml").write_text(yaml.safe_dump(overlay))
+    trained, drawn = (f"results/smoke/pretrain/{name}" for name in ("ve/s0/k1", "flow/s0/k1/heun"))
+    for name, job, words in (
+        ("odd", f"{trained}/model.safetensors", ()),
+        ("strange", f"{drawn}/samples.npz", ("--retries", "3")),
+    ):
+        for calls in (2, 4):
+            code, said = run(study, job, *words)
+            assert code == 1 and said.count("Trying to restart") == 3, said
+            assert said.count(f"twice the same: KeyError: '{name}'") == 2
+            assert len((study / name).read_text()) == calls
