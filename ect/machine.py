@@ -46,12 +46,14 @@ def device_name():
 @contextmanager
 def precision(name):
     """What products of float32 matrices are computed in: `fp32`; `tf32`, 10 bits on the tensor
-    cores of a GPU; `bf16`, bfloat16 by autocast. Weights and sums stay float32."""
+    cores of a GPU; `bf16` and `fp16`, bfloat16 and float16 by autocast. Weights and sums stay
+    float32."""
     import torch
 
     torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = name == "tf32"
-    with torch.autocast(device().type, torch.bfloat16, enabled=name == "bf16"):
+    half = torch.float16 if name == "fp16" else torch.bfloat16
+    with torch.autocast(device().type, half, enabled=name in ("bf16", "fp16")):
         yield
 
 

@@ -113,7 +113,8 @@ class Recipe(Block):
     dropout: Share = 0.0
     """Share of features that are dropped."""
     precision: Literal[registry.PRECISIONS] = "fp32"
-    """Of the network's products."""
+    """Of the network's products. In `fp16` the loss is scaled, and a step whose gradient overflows is
+    skipped and counted."""
 
     @model_validator(mode="after")
     def _parts_fit(self):

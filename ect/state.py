@@ -2,13 +2,18 @@
 
 import torch
 
-from ect import checkpoint, experiment
-from ect.meter import Meter
+from ect import checkpoint, experiment, machine
+from ect.meter import Meter, finite
+
+SCALE = 2.0**16  # of the loss in fp16, at the start; torch's own
+# The smallest normal number of fp16: at a scale below it not even a gradient of 1 is one.
+LEAST_SCALE = 2.0**-14
 
 
 class State:
     """What a run is at one moment: network, moving average, optimizer, images seen, and the log;
-    the seconds it took so far, and the images at which it went on after a stop."""
+    the seconds it took so far, and the images at which it went on after a stop. In fp16 also the
+    scale of the loss, and how many steps were skipped since the start of its chain."""
 
     def __init__(self, settings, images):
         recipe = settings["recipe"]
@@ -18,6 +23,10 @@ class State:
         self.network.train()
         self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.optimizer = experiment.make_optimizer(recipe["optimizer"], self.network.parameters())
+        self.scaler = torch.amp.GradScaler(
+            machine.device().type, SCALE, enabled=recipe.get("precision") == "fp16"
+        )
+        self.skipped = torch.zeros((), dtype=torch.int64, device=machine.device())
         self.seen, self.lines, self.snapshots = 1000 * settings["first_kimg"], [], {}
         self.meter, self.seconds, self.resumed = Meter(), 0.0, []
 
@@ -25,6 +34,28 @@ class State:
         """Begin at given weights, with a fresh optimizer."""
         self.network.load_state_dict(weights)
         self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
+
+    def take_step(self, loss):
+        """The optimizer's step along the gradients of `loss`, and whether all is well, a Boolean
+        tensor of one element: both are finite. In fp16 a step whose gradient is not is skipped and
+        halves the scale, and is well while that is not below `LEAST_SCALE`."""
+        self.scaler.unscale_(self.optimizer)
+        fine = finite(loss, self.network.parameters())
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if not self.scaler.is_enabled():
+            return fine
+        self.skipped += ~fine
+        return loss.isfinite() & (self.scaler.scale(torch.ones_like(loss)) >= LEAST_SCALE)
+
+    def scaling(self):
+        """The scale of the loss as tensors, and the steps skipped; nothing but in fp16."""
+        if not self.scaler.is_enabled():
+            return {}
+        told = self.scaler.state_dict()
+        scale = torch.tensor(told["scale"], dtype=torch.float64)
+        tracker = torch.tensor(told["_growth_tracker"])
+        return {"scale": scale, "growth_tracker": tracker, "skipped": self.skipped}
 
     def tensors(self):
         slots = {
@@ -36,6 +67,7 @@ class State:
             checkpoint.prefixed("network", self.network.state_dict())
             | checkpoint.prefixed("average", self.average)
             | checkpoint.prefixed("optimizer", slots)
+            | checkpoint.prefixed("scaler", self.scaling())
         )
 
     def snapshot_tensors(self):
@@ -54,6 +86,11 @@ class State:
                 value = torch.empty_like(parameters[int(index)]).copy_(value)
             slots.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
+        if scaling := checkpoint.within("scaler", tensors):
+            own = {"scale": scaling["scale"].item()}
+            own["_growth_tracker"] = int(scaling["growth_tracker"])
+            self.scaler.load_state_dict(self.scaler.state_dict() | own)
+            self.skipped.copy_(scaling["skipped"])
         self.seen = seen
 
     @torch.no_grad()

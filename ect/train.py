@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ect import checkpoint, experiment, machine, parallel, progress, running
 from ect.data import Images, generator_of, seed_of
-from ect.meter import Diverged, Meter, finite
+from ect.meter import Diverged, Meter
 from ect.objective import PRIORS, Terms
 from ect.state import State
 from ect.study import STAGES
@@ -28,8 +28,8 @@ ARTEFACTS = ("model.safetensors", "state.safetensors", "snapshots.safetensors", 
 
 
 def step(state, settings, images, objective, f, total):
-    """One update; returns the loss's terms, whether they and the gradient are finite (still on the
-    device), and the learning rate."""
+    """One update; returns the loss's terms, whether all is well (still on the device), and the
+    learning rate."""
     recipe, seed, seen = settings["recipe"], settings["seed"], state.seen
     size = min(recipe["batch"], total - seen)
     generator = generator_of(seed, "step", seen)
@@ -53,12 +53,11 @@ def step(state, settings, images, objective, f, total):
         some = f if f.label is None else f.given(f.label[part])
         with machine.precision(recipe.get("precision", "fp32")):
             terms = objective(some, x[part], eps[part], s[part], seen / total, dropout_seed)
-        (terms.loss.mean() * (len(terms.loss) / size)).backward()
+        state.scaler.scale(terms.loss.mean() * (len(terms.loss) / size)).backward()
         parts.append([term.detach() for term in terms])
     parallel.add_up(state.network.parameters())
     terms = Terms(*parallel.gathered([torch.cat(term) for term in zip(*parts)], size))
-    fine = finite(terms.loss.mean(), state.network.parameters())
-    state.optimizer.step()
+    fine = state.take_step(terms.loss.mean())
     state.seen += size
     state.update_average(recipe, size)
     return terms, fine, rate
@@ -87,9 +86,14 @@ def loop(state, settings, images, teacher=None):
             state.snapshots[state.seen] = {k: v.clone() for k, v in state.average.items()}
         if _passed(marks, before, state.seen):
             state.meter.check()
-            state.lines.append(state.meter.line(state.seen, rate))
+            state.lines.append(state.meter.line(state.seen, rate) | _skipped(state))
             state.meter = Meter()
         yield
+
+
+def _skipped(state):
+    """What a log and run.json say of fp16 beside the rest."""
+    return {"skipped_steps": int(state.skipped)} if state.scaler.is_enabled() else {}
 
 
 def _marks(first, total, count):
@@ -260,6 +264,7 @@ def _record(state, given, inputs, began, out):
     """Write run.json."""
     made, seconds = 1000 * (given["last_kimg"] - given["first_kimg"]), time.monotonic() - began
     extra = {"images_per_second": round(made / seconds, 1), "resumed_at": state.resumed}
+    extra |= _skipped(state)
     if parallel.world() > 1:
         extra["processes"] = parallel.world()
     extra["outputs"] = [out / name for name in ARTEFACTS]

@@ -20,7 +20,7 @@ from ect import checkpoint, machine, parallel, train
 RUN = changed(TUNE, recipe__batch=63, recipe__dropout=0.0)
 
 
-def worker(rank, world, port, settings, data, out):
+def worker(rank, world, port, task, given):
     """One of the processes that torchrun would start, in double precision on the CPU."""
     os.environ |= {
         "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank),
@@ -30,17 +30,17 @@ def worker(rank, world, port, settings, data, out):
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     machine.device = lambda: torch.device("cpu")
-    train.run(settings, data, out)
+    task(*given)
 
 
-def trained(world, settings, data, out):
-    """The exit codes of `world` processes that train together."""
+def trained(world, settings, data, out, task=train.run):
+    """The exit codes of `world` processes that train together, or do another task."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["test_parallel"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    given = (world, port, settings, data, out)
+    given = (world, port, task, (settings, data, out))
     crew = [processes.Process(target=worker, args=(rank, *given)) for rank in range(world)]
     for process in crew:
         process.start()
