@@ -49,6 +49,7 @@ def train(args):
 
 
 def sample(args):
+    lease.start_over(args.gpus)
     from ect import evaluate
 
     evaluate.sample(args.settings, args.model, args.out)
@@ -67,6 +68,7 @@ def export_images(args):
 
 
 def extract(args):
+    lease.start_over(args.gpus)
     from ect import evaluate
 
     sources = (args.samples, args.model, args.data)
@@ -127,6 +129,7 @@ def parser():
 
 NEEDED = {"required": True}
 SETTINGS = {"type": settings_of, "help": "JSON, or a run.json to repeat"}
+GPUS = {"type": given.count, "help": "lease so many GPUs, and train or draw on all of them"}
 CLASSIFIER = {"help": "weights of the study's own feature space"}
 TRAINING = {"required": True, "help": "features of the training images"}
 
@@ -163,12 +166,12 @@ VERBS: dict[Callable, tuple[str, dict]] = {
                 "type": float,
                 "help": "save and stop after so long, with exit code 75: run again to go on",
             },
-            "--gpus": {"type": given.count, "help": "lease so many GPUs, and train on all of them"},
+            "--gpus": GPUS,
         },
     ),
     sample: (
         "draw images from a model",
-        {"settings": SETTINGS, "--model": NEEDED, "--out": NEEDED},
+        {"settings": SETTINGS, "--model": NEEDED, "--out": NEEDED, "--gpus": GPUS},
     ),
     fetch_inception: ("download Inception's weights, unless they are there", {"--out": NEEDED}),
     export_images: (
@@ -184,6 +187,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--data": {"help": "without samples and model: its training images"},
             "--classifier": CLASSIFIER,
             "--out": NEEDED,
+            "--gpus": GPUS,
         },
     ),
     evaluate: (

@@ -3,6 +3,7 @@
 Images go from the sampler to the features a batch at a time; samples.npz between them is optional.
 """
 
+import collections
 import functools
 import statistics
 import time
@@ -15,6 +16,7 @@ from ect import (
     features,
     machine,
     metrics,
+    parallel,
     plugins,
     pretrained,
     samples,
@@ -24,13 +26,40 @@ from ect.data import Images
 
 
 def sample(settings, model, out):
-    """Write samples.npz (arr_0: uint8 (N, H, W, C), the form of OpenAI's evaluator), run.json."""
+    """Write samples.npz (arr_0: uint8 (N, H, W, C), the form of OpenAI's evaluator), run.json.
+    Several processes share the drawing, and the file has the bytes of one."""
     started, out = time.monotonic(), Path(out)
+    with parallel.together():
+        images = drawn_by_all(model, settings)
+        if not parallel.is_first():
+            collections.deque(images, maxlen=0)  # draw, for the first to write
+            return
+        samples.write(out / "samples.npz", settings["images"], images)
+        record = machine.record(settings, [model], started, [out / "samples.npz"], **_processes())
+        checkpoint.write_json(out / "run.json", record)
+
+
+def drawn_by_all(model, settings):
+    """The images of `drawing.stream` in the first process, drawn by all: whole batches, since an
+    image in another batch may be rounded otherwise."""
     f, process, about = experiment.load_model(model)
-    images = drawing.stream(f, process, about, settings, bar=True)
-    samples.write(out / "samples.npz", settings["images"], images)
-    record = machine.record(settings, [model], started, [out / "samples.npz"])
-    checkpoint.write_json(out / "run.json", record)
+    if parallel.world() == 1:
+        return drawing.stream(f, process, about, settings, bar=True)
+    first, batch = settings["seed"], settings["batch"]
+    last = first + settings["images"]
+
+    def draw(seeds):
+        some = settings | {"seed": seeds[0], "images": len(seeds)}
+        return next(drawing.stream(f, process, about, some))
+
+    parts = [range(start, min(start + batch, last)) for start in range(first, last, batch)]
+    channels, height, width = about["shape"]
+    return parallel.in_turn(parts, draw, (height, width, channels))
+
+
+def _processes():
+    """What a record says of several processes."""
+    return {"processes": parallel.world()} if parallel.world() > 1 else {}
 
 
 def extractor(settings, classifier=None):
@@ -70,23 +99,27 @@ def network_file(settings, classifier=None):
 def extract(settings, out, drawn=None, model=None, data=None, classifier=None):
     """Write the features of a samples.npz, `drawn`; of the images of a model, as it draws them; or
     of the training images; and beside them, as .json, the record of the job. `settings` holds
-    features, and for a model the sampler's `sampling`."""
+    features, and for a model the sampler's `sampling`. Several processes share the drawing."""
     started = time.monotonic()
     given = [path for path in (drawn, model, data) if path is not None]
     if len(given) != 1:
         raise ValueError(f"found {len(given)} sources; allowed: one of samples, a model or data")
-    if drawn is not None:
-        batches = samples.read(drawn)
-    elif model is not None:
-        f, process, about = experiment.load_model(model)
-        batches = drawing.stream(f, process, about, settings["sampling"], bar=True)
-    else:
-        batches = samples.pieces(Images(data).pixels)
-    name, network = extractor(settings["features"], classifier)
-    features.save(out, features.of_batches(network, batches), name)
-    weights = network_file(settings["features"], classifier)
-    record = machine.record(settings, [*given, *weights], started, [Path(out)])
-    checkpoint.write_json(Path(out).with_suffix(".json"), record)
+    with parallel.together():
+        if drawn is not None:
+            batches = samples.read(drawn)
+        elif model is not None:
+            batches = drawn_by_all(model, settings["sampling"])
+        else:
+            batches = samples.pieces(Images(data).pixels)
+        if not parallel.is_first():
+            collections.deque(batches if model is not None else (), maxlen=0)
+            return
+        name, network = extractor(settings["features"], classifier)
+        features.save(out, features.of_batches(network, batches), name)
+        weights = network_file(settings["features"], classifier)
+        inputs = [*given, *weights]
+        record = machine.record(settings, inputs, started, [Path(out)], **_processes())
+        checkpoint.write_json(Path(out).with_suffix(".json"), record)
 
 
 def evaluate(settings, drawn, data, out, classifier=None, reference=None):

@@ -1,8 +1,9 @@
-"""Several processes that train one network, as torchrun starts them; alone, all of this is nothing.
+"""Several processes that do one job, as torchrun starts them; alone, all of this is nothing.
 
 Process k of n computes the k-th of n contiguous parts of each batch. The gradients are added up, so
 all take the step of the whole batch, from equal weights to equal weights; every process knows the
-terms of every image, and so whether all is well. The first alone writes.
+terms of every image, and so whether all is well. Of images to draw, each process draws every n-th
+batch. The first alone writes.
 """
 
 import hashlib
@@ -121,6 +122,26 @@ def gathered(terms, size):
     shares = [_slice(rank, size) for rank in range(world())]
     parts = [part[:, : share.stop - share.start] for part, share in zip(found, shares)]
     return list(torch.cat(parts, dim=1).unbind())
+
+
+def in_turn(parts, compute, shape):
+    """compute(part), a uint8 array (len(part), *shape), of each part in order. The processes
+    compute them by turns; the first yields them all, the others none."""
+    if world() == 1:
+        yield from map(compute, parts)
+        return
+    most = max(map(len, parts))
+    for start in range(0, len(parts), world()):
+        turn, sent = parts[start : start + world()], torch.zeros((most, *shape), dtype=torch.uint8)
+        if distributed.get_rank() < len(turn):
+            part = turn[distributed.get_rank()]
+            own = torch.from_numpy(compute(part))
+            sent[: len(part)] = own
+        found = [torch.empty_like(sent) for _ in range(world())] if is_first() else None
+        _all(distributed.gather, sent, found)
+        for part, array in zip(turn, found or ()):  # in the layout of one: convolutions see it
+            like = torch.empty_strided((len(part), *shape), own.stride(), dtype=torch.uint8)
+            yield like.copy_(array[: len(part)]).numpy()
 
 
 def agreed(*numbers):

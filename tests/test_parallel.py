@@ -14,7 +14,7 @@ import pytest
 import torch
 from test_train import PRETRAIN, TUNE, changed, contents
 
-from ect import checkpoint, machine, parallel, train
+from ect import checkpoint, evaluate, features, machine, parallel, train
 
 # Batches of 63 images, the last of 55: not divisible.
 RUN = changed(TUNE, recipe__batch=63, recipe__dropout=0.0)
@@ -115,6 +115,39 @@ def test_alone_nothing_is_changed():
     terms = [torch.ones(5)]
     assert weight.grad.tolist() == [1.0, 2.0] and parallel.gathered(terms, 5) is terms
     assert parallel.slice_of(5) == slice(0, 5) and parallel.agreed(3, 4) == (3, 4)
+
+
+def draw(settings, model, folder):
+    """Images of a model, asked in the one precision in which models are."""
+    torch.set_default_dtype(torch.float32)
+    evaluate.sample(settings, model, folder)
+
+
+def stream(settings, model, folder):
+    """Features of a model's images."""
+    torch.set_default_dtype(torch.float32)
+    given = {"features": {"extractor": "classifier"}, "sampling": settings}
+    weights = model.parent / "classifier.safetensors"
+    evaluate.extract(given, folder / "features.safetensors", model=model, classifier=weights)
+
+
+@pytest.mark.parametrize("world, images", [(2, 35), (3, 5)])
+def test_several_processes_draw_the_bytes_of_one(world, images, digits_file, tmp_path):
+    """With a last batch that is smaller, and with fewer batches than processes."""
+    train.run(changed(PRETRAIN, last_kimg=0), digits_file, tmp_path)
+    options = {"channels": 4, "epochs": 1, "batch": 99, "lr": 1e-3}
+    features.train_classifier(options, digits_file, tmp_path)
+    settings = {"kind": "multistep", "options": {"times": [0.8]}, "images": images, "batch": 10}
+    settings |= {"seed": 3}
+    for task in (draw, stream):
+        given = settings, tmp_path / "model.safetensors"
+        task(*given, tmp_path / "one")
+        assert trained(world, *given, tmp_path / "all", task) == [0] * world
+    for name in ("samples.npz", "features.safetensors"):
+        assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    for name in ("run.json", "features.json"):
+        told = (json.loads((tmp_path / way / name).read_text()) for way in ("all", "one"))
+        assert [record.get("processes") for record in told] == [world, None]
 
 
 @pytest.mark.pipeline  # takes as long as one

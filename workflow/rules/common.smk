@@ -70,6 +70,13 @@ def attempt_of(wildcards, attempt):
     return attempt
 
 
+def leased(wildcards, resources):
+    """How many GPUs a job is to lease, in words, where a profile or a command sets `gpu`; read off
+    the resources, so that no change of them re-runs a job."""
+    gpus = resources.get("gpu")
+    return f"--gpus {gpus}" if isinstance(gpus, int) and gpus > 0 else ""
+
+
 def metrics_of(experiment):
     """The metrics.json files of an experiment's cells."""
     return [f"{ROOT}/{cell.folder}/metrics.json" for cell in STUDY.cells(experiment)]

@@ -35,6 +35,7 @@ rule sample:
     params:
         settings=lambda wildcards: as_json(STUDY.saving(wildcards.sampler, repeat_of(wildcards))),
         out=subpath(output.samples, parent=True),
+        lease=leased,
         version=STAGES["sample"],
     threads: 1
     resources:
@@ -44,6 +45,7 @@ rule sample:
     shell:
         "python -m ect --threads {threads} --attempt {resources.attempt} sample"
         " {params.settings:q} --model {input.model:q} --out {params.out:q}"
+        " {params.lease}"
 
 
 rule export_images:
@@ -97,6 +99,7 @@ rule extract:
         ),
         source="--samples" if "npz" in EXPORT else "--model",
         classifier=classifier_option(),
+        lease=lambda wildcards, resources: "" if "npz" in EXPORT else leased(wildcards, resources),
         version=STAGES["extract"],
     threads: 1
     resources:
@@ -106,7 +109,7 @@ rule extract:
     shell:
         "python -m ect --threads {threads} --attempt {resources.attempt} extract"
         " {params.settings:q} {params.source} {input.source:q} {params.classifier}"
-        " --out {output.features:q}"
+        " --out {output.features:q} {params.lease}"
 
 
 rule evaluate:

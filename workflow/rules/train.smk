@@ -45,14 +45,11 @@ def read_of(wildcards):
 def granted(wildcards, resources):
     """What the trainer is told of its resources, in words that are read off them, so that no change
     of them re-runs a job. Where a profile sets `runtime` (minutes), its own limit: it saves its state
-    and stops a little before, and a retry goes on. Where one sets `gpu`, how many it is to lease.
-    """
-    minutes, gpus, words = resources.get("runtime"), resources.get("gpu"), []
-    if isinstance(minutes, int):
-        words.append(f"--max-minutes {minutes - min(5, minutes / 4):g}")
-    if isinstance(gpus, int) and gpus > 0:
-        words.append(f"--gpus {gpus}")
-    return " ".join(words)
+    and stops a little before, and a retry goes on. Where one sets `gpu`, how many it is to lease."""
+    minutes, words = resources.get("runtime"), leased(wildcards, resources)
+    if not isinstance(minutes, int):
+        return words
+    return f"--max-minutes {minutes - min(5, minutes / 4):g} {words}".rstrip()
 
 
 rule import_model:
