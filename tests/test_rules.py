@@ -75,3 +75,27 @@ def test_snakemake_tries_a_crash_that_repeats_itself_twice(study):
             assert code == 1 and said.count("Trying to restart") == 3, said
             assert said.count(f"twice the same: KeyError: '{name}'") == 2
             assert len((study / name).read_text()) == calls
+
+
+def test_a_second_workflow_takes_data_and_reference_from_the_cache(
+    study, tmp_path_factory, monkeypatch
+):
+    """Of the same settings; with others it makes its own. Without `--cache` there is no word."""
+    monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    other = tmp_path_factory.mktemp("other")
+    copy_workflow(other)
+    (other / "overlay.yaml").write_text("{}")
+    reference = "results/smoke/features/reference.safetensors"
+    words = ["--cache", "prepare_data", "train_classifier", "extract_reference"]
+    found = []
+    for folder, stored in ((study, 6), (other, 0)):
+        code, said = run(folder, reference, *words)
+        assert code == 0 and said.count("to cache.") == stored, said
+        files = sorted(path for path in (folder / "results").rglob("*") if path.is_symlink())
+        found.append({str(path.relative_to(folder)): path.read_bytes() for path in files})
+    assert found[0] == found[1] and len(found[0]) == 6
+    (other / "overlay.yaml").write_text("dataset: {held_out: 400}\n")
+    code, said = run(other, reference, *words)
+    assert code == 0 and said.count("to cache.") == 6
+    code, said = run(study, reference)
+    assert code == 0 and "Nothing to be done" in said and "cach" not in said

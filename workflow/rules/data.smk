@@ -17,6 +17,7 @@ rule prepare_data:
         content=lambda wildcards: content_of(STUDY.dataset.folder),
         version=STAGES["prepare"],
     threads: 8
+    cache: "hash-omit-software"
     conda:
         "../../envs/ect.yaml"
     shell:
@@ -27,13 +28,14 @@ rule train_classifier:
     input:
         data=DATA,
     output:
-        CLASSIFIER,
-        f"{ROOT}/features/run.json",
+        weights=CLASSIFIER,
+        run=f"{ROOT}/features/run.json",
     params:
         settings=as_json(STUDY.classifying()),
         version=STAGES["classifier"],
         out=subpath(output[0], parent=True),
     threads: 1
+    cache: "hash-omit-software"
     conda:
         "../../envs/ect.yaml"
     shell:

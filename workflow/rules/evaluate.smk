@@ -77,6 +77,7 @@ rule extract_reference:
     threads: 1
     resources:
         attempt=attempt_of,
+    cache: "hash-omit-software"
     conda:
         "../../envs/ect.yaml"
     shell:
