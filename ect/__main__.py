@@ -41,7 +41,7 @@ def import_model(args):
 
 
 def train(args):
-    lease.start_over(args.gpus)
+    lease.start_over(args.gpus, args.nodes)
     from ect import train
 
     starts, limits = (args.resume, args.init), (args.save_seconds, args.max_minutes)
@@ -49,7 +49,7 @@ def train(args):
 
 
 def sample(args):
-    lease.start_over(args.gpus)
+    lease.start_over(args.gpus, args.nodes)
     from ect import evaluate
 
     evaluate.sample(args.settings, args.model, args.out)
@@ -68,7 +68,7 @@ def export_images(args):
 
 
 def extract(args):
-    lease.start_over(args.gpus)
+    lease.start_over(args.gpus, args.nodes)
     from ect import evaluate
 
     sources = (args.samples, args.model, args.data)
@@ -129,7 +129,10 @@ def parser():
 
 NEEDED = {"required": True}
 SETTINGS = {"type": settings_of, "help": "JSON, or a run.json to repeat"}
-GPUS = {"type": given.count, "help": "lease so many GPUs, and train or draw on all of them"}
+GPUS = {
+    "--gpus": {"type": given.count, "help": "lease so many GPUs, and train or draw on all of them"},
+    "--nodes": {"type": given.count, "help": "the nodes of this job of SLURM that have them"},
+}
 CLASSIFIER = {"help": "weights of the study's own feature space"}
 TRAINING = {"required": True, "help": "features of the training images"}
 
@@ -166,12 +169,12 @@ VERBS: dict[Callable, tuple[str, dict]] = {
                 "type": float,
                 "help": "save and stop after so long, with exit code 75: run again to go on",
             },
-            "--gpus": GPUS,
+            **GPUS,
         },
     ),
     sample: (
         "draw images from a model",
-        {"settings": SETTINGS, "--model": NEEDED, "--out": NEEDED, "--gpus": GPUS},
+        {"settings": SETTINGS, "--model": NEEDED, "--out": NEEDED, **GPUS},
     ),
     fetch_inception: ("download Inception's weights, unless they are there", {"--out": NEEDED}),
     export_images: (
@@ -187,7 +190,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--data": {"help": "without samples and model: its training images"},
             "--classifier": CLASSIFIER,
             "--out": NEEDED,
-            "--gpus": GPUS,
+            **GPUS,
         },
     ),
     evaluate: (

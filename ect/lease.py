@@ -9,6 +9,7 @@ CUDA_VISIBLE_DEVICES), or where there is no GPU.
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from ect.given import count
 
+PORT = 20000  # and up to 10,000 more, by the number of the job: where nodes meet
 PAUSE = 0.2  # seconds between two looks at devices that are all lent
 TAKEN = []  # the open lock files of this process
 
@@ -97,16 +99,37 @@ def become(command):
     os.execvp(command[0], command)
 
 
-def start_over(number):
-    """Lease GPUs for this verb. With several, torchrun starts it again in as many processes, and
-    there nothing is left to do."""
-    if number is None or "TORCHELASTIC_RUN_ID" in os.environ:
+def start_over(number, nodes=None):
+    """Lease GPUs for this verb. With several, or several nodes of a SLURM job, torchrun starts it
+    again in as many processes, and there nothing is left to do."""
+    if (number or nodes) is None or "TORCHELASTIC_RUN_ID" in os.environ:
         return
+    nodes = nodes or 1
+    number = number or nodes
     take(number)
     if number > 1:
         os.environ["ECT_STARTER"] = str(os.getppid())
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        become([*torchrun, "--nproc-per-node", str(number), "-m", "ect", *sys.argv[1:]])
+        become([*torchrun(number, nodes), "-m", "ect", *sys.argv[1:]])
+
+
+def torchrun(number, nodes):
+    """The words that start a program in `number` processes on so many nodes, on each as many: on
+    several, srun starts torchrun on each, and they meet on this one. Raises `ValueError` outside
+    SLURM, and where the processes cannot be shared out."""
+    if number % nodes:
+        raise ValueError(f"--gpus: found {number}; allowed: multiples of --nodes, {nodes}")
+    share = str(number // nodes)
+    program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", share]
+    if nodes == 1:
+        return [*program, "--standalone"]
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        raise ValueError(f"--nodes: found {nodes}; allowed: 1, or more in a job of SLURM")
+    host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    meeting = f"{host}:{PORT + int(job) % 10000}"
+    srun = ["srun", "--overlap", "--nodes", str(nodes), "--ntasks-per-node", "1"]
+    where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", meeting, "--rdzv-id", job]
+    return [*srun, *program, "--nnodes", str(nodes), *where]
 
 
 def lease(args):

@@ -139,10 +139,32 @@ def test_a_training_leases_for_itself_once(environment, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setenv("ECT_STARTER", "0")
     lease.start_over(2)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    wanted = [*torchrun, "--nproc-per-node", "2", "-m", "ect", *sys.argv[1:]]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    wanted = [*torchrun, "--standalone", "-m", "ect", *sys.argv[1:]]
     assert started == [wanted]
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     lease.start_over(2)
     lease.start_over(None)
     assert started == [wanted]
+
+
+def test_several_nodes_are_srun_and_one_meeting_place(environment, monkeypatch):
+    """The words of two processes on each of three nodes; outside SLURM there are none."""
+    with pytest.raises(ValueError, match="--nodes: found 3; allowed: 1, or more in a job of SLURM"):
+        lease.torchrun(6, 3)
+    with pytest.raises(ValueError, match="--gpus: found 7; allowed: multiples of --nodes, 3"):
+        lease.torchrun(7, 3)
+    monkeypatch.setenv("SLURM_JOB_ID", "120034")
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setenv("ECT_STARTER", "0")
+    monkeypatch.setattr(sys, "argv", ["ect", "train", "x", "--gpus", "6", "--nodes", "3"])
+    started = []
+    monkeypatch.setattr(lease, "become", started.append)
+    lease.start_over(6, 3)
+    words = " ".join(started[0]).replace(sys.executable, "python")
+    assert words == (
+        "srun --overlap --nodes 3 --ntasks-per-node 1 python -m torch.distributed.run"
+        " --nproc-per-node 2 --nnodes 3 --rdzv-backend c10d --rdzv-endpoint n7:20034"
+        " --rdzv-id 120034 -m ect train x --gpus 6 --nodes 3"
+    )

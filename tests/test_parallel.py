@@ -176,3 +176,32 @@ def test_torchrun_stops_as_one_and_goes_on(digits_file, tmp_path):
     said = again.communicate()[1]
     assert again.returncode == 0 and said.count(f"going on from image {found[0]} of") == 1
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+SRUN = """#!/bin/sh
+# Stands in for srun: the command once for each of two nodes, which are this machine.
+shift 5
+"$@" & first=$!
+"$@" & second=$!
+wait $first && wait $second
+"""
+
+
+@pytest.mark.pipeline  # takes as long as one
+def test_two_nodes_of_one_process_are_one_of_two(digits_file, tmp_path):
+    (tmp_path / "srun").write_text(SRUN)
+    (tmp_path / "srun").chmod(0o755)
+    path = {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
+    path |= {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURMD_NODENAME": "127.0.0.1"}
+    settings = json.dumps(changed(PRETRAIN, recipe__batch=50))
+    for name, words, more in (
+        ("one", ["--gpus", "2"], {}),
+        ("two", ["--gpus", "2", "--nodes", "2"], slurm),
+    ):
+        command = ["train", settings, "--data", str(digits_file), "--out", str(tmp_path / name)]
+        command = [sys.executable, "-m", "ect", "--threads", "1", *command, *words]
+        subprocess.run(command, env=os.environ | path | more, check=True, timeout=200)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    told = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert told["processes"] == 2

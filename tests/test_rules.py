@@ -77,6 +77,15 @@ def test_snakemake_tries_a_crash_that_repeats_itself_twice(study):
             assert len((study / name).read_text()) == calls
 
 
+def test_gpus_and_nodes_are_the_trainers_words(study):
+    words = ["pretrain:nodes=2", "pretrain:gpu=8", "sample:gpu=2"]
+    drawn = "results/smoke/pretrain/ve/s0/k1/one_step/samples.npz"
+    code, said = run(study, drawn, "-n", "--set-resources", *words)
+    assert code == 0, said
+    ends = [line.partition("--gpus")[2] for line in said.splitlines() if "--gpus" in line]
+    assert ends == [" 8 --nodes 2", " 8 --nodes 2", " 2"]
+
+
 def test_a_second_workflow_takes_data_and_reference_from_the_cache(
     study, tmp_path_factory, monkeypatch
 ):

@@ -71,10 +71,11 @@ def attempt_of(wildcards, attempt):
 
 
 def leased(wildcards, resources):
-    """How many GPUs a job is to lease, in words, where a profile or a command sets `gpu`; read off
-    the resources, so that no change of them re-runs a job."""
-    gpus = resources.get("gpu")
-    return f"--gpus {gpus}" if isinstance(gpus, int) and gpus > 0 else ""
+    """How many GPUs a job is to lease, in words, where a profile or a command sets `gpu`, and of how
+    many nodes, where one sets `nodes`; read off the resources, so that no change of them re-runs a
+    job."""
+    asked = {"--gpus": resources.get("gpu"), "--nodes": resources.get("nodes")}
+    return " ".join(f"{k} {n}" for k, n in asked.items() if isinstance(n, int) and n > 0)
 
 
 def metrics_of(experiment):
