@@ -16,6 +16,7 @@ def check(study):
     """Every name in the study is a block of it, and every budget a milestone of its chain."""
     for name, block in study.pretrain.items():
         known(f"pretrain.{name}.network", block.network, study.networks)
+        _check_kernels(study, f"pretrain.{name}", block, name)
     for name, block in study.init.items():
         if block.network is not None:
             known(f"init.{name}.network", block.network, study.networks)
@@ -169,6 +170,7 @@ def _check_teacher(study, key, recipe, start, kimg):
     if recipe is None:
         return
     known(key, recipe, study.tune)
+    _check_kernels(study, key, study.tune[recipe], start)
     target = study.tune[recipe].target
     if target != "own" and kimg == 0 and start not in study.init:
         raise ValueError(
@@ -177,11 +179,28 @@ def _check_teacher(study, key, recipe, start, kimg):
         )
 
 
+def _check_kernels(study, key, recipe, start):
+    """Which networks ect/native.py knows; an import's may not be known yet."""
+    network = study.networks.get((study.pretrain.get(start) or study.init.get(start)).network)
+    if recipe.kernels == "torch" or network is None:
+        return
+    if network.architecture == "adm" or network.channels % 16:
+        found = f"{network.architecture} of {network.channels} channels"
+        raise ValueError(
+            f"{key}: kernels 'native' with a network {found}; allowed: ddpmpp, ncsnpp; multiples"
+            " of 16"
+        )
+
+
 def _check_limit(study, key, start, schedule, recipe):
     """The maps that end in r = t have losses of their own, and MeanFlow a network of its own."""
     name, block = study.schedules[schedule].map, study.tune[recipe]
     if name not in LIMITS:
         return
+    if block.kernels == "native":
+        raise ValueError(
+            f"{key}: {name} with kernels 'native'; allowed: torch, for its derivatives"
+        )
     found = {"distance": block.distance.kind, "weight": block.weight, "target": block.target}
     allowed = found["distance"] == "squared" and found["weight"] != "gap"
     if not allowed or found["target"] != "own":

@@ -69,7 +69,8 @@ def code():
     import torch
 
     whole = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    here = Path(__file__).parent
+    for path in sorted([*here.rglob("*.py"), *here.rglob("*.c")]):
         whole.update(path.read_bytes())
     return [whole.hexdigest(), str(torch.__version__), device_name()]
 

@@ -115,12 +115,16 @@ class Recipe(Block):
     precision: Literal[registry.PRECISIONS] = "fp32"
     """Of the network's products. In `fp16` the loss is scaled, and a step whose gradient overflows is
     skipped and counted."""
+    kernels: Literal[registry.KERNELS] = "torch"
+    """Who computes them on a CPU: torch, or the project's own (docs/speed.md)."""
 
     @model_validator(mode="after")
     def _parts_fit(self):
         if self.microbatch is not None and self.microbatch > self.batch:
             found = f"microbatch is {self.microbatch}"
             raise ValueError(f"{found}; allowed: at most batch = {self.batch}")
+        if self.kernels == "native" and self.precision != "fp32":
+            raise ValueError(f"precision is {self.precision} with kernels 'native'; allowed: fp32")
         return self
 
 

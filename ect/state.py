@@ -2,7 +2,7 @@
 
 import torch
 
-from ect import checkpoint, experiment, machine
+from ect import checkpoint, experiment, machine, native
 from ect.meter import Meter, finite
 
 SCALE = 2.0**16  # of the loss in fp16, at the start; torch's own
@@ -20,6 +20,8 @@ class State:
         self.network = experiment.make_network(
             settings["network"], images.shape, recipe["dropout"], settings["seed"]
         )
+        if recipe.get("kernels") == "native":
+            native.use(self.network)
         self.network.train()
         self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.optimizer = experiment.make_optimizer(recipe["optimizer"], self.network.parameters())

@@ -31,7 +31,7 @@ STAGES = {
 }
 
 # What a recipe does unless it says otherwise; it is in a job's settings where it does.
-SILENT = {"microbatch": None, "precision": "fp32", "shared_dropout": True}
+SILENT = {"microbatch": None, "precision": "fp32", "kernels": "torch", "shared_dropout": True}
 
 
 class Study(Whole):

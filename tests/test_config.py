@@ -35,6 +35,8 @@ BARE = {"format": "state_dict", "file": "README.md", "network": "small", "proces
 BARE |= {"parameterization": "velocity", "c_noise": "time"}
 IMAGES = {"source": "images", "path": "no/photos", "held_out": 10}
 
+SMALL = DEFAULT["networks"]["small"]
+
 MISTAKES = [
     ("lerning_rate", 1, ["lerning_rate", "unknown key", "pretrain"]),
     ("pretrain/ve/kmg", 1, ["pretrain.ve.kmg", "unknown key", "kimg, every"]),
@@ -46,6 +48,12 @@ MISTAKES = [
     ("pretrain/ve/batch", True, ["pretrain.ve.batch", "True", "integer"]),
     ("pretrain/ve/microbatch", 65, ["pretrain.ve", "microbatch is 65", "at most batch = 64"]),
     ("pretrain/ve/process", "vee", ["pretrain.ve.process", "'vee'", "'ve', 'flow'"]),
+    ("pretrain/ve/kernels", "fast", ["pretrain.ve.kernels", "'fast'", "'torch' or 'native'"]),
+    (
+        "pretrain/flow",
+        {"like": "ve", "kernels": "native", "precision": "bf16"},
+        ["pretrain.flow", "precision is bf16", "fp32"],
+    ),
     ("pretrain/ve/network", "big", ["pretrain.ve.network", "'big'", "small"]),
     ("pretrain/ve/kimg", 100, ["pretrain.ve", "100", "multiples of every"]),
     ("pretrain/ve/optimizer/decay_from", 0.5, ["pretrain.ve", "decay_from is 0.5", "1.0 only"]),
@@ -313,10 +321,31 @@ def test_an_import_is_told_what_its_one_file_does_not_say(tmp_path):
     }
 
 
-@pytest.mark.parametrize("key, value", [("microbatch", 16), ("precision", "bf16")])
+@pytest.mark.parametrize(
+    "key, value", [("microbatch", 16), ("precision", "bf16"), ("kernels", "native")]
+)
 def test_a_choice_is_in_the_settings_only_where_it_is_made(key, value):
     """So other jobs keep their text, and nothing is trained anew."""
     model, plain = Milestone("ve", 0, 12), Study.read(DEFAULT)
     given = Study.read(changed(f"pretrain/ve/{key}", value)).training(model)
     assert given["recipe"].pop(key) == value
     assert given == plain.training(model)
+
+
+@pytest.mark.parametrize("part", [{"channels": 24}, {"architecture": "adm"}])
+@pytest.mark.parametrize("recipe", ["pretrain/ve", "tune/ect"])
+def test_native_kernels_name_the_networks_that_they_know(part, recipe):
+    config, (block, name) = changed("networks/small", {**SMALL, **part}), recipe.split("/")
+    config[block][name]["kernels"] = "native"
+    with pytest.raises(ConfigError, match=r"kernels 'native' with a network .*; allowed: ddpmpp"):
+        Study.read(config)
+    config["networks"]["small"] = SMALL
+    Study.read(config)
+
+
+def test_native_kernels_have_no_limit():
+    config = changed("schedules/sigmoid", {"map": "continuous"})
+    for recipe in config["tune"].values():
+        recipe["kernels"] = "native"
+    with pytest.raises(ConfigError, match="continuous with kernels 'native'; allowed: torch"):
+        Study.read(config)

@@ -45,6 +45,7 @@ ORDER = [
     "plan",
     "process",
     "network",
+    "native",
     "unet2d",
     "consistency",
     "ode",

@@ -1,0 +1,151 @@
+"""The kernels for the CPU compute what torch does, to rounding."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ect import checkpoint, native, progress, train
+from ect.consistency import Consistency
+from ect.network import UNet
+from ect.objective import Objective, gap, huber
+from ect.process import VE
+from tests.test_train import PRETRAIN, TUNE, changed
+
+WIDE = {"channels": 16, "multipliers": [1, 2], "blocks": 1, "attention": [4]}
+
+
+def close(found, wanted, within=1e-5):
+    """The relative distance of each tensor from one in double precision."""
+    for a, b in zip(found, wanted, strict=True):
+        assert (a.double() - b).norm() <= within * b.norm()
+
+
+def gradients(y, inputs, dy):
+    return [y, *torch.autograd.grad(y, inputs, dy.to(y.dtype))]
+
+
+@pytest.mark.parametrize("shape, outputs", [((3, 16, 8, 4), 48), ((2, 96, 16, 16), 32)])
+@pytest.mark.parametrize("skips", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_convolution_is_conv2d_in_double_precision(shape, outputs, skips, threads):
+    torch.manual_seed(0)
+    x, weight = torch.randn(shape) + 1, torch.randn(outputs, shape[1], 3, 3)
+    bias, dy = torch.randn(outputs), torch.randn(shape[0], outputs, *shape[2:])
+    given = [x, weight, bias, torch.randn_like(dy)][: 4 if skips else 3]
+    single = [tensor.requires_grad_() for tensor in given]
+    double = [tensor.detach().double().requires_grad_() for tensor in given]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        factor = 0.7 if skips else 1.0
+        skip = single[3] if skips else None
+        found = gradients(native.Convolution.apply(*single[:3], skip, factor), single, dy)
+    finally:
+        torch.set_num_threads(before)
+    y = functional.conv2d(*double[:3], padding=1)
+    close(found, gradients((y + double[3]) * 0.7 if skips else y, double, dy))
+
+
+def test_a_batch_in_parts_is_the_batch(monkeypatch):
+    torch.manual_seed(0)
+    given = [torch.randn(5, 16, 8, 8), torch.randn(16, 16, 3, 3), torch.randn(16)]
+    given = [tensor.requires_grad_() for tensor in given]
+    found = []
+    for near in (native.NEAR, 1):
+        monkeypatch.setattr(native, "NEAR", near)
+        y = native.Convolution.apply(*given, None, 1.0)
+        found.append(gradients(y, given, torch.ones_like(y)))
+    close(found[0], [tensor.double() for tensor in found[1]])
+
+
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("p", [0.0, 0.3])
+def test_the_activation_is_norm_silu_and_dropout_in_double_precision(told, p):
+    torch.manual_seed(0)
+    given = [torch.randn(3, 32, 8, 8) * 2 + 1, torch.randn(3, 32), torch.randn(32), torch.randn(32)]
+    single = [tensor.requires_grad_() for tensor in given]
+    double = [tensor.detach().double().requires_grad_() for tensor in given]
+    x, features, gain, bias = single
+    y = native.Activation.apply(x, features if told else None, gain, bias, 8, 1e-6, p, 7)
+    kept = (y != 0).double() / (1 - p)
+    inputs, dy = [0, 1, 2, 3] if told else [0, 2, 3], torch.randn_like(y)
+    found = gradients(y, [single[i] for i in inputs], dy)
+    h = double[0] + double[1][:, :, None, None] if told else double[0]
+    wanted = functional.silu(functional.group_norm(h, 8, double[2], double[3], 1e-6)) * kept
+    close(found, gradients(wanted, [double[i] for i in inputs], dy), 3e-6)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.05, 0.5])
+def test_masks_drop_their_share_and_depend_on_seed_and_place(p):
+    """Of 2^17 places the share has a deviation below 0.0014; so do the masks of two seeds agree."""
+    norm = nn.GroupNorm(4, 32)
+    x = torch.randn(32, 32, 16, 8)
+    masks = [native.activated(norm, x, None, p, seed) != 0 for seed in (1, 1, 2, 2**31 - 1)]
+    assert torch.equal(masks[0], masks[1])
+    for mask in masks:
+        assert abs(mask.float().mean() - (1 - p)) < 0.007
+        for a, b in ((mask[1:], mask[:-1]), (mask[:, 1:], mask[:, :-1])):
+            assert abs((a & b).float().mean() - (1 - p) ** 2) < 0.01
+    assert abs((masks[0] & masks[2]).float().mean() - (1 - p) ** 2) < 0.01
+
+
+@pytest.mark.parametrize("architecture", ["ddpmpp", "ncsnpp"])
+@pytest.mark.parametrize("resolution", [8, 12])
+def test_a_network_is_the_same_function_with_the_same_gradients(architecture, resolution):
+    torch.manual_seed(0)
+    plain = UNet(resolution, 3, **WIDE, dropout=0.0, architecture=architecture, classes=3)
+    for weight in plain.parameters():
+        weight.data += 0.05 * torch.randn_like(weight)
+    fast = copy.deepcopy(plain)
+    native.use(fast)
+    x, c, label = torch.randn(4, 3, resolution, resolution), torch.randn(4), torch.arange(4) - 1
+    found = gradients(fast(x, c, label), list(fast.parameters()), x)
+    plain, x, c = plain.double(), x.double(), c.double()
+    wanted = gradients(plain(x, c, label), list(plain.parameters()), x)
+    close(found, wanted, 1e-4)
+
+
+def test_teacher_and_student_share_their_masks():
+    """Whether f is differentiated or not, one seed is one function; another seed another."""
+    torch.manual_seed(0)
+    network = UNet(8, 1, **WIDE, dropout=0.4)
+    native.use(network)
+    network.train()
+    f, objective = Consistency(network, VE(), "edm", 0.5), Objective(VE(), None, huber, gap, 0.5)
+    x, eps, s = torch.randn(4, 1, 8, 8), torch.randn(4, 1, 8, 8), torch.rand(4) + 0.5
+    first = objective.evaluate(f, x, eps, s, 3)
+    with torch.no_grad():
+        second, other = (objective.evaluate(f, x, eps, s, seed) for seed in (3, 4))
+    assert first.requires_grad and torch.equal(first, second) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("settings", [PRETRAIN, TUNE], ids=["pretrain", "tune"])
+def test_a_run_that_goes_on_has_the_bits_of_one_that_did_not_stop(settings, digits_file, tmp_path):
+    settings = changed(settings, network=WIDE, recipe__kernels="native")
+    train.run(settings, digits_file, tmp_path / "whole")
+    with pytest.raises(progress.Stopped):
+        train.run(settings, digits_file, tmp_path / "rest", max_minutes=0.0)
+    train.run(settings, digits_file, tmp_path / "rest")
+    found = [
+        checkpoint.load(tmp_path / name / "model.safetensors")[0] for name in ("whole", "rest")
+    ]
+    assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
+
+
+def test_what_cannot_run_is_named(monkeypatch):
+    with pytest.raises(ValueError, match="kernels: native; allowed: ddpmpp, ncsnpp"):
+        native.use(UNet(8, 1, **WIDE, dropout=0.0, architecture="adm"))
+    with pytest.raises(ValueError, match="kernels: native; allowed: on a CPU, for the U-Nets"):
+        native.use(nn.Conv2d(16, 16, 3))
+    native._library.cache_clear()
+    monkeypatch.setattr(native, "COMMAND", ("no-such-compiler",))
+    with pytest.raises(
+        ValueError, match="kernels: native; no-such-compiler failed: no-such-compiler not found"
+    ):
+        native.use(UNet(8, 1, **WIDE, dropout=0.0))
+    monkeypatch.setattr(native, "COMMAND", ("cc", "--no-such-flag"))
+    with pytest.raises(ValueError, match=r"kernels: native; cc --no-such-flag failed: .*flag"):
+        native.use(UNet(8, 1, **WIDE, dropout=0.0))
