@@ -6,7 +6,9 @@
 Times the trainer's own step (ECT in its last stage with dropout 0.2, and pretraining) and one-step
 sampling: medians and quartiles after a warm-up. With `--against`, a folder that holds a checkout of
 locuslab/ect, its network, loss, optimizer and moving average take turns with ours in one process,
-on batches of the same kind; the ratio of the medians is the figure.
+on batches of the same kind; the ratio, turn by turn, is the figure, and with its weights, the same
+images, noise and levels, without dropout, the losses are compared. With `--kernels native` the step
+of torch's kernels takes turns too.
 """
 
 import argparse
@@ -27,12 +29,14 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from ect import data, experiment, machine, prepared, sampler, train
+from ect.importers import edm
 
 NETWORKS = {  # (resolution, image channels, network)
     "cifar": (32, 3, {"channels": 128, "multipliers": [2, 2, 2], "blocks": 4, "attention": [16]}),
     "small": (32, 3, {"channels": 32, "multipliers": [2, 2, 2], "blocks": 4, "attention": [16]}),
     "digits": (8, 1, {"channels": 16, "multipliers": [1, 2], "blocks": 1, "attention": [4]}),
 }
+QUARTILES = (0.25, 0.5, 0.75)
 DROPOUT, FAR = 0.2, 10**9  # so many images that the last stage of a schedule does not end
 
 
@@ -59,6 +63,7 @@ def settings_of(args, work):
             "ema_ramp": None,
             "dropout": args.dropout,
             **({} if args.precision == "fp32" else {"precision": args.precision}),
+            **({} if args.kernels == "torch" else {"kernels": args.kernels}),
         },
         "schedule": last | {"clock": "noise"} if tune else zero,
         "target": "own",
@@ -159,6 +164,29 @@ class Released:
         self.seen += self.batch
 
 
+def losses_apart(args, images, kernels):
+    """The largest relative distance, over a batch, of our loss from the released one, with its
+    weights (disturbed, as some start near 0), the same images, noise and levels, and no dropout."""
+    args = argparse.Namespace(**{**vars(args), "dropout": 0.0, "kernels": kernels})
+    released, ours = Released(args, images, args.against), Ours(args, images, "tune")
+    with torch.no_grad():
+        for weight in released.net.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.02)
+        resolution, _, network = NETWORKS[args.network]
+        kind = {"architecture": "ddpmpp", "embedding": "positional", "classes": 0}
+        weights = edm.renamed(released.net.model.state_dict(), kind | network, resolution)
+        ours.state.network.load_state_dict(weights)
+        x = images.batch(0, 0, args.batch).contiguous().to(machine.device())
+        torch.manual_seed(1)
+        wanted = released.loss(net=released.net, images=x)
+        torch.manual_seed(1)
+        s = (torch.randn([len(x), 1, 1, 1], device=x.device) * 2.0 - 1.1).exp().flatten()
+        eps = torch.randn_like(x)
+        with machine.precision(args.precision):
+            found = ours.objective(ours.f, x, eps, s, 1 - 1e-6).loss
+    return ((found - wanted).abs() / wanted).max().item()
+
+
 def timed(step):
     """Seconds of one call, the device's work included."""
     if machine.device().type == "cuda":
@@ -171,15 +199,17 @@ def timed(step):
 
 
 def turns(steps, warm_up, count):
-    """{name: seconds of each step}; they take turns, so that the machine's moods are shared."""
+    """{name: (seconds, the process's seconds on processors) of each step}; they take turns, so that
+    the machine's moods are shared."""
     for step in steps.values():
         for _ in range(warm_up):
             step()
     taken = {name: [] for name in steps}
     for _ in range(count):
         for name, step in steps.items():
-            taken[name].append(timed(step))
-    return taken
+            before = time.process_time()
+            taken[name].append((timed(step), time.process_time() - before))
+    return {name: np.array(pairs).T for name, pairs in taken.items()}
 
 
 def flops(step):
@@ -266,19 +296,23 @@ def measure(args):
         ours = {work: Ours(args, images, work) for work in ("tune", "pretrain")}
         steps = {work: runner.step for work, runner in ours.items()}
         steps["sample"] = Sampling(args, images).step
+        if args.kernels != "torch":
+            plain = argparse.Namespace(**{**vars(args), "kernels": "torch"})
+            steps["tune, torch"] = Ours(plain, images, "tune").step
         if args.against:
             steps["released"] = Released(args, images, args.against).step
         taken = turns(steps, args.warm_up, args.steps)
         peak, counted = peaks(args), {n: flops(s) for n, s in steps.items() if n != "released"}
         found = {"device": machine.device_name(), "threads": torch.get_num_threads()}
-        found |= {key: vars(args)[key] for key in ("network", "batch", "precision")}
+        found |= {key: vars(args)[key] for key in ("network", "batch", "precision", "kernels")}
         found["steps"] = {
             name: {
                 "seconds": statistics.median(seconds),
-                "quartiles": np.quantile(seconds, [0.25, 0.75]).tolist(),
+                "quartiles": np.quantile(seconds, QUARTILES).tolist(),
                 "images_per_second": args.batch / statistics.median(seconds),
+                "processor_seconds": statistics.median(processor),
             }
-            for name, seconds in taken.items()
+            for name, (seconds, processor) in taken.items()
         }
         for name, count in counted.items():
             row = found["steps"][name]
@@ -288,8 +322,12 @@ def measure(args):
         found["parts_seconds"] = split(ours["tune"], args.steps)
         found["peak_memory_mib"] = memory()
         if args.against:
-            both = [found["steps"][n]["seconds"] for n in ("released", "tune")]
-            found["released_over_ours"] = both[0] / both[1]
+            for place, what in enumerate(("seconds", "processor_seconds")):
+                ratio = taken["released"][place] / taken["tune"][place]
+                found[f"released_over_ours_in_{what}"] = np.quantile(ratio, QUARTILES).tolist()
+            found["losses_apart"] = {
+                kind: losses_apart(args, images, kind) for kind in {"torch", args.kernels}
+            }
         return found
 
 
@@ -299,6 +337,7 @@ def main():
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--dropout", type=float, default=DROPOUT)
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
+    parser.add_argument("--kernels", choices=("torch", "native"), default="torch")
     parser.add_argument("--steps", type=int, default=7, help="timed steps of each kind")
     parser.add_argument("--warm-up", type=int, default=2)
     parser.add_argument("--threads", type=int)
