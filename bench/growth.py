@@ -3,14 +3,13 @@
 A line for each size: the training step (ECT, small network of `bench/step.py`, 32x32) against batch
 and width with either kind of kernels, and a dataset of so many 32x32 images, written and then read
 in batches in a process of its own. Seconds are medians, of this process on processors, since others
-may share the machine; memory is the process's peak.
+may share the machine; memory is the process's peak. Linux only.
 """
 
 import argparse
 import csv
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -61,9 +60,15 @@ def stored(count, folder):
         images.batch(0, 128 * number, 128)
     taken = {"write": written, "100 batches of 128": time.process_time() - before}
     path.unlink()
-    memory = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    memory = peak_memory()
     lines = ({"what": what, "seconds": round(s, 3)} for what, s in taken.items())
     return [line | {"images": count, "memory_mib": memory} for line in lines]
+
+
+def peak_memory():
+    """MiB at most of this program; getrusage's number is also of the process that started it."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return round(int(status["VmHWM"].split()[0]) / 1024)
 
 
 def apart(words):
