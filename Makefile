@@ -17,7 +17,7 @@ run: .venv/installed
 	$(SNAKEMAKE) --report results/$(NAME)/report.html
 
 test: .venv/installed
-	python -m pytest
+	python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed
 	ruff check .

@@ -24,8 +24,8 @@ LANES, MOST = 16, 4096  # floats of a vector of native.c, and channels that it t
 NEAR = 10 * 2**20  # bytes: of 1 to 38 MB near the best for three shapes, with 2 MiB for each core
 
 # G of F(4, 3) for both directions: a filter (9,) -> its 36 numbers in the transformed domain.
-_LINE = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
-_LINE = torch.tensor(_LINE) / 24
+_ROWS = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
+_LINE = torch.tensor(_ROWS) / 24
 FILTER = torch.kron(_LINE, _LINE)
 
 
@@ -197,10 +197,10 @@ def use(network):
     _library()
     for conv in network.modules():
         if isinstance(conv, nn.Conv2d) and conv.kernel_size == (1, 1):
-            conv.forward = functools.partial(pointwise, conv)
+            conv.forward = functools.partial(pointwise, conv)  # type: ignore[method-assign]
     for block in network.modules():
         if isinstance(block, Block):
             widths = (block.norm0.num_channels, block.norm1.num_channels)
             if block.style.adm or any(width % LANES or width > MOST for width in widths):
                 raise ValueError("kernels: native; allowed: ddpmpp, ncsnpp; widths in 16s")
-            block.forward = functools.partial(forward, block)
+            block.forward = functools.partial(forward, block)  # type: ignore[method-assign]

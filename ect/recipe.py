@@ -113,8 +113,8 @@ class Recipe(Block):
     dropout: Share = 0.0
     """Share of features that are dropped."""
     precision: Literal[registry.PRECISIONS] = "fp32"
-    """Of the network's products. In `fp16` the loss is scaled, and a step whose gradient overflows is
-    skipped and counted."""
+    """Of the network's products. In `fp16` the loss is scaled, and a step whose gradient overflows
+    is skipped and counted."""
     kernels: Literal[registry.KERNELS] = "torch"
     """Who computes them on a CPU: torch, or the project's own (docs/speed.md)."""
 

@@ -22,7 +22,7 @@ FILE = Path(__file__).with_suffix(".json")
 STARTS = {
     "prepare": [("data", "prepare")],
     "import": [("importers", "read"), ("checkpoint", "save")],
-    "classifier": [("features", "train_classifier")],
+    "classifier": [("classifier", "train")],
     "train": [("train", "run")],
     "sample": [("evaluate", "sample")],
     "extract": [("evaluate", "extract"), ("samples", "export")],

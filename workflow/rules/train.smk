@@ -45,7 +45,8 @@ def read_of(wildcards):
 def granted(wildcards, resources):
     """What the trainer is told of its resources, in words that are read off them, so that no change
     of them re-runs a job. Where a profile sets `runtime` (minutes), its own limit: it saves its state
-    and stops a little before, and a retry goes on. Where one sets `gpu`, how many it is to lease."""
+    and stops a little before, and a retry goes on. Where one sets `gpu`, how many it is to lease.
+    """
     minutes, words = resources.get("runtime"), leased(wildcards, resources)
     if not isinstance(minutes, int):
         return words
