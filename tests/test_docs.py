@@ -34,6 +34,7 @@ NOT_RUN = {
     "apt install git make python3-venv": "needs root and a network",
     "python -m ect lease --gpus 1 -- python yours.py": "becomes another program",
     "python -m pytest tests/test_slurm.py": "is run with the other tests",
+    "python -m pytest tests/test_train.py --device cuda": "needs a GPU",
     "python bench/saving.py": "measures for minutes",
     "python bench/kills.py --kills 50": "measures for an hour",
     "snakemake -n --profile workflow/profiles/kubernetes": "its plugins are not in the lock",

@@ -14,7 +14,7 @@ import pytest
 import torch
 from test_train import PRETRAIN, TUNE, changed, contents
 
-from ect import checkpoint, evaluate, features, machine, parallel, train
+from ect import checkpoint, classifier, evaluate, machine, parallel, train
 
 # Batches of 63 images, the last of 55: not divisible.
 RUN = changed(TUNE, recipe__batch=63, recipe__dropout=0.0)
@@ -136,7 +136,7 @@ def test_several_processes_draw_the_bytes_of_one(world, images, digits_file, tmp
     """With a last batch that is smaller, and with fewer batches than processes."""
     train.run(changed(PRETRAIN, last_kimg=0), digits_file, tmp_path)
     options = {"channels": 4, "epochs": 1, "batch": 99, "lr": 1e-3}
-    features.train_classifier(options, digits_file, tmp_path)
+    classifier.train(options, digits_file, tmp_path)
     settings = {"kind": "multistep", "options": {"times": [0.8]}, "images": images, "batch": 10}
     settings |= {"seed": 3}
     for task in (draw, stream):

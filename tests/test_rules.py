@@ -5,6 +5,9 @@ import yaml
 from conftest import copy_workflow
 from test_pipeline import SMOKE, snakemake
 
+from ect import inherit
+from ect.study import Study
+
 pytestmark = pytest.mark.pipeline
 
 ODD = '''"""A weight and a sampler that note each call and fail as no mistake of a config does."""
@@ -46,9 +49,8 @@ def test_what_is_no_cell_of_the_study_is_named(study):
     asked = "pretrain/ve/s0/k1/two_step"
     code, said = run(study, f"results/smoke/{asked}/metrics.json", "-n")
     assert code == 1 and "KeyError" not in said
-    told = (
-        f"ValueError: {asked} is no cell of the study 'smoke'; allowed: the 11 of its experiments"
-    )
+    cells = len(Study.read(inherit.read("config.yaml", SMOKE)).all_cells())
+    told = f"ValueError: {asked} is no cell of the study 'smoke'; allowed: the {cells} of its"
     assert told in said
     model = "results/smoke/tune/ve/s0/k1/{}/{}/k1/s0/model.safetensors"
     for names, known in ((("none", "ect"), 0), (("sigmoid", "none"), 0), (("sigmoid", "ect"), 1)):
