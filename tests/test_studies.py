@@ -22,7 +22,7 @@ JOBS = {  # with `all`
     "cifar10-scratch": 86,
     "cifar10-flow": 73,
     "budget-split": 455,
-    "cifar10-jpeg": 129,
+    "cifar10-jpeg": 130,
     "imagenet64": 36,
     "smoke": 58,
     "baselines": 106,
