@@ -14,6 +14,8 @@ RESERVED = ("steps", "maps", "curves", "samples", "loss", "paper")
 
 def check(study):
     """Every name in the study is a block of it, and every budget a milestone of its chain."""
+    for name, block in study.networks.items():
+        _check_norms(f"networks.{name}", block)
     for name, block in study.pretrain.items():
         known(f"pretrain.{name}.network", block.network, study.networks)
         _check_kernels(study, f"pretrain.{name}", block, name)
@@ -39,6 +41,32 @@ def check(study):
             f"figures.loss.tune: found '{study.figures.loss.tune}', which keeps no snapshots;"
             " allowed: a recipe with snapshots >= 1"
         )
+
+
+def _check_norms(key, network):
+    """min(32, width // 4) groups of a norm share its width: all multiples of 4 below 128 can."""
+    uneven = sorted(width for width in widths(network) if width % min(32, width // 4))
+    if uneven:
+        raise ValueError(
+            f"{key}.channels: found {network.channels}, which with multipliers"
+            f" {network.multipliers} makes layers {names(map(str, uneven))} wide; allowed: widths"
+            " below 128 and multiples of 32, as all are where channels is a multiple of 32"
+        )
+
+
+def widths(network):
+    """How wide the inputs and outputs of the blocks of ect/network.py are; a decoder's input is as
+    wide as what it joins, the block before and a skip connection."""
+    levels = [network.channels * m for m in network.multipliers]
+    skips = [levels[0] if network.architecture == "adm" else network.channels]
+    for place, width in enumerate(levels):
+        skips += skips[-1:] * (place > 0) + [width] * network.blocks
+    found, last = {*skips}, skips[-1]
+    for width in reversed(levels):
+        for _ in range(network.blocks + 1):
+            found.add(last + skips.pop())
+            last = width
+    return found
 
 
 def _check_solvers(study, name):

@@ -17,7 +17,7 @@ class Network(Block):
     """A U-Net."""
 
     channels: Annotated[int, Field(ge=8, multiple_of=4)]
-    """The width that the multipliers multiply."""
+    """The width that the multipliers multiply; multiples of 32 always fit the norms."""
     multipliers: Annotated[list[Count], Field(min_length=1)]
     """Of the width, one for each resolution; each halves the one before."""
     blocks: Count

@@ -107,6 +107,7 @@ MISTAKES = [
     ("schedules/sigmoid", {"map": "continuous"}, ["(continuous)", "'huber'", "distance squared"]),
     ("networks/small/architecture", "dit", ["networks.small.architecture", "'dit'", "'adm'"]),
     ("networks/small/classes", -1, ["networks.small.classes", "-1", "0"]),
+    ("networks/small/channels", 72, ["networks.small.channels", "72", "144", "multiples of 32"]),
     ("samplers/one_step/labels", [], ["samplers.one_step.labels", "at least 1"]),
     ("init", {"a": {"format": "edm", "file": "no.pkl"}}, ["init.a", "no.pkl", "not there"]),
     ("init", {"a": {"format": "tf", "file": "README.md"}}, ["init.a.format", "'tf'", "'edm'"]),

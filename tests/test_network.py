@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from ect.network import Attention, Resample, UNet, dropout
+from ect.checks import widths
+from ect.network import Attention, Resample, Style, UNet, dropout
+from ect.recipe import Network
 
 ARRANGEMENTS = ["ddpmpp", "ncsnpp", "adm"]
 every = pytest.mark.parametrize("architecture", ARRANGEMENTS)
@@ -48,6 +50,21 @@ def test_output_has_the_shape_of_the_input(resolution, depth, multipliers, atten
     network = UNet(resolution, depth, 8, multipliers, 2, attention, 0.1)
     x = torch.randn(3, depth, resolution, resolution)
     assert network(x, torch.zeros(3)).shape == x.shape
+
+
+@every
+@pytest.mark.parametrize("multipliers", [[1], [1, 2], [3, 1], [1, 2, 4]])
+def test_the_config_check_knows_the_widths_of_all_norms(architecture, multipliers, monkeypatch):
+    made = set()
+
+    def norm(style, channels):
+        made.add(channels)
+        return torch.nn.Identity()
+
+    monkeypatch.setattr(Style, "norm", norm)
+    UNet(8, 1, 36, multipliers, 2, [4], 0.0, architecture)
+    block = Network(channels=36, multipliers=multipliers, blocks=2, architecture=architecture)
+    assert widths(block) == made
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
