@@ -1,22 +1,24 @@
 """Whether what lies in a folder of results still fits together. Loads no torch.
 
-Every run.json names the hashes of what its job read and wrote, and the stage versions of the code
-that made it. Every metrics.json names its model. Whatever was replaced, edited or lost since then
-does not match.
+Every record of a job names the hashes of what the job read and wrote, and the stage versions of the
+code that made it. Every metrics.json names its model. Whatever was replaced, edited or lost since
+then does not match.
 """
 
 from pathlib import Path
 
 from ect import machine, runs
 
-STAGE_OF = {"recipe": "train", "kind": "sample", "epochs": "classifier"}  # by a key of settings
+RECORDS = ("run.json", "features.json", "reference.json")
+# By a key of settings.
+STAGE_OF = {"recipe": "train", "kind": "sample", "epochs": "classifier", "features": "extract"}
 
 
 def verify(root):
     """Print a line for each thing under `root` that does not match; raises `ValueError` that counts
     them."""
     wrong, hashed, files = [], {}, 0
-    records, metrics = (_read(root, name, wrong) for name in ("run.json", "metrics.json"))
+    records, metrics = _read(root, RECORDS, wrong), _read(root, ("metrics.json",), wrong)
     if not (records or metrics or wrong):
         raise ValueError(f"{root}: no run.json in it; allowed: a folder such as results/digits")
     for path, record in records.items():
@@ -31,10 +33,10 @@ def verify(root):
         )
 
 
-def _read(root, name, wrong):
-    """{path: mapping} of the files of a name; of one that cannot be read, `wrong` is told."""
+def _read(root, names, wrong):
+    """{path: mapping} of the files of these names; of one that cannot be read, `wrong` is told."""
     found = {}
-    for path in runs.files(root, name):
+    for path in (path for name in names for path in runs.files(root, name)):
         try:
             found[path] = runs.read_json(path)
         except ValueError as error:
@@ -48,8 +50,10 @@ def _named(path, record, root):
         yield path.parent / name, digest
     for name, digest in record.get("inputs", {}).items():
         yield _place(name, root), digest
-    for name, digest in record.get("settings", {}).get("plugins", {}).items():
-        yield Path(name), digest
+    settings = record.get("settings", {})
+    for part in (settings, settings.get("features", {}), settings.get("sampling", {})):
+        for name, digest in part.get("plugins", {}).items():
+            yield Path(name), digest
 
 
 def _place(name, root):
@@ -103,10 +107,9 @@ def _odd(path, metrics, records):
 def _drawn(folder, records):
     """How many images were drawn to be measured, or None: streamed features have a record of their
     own, and samples.npz beside them is the grid's."""
-    own = folder / "features.json"
-    streamed = runs.read_json(own)["settings"].get("sampling") if own.is_file() else None
-    settings = streamed or records.get(folder / "run.json", {}).get("settings", {})
-    return settings.get("images")
+    names = ("features.json", "run.json")
+    own, grid = (records.get(folder / name, {}).get("settings", {}) for name in names)
+    return own.get("sampling", grid).get("images")
 
 
 def _summary(records, metrics, files):

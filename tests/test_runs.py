@@ -1,6 +1,7 @@
 """What runs, what it reached, whether it fits together: all from the files that runs leave."""
 
 import copy
+import hashlib
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from ect.study import Study
 
 ROOT = Path(__file__).parent.parent
 ONE_STEP = {"kind": "multistep", "options": {"times": []}, "images": 20, "batch": 20, "seed": 0}
+SPACE = {"extractor": "classifier", "inception_mode": "clean", "inception_path": None}
 START = Milestone("ve", 0, 1)
 TUNED = [Tuned(START, "sigmoid", "ect", 1, seed) for seed in (0, 1)]
 
@@ -39,13 +41,19 @@ def trained(tmp_path_factory, digits_file):
     try:
         data, start = data.relative_to(folder), start.relative_to(folder)
         network = {"channels": 4, "epochs": 1, "batch": 64, "lr": 1e-3}
-        classifier.train(network, data, Path("results/tiny/features"))
+        space = Path("results/tiny/features")
+        classifier.train(network, data, space)
+        weights = {"classifier": space / "classifier.safetensors"}
+        extracting = {"features": SPACE}
+        evaluate.extract(extracting, space / "reference.safetensors", data=data, **weights)
         train.run(PRETRAIN, data, start)
         for model in TUNED:
             out = Path("results/tiny") / model.folder
             settings = changed(TUNE, seed=model.seed)
             train.run(settings, data, out, init=start / "model.safetensors")
             evaluate.sample(ONE_STEP, out / "model.safetensors", out / "one_step")
+            drawn = {"drawn": out / "one_step" / "samples.npz", **weights}
+            evaluate.extract(extracting, out / "one_step" / "features.safetensors", **drawn)
             measure(out / "one_step", model)
     finally:
         os.chdir(before)
@@ -308,10 +316,12 @@ def test_what_was_just_made_fits_also_elsewhere(results, capsys, tmp_path, monke
 FILES = [
     "data/dataset.npz",
     "features/classifier.safetensors",
+    "features/reference.safetensors",
     f"{START.folder}/model.safetensors",
     f"{START.folder}/metrics.jsonl",
     f"{TUNED[0].folder}/snapshots.safetensors",
     f"{TUNED[1].folder}/one_step/samples.npz",
+    f"{TUNED[1].folder}/one_step/features.safetensors",
 ]
 
 
@@ -349,11 +359,35 @@ def test_metrics_of_other_images_are_named(results, capsys):
     assert wrong(results, capsys) == [f"{path}: measured on 10 images, but 20 were drawn"]
 
 
-def test_mixed_versions_of_a_stage_are_named(results, capsys):
-    path = results / TUNED[1].folder / "run.json"
-    edited(path, lambda record: record["stages"].update(train=99, sample=99))
+def test_streamed_images_are_counted_by_the_record_of_their_features(results, capsys):
+    """The samples.npz beside them is the grid's."""
+    folder = results / TUNED[0].folder / "one_step"
+    path = folder / "features.json"
+    edited(path, lambda record: record["settings"].update(sampling=ONE_STEP | {"images": 10}))
+    (line,) = wrong(results, capsys)
+    assert line == f"{folder}/metrics.json: measured on 20 images, but 10 were drawn"
+
+
+@pytest.mark.parametrize("block", ["features", "sampling"])
+def test_a_plugin_edited_since_is_named(results, capsys, block):
+    path = results / TUNED[0].folder / "one_step" / "features.json"
+    own = SPACE if block == "features" else ONE_STEP
+    own = own | {"plugins": {"own.py": hashlib.sha256(b"x = 1").hexdigest()}}
+    edited(path, lambda record: record["settings"].update({block: own}))
+    Path("own.py").write_text("x = 1")
+    assert wrong(results, capsys) == []
+    Path("own.py").write_text("x = 2")
+    assert wrong(results, capsys) == [f"own.py: its bytes are not those named in {path}"]
+
+
+@pytest.mark.parametrize(
+    "name, stage, other", [("run", "train", "sample"), ("one_step/features", "extract", "train")]
+)
+def test_mixed_versions_of_a_stage_are_named(results, capsys, name, stage, other):
+    path = results / TUNED[1].folder / f"{name}.json"
+    edited(path, lambda record: record["stages"].update({stage: 99, other: 99}))
     (line,) = wrong(results, capsys)  # a training has nothing to say of sampling
-    assert line.startswith(f"{path}: version 99 of train, but 1 in ")
+    assert line.startswith(f"{path}: version 99 of {stage}, but 1 in ")
 
 
 def test_records_without_hashes_of_outputs_are_counted(results, capsys):
@@ -363,7 +397,8 @@ def test_records_without_hashes_of_outputs_are_counted(results, capsys):
     assert "6 records are older" in capsys.readouterr().out
 
 
-def test_a_torn_record_is_named(results, capsys):
-    (results / TUNED[0].folder / "run.json").write_text("{")
+@pytest.mark.parametrize("name", ["run", "one_step/features"])
+def test_a_torn_record_is_named(results, capsys, name):
+    (results / TUNED[0].folder / f"{name}.json").write_text("{")
     (line,) = wrong(results, capsys)
-    assert "run.json: not JSON" in line
+    assert f"{name}.json: not JSON" in line
