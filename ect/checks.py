@@ -16,6 +16,7 @@ def check(study):
     """Every name in the study is a block of it, and every budget a milestone of its chain."""
     for name, block in study.networks.items():
         _check_norms(f"networks.{name}", block)
+        _check_heads(f"networks.{name}", block, study.dataset.shape)
     for name, block in study.pretrain.items():
         known(f"pretrain.{name}.network", block.network, study.networks)
         _check_kernels(study, f"pretrain.{name}", block, name)
@@ -67,6 +68,28 @@ def widths(network):
             found.add(last + skips.pop())
             last = width
     return found
+
+
+def _check_heads(key, network, shape):
+    """ADM's attention has width // 64 heads, which share its width."""
+    if network.architecture != "adm":
+        return
+    for width in sorted(attending(network, shape and shape[1])):
+        heads = width // 64
+        if heads and width % heads:
+            raise ValueError(
+                f"{key}.channels: found {network.channels}, which with multipliers"
+                f" {network.multipliers} makes attention {width} wide, with {heads} heads; allowed:"
+                " widths that width // 64 divides, as it does where channels is a multiple of 64"
+            )
+
+
+def attending(network, side):
+    """How wide the attention of an ADM is for images of `side` pixels: on the levels that are named
+    and in the middle; where the side is not known (None), in the middle alone."""
+    levels = [network.channels * m for m in network.multipliers]
+    named = (width for n, width in enumerate(levels) if side and side >> n in network.attention)
+    return {*named, levels[-1]}
 
 
 def _check_solvers(study, name):

@@ -22,6 +22,11 @@ OWN_TEST = (
     "mnist",
     "fashion_mnist",
 )  # sources with a test split: held_out may be left out
+# (channels, height, width) of the images of a source, where they are known before they are read.
+SHAPES = {
+    "digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28),
+    "cifar10": (3, 32, 32), "imagenet64": (3, 64, 64),
+}  # fmt: skip
 
 
 class Dataset(Block):
@@ -77,6 +82,15 @@ class Dataset(Block):
     def resolved(self):
         """The settings of the job that prepares the file: the keys that are set."""
         return self.model_dump(exclude_none=True)
+
+    @property
+    def shape(self):
+        """(channels, height, width) of the images; None where only they say it."""
+        known, side = SHAPES.get(self.source), self.resolution
+        if known is None and side is None:
+            return None
+        channels, height, _ = known or (3, side, side)
+        return self.channels or channels, side or height, side or height
 
     @property
     def folder(self):

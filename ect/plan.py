@@ -18,10 +18,6 @@ from ect.cells import Tuned
 from ect.jobs import jobs
 from ect.schedule import LIMITS
 
-SHAPES = {
-    "digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28),
-    "cifar10": (3, 32, 32), "imagenet64": (3, 64, 64),
-}  # fmt: skip
 FLOAT = 4  # bytes
 EMPTY = (
     "Empty: some of that work was not measured on that device yet (--rate gives a rate of"
@@ -94,17 +90,8 @@ def _facts(study, job):
         network = _described(_file(study, start))
     else:
         network = study.networks[study.pretrain[start.pretrain].network].resolved()
-        network = _text(network, _shape(study.dataset))
+        network = _text(network, study.dataset.shape)
     return network, _work(study.training(job.model)) if job.trained else "drawing"
-
-
-def _shape(dataset):
-    """(channels, height, width) of a dataset's images; None where only the images say it."""
-    known, side = SHAPES.get(dataset.source), dataset.resolution
-    if known is None and side is None:
-        return None
-    channels, height, _ = known or (3, side, side)
-    return dataset.channels or channels, side or height, side or height
 
 
 def _text(network, shape):
@@ -160,7 +147,7 @@ def _spent(path):
 
 def _disk(study, some, facts, count, sizes):
     """Bytes of models, training states, snapshots and samples; None where a size is unknown."""
-    shape, total = _shape(study.dataset), 0
+    shape, total = study.dataset.shape, 0
     for job in some:
         if job.rule == "sample":
             size = None if shape is None else job.drawn * math.prod(shape)

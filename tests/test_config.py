@@ -36,6 +36,7 @@ BARE |= {"parameterization": "velocity", "c_noise": "time"}
 IMAGES = {"source": "images", "path": "no/photos", "held_out": 10}
 
 SMALL = DEFAULT["networks"]["small"]
+ADM = {"architecture": "adm", "channels": 224, "multipliers": [1, 2], "blocks": 1, "attention": [8]}
 
 MISTAKES = [
     ("lerning_rate", 1, ["lerning_rate", "unknown key", "pretrain"]),
@@ -108,6 +109,8 @@ MISTAKES = [
     ("networks/small/architecture", "dit", ["networks.small.architecture", "'dit'", "'adm'"]),
     ("networks/small/classes", -1, ["networks.small.classes", "-1", "0"]),
     ("networks/small/channels", 72, ["networks.small.channels", "72", "144", "multiples of 32"]),
+    ("networks/adm", ADM, ["networks.adm.channels", "224 wide", "3 heads", "multiple of 64"]),
+    ("networks/adm", ADM | {"multipliers": [2, 1], "attention": []}, ["adm.channels", "224 wide"]),
     ("samplers/one_step/labels", [], ["samplers.one_step.labels", "at least 1"]),
     ("init", {"a": {"format": "edm", "file": "no.pkl"}}, ["init.a", "no.pkl", "not there"]),
     ("init", {"a": {"format": "tf", "file": "README.md"}}, ["init.a.format", "'tf'", "'edm'"]),

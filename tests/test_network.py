@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ect.checks import widths
-from ect.network import Attention, Resample, Style, UNet, dropout
+from ect.checks import _check_heads, attending, widths
+from ect.network import STYLES, Attention, Resample, Style, UNet, dropout
 from ect.recipe import Network
 
 ARRANGEMENTS = ["ddpmpp", "ncsnpp", "adm"]
@@ -65,6 +65,36 @@ def test_the_config_check_knows_the_widths_of_all_norms(architecture, multiplier
     UNet(8, 1, 36, multipliers, 2, [4], 0.0, architecture)
     block = Network(channels=36, multipliers=multipliers, blocks=2, architecture=architecture)
     assert widths(block) == made
+
+
+@pytest.mark.parametrize("attention", [[], [8], [4], [8, 2], [16]])
+@pytest.mark.parametrize("multipliers", [[1], [1, 2, 4], [4, 1, 2]])
+def test_the_config_check_knows_the_widths_of_all_attention(attention, multipliers, monkeypatch):
+    made = set()
+
+    def heads(style, channels):
+        made.add(channels)
+        return 1
+
+    monkeypatch.setattr(Style, "heads", heads)
+    UNet(8, 1, 32, multipliers, 1, attention, 0.0, "adm")
+    block = Network(channels=32, multipliers=multipliers, blocks=1, attention=attention)
+    assert attending(block, 8) == made
+    assert attending(block, None) <= made
+
+
+@pytest.mark.parametrize("channels", range(32, 513, 32))
+def test_the_config_check_refuses_the_widths_that_attention_cannot_have(channels):
+    block = Network(channels=channels, multipliers=[1], blocks=1, architecture="adm")
+    attention = Attention(channels, STYLES["adm"]) if channels >= 64 else torch.nn.Identity()
+    x = torch.zeros(1, channels, 1, 1)
+    try:
+        _check_heads("networks.adm", block, None)
+    except ValueError:
+        with pytest.raises(RuntimeError):
+            attention(x)
+    else:
+        assert attention(x).shape == x.shape
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])

@@ -16,7 +16,7 @@ from snakemake.settings.types import ConfigSettings
 from snakemake.utils import update_config
 from test_config import DEFAULT, SEARCH, changed
 
-from ect import checkpoint, inherit, jobs, plan, search, train
+from ect import checkpoint, dataset, inherit, jobs, plan, search, train
 from ect.__main__ import main
 from ect.cells import Milestone, Tuned
 from ect.experiment import parameters
@@ -189,7 +189,7 @@ def test_hours_are_those_that_the_same_work_took(trained):
 
 def test_rates_at_another_size_of_image_are_not_used(trained, monkeypatch):
     study, _ = trained
-    monkeypatch.setitem(plan.SHAPES, "digits", (1, 16, 16))
+    monkeypatch.setitem(dataset.SHAPES, "digits", (1, 16, 16))
     assert plan.plan(study)["hours"][0]["in_all"] is None
 
 
