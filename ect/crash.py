@@ -11,14 +11,14 @@ from pathlib import Path
 
 from ect import checkpoint, progress
 
-# What may be gone at the next try: a full disk, a device that was lost or full, another process.
+# What may be gone at the next try: a full disk, a device that was lost, memory that others had,
+# another process.
 # A divergence is final at once; `progress.Work` knows it.
 PASSING = (
     progress.Stopped,
     progress.Obstacle,
     checkpoint.CheckpointError,
     OSError,
-    MemoryError,
     FloatingPointError,
 )
 
@@ -55,7 +55,14 @@ def noted(out, attempt):
 
 
 def _passing(error):
-    return isinstance(error, PASSING) or "CUDA" in str(error)
+    return isinstance(error, PASSING) or "CUDA" in str(error) or short_of_memory(error)
+
+
+def short_of_memory(error):
+    """Whether an error says that memory was lacking, on whatever device: torch's of the CPU is a
+    plain RuntimeError."""
+    told = ("out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
 
 
 def _read(path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ect import registry
+from ect import crash, registry
 
 # Arguments that are files: what writes them, and a name that all such files hold, or one of two.
 FILES = {
@@ -42,7 +42,10 @@ NAMES = {
     "features.extractor": registry.EXTRACTORS,
 }
 # What else may be raised by settings, or by files that do not fit one another.
-UNFIT = (KeyError, IndexError, TypeError, AttributeError, RuntimeError, EOFError, ArithmeticError)
+UNFIT = (
+    KeyError, IndexError, TypeError, AttributeError, RuntimeError, EOFError, ArithmeticError,
+    MemoryError,
+)  # fmt: skip
 
 
 class Settings(dict):
@@ -137,7 +140,12 @@ def line_of(error):
     last = frames[-1]
     where = f" at ect/{last.filename.rpartition('/ect/')[2]}:{last.lineno}, `{last.line}`"
     what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    what = ", ".join([what, *getattr(error, "__notes__", [])])
+    what = ", ".join([what.rstrip(":"), *getattr(error, "__notes__", [])])
+    if crash.short_of_memory(error):
+        return (
+            f"the memory does not suffice: {what}{where}; allowed: a smaller `microbatch` in the"
+            " recipe for a training, a smaller `evaluation.batch` for images"
+        )
     return (
         f"settings or files that do not fit: {what}{where}; allowed: settings as in a run.json,"
         " with the files of that run (`python -X dev -m ect` shows all of the error)"

@@ -4,7 +4,9 @@ import errno
 import json
 import os
 
+import numpy as np
 import pytest
+import torch
 from test_train import TUNE, contents
 
 from ect import crash, evaluate, progress, train
@@ -67,6 +69,34 @@ def test_a_crash_elsewhere_is_another(attempt, broken):
     begun = broken(KeyError("lost"), 200, 500, 700)
     assert [attempt(number)[0] for number in (1, 2, 3, 4)] == [1, 1, 1, 0]
     assert begun == [0, 100, 200, 200, 300, 400, 500, 500, 600, 700, 700, 800, 900]
+
+
+def refused(allocate):
+    """The error of an allocation beyond all addresses."""
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        allocate(10**16)
+    return caught.value.with_traceback(None)
+
+
+SHORT = {
+    "torch": refused(torch.empty),
+    "numpy": refused(np.empty),
+    "python": refused(bytearray),
+    "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "mps": RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GiB)"),
+}
+
+
+@pytest.mark.parametrize("error", SHORT.values(), ids=SHORT)
+def test_a_lack_of_memory_is_tried_again_and_says_what_needs_less(error, attempt, broken):
+    broken(error, 200, 200, 200)
+    codes, said = zip(*(attempt(number) for number in (1, 2, 3, 4)))
+    assert codes == (1, 1, 1, 0)
+    for words in said[:3]:
+        line = words.splitlines()[-1]
+        assert line.startswith(f"ect train: the memory does not suffice: {type(error).__name__}")
+        assert all(part in line for part in ("at image 200", "`microbatch`", "`evaluation.batch`"))
+        assert "Traceback" not in words
 
 
 @pytest.mark.parametrize(
