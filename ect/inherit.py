@@ -10,6 +10,14 @@ from pathlib import Path
 import yaml
 
 NAMED = ("networks", "pretrain", "schedules", "tune", "samplers", "experiments")
+CONFIG = "config.yaml"
+
+
+def planned(*studies):
+    """The mapping that `snakemake --configfile` makes of these files: laid over config.yaml where
+    there is one, which may be missing where others are named."""
+    base = [CONFIG] if Path(CONFIG).is_file() or not studies else []
+    return read(*base, *studies)
 
 
 def read(config, *studies):

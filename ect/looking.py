@@ -9,7 +9,7 @@ FORMATS = ("table", "csv", "md", "json")
 def status(args):
     from ect import status
 
-    status.show(args.place, args.live)
+    status.show(*args.places, live=args.live)
 
 
 def show(args):
@@ -34,7 +34,7 @@ def plan(args):
     from ect import experiment, inherit, plan
     from ect.study import Study
 
-    study = Study.read(inherit.read("config.yaml", *args.studies))
+    study = Study.read(inherit.planned(*args.studies))
     found = plan.plan(study, args.rate, experiment.parameters)
     print(json.dumps(found, indent=1) if args.json else plan.table(found))
 
@@ -43,11 +43,10 @@ VERBS: dict[Callable, tuple[str, dict]] = {
     status: (
         "how far every training of a study is: what runs, what is left, what waits",
         {
-            "place": {
-                "nargs": "?",
-                "default": "config.yaml",
+            "places": {
+                "nargs": "*",
                 "metavar": "STUDY.yaml|ROOT",
-                "help": "a study's file (default: config.yaml), or a folder with runs",
+                "help": "files laid over config.yaml as by --configfile, or one folder with runs",
             },
             "--live": {"action": "store_true", "help": "anew every 2 seconds, until all is done"},
         },

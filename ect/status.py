@@ -15,26 +15,23 @@ HEADERS = ("model", "state", "done", "images/s", "left", "loss", "attempt", "dev
 CLEAR = "\x1b[H\x1b[2J"
 
 
-def show(place, live=False):
-    """Print a line for each model of a study (a config file, laid over config.yaml as Snakemake
+def show(*places, live=False):
+    """Print a line for each model of a study (config.yaml, and the files laid over it as Snakemake
     does) or each training under a folder. `live` draws them anew until all are done."""
+    folder = next((place for place in places if Path(place).is_dir()), None)
+    if folder and len(places) > 1:
+        raise ValueError(f"found {folder} among {len(places)}; allowed: one folder, or files alone")
     if live and not sys.stdout.isatty():
         raise ValueError("--live: the output is no terminal; allowed: the verb without --live")
     with suppress(*([KeyboardInterrupt] if live else [])):  # the way to end it
         while True:
-            study = None if Path(place).is_dir() else planned(place)
-            rows = of_study(study) if study else of_folder(place)
+            study = None if folder else Study.read(inherit.planned(*places))
+            rows = of_study(study) if study else of_folder(folder)
             last = summary(rows) + (f"; {measured(study)}" if study else "")
             print(CLEAR * live + "\n".join([*table(rows), last]), flush=True)
             if not live or all(row["state"] == "done" for row in rows):
                 return
             time.sleep(PAUSE)
-
-
-def planned(file):
-    """The study that `snakemake --configfile file` would run, beside a config.yaml."""
-    files = dict.fromkeys([Path("config.yaml"), Path(file)])
-    return Study.read(inherit.read(*(p for p in files if p == Path(file) or p.is_file())))
 
 
 def of_study(study):

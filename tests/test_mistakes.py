@@ -292,6 +292,7 @@ WORDS = {
     "status: no runs": (["status", "empty"], ["empty", "no trainings", "results/digits"]),
     "status: model": (["status", M], ["model.safetensors", "not YAML"]),
     "status: broken record": (["status", "twice"], ["twice/broken/run.json", "not JSON"]),
+    "status: both": (["status", "config.yaml", "empty"], ["found empty among 2", "one folder"]),
     "status: live": (["status", "results", "--live"], ["--live", "no terminal"]),
     "show: nowhere": (["show", "nowhere"], ["nowhere", "no such folder"]),
     "show: no runs": (["show", "empty"], ["empty", "no runs", "results/digits"]),

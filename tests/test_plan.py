@@ -49,6 +49,30 @@ def test_files_are_laid_over_one_another_as_by_snakemake(tmp_path_factory, base,
         assert inherit.read(*some) == as_snakemake(*some)
 
 
+@pytest.mark.parametrize("verb", ["status", "plan"])
+def test_verbs_lay_files_over_the_config_beside_them_the_last_one_on_top(verb, capsys):
+    def said(*files):
+        assert main([verb, *files]) == 0
+        return capsys.readouterr().out
+
+    rows = DEFAULT["experiments"]["methods"]
+    one = {"study": "one", "experiments": {"split": None, "schedules": None, "solvers": None}}
+    two = {"study": "two", "experiments": {"methods": rows | {"rows": rows["rows"][:1]}}}
+    for name, mapping in (("one", one), ("two", two), ("config", DEFAULT)):
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(mapping))
+    both, turned = said("one.yaml", "two.yaml"), said("two.yaml", "one.yaml")
+    assert len({said(), said("config.yaml")}) == 1
+    assert len({said(), said("one.yaml"), said("two.yaml"), both}) == 4
+    whole = as_snakemake(*(Path(f"{name}.yaml") for name in ("config", "one", "two")))
+    Path("whole.yaml").write_text(yaml.safe_dump(whole))
+    assert both == said("whole.yaml")
+    if verb == "plan":  # names the study
+        assert "study two" in both and both.replace("study two", "study one") == turned
+    Path("config.yaml").unlink()
+    assert said("whole.yaml") == both
+    assert main([verb]) == 1 and "config.yaml: No such file" in capsys.readouterr().err
+
+
 def plan_of(config, **options):
     return plan.plan(Study.read(config), **options)
 
