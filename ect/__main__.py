@@ -45,7 +45,7 @@ def train(args):
     from ect import train
 
     starts, limits = (args.resume, args.init), (args.save_seconds, args.max_minutes)
-    train.run(args.settings, args.data, args.out, *starts, *limits)
+    train.run(args.settings, args.data, args.out, *starts, *limits, args.hold)
 
 
 def sample(args):
@@ -168,6 +168,11 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--max-minutes": {
                 "type": float,
                 "help": "save and stop after so long, with exit code 75: run again to go on",
+            },
+            "--hold": {
+                "action": "store_true",
+                "help": "give what was published a second name: Snakemake deletes the first if it"
+                " was killed before it noted the end of the job",
             },
             **GPUS,
         },

@@ -21,6 +21,7 @@ from pathlib import Path
 from ect import checkpoint, machine
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+PUBLISHED = "published"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have none
 
 
@@ -97,12 +98,21 @@ def _flock(file):
         notice(f"{file.name}: no locks on this file system; start one trainer at a time")
 
 
+def release(root):
+    """Forget what trainings under `root` hold: Snakemake has noted that they ended."""
+    for published in Path(root).rglob(f".*.work/{PUBLISHED}"):
+        name = published.parent.name.removeprefix(".").removesuffix(".work")
+        with suppress(Obstacle), held(published.parent.with_name(name)):
+            shutil.rmtree(published)
+
+
 class Work:
     """The work in progress of one run in a scratch folder that is held. `fingerprint`, JSON-able,
     is all that the run's bits depend on."""
 
     def __init__(self, folder, fingerprint):
         self.state, self.crash = folder / "state.safetensors", folder / "crash.json"
+        self.published = folder / PUBLISHED
         self.fingerprint = json.loads(json.dumps(fingerprint))
         self.kept = None  # images seen, of the state that is saved
 
@@ -153,6 +163,39 @@ class Work:
         """Remove all of it: the run has ended well."""
         self.state.unlink(missing_ok=True)
         self.crash.unlink(missing_ok=True)
+
+    def hold(self, out):
+        """Give the files of `out` a second name here, until `release`: a Snakemake that is killed
+        before it has noted the end of the job deletes them under their first. Where the file system
+        has no hard links nothing is held."""
+        part = self.published.with_name(f"{PUBLISHED}.partial")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        try:
+            for path in out.iterdir():
+                os.link(path, part / path.name)
+            checkpoint.write_json(part / "of.json", self.fingerprint)
+            os.replace(part, self.published)
+        except OSError:
+            shutil.rmtree(part)
+
+    def restored(self, out):
+        """Whether this run's files were held; they are in `out` again."""
+        try:
+            known = json.loads((self.published / "of.json").read_text()) == self.fingerprint
+        except (OSError, ValueError):
+            known = False
+        if not known:
+            shutil.rmtree(self.published, ignore_errors=True)
+            return False
+        out.mkdir(parents=True, exist_ok=True)
+        for path in self.published.iterdir():
+            if path.name != "of.json":
+                (out / path.name).unlink(missing_ok=True)
+                os.link(path, out / path.name)
+                os.utime(out / path.name)
+        notice(f"{out} was published before, and is as it was")
+        return True
 
 
 @contextmanager

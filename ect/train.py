@@ -104,7 +104,16 @@ def _passed(marks, before, now):
     return any(before < mark <= now for mark in marks)
 
 
-def run(settings, data, out, resume=None, init=None, save_seconds=None, max_minutes=None):
+def run(
+    settings,
+    data,
+    out,
+    resume=None,
+    init=None,
+    save_seconds=None,
+    max_minutes=None,
+    hold=False,
+):
     """Train one cell and publish its artefacts in the folder `out`.
 
     `resume` is the state of the previous milestone, `init` a model to start from; with neither the
@@ -113,9 +122,10 @@ def run(settings, data, out, resume=None, init=None, save_seconds=None, max_minu
 
     The state is saved every `save_seconds`, in a scratch folder beside `out`, and a run that is
     started again goes on from there; without `save_seconds` every minute, or less often where that
-    would take more than 2 % of the time. Of several processes the first alone holds that folder,
-    saves and publishes. Raises `progress.Stopped` after a signal or `max_minutes`,
-    `FloatingPointError` where the loss or gradient is no number.
+    would take more than 2 % of the time. With `hold` what was published stays there under second
+    names until `progress.release`, and the same run started again is over at once. Of several
+    processes the first alone holds that folder, saves and publishes. Raises `progress.Stopped`
+    after a signal or `max_minutes`, `FloatingPointError` where the loss or gradient is no number.
     """
     started, out, parents = time.monotonic(), Path(out), parallel.parents()
     images = Images(data)
@@ -126,6 +136,8 @@ def run(settings, data, out, resume=None, init=None, save_seconds=None, max_minu
     with parallel.together(), _held(out) as folder, progress.signals() as received:
         parallel.require_shares(_smallest_batch(settings))
         work = progress.Work(folder, fingerprint)
+        if any(parallel.agreed(parallel.is_first() and work.restored(out))):
+            return
         with parallel.first_before_the_others():
             state = _begin(settings, images, resume, init, work)
         parallel.require_same(state.tensors())
@@ -153,6 +165,8 @@ def run(settings, data, out, resume=None, init=None, save_seconds=None, max_minu
             publish(state, settings, images, out)
             _record(state, given, inputs, began, out)
             if not orphaned:
+                if hold:
+                    work.hold(out)
                 work.clear()
 
 

@@ -410,6 +410,35 @@ def test_a_torn_state_is_discarded(words, undisturbed, tmp_path, capsys):
     assert contents(tmp_path / "run") == undisturbed
 
 
+def test_what_was_published_is_not_trained_again_until_it_is_released(
+    words, undisturbed, tmp_path, monkeypatch, capsys
+):
+    """Snakemake deletes the outputs of a job whose end it could not note."""
+    run, scratch = tmp_path / "run", tmp_path / ".run.work"
+    assert main([*words, "--hold"]) == 0
+    before = contents(run)
+    assert before == undisturbed
+    shutil.rmtree(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "step", lambda *args: 1 / 0)
+        assert main([*words, "--hold"]) == 0
+    assert contents(run) == before and "was published before" in capsys.readouterr().err
+    progress.release(tmp_path)
+    assert contents(run) == before and not scratch.exists()
+
+    assert main([*words, "--hold"]) == 0  # nothing is held: trained anew, and held
+    other = changed(RUN, seed=5)
+    assert main(["train", json.dumps(other), *words[2:]]) == 0
+    assert contents(run) != before and not scratch.exists()
+
+
+def test_what_a_trainer_holds_is_released_by_nobody_else(words, tmp_path):
+    assert main([*words, "--hold"]) == 0
+    with progress.held(tmp_path / "run"):
+        progress.release(tmp_path)
+    assert (tmp_path / ".run.work" / "published").is_dir()
+
+
 def test_what_killed_writers_left_is_swept(words, tmp_path):
     for folder in (tmp_path / "run", tmp_path / ".run.work"):
         folder.mkdir()

@@ -12,7 +12,7 @@ HOME = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).pare
 sys.path.insert(0, HOME)
 os.environ.update(PYTHONPATH=HOME)
 
-from ect import published
+from ect import progress, published
 from ect.config import FETCHED
 from ect.folders import fingerprint
 from ect.study import STAGES, ConfigError, Milestone, Study, Tuned
@@ -104,3 +104,17 @@ def classifier_option():
 def outside(files):
     """Files of the config's own choice, which the prefix of a module leaves where they are."""
     return files if PLACE == ROOT else [str(Path(file).absolute()) for file in files]
+
+
+def release():
+    """At the end of a workflow its trainings need hold no longer what they published."""
+    if workflow.is_main_process:
+        progress.release(ROOT)
+
+
+onsuccess:
+    release()
+
+
+onerror:
+    release()

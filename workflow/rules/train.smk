@@ -99,7 +99,7 @@ rule pretrain:
     shell:
         "python -m ect --threads {threads} --attempt {resources.attempt} train"
         " {params.settings:q} --data {input.data:q} {params.resume}"
-        " --out {params.out:q} {params.limit}"
+        " --out {params.out:q} --hold {params.limit}"
 
 
 rule tune:
@@ -125,4 +125,4 @@ rule tune:
     shell:
         "python -m ect --threads {threads} --attempt {resources.attempt} train"
         " {params.settings:q} --data {input.data:q} --init {input.init:q}"
-        " --out {params.out:q} {params.limit}"
+        " --out {params.out:q} --hold {params.limit}"
