@@ -93,18 +93,21 @@ def artefacts(folder):
 
 
 def published(folder):
-    """{folder of a model: when its training was published}."""
-    found = (folder / "results" / "kills").glob("*/**/metrics.jsonl")
-    return {path: path.stat().st_mtime_ns for path in found}
+    """{record of a training: its text}, which says how many seconds it took."""
+    places = (folder / "results" / "kills" / stage for stage in ("pretrain", "tune"))
+    found = (
+        path.parent / "run.json" for place in places for path in place.glob("**/metrics.jsonl")
+    )
+    return {path: path.read_text() for path in found if path.exists()}
 
 
 def killed_until_done(folder, moments, kills):
     """One round: the number of kills made, and of models that were trained though published."""
-    made, times = 0, collections.defaultdict(set)
+    made, texts = 0, collections.defaultdict(set)
 
     def note():
-        for path, when in published(folder).items():
-            times[path].add(when)
+        for path, text in published(folder).items():
+            texts[path].add(text)
 
     while True:
         run = snakemake(folder, "--rerun-incomplete")
@@ -120,7 +123,7 @@ def killed_until_done(folder, moments, kills):
         if run.returncode != 0:
             raise RuntimeError((folder / "log").read_text()[-4000:])
         note()
-        return made, sum(len(whens) - 1 for whens in times.values())
+        return made, sum(len(found) - 1 for found in texts.values())
 
 
 def starts(folder):

@@ -70,7 +70,7 @@ def code():
 
     whole = hashlib.sha256()
     here = Path(__file__).parent
-    for path in sorted([*here.rglob("*.py"), *here.rglob("*.c")]):
+    for path in sorted(p for kind in ("py", "c", "h") for p in here.rglob(f"*.{kind}")):
         whole.update(path.read_bytes())
     return [whole.hexdigest(), str(torch.__version__), device_name()]
 

@@ -1,206 +1,257 @@
-"""The U-Net's blocks in kernels of their own for the CPU.
+"""The U-Net's blocks in kernels of their own for the CPU (`ect/kernels`).
 
-Convolutions of 3x3 by Winograd's F(4x4, 3x3) (Lavin and Gray 2016): 36 products for a tile of 4x4
-pixels in place of 144. Norm, SiLU and dropout in one pass, forward and backward, with a mask that
-is a function of (seed, place). The mathematics of `ect/network.py` in float32, but not its rounding
-nor its masks. `native.c` is compiled when a process first needs it.
+Norm, SiLU and dropout in one pass, forward and backward, with a mask that is a function of (seed,
+place). In float32, convolutions of 3x3 by Winograd's F(4x4, 3x3) (Lavin and Gray 2016): 36 products
+for a tile of 4x4 pixels in place of 144, of sixteen digits in `tf32` on a CPU with AMX; in bfloat16
+they are torch's. The mathematics of `ect/network.py`, but not its rounding nor its masks.
 """
 
 import ctypes
 import functools
+import math
 import subprocess
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from ect.network import Block, UNet
+from ect.network import Attention, Block, UNet
 
-COMMAND = ("cc", "-O3", "-march=native", "-shared", "-fPIC")
-LANES, MOST = 16, 4096  # floats of a vector of native.c, and channels that it takes
-NEAR = 10 * 2**20  # bytes: of 1 to 38 MB near the best for three shapes, with 2 MiB for each core
-
-# G of F(4, 3) for both directions: a filter (9,) -> its 36 numbers in the transformed domain.
-_ROWS = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
-_LINE = torch.tensor(_ROWS) / 24
-FILTER = torch.kron(_LINE, _LINE)
+COMMAND = ("cc", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
+LANES, MOST = 16, 4096  # floats of a vector of the kernels, and channels that they take
+# Tiles that a thread does at a time, where the filters fit into a core's cache of so many bytes and
+# where not, and of which number they are multiples: in float32, and split.
+CACHE = 2**21
+TILES = {False: (16, 128, 8), True: (64, 64, 32)}
+TILES_BACK = {False: (48, 48, 8), True: (64, 128, 32)}
 
 
 @functools.cache
 def _library():
-    """native.c as a library. Raises `ValueError` where there is no compiler for it."""
-    source = Path(__file__).with_name("native.c")
+    """The kernels, compiled when a process first needs them. Raises `ValueError` where there is no
+    compiler for them."""
+    sources = sorted(map(str, Path(__file__).with_name("kernels").glob("*.c")))
     with tempfile.TemporaryDirectory() as folder:
-        words = [*COMMAND, str(source), "-o", f"{folder}/native.so", "-lm"]
+        words = [*COMMAND, *sources, "-o", f"{folder}/native.so", "-lm"]
         try:
             subprocess.run(words, capture_output=True, text=True, check=True)
+            library = ctypes.CDLL(f"{folder}/native.so")
         except (OSError, subprocess.CalledProcessError) as error:
-            lines = (getattr(error, "stderr", None) or f"{COMMAND[0]} not found").splitlines()
+            why = f"{COMMAND[0]} not found" if isinstance(error, FileNotFoundError) else str(error)
+            lines = (getattr(error, "stderr", None) or why).splitlines()
             why = next((line for line in lines if "error" in line), lines[0])
             raise ValueError(f"kernels: native; {' '.join(COMMAND)} failed: {why}") from None
-        return ctypes.CDLL(words[-2])
+    library.keep_memory()
+    return library
 
 
-@functools.cache
-def _pool(threads):
-    return ThreadPoolExecutor(threads)
-
-
-def _call(name, tensors, images, sizes, *numbers):
-    """Run a kernel on a batch, cut in as many parts as torch has threads."""
+def _call(name, tensors, first, sizes, *numbers):
+    """Run a kernel in as many threads as torch has."""
     pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in tensors]
+    sizes = (first, torch.get_num_threads(), *sizes)
     rest = [ctypes.c_long(size) for size in sizes] + [ctypes.c_float(x) for x in numbers]
-
-    def part(first, last):
-        ends = (ctypes.c_long(end) for end in (images, first, last))
-        getattr(_library(), name)(*pointers, *ends, *rest)
-
-    threads = min(torch.get_num_threads(), images)
-    if threads == 1:
-        return part(0, images)
-    cuts = [images * n // threads for n in range(threads + 1)]
-    return list(_pool(threads).map(part, cuts[:-1], cuts[1:]))
+    getattr(_library(), name)(*pointers, *rest)
 
 
-_kept = {}
+_kept = threading.local()
 
 
-def _scratch(name, *shape):
+def _scratch(name, size):
     """Memory that the next call may overwrite: fresh pages would cost as much as the work."""
-    size = torch.Size(shape).numel()
-    if name not in _kept or len(_kept[name]) < size:
-        _kept[name] = torch.empty(size)
-    return _kept[name][:size].view(shape)
+    kept = vars(_kept)
+    if name not in kept or len(kept[name]) < size:
+        kept[name] = torch.empty(size, dtype=torch.float32)
+    return kept[name][:size]
+
+
+def _room(each):
+    """`_scratch` of so many floats for each thread."""
+    return _scratch("room", torch.get_num_threads() * each)
 
 
 def _last(x):
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _transformed(kernel, x, name):
-    """Tiles of x (B, C, H, W) in the transformed domain (36, tiles, C)."""
-    b, c, h, w = x.shape
-    tiles = _scratch(name, 36, b * h * w // 16, c)
-    _call(kernel, (x, tiles), b, (h, w, c))
-    return tiles
+def _tiles(kinds, split, filters, count):
+    """How many of `count` tiles are done at a time, as equal shares for all."""
+    narrow, wide, unit = kinds[split]
+    shares = -(-count // (narrow if 4 * len(filters) <= CACHE else wide))
+    return -(-count // (shares * unit)) * unit
 
 
-def _parts(x, outputs):
-    """A batch in parts whose tiles stay near the processor."""
-    bytes_each = 36 * 4 * x[0, 0].numel() // 16 * (x.shape[1] + outputs)
-    count = max(1, NEAR // bytes_each)
-    return [slice(first, first + count) for first in range(0, len(x), count)]
+def _can_split(c, o):
+    return c % 32 == o % 32 == 0 and bool(_library().split_ready())
 
 
-def _filtered(x, weight, bias=None, skip=None, factor=1.0):
-    """(x * weight + bias + skip) factor, of x (B, C, H, W) and weight (3, 3, C, O)."""
-    (b, c, h, w), o = x.shape, weight.shape[3]
-    filters = (FILTER @ weight.reshape(9, c * o)).view(36, c, o)
-    y = torch.empty((b, o, h, w), memory_format=torch.channels_last)
-    for part in _parts(x, o):
-        tiles = _transformed("gather", x[part], "in")
-        products = torch.bmm(tiles, filters, out=_scratch("out", 36, tiles.shape[1], o))
-        near = None if skip is None else skip[part]
-        _call("scatter", (products, bias, near, y[part]), len(x[part]), (h, w, o), factor)
+def _filters(c, o):
+    """Memory for the filters of a convolution from c to o channels, or for their gradients."""
+    return _scratch("filters", 36 * (c * o + 32))
+
+
+def _filtered(x, weight, bias=None, skip=None, factor=1.0, turned=False, split=False):
+    """(x * weight + bias + skip) factor, of x (B, C, H, W) and weight (O, C, 3, 3); `turned`, of
+    weight (C, O, 3, 3), the adjoint of its convolution."""
+    (b, c, h, w), o = x.shape, weight.shape[turned]
+    kind, filters = "split_" * split, _filters(c, o)
+    _call(f"{kind}filters", (_last(weight), filters), c, (o, turned))
+    y = torch.empty((b, o, h, w), dtype=torch.float32, memory_format=torch.channels_last)
+    tiles = _tiles(TILES, split, filters, -(-b * h * w // 16 // torch.get_num_threads()))
+    each = 18 * (tiles * c + 32) + 36 * (tiles * o + 32) + 72 * tiles  # v, m, pointers to pixels
+    sizes = (h, w, c, o, tiles, each)
+    _call(f"{kind}convolve", (x, filters, bias, skip, y, _room(each)), b, sizes, factor)
     return y
 
 
-def _weight_gradient(x, dy):
-    """The gradient (3, 3, C, O) of the weight of `_filtered`."""
-    c, o = x.shape[1], dy.shape[1]
-    both = torch.zeros(36, c, o)
-    for part in _parts(x, o):
-        tiles = _transformed("gather", x[part], "in")
-        both.baddbmm_(tiles.mT, _transformed("spread", dy[part], "out"))
-    return (FILTER.T @ both.view(36, c * o)).view(3, 3, c, o)
+def _filter_gradients(x, dy, split=False):
+    """The gradients (O, C, 3, 3) of the weight and (O,) of the bias of `_filtered`."""
+    (b, c, h, w), o = x.shape, dy.shape[1]
+    kind, filters = "split_" * split, _filters(c, o)
+    weight = torch.empty((o, c, 3, 3), dtype=torch.float32, memory_format=torch.channels_last)
+    bias = torch.empty(o, dtype=torch.float32)
+    tiles = _tiles(TILES_BACK, split, filters, b * h * w // 16)
+    each = 18 * (tiles * c + 32) + 18 * (tiles * o + 32)
+    sizes = (h, w, c, o, tiles, each)
+    _call(f"{kind}convolve_back", (x, dy, filters, bias, _room(each)), b, sizes)
+    _call("filters_back", (filters, weight), c, (o,))
+    return weight, bias
+
+
+def _require(*tensors, also=()):
+    """The kernels read floats, and features in bfloat16 too."""
+    for x in tensors:
+        if x is not None and x.dtype not in (torch.float32, *also):
+            raise TypeError(f"kernels: native; found {x.dtype}; allowed: {torch.float32}, {also}")
 
 
 class Convolution(torch.autograd.Function):
-    """`(conv2d(x, weight, bias, padding=1) + skip) * factor` of x (B, C, H, W), weight (O, C, 3, 3)
-    and skip (B, O, H, W), or None for neither; float32, H and W multiples of 4, C and O of 16."""
+    """`(conv2d(x, weight, bias, padding=1) + skip) factor` of x (B, C, H, W), weight (O, C, 3, 3),
+    bias (O,) and skip (B, O, H, W) or None; float32, H and W multiples of 4, C and O of 16. With
+    `split` each number is the sum of two of bfloat16 (C and O multiples of 32, a CPU with AMX)."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, skip=None, factor=1.0):
+    def forward(ctx, x, weight, bias, skip=None, factor=1.0, split=False):
+        _require(x, weight, bias, skip)
         x, skip = _last(x), None if skip is None else _last(skip)
         ctx.save_for_backward(x, weight)
-        ctx.skipped, ctx.factor = skip is not None, factor
-        return _filtered(x, weight.permute(2, 3, 1, 0), bias, skip, factor)
+        ctx.skipped, ctx.factor, ctx.split = skip is not None, factor, split
+        return _filtered(x, weight, bias, skip, factor, split=split)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, dy):
         x, weight = ctx.saved_tensors
-        dy = _last(dy) * ctx.factor if ctx.skipped else _last(dy)
-        dx = _filtered(dy, weight.flip(2, 3).permute(2, 3, 0, 1))
-        rows = dy.permute(0, 2, 3, 1).flatten(0, 2)
-        d_weight = _weight_gradient(x, dy).permute(3, 2, 0, 1)
-        return dx, d_weight, torch.ones(len(rows)) @ rows, dy if ctx.skipped else None, None
+        dy = _last(dy) if ctx.factor == 1 else _last(dy) * ctx.factor
+        dx = _filtered(dy, weight, turned=True, split=ctx.split)
+        d_weight, d_bias = _filter_gradients(x, dy, ctx.split)
+        return dx, d_weight, d_bias, dy if ctx.skipped else None, None, None
 
 
 class Activation(torch.autograd.Function):
-    """dropout(silu(norm(x + features))) of x (B, C, H, W) and features (B, C) or None, with groups'
-    gain and bias (C,); dropout of share p by the mask of an integer `seed`."""
+    """dropout(silu(norm(x + features))) of x (B, C, H, W), float32 or bfloat16, and features (B, C)
+    or None, with groups' gain and bias (C,); dropout of share p by the mask of an integer `seed`;
+    without `silu` the norm alone. Computed in float32. Returns x too: whoever else needs it takes
+    it from here, as its gradient is then added on the way."""
 
     @staticmethod
-    def forward(ctx, x, features, gain, bias, groups, eps, p, seed):
+    def forward(ctx, x, features, gain, bias, groups, eps, p, seed, silu=True):
+        _require(x, also=[torch.bfloat16])
+        _require(gain, bias)
         x = _last(x)
         b, c, h, w = x.shape
-        y, stats = torch.empty_like(x), torch.empty(b, 2, c)
-        ctx.options = (b, (h * w, c, groups, seed), eps, p)
-        _call("activate", (x, features, gain, bias, y, stats), *ctx.options)
-        ctx.save_for_backward(x, features, gain, bias, stats)
-        return y
+        features = None if features is None else features.float().contiguous()
+        y, stats = torch.empty_like(x), torch.empty(b, 2, c, dtype=torch.float32)
+        half = x.dtype == torch.bfloat16
+        ctx.options = (b, (half, h * w, c, groups, silu, seed))
+        _call("activate", (x, features, gain, bias, y, stats), *ctx.options, eps, p)
+        ctx.save_for_backward(x, gain, bias, stats)
+        ctx.told, ctx.p = features is not None, p
+        ctx.set_materialize_grads(False)
+        return y, x
 
     @staticmethod
-    def backward(ctx, dy):
-        x, features, gain, bias, stats = ctx.saved_tensors
-        dx, parts = torch.empty_like(x), torch.empty(3, *stats[:, 0].shape)
-        given = (x, features, gain, bias, stats, _last(dy), dx, *parts)
-        _call("activate_back", given, *ctx.options)
-        told = None if features is None else parts[2]
-        return dx, told, *parts[:2].sum(1), None, None, None, None
+    @once_differentiable
+    def backward(ctx, dy, aside):
+        if dy is None:
+            return aside, *[None] * 8
+        x, gain, bias, stats = ctx.saved_tensors
+        dx, parts = torch.empty_like(x), torch.empty(3, *stats[:, 0].shape, dtype=torch.float32)
+        aside, room = None if aside is None else _last(aside), _room(x[0].numel())
+        given = (x, gain, bias, stats, _last(dy), aside, dx, *parts, room)
+        _call("activate_back", given, *ctx.options, ctx.p)
+        return dx, parts[2] if ctx.told else None, *parts[:2].sum(1), *[None] * 5
 
 
-def activated(norm, x, features=None, p=0.0, seed=0):
+def activated(norm, x, features=None, p=0.0, seed=0, silu=True):
     gain, bias = norm.weight, norm.bias
-    return Activation.apply(x, features, gain, bias, norm.num_groups, norm.eps, p, seed)
+    return Activation.apply(x, features, gain, bias, norm.num_groups, norm.eps, p, seed, silu)
 
 
-def convolved(conv, x, skip=None, factor=1.0):
-    if x.shape[2] % 4 == 0 and x.shape[3] % 4 == 0:
-        return Convolution.apply(x, conv.weight, conv.bias, skip, factor)
-    return conv(x) if skip is None else (conv(x) + skip) * factor
+def convolved(conv, x, skip=None, factor=1.0, split=False):
+    """(conv(x) + skip) factor, or conv(x). By torch in bfloat16, with `factor` in the weights, and
+    where H or W is no multiple of 4."""
+    if x.dtype == torch.float32 and x.shape[2] % 4 == 0 and x.shape[3] % 4 == 0:
+        split = split and _can_split(*conv.weight.shape[:2])
+        return Convolution.apply(x, conv.weight, conv.bias, skip, factor, split)
+    if skip is None:
+        return conv(x)
+    weight, bias = conv.weight * factor, conv.bias * factor
+    return torch.add(functional.conv2d(x, weight, bias, padding=1), skip, alpha=factor)
 
 
 def pointwise(conv, x):
     """A convolution of 1x1 as the product of matrices that it is."""
-    y = functional.linear(_last(x).permute(0, 2, 3, 1), conv.weight[:, :, 0, 0], conv.bias)
+    y = functional.linear(_last(x).permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias)
     return y.permute(0, 3, 1, 2)
 
 
-def forward(block, x, embedding):
+def block(self, split, x, embedding):
     """`Block.forward` in these kernels; the seed of its mask is torch's default generator's."""
-    p = block.dropout if block.training else 0.0
+    p = self.dropout if self.training else 0.0
     seed = int(torch.randint(2**31, ())) if p else 0
-    h = convolved(block.conv0, block.sized(activated(block.norm0, x)))
-    h = activated(block.norm1, h, block.affine(embedding), p, seed)
-    skip = block.skip(block.sized(x))
-    return block.attention(convolved(block.conv1, h, skip, block.style.skip_scale))
+    h, x = activated(self.norm0, x)
+    h = convolved(self.conv0, self.sized(h), split=split)
+    h, _ = activated(self.norm1, h, self.affine(embedding), p, seed)
+    skip = self.skip(self.sized(x))
+    return self.attention(convolved(self.conv1, h, skip, self.style.skip_scale, split))
 
 
-def use(network):
-    """Let a network's blocks compute in these kernels. Raises `ValueError` for one that cannot."""
+def attention(self, x):
+    """`Attention.forward`."""
+    h, x = activated(self.norm, x, silu=False)
+    return (self.proj(self.mixed(h)) + x) * self.skip_scale
+
+
+def attend(q, k, v):
+    """`scaled_dot_product_attention` in two products, whose gradients are faster on a CPU; for each
+    head they take memory for HW x HW numbers."""
+    return torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), -1) @ v
+
+
+def use(network, precision="fp32"):
+    """Let a network's blocks compute in these kernels. In `tf32` their 3x3 convolutions are split,
+    on a CPU that can; `bf16` is for whoever calls it, by autocast. Raises `ValueError` for a
+    network that they do not know."""
     if not isinstance(network, UNet) or network.stem.weight.device.type != "cpu":
         raise ValueError("kernels: native; allowed: on a CPU, for the U-Nets of this package")
+    widths = [m.num_channels for m in network.modules() if isinstance(m, nn.GroupNorm)]
+    adm = any(isinstance(m, Block) and m.style.adm for m in network.modules())
+    if adm or any(width % LANES or width > MOST for width in widths):
+        raise ValueError("kernels: native; allowed: ddpmpp, ncsnpp; widths in 16s")
     _library()
-    for conv in network.modules():
-        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (1, 1):
-            conv.forward = functools.partial(pointwise, conv)  # type: ignore[method-assign]
-    for block in network.modules():
-        if isinstance(block, Block):
-            widths = (block.norm0.num_channels, block.norm1.num_channels)
-            if block.style.adm or any(width % LANES or width > MOST for width in widths):
-                raise ValueError("kernels: native; allowed: ddpmpp, ncsnpp; widths in 16s")
-            block.forward = functools.partial(forward, block)  # type: ignore[method-assign]
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
+            _set(module, forward=functools.partial(pointwise, module))
+        elif isinstance(module, Block):
+            _set(module, forward=functools.partial(block, module, precision == "tf32"))
+        elif isinstance(module, Attention):
+            _set(module, forward=functools.partial(attention, module), attend=attend)
+
+
+def _set(module, **functions):
+    for name, function in functions.items():
+        setattr(module, name, function)

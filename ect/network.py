@@ -134,17 +134,20 @@ class Attention(nn.Module):
     def __init__(self, channels, style=STYLES["ddpmpp"]):
         super().__init__()
         self.heads, self.skip_scale = style.heads(channels), style.skip_scale
+        self.attend = functional.scaled_dot_product_attention
         self.norm = style.norm(channels)
         self.qkv = style.start(nn.Conv2d(channels, 3 * channels, 1), gain=math.sqrt(0.2))
         self.proj = style.end(nn.Conv2d(channels, channels, 1))
 
-    def forward(self, x):
-        rows = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)  # (B, HW, 3 C)
+    def mixed(self, h):
+        """Of every pixel of h (B, C, H, W), those that it attends to."""
+        rows = self.qkv(h).flatten(2).transpose(1, 2)  # (B, HW, 3 C)
         rows = rows.unflatten(2, (3, self.heads, -1))
-        q, k, v = rows.permute(2, 0, 3, 1, 4)  # each (B, heads, HW, C / heads)
-        mixed = functional.scaled_dot_product_attention(q, k, v)  # (B, heads, HW, C / heads)
-        mixed = mixed.transpose(2, 3).reshape(x.shape)
-        return (self.proj(mixed) + x) * self.skip_scale
+        q, k, v = rows.permute(2, 0, 3, 1, 4)  # each (B, heads, HW, C / heads), and so the result
+        return self.attend(q, k, v).transpose(2, 3).reshape(h.shape)
+
+    def forward(self, x):
+        return (self.proj(self.mixed(self.norm(x))) + x) * self.skip_scale
 
 
 class Resample(nn.Module):

@@ -21,7 +21,7 @@ from pathlib import Path
 from ect import checkpoint, machine
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-PUBLISHED = "published"
+PUBLISHED, OF = "published", "of.json"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have none
 
 
@@ -99,10 +99,11 @@ def _flock(file):
 
 
 def release(root):
-    """Forget what trainings under `root` hold: Snakemake has noted that they ended."""
+    """Forget what trainings under `root` hold: Snakemake has noted that they ended. Where that
+    cannot be done, it stays."""
     for published in Path(root).rglob(f".*.work/{PUBLISHED}"):
         name = published.parent.name.removeprefix(".").removesuffix(".work")
-        with suppress(Obstacle), held(published.parent.with_name(name)):
+        with suppress(Obstacle, OSError), held(published.parent.with_name(name)):
             shutil.rmtree(published)
 
 
@@ -164,38 +165,50 @@ class Work:
         self.state.unlink(missing_ok=True)
         self.crash.unlink(missing_ok=True)
 
-    def hold(self, out):
-        """Give the files of `out` a second name here, until `release`: a Snakemake that is killed
-        before it has noted the end of the job deletes them under their first. Where the file system
-        has no hard links nothing is held."""
+    @contextmanager
+    def held(self, out):
+        """Yield an empty folder for the files of `out`; in the end they are in `out` too, and held
+        here until `release`: a Snakemake that is killed before it has noted the end of the job
+        deletes them there. At no moment is a finished run neither here nor a state to go on from.
+        """
         part = self.published.with_name(f"{PUBLISHED}.partial")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        try:
-            for path in out.iterdir():
-                os.link(path, part / path.name)
-            checkpoint.write_json(part / "of.json", self.fingerprint)
-            os.replace(part, self.published)
-        except OSError:
-            shutil.rmtree(part)
+        yield part
+        checkpoint.write_json(part / OF, self.fingerprint)
+        os.replace(part, self.published)
+        self._restore(out)
 
     def restored(self, out):
         """Whether this run's files were held; they are in `out` again."""
         try:
-            known = json.loads((self.published / "of.json").read_text()) == self.fingerprint
+            known = json.loads((self.published / OF).read_text()) == self.fingerprint
         except (OSError, ValueError):
             known = False
         if not known:
             shutil.rmtree(self.published, ignore_errors=True)
             return False
-        out.mkdir(parents=True, exist_ok=True)
-        for path in self.published.iterdir():
-            if path.name != "of.json":
-                (out / path.name).unlink(missing_ok=True)
-                os.link(path, out / path.name)
-                os.utime(out / path.name)
+        self._restore(out)
+        self.clear()
         notice(f"{out} was published before, and is as it was")
         return True
+
+    def _restore(self, out):
+        """Give the files that are held their names in `out`, and a new time."""
+        out.mkdir(parents=True, exist_ok=True)
+        for path in self.published.iterdir():
+            if path.name != OF:
+                with checkpoint.replacing(out / path.name) as scratch:
+                    _linked(path, scratch)
+                os.utime(out / path.name)
+
+
+def _linked(path, name):
+    """A second name of a file; a copy where the file system knows none."""
+    try:
+        os.link(path, name)
+    except OSError:
+        shutil.copy(path, name)
 
 
 @contextmanager

@@ -114,17 +114,17 @@ class Recipe(Block):
     """Share of features that are dropped."""
     precision: Literal[registry.PRECISIONS] = "fp32"
     """Of the network's products. In `fp16` the loss is scaled, and a step whose gradient overflows
-    is skipped and counted."""
+    is skipped and counted. What each costs: docs/speed.md."""
     kernels: Literal[registry.KERNELS] = "torch"
-    """Who computes them on a CPU: torch, or the project's own (docs/speed.md)."""
+    """Who computes on a CPU: torch, or the project's own kernels, not in `fp16` (docs/speed.md)."""
 
     @model_validator(mode="after")
     def _parts_fit(self):
         if self.microbatch is not None and self.microbatch > self.batch:
             found = f"microbatch is {self.microbatch}"
             raise ValueError(f"{found}; allowed: at most batch = {self.batch}")
-        if self.kernels == "native" and self.precision != "fp32":
-            raise ValueError(f"precision is {self.precision} with kernels 'native'; allowed: fp32")
+        if self.kernels == "native" and self.precision == "fp16":
+            raise ValueError("precision is fp16 with kernels 'native'; allowed: fp32, tf32, bf16")
         return self
 
 

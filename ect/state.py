@@ -4,10 +4,17 @@ import torch
 
 from ect import checkpoint, experiment, machine, native
 from ect.meter import Meter, finite
+from ect.study import NATIVE
 
 SCALE = 2.0**16  # of the loss in fp16, at the start; torch's own
 # The smallest normal number of fp16: at a scale below it not even a gradient of 1 is one.
 LEAST_SCALE = 2.0**-14
+
+
+def _require_known(kernels):
+    known = ("native", f"native-{NATIVE}")
+    if kernels not in known:
+        raise ValueError(f"kernels is '{kernels}'; allowed: {', '.join(known)}, or no such key")
 
 
 class State:
@@ -20,8 +27,9 @@ class State:
         self.network = experiment.make_network(
             settings["network"], images.shape, recipe["dropout"], settings["seed"]
         )
-        if recipe.get("kernels") == "native":
-            native.use(self.network)
+        if "kernels" in recipe:
+            _require_known(recipe["kernels"])
+            native.use(self.network, recipe.get("precision", "fp32"))
         self.network.train()
         self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.optimizer = experiment.make_optimizer(recipe["optimizer"], self.network.parameters())

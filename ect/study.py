@@ -29,6 +29,8 @@ STAGES = {
     "search": 1,
     "report": 1,
 }
+# The version of ect/kernels, in the settings of those recipes alone that use them.
+NATIVE = 2
 
 # What a recipe does unless it says otherwise; it is in a job's settings where it does.
 SILENT = {"microbatch": None, "precision": "fp32", "kernels": "torch", "shared_dropout": True}
@@ -100,6 +102,8 @@ class Study(Whole):
     def _recipe(self, block):
         """A recipe's settings, without the choices it does not make: other jobs keep their text."""
         settings = block.model_dump() | {"prior": block.prior.resolved()}
+        if settings["kernels"] == "native":
+            settings["kernels"] = f"native-{NATIVE}"
         return {k: v for k, v in settings.items() if k not in SILENT or v != SILENT[k]}
 
     def sampling(self, sampler, repeat=0):

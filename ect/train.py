@@ -105,14 +105,7 @@ def _passed(marks, before, now):
 
 
 def run(
-    settings,
-    data,
-    out,
-    resume=None,
-    init=None,
-    save_seconds=None,
-    max_minutes=None,
-    hold=False,
+    settings, data, out, resume=None, init=None, save_seconds=None, max_minutes=None, hold=False
 ):
     """Train one cell and publish its artefacts in the folder `out`.
 
@@ -143,18 +136,8 @@ def run(
         parallel.require_same(state.tensors())
         teacher = None if settings["target"] == "own" else experiment.load_model(init)[0]
         began = started - state.seconds
-
-        def save():
-            state.meter.check()
-            state.seconds = time.monotonic() - began
-            if parallel.is_first():
-                _save(state, work)
-
-        def stop():
-            if parallel.world() > 1 and os.getppid() != parents[0]:
-                return "stopped when torchrun ended", os.EX_TEMPFAIL
-            return progress.asked_to_stop(received, started, max_minutes)
-
+        save = functools.partial(_save, state, work, began)
+        stop = functools.partial(_asked_to_stop, parents, received, started, max_minutes)
         steps = loop(state, settings, images, teacher)
         with _crash_noted(work, state, resume or init or "its start"):
             _advance(state, steps, settings, out, save, save_seconds, stop)
@@ -162,12 +145,17 @@ def run(
             if orphaned:  # who comes next may ask for all of this again
                 save()
         if parallel.is_first():
-            publish(state, settings, images, out)
-            _record(state, given, inputs, began, out)
+            with work.held(out) if hold else nullcontext(out) as place:
+                publish(state, settings, images, place)
+                _record(state, given, inputs, began, place)
             if not orphaned:
-                if hold:
-                    work.hold(out)
                 work.clear()
+
+
+def _asked_to_stop(parents, *asked):
+    if parallel.world() > 1 and os.getppid() != parents[0]:
+        return "stopped when torchrun ended", os.EX_TEMPFAIL
+    return progress.asked_to_stop(*asked)
 
 
 def _held(out):
@@ -240,7 +228,11 @@ def _require_classes(classes, images, data):
         raise ValueError(f"networks: classes is {classes}, but {data} has labels up to {found - 1}")
 
 
-def _save(state, work):
+def _save(state, work, began):
+    state.meter.check()
+    state.seconds = time.monotonic() - began
+    if not parallel.is_first():
+        return
     tensors = state.tensors() | checkpoint.prefixed("meter", state.meter.tensors())
     tensors |= checkpoint.prefixed("snapshot", state.snapshot_tensors())
     log = {"seen": state.seen, "lines": state.lines}

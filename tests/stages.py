@@ -11,6 +11,7 @@ import functools
 import hashlib
 import io
 import json
+import re
 import sys
 import tokenize
 from bisect import bisect
@@ -35,7 +36,12 @@ STARTS = {
     ],
 }  # fmt: skip
 # Told to those who watch, and the versions themselves: no bits depend on them.
-LEFT_OUT = {("running", None), ("machine", "record"), ("study", "STAGES")}
+LEFT_OUT = {
+    ("running", None),
+    ("machine", "record"),
+    ("study", "STAGES"),
+    ("study", "NATIVE"),
+}
 SPACE = ("COMMENT", "NL", "NEWLINE", "INDENT", "DEDENT", "ENDMARKER")
 
 
@@ -179,9 +185,22 @@ def digest(root, starts):
     return whole.hexdigest()
 
 
-def digests():
-    """{stage: digest} of the code as it is."""
-    return {stage: digest(ROOT, starts) for stage, starts in STARTS.items()}
+def kernels(root):
+    """The sha256 of the C code below `root`, less comments and spaces."""
+    texts = [path.read_text() for path in sorted(root.glob("*.[ch]"))]
+    words = [re.sub(r"/\*.*?\*/", " ", text, flags=re.DOTALL).split() for text in texts]
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()
+
+
+def found():
+    """{stage, or `native`: {version, digest}} of the code as it is."""
+    from ect.study import NATIVE, STAGES
+
+    whole = {
+        stage: {"digest": digest(ROOT, starts), "version": STAGES[stage]}
+        for stage, starts in STARTS.items()
+    }
+    return whole | {"native": {"digest": kernels(ROOT / "kernels"), "version": NATIVE}}
 
 
 def accepted():
@@ -190,11 +209,8 @@ def accepted():
 
 
 def accept():
-    """Take the code as it is for what the versions in STAGES stand for."""
-    from ect.study import STAGES
-
-    found = {stage: {"digest": d, "version": STAGES[stage]} for stage, d in digests().items()}
-    FILE.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    """Take the code as it is for what the versions stand for."""
+    FILE.write_text(json.dumps(found(), indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import yaml
 
 from ect import registry
 from ect.dataset import SOURCE_KEYS
-from ect.study import ConfigError, Milestone, Study, Tuned
+from ect.study import NATIVE, ConfigError, Milestone, Study, Tuned
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = json.loads(json.dumps(yaml.safe_load((ROOT / "config.yaml").read_text())))  # no aliases
@@ -52,8 +52,8 @@ MISTAKES = [
     ("pretrain/ve/kernels", "fast", ["pretrain.ve.kernels", "'fast'", "'torch' or 'native'"]),
     (
         "pretrain/flow",
-        {"like": "ve", "kernels": "native", "precision": "bf16"},
-        ["pretrain.flow", "precision is bf16", "fp32"],
+        {"like": "ve", "kernels": "native", "precision": "fp16"},
+        ["pretrain.flow", "precision is fp16", "fp32, tf32, bf16"],
     ),
     ("pretrain/ve/network", "big", ["pretrain.ve.network", "'big'", "small"]),
     ("pretrain/ve/kimg", 100, ["pretrain.ve", "100", "multiples of every"]),
@@ -332,7 +332,7 @@ def test_a_choice_is_in_the_settings_only_where_it_is_made(key, value):
     """So other jobs keep their text, and nothing is trained anew."""
     model, plain = Milestone("ve", 0, 12), Study.read(DEFAULT)
     given = Study.read(changed(f"pretrain/ve/{key}", value)).training(model)
-    assert given["recipe"].pop(key) == value
+    assert given["recipe"].pop(key) == (f"native-{NATIVE}" if value == "native" else value)
     assert given == plain.training(model)
 
 

@@ -1,6 +1,7 @@
 """The kernels for the CPU compute what torch does, to rounding."""
 
 import copy
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -27,38 +28,68 @@ def gradients(y, inputs, dy):
     return [y, *torch.autograd.grad(y, inputs, dy.to(y.dtype))]
 
 
-@pytest.mark.parametrize("shape, outputs", [((3, 16, 8, 4), 48), ((2, 96, 16, 16), 32)])
+@pytest.fixture(params=[False, True], ids=["whole", "split"])
+def split(request):
+    if request.param and not native._library().split_ready():
+        pytest.skip("this processor has no tiles of bfloat16 (AMX)")
+    return request.param
+
+
+@contextmanager
+def threads(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "shape, outputs", [((3, 16, 8, 4), 48), ((3, 32, 8, 4), 96), ((2, 96, 16, 16), 32)]
+)
 @pytest.mark.parametrize("skips", [False, True])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_convolution_is_conv2d_in_double_precision(shape, outputs, skips, threads):
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_convolution_is_conv2d_in_double_precision(shape, outputs, skips, count, split):
+    """Split, as far as sixteen digits go."""
+    if split and shape[1] % 32:
+        pytest.skip("not split")
     torch.manual_seed(0)
     x, weight = torch.randn(shape) + 1, torch.randn(outputs, shape[1], 3, 3)
     bias, dy = torch.randn(outputs), torch.randn(shape[0], outputs, *shape[2:])
     given = [x, weight, bias, torch.randn_like(dy)][: 4 if skips else 3]
     single = [tensor.requires_grad_() for tensor in given]
     double = [tensor.detach().double().requires_grad_() for tensor in given]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        factor = 0.7 if skips else 1.0
-        skip = single[3] if skips else None
-        found = gradients(native.Convolution.apply(*single[:3], skip, factor), single, dy)
-    finally:
-        torch.set_num_threads(before)
+    factor, skip = (0.7, single[3]) if skips else (1.0, None)
+    with threads(count):
+        y = native.Convolution.apply(*single[:3], skip, factor, split)
+        found = gradients(y, single, dy)
     y = functional.conv2d(*double[:3], padding=1)
-    close(found, gradients((y + double[3]) * 0.7 if skips else y, double, dy))
+    wanted = gradients((y + double[3]) * 0.7 if skips else y, double, dy)
+    close(found, wanted, 1e-4 if split else 1e-5)
 
 
-def test_a_batch_in_parts_is_the_batch(monkeypatch):
+def test_widths_of_sixteen_are_not_split():
+    assert not native._can_split(48, 64) and not native._can_split(32, 16)
+
+
+@pytest.mark.parametrize("outputs", [32, 112])
+def test_parts_and_threads_change_no_bit(outputs, split, monkeypatch):
+    if split and outputs % 32:
+        pytest.skip("not split")
     torch.manual_seed(0)
-    given = [torch.randn(5, 16, 8, 8), torch.randn(16, 16, 3, 3), torch.randn(16)]
+    given = [torch.randn(5, 96, 12, 8), torch.randn(outputs, 96, 3, 3), torch.randn(outputs)]
     given = [tensor.requires_grad_() for tensor in given]
-    found = []
-    for near in (native.NEAR, 1):
-        monkeypatch.setattr(native, "NEAR", near)
-        y = native.Convolution.apply(*given, None, 1.0)
-        found.append(gradients(y, given, torch.ones_like(y)))
-    close(found[0], [tensor.double() for tensor in found[1]])
+    dy, found = torch.randn(5, outputs, 12, 8), []
+    for count, tiles in ((1, 32), (2, 32), (2, 96), (5, 64), (8, 1024)):
+        unit = 32 if split else 8
+        for table in (native.TILES, native.TILES_BACK):
+            monkeypatch.setitem(table, split, (tiles, tiles, unit))
+        with threads(count):
+            y = native.Convolution.apply(*given, None, 1.0, split)
+            found.append(gradients(y, given, dy))
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
 @pytest.mark.parametrize("told", [False, True])
@@ -69,7 +100,7 @@ def test_the_activation_is_norm_silu_and_dropout_in_double_precision(told, p):
     single = [tensor.requires_grad_() for tensor in given]
     double = [tensor.detach().double().requires_grad_() for tensor in given]
     x, features, gain, bias = single
-    y = native.Activation.apply(x, features if told else None, gain, bias, 8, 1e-6, p, 7)
+    y, _ = native.Activation.apply(x, features if told else None, gain, bias, 8, 1e-6, p, 7)
     kept = (y != 0).double() / (1 - p)
     inputs, dy = [0, 1, 2, 3] if told else [0, 2, 3], torch.randn_like(y)
     found = gradients(y, [single[i] for i in inputs], dy)
@@ -78,12 +109,70 @@ def test_the_activation_is_norm_silu_and_dropout_in_double_precision(told, p):
     close(found, gradients(wanted, [double[i] for i in inputs], dy), 3e-6)
 
 
+@pytest.mark.parametrize("corner", [0.3, 0.4, -5.0, 300.0])
+def test_moments_keep_their_digits(corner):
+    """Where the images' deviation is far below their mean, and a corner far from it."""
+    torch.manual_seed(0)
+    x = 0.3 + 1e-3 * torch.randn(2, 16, 64, 64)
+    x[:, :, 0, 0] = corner
+    norm = nn.GroupNorm(4, 16, eps=1e-12)
+    found = native.activated(norm, x, silu=False)[0]
+    close([found], [copy.deepcopy(norm).double()(x.double())], 1e-3)
+
+
+def test_a_gradient_that_came_another_way_is_passed_on():
+    x = torch.randn(2, 16, 4, 4, requires_grad=True)
+    _, again = native.activated(nn.GroupNorm(4, 16), x)
+    assert torch.equal(torch.autograd.grad(again.sum(), x)[0], torch.ones_like(x))
+
+
+def test_numbers_of_other_kinds_are_refused():
+    norm, conv = nn.GroupNorm(4, 16), nn.Conv2d(16, 16, 3, padding=1)
+    for x in (torch.zeros(1, 16, 4, 4, dtype=kind) for kind in (torch.float16, torch.float64)):
+        with pytest.raises(TypeError, match=r"kernels: native; found torch\.float"):
+            native.activated(norm, x)
+        with pytest.raises(TypeError, match=r"kernels: native; found torch\.float"):
+            native.Convolution.apply(x, conv.weight, conv.bias)
+
+
+def test_the_activation_in_bfloat16_is_the_one_in_float32_rounded():
+    """To the nearest, of the same numbers: no result is further off than half a unit of its last
+    place, and a gradient that another way adds is a part of the sum that is rounded."""
+    torch.manual_seed(0)
+    norm, told = nn.GroupNorm(8, 48), torch.randn(3, 48)
+    low = (torch.randn(3, 48, 8, 4) * 2 + 1).bfloat16().requires_grad_()
+    dy, aside = torch.randn(2, *low.shape).bfloat16()
+    found = []
+    for x in (low, low.detach().float().requires_grad_()):
+        y, again = native.activated(norm, x, told, 0.3, 7)
+        (dx,) = torch.autograd.grad([y, again], x, [dy.to(x.dtype), aside.to(x.dtype)])
+        found.append((y, dx))
+    for rounded, exact in zip(*found, strict=True):
+        assert rounded.dtype == torch.bfloat16
+        assert ((rounded.float() - exact).abs() <= exact.abs() * 2**-8).all()
+        assert (rounded == exact.bfloat16()).float().mean() > 0.999
+
+
+def test_a_network_in_bfloat16_is_as_near_to_the_truth_as_torchs():
+    torch.manual_seed(0)
+    plain = UNet(8, 3, **WIDE, dropout=0.0)
+    for weight in plain.parameters():
+        weight.data += 0.05 * torch.randn_like(weight)
+    fast = copy.deepcopy(plain)
+    native.use(fast)
+    x, c = torch.randn(16, 3, 8, 8), torch.randn(16)
+    wanted = copy.deepcopy(plain).double()(x.double(), c.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        off, usual = ((f(x, c).double() - wanted).norm() for f in (fast, plain))
+    assert 0 < off < 1.5 * usual and off < 0.05 * wanted.norm()
+
+
 @pytest.mark.parametrize("p", [0.0, 0.05, 0.5])
 def test_masks_drop_their_share_and_depend_on_seed_and_place(p):
     """Of 2^17 places the share has a deviation below 0.0014; so do the masks of two seeds agree."""
     norm = nn.GroupNorm(4, 32)
     x = torch.randn(32, 32, 16, 8)
-    masks = [native.activated(norm, x, None, p, seed) != 0 for seed in (1, 1, 2, 2**31 - 1)]
+    masks = [native.activated(norm, x, None, p, seed)[0] != 0 for seed in (1, 1, 2, 2**31 - 1)]
     assert torch.equal(masks[0], masks[1])
     for mask in masks:
         assert abs(mask.float().mean() - (1 - p)) < 0.007
@@ -94,18 +183,18 @@ def test_masks_drop_their_share_and_depend_on_seed_and_place(p):
 
 @pytest.mark.parametrize("architecture", ["ddpmpp", "ncsnpp"])
 @pytest.mark.parametrize("resolution", [8, 12])
-def test_a_network_is_the_same_function_with_the_same_gradients(architecture, resolution):
+def test_a_network_is_the_same_function_with_the_same_gradients(architecture, resolution, split):
     torch.manual_seed(0)
     plain = UNet(resolution, 3, **WIDE, dropout=0.0, architecture=architecture, classes=3)
     for weight in plain.parameters():
         weight.data += 0.05 * torch.randn_like(weight)
     fast = copy.deepcopy(plain)
-    native.use(fast)
+    native.use(fast, "tf32" if split else "fp32")
     x, c, label = torch.randn(4, 3, resolution, resolution), torch.randn(4), torch.arange(4) - 1
     found = gradients(fast(x, c, label), list(fast.parameters()), x)
     plain, x, c = plain.double(), x.double(), c.double()
     wanted = gradients(plain(x, c, label), list(plain.parameters()), x)
-    close(found, wanted, 1e-4)
+    close(found, wanted, 1e-3 if split else 1e-4)
 
 
 def test_teacher_and_student_share_their_masks():
@@ -123,8 +212,13 @@ def test_teacher_and_student_share_their_masks():
 
 
 @pytest.mark.parametrize("settings", [PRETRAIN, TUNE], ids=["pretrain", "tune"])
-def test_a_run_that_goes_on_has_the_bits_of_one_that_did_not_stop(settings, digits_file, tmp_path):
-    settings = changed(settings, network=WIDE, recipe__kernels="native")
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_a_run_that_goes_on_has_the_bits_of_one_that_did_not_stop(
+    settings, precision, digits_file, tmp_path
+):
+    settings = changed(
+        settings, network=WIDE, recipe__kernels="native", recipe__precision=precision
+    )
     train.run(settings, digits_file, tmp_path / "whole")
     with pytest.raises(progress.Stopped):
         train.run(settings, digits_file, tmp_path / "rest", max_minutes=0.0)
@@ -133,6 +227,12 @@ def test_a_run_that_goes_on_has_the_bits_of_one_that_did_not_stop(settings, digi
         checkpoint.load(tmp_path / name / "model.safetensors")[0] for name in ("whole", "rest")
     ]
     assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
+
+
+def test_kernels_of_another_version_are_refused(digits_file, tmp_path):
+    settings = changed(PRETRAIN, network=WIDE, recipe__kernels="native-1")
+    with pytest.raises(ValueError, match="kernels is 'native-1'; allowed: native, native-"):
+        train.run(settings, digits_file, tmp_path / "run")
 
 
 def test_what_cannot_run_is_named(monkeypatch):

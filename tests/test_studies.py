@@ -27,6 +27,7 @@ JOBS = {  # with `all`
     "smoke": 58,
     "baselines": 106,
     "ablations": 319,
+    "precision": 174,
 }
 each_study = pytest.mark.parametrize("name", JOBS)
 

@@ -1,0 +1,67 @@
+"""What of a small difference is rounding: python bench/rounding.py --model FILE --data FILE
+
+ECT's last stages compare f(x_t) with f(x_r) for r near t. Here r = t (1 - share), in units of the
+noise level, with the noise of x_t. Each precision, of torch's kernels and of the project's own,
+gives |f - f'| per image, f' being f in double precision, and the difference |f(x_t) - f(x_r)| that
+it sees, beside the true one.
+"""
+
+import argparse
+import contextlib
+import copy
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from ect import experiment, machine, native
+from ect.data import Images
+from ect.process import expand
+
+KINDS = [("torch", name) for name in ("fp32", "bf16", "fp16")]
+KINDS += [("native", name) for name in ("fp32", "tf32", "bf16")]
+
+
+def outputs(f, network, precision, images, kind=torch.float32):
+    """f at noise levels t and r, each (B, C, H, W)."""
+    x, eps, t, r = (part.to(kind) for part in images)
+    f = copy.copy(f)
+    f.network = network
+    used = machine.precision(precision) if precision else contextlib.nullcontext()
+    with torch.no_grad(), used:
+        return [f(x + expand(s, x) * eps, s).double() for s in (t, r)]
+
+
+def norm(x):
+    return x.flatten(1).norm(dim=1).mean().item()
+
+
+def main():
+    given = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    given.add_argument("--model", required=True)
+    given.add_argument("--data", required=True)
+    given.add_argument("--share", type=float, default=1 / 256)
+    given.add_argument("--images", type=int, default=256)
+    given = given.parse_args()
+    f = experiment.load_model(given.model)[0]
+    x, random = Images(given.data).batch(0, 0, given.images), torch.Generator().manual_seed(0)
+    eps = torch.randn(x.shape, generator=random)
+    t = (torch.randn(len(x), generator=random) * 1.6).exp()
+    images = (x, eps, t, t * (1 - given.share))
+    exact = outputs(f, copy.deepcopy(f.network).double(), None, images, torch.float64)
+    print(json.dumps({"true_difference": norm(exact[0] - exact[1])}))
+    for kernels, precision in KINDS:
+        network = copy.deepcopy(f.network)
+        if kernels == "native":
+            native.use(network, precision)
+        found = outputs(f, network, precision, images)
+        line = {"kernels": kernels, "precision": precision}
+        line |= {"error": norm(found[0] - exact[0]), "difference": norm(found[0] - found[1])}
+        print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()

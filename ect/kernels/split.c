@@ -1,0 +1,257 @@
+/* The convolutions with each float as the sum of two bfloat16, 16 digits, in the tiles of AMX: high
+   times high, high times low and low times high, summed in float32. C, O and R are multiples of 32.
+   Where AMX is not to be had `split_ready` says so, and nothing else is there. */
+
+#include "winograd.h"
+
+#if !defined(__AMX_BF16__) || defined(__clang__)
+int split_ready(void) { return 0; }
+#else
+#include <immintrin.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Whether the system lets this process use the tiles' registers. */
+int split_ready(void) { return syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
+
+/* Eight tiles of 16 rows of 64 bytes. */
+static const struct {
+    uint8_t palette, row, none[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+} SHAPE = {
+    .palette = 1,
+    .bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+    .rows = {16, 16, 16, 16, 16, 16, 16, 16},
+};
+
+/* GCC does not know that the instructions of tiles read memory. */
+#define WRITTEN __asm__ volatile("" ::: "memory")
+
+/* A matrix of K numbers a row as an operand on the left lies, in halves, as (rows / 16, K / 32, 16,
+   32), one on the right as (columns / 16, K / 2, 16, 2): in tiles of 1 KB. Each has a high part,
+   and a low one `low` halves behind it. */
+typedef struct {
+    const uint16_t *at;
+    long low, second, next; /* to the low part, the 16 rows or columns beside, the next 32 of K */
+} operand;
+
+/* Tiles 0 .. 3 += a b, of 32 rows and 32 columns, over K. */
+INLINE void multiply(operand a, operand b, long K) {
+#define LOAD(tile, x, part) _tile_loadd(tile, (x).at + (part), 64)
+#define ALL                                                                                        \
+    _tile_dpbf16ps(0, 4, 6);                                                                       \
+    _tile_dpbf16ps(1, 4, 7);                                                                       \
+    _tile_dpbf16ps(2, 5, 6);                                                                       \
+    _tile_dpbf16ps(3, 5, 7)
+    WRITTEN;
+    for (long k = 0; k < K; k += 32, a.at += a.next, b.at += b.next) {
+        LOAD(4, a, 0);
+        LOAD(5, a, a.second);
+        LOAD(6, b, b.low);
+        LOAD(7, b, b.low + b.second);
+        ALL;
+        LOAD(6, b, 0);
+        LOAD(7, b, b.second);
+        ALL;
+        LOAD(4, a, a.low);
+        LOAD(5, a, a.low + a.second);
+        ALL;
+    }
+}
+
+/* 32x32 of a matrix in floats, which lie as a panel does. */
+INLINE void load(const float *at) {
+    WRITTEN;
+    _tile_loadd(0, at, 4 * PANEL);
+    _tile_loadd(1, at + 16, 4 * PANEL);
+    _tile_loadd(2, at + 16 * PANEL, 4 * PANEL);
+    _tile_loadd(3, at + 16 * PANEL + 16, 4 * PANEL);
+}
+INLINE void store(float *at) {
+    _tile_stored(0, at, 4 * PANEL);
+    _tile_stored(1, at + 16, 4 * PANEL);
+    _tile_stored(2, at + 16 * PANEL, 4 * PANEL);
+    _tile_stored(3, at + 16 * PANEL + 16, 4 * PANEL);
+    WRITTEN;
+}
+INLINE void zero(void) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+/* Halves of one of 36 matrices, and 64 bytes to the next. */
+INLINE long halves_of(long rows, long K) { return rows * K + 32; }
+
+/* Of number n of tiles, as an operand on the left: tile r, channels c .. c + 15. */
+static void gather_left(const float *const pixels[36], uint16_t *v, long low, long r, long R,
+                        long C, long k) {
+    for (long c = 0; c < C; c += 16) {
+        lanes rows[3][6];
+        rows_of(pixels, c, rows, k);
+        uint16_t *to = v + (r / 16 * C + c / 32 * 32) * 16 + r % 16 * 32 + c % 32;
+        for (int n = 0; n < 18; n++, to += halves_of(R, C)) {
+            lanes x = rows[n / 6][n % 6];
+            words high = rounded(x), rest = rounded(x - (lanes)(high << 16));
+            *(halves *)to = __builtin_convertvector(high, halves);
+            *(halves *)(to + low) = __builtin_convertvector(rest, halves);
+        }
+    }
+}
+
+/* Number `row` of K, 16 columns of it, of an operand on the right; even before odd. */
+INLINE void pair(uint16_t *to, long low, lanes x, long row) {
+    words high = rounded(x), rest = rounded(x - (lanes)(high << 16));
+    words *one = (words *)to, *two = (words *)(to + low);
+    *one = row % 2 ? *one | high << 16 : high;
+    *two = row % 2 ? *two | rest << 16 : rest;
+}
+
+static void gather_right(const float *const pixels[36], uint16_t *v, long low, long r, long R,
+                         long C, long k) {
+    for (long c = 0; c < C; c += 16) {
+        lanes rows[3][6];
+        rows_of(pixels, c, rows, k);
+        for (int n = 0; n < 18; n++)
+            pair(v + n * halves_of(R, C) + c * R + r / 2 * 32, low, rows[n / 6][n % 6], r);
+    }
+}
+
+static void spread_right(const float *corner, uint16_t *m, long low, long r, long R, long W, long C,
+                         long wide, float *sum, long k) {
+    for (long c = 0; c < wide; c += 16) {
+        lanes rows[3][6];
+        rows_back(corner + c, W, C, rows, k);
+        for (int n = 0; n < 18; n++)
+            pair(m + n * halves_of(R, wide) + c * R + r / 2 * 32, low, rows[n / 6][n % 6], r);
+        if (!k)
+            AT(sum, c) += rows[1][1]; /* number 7 is the tile's sum */
+    }
+}
+
+/* 16 words of 16 lanes -> 16 lanes of 16 words, in place. */
+static void transpose(uint16_t *at) {
+    words row[16];
+    for (int i = 0; i < 16; i++)
+        row[i] = ((words *)at)[i];
+#pragma GCC unroll 4
+    for (int s = 1; s < 16; s *= 2) {
+        words up, down;
+        for (int j = 0; j < 16; j++) {
+            up[j] = j & s ? 16 + j - s : j;
+            down[j] = j & s ? 16 + j : j + s;
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++)
+            if (!(i & s)) {
+                words a = row[i], b = row[i + s];
+                row[i] = __builtin_shuffle(a, b, up);
+                row[i + s] = __builtin_shuffle(a, b, down);
+            }
+    }
+    for (int i = 0; i < 16; i++)
+        ((words *)at)[i] = row[i];
+}
+
+/* `filters`, as operands on the right: 36 of C x O, high parts, then low ones. */
+void split_filters(const float *weight, uint16_t *u, long C, long threads, long O, long turned) {
+    long low = 36 * halves_of(C, O);
+#pragma omp parallel for num_threads(threads)
+    for (long o = 0; o < O; o += 16)
+        for (long c = 0; c < C; c++) {
+            lanes all[36];
+            filter_of(weight, all, c, o, C, O, turned);
+            for (int n = 0; n < 36; n++)
+                pair(u + n * halves_of(C, O) + o * C + c / 2 * 32, low, all[n], c);
+        }
+}
+
+void split_convolve(const float *x, const uint16_t *u, const float *bias, const float *skip,
+                    float *y, float *room, long B, long threads, long H, long W, long C, long O,
+                    long R, long each, float factor) {
+    long T = B * (H / 4) * (W / 4), low = 18 * halves_of(R, C), u_low = 36 * halves_of(C, O);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long first = 0; first < T; first += R) {
+        long count = T - first < R ? T - first : R;
+        float *m = own(room, each);
+        uint16_t *v = (uint16_t *)(m + 36 * apart(R, O));
+        const float *(*pixels)[36] = (void *)(v + 2 * low);
+        _tile_loadconfig(&SHAPE);
+        for (long r = 0; r < count; r++)
+            look_around(x, first + r, pixels[r], H, W, C);
+        for (long k = 0; k < 36; k += 18) {
+            for (long r = 0; r < count; r++)
+                gather_left(pixels[r], v, low, r, R, C, k);
+            for (long n = k; n < k + 18; n++)
+                for (long o = 0; o < O; o += 32)
+                    for (long r = 0; r < count; r += 32) {
+                        operand a = {v + (n - k) * halves_of(R, C) + r * C, low, 16 * C, 512};
+                        operand b = {u + n * halves_of(C, O) + o * C, u_low, 16 * C, 512};
+                        zero();
+                        multiply(a, b, C);
+                        store(m + place(R, O, n, r, o));
+                    }
+        }
+        for (long r = 0; r < count; r++)
+            scatter(m, r, R, bias, skip, y, first + r, H, W, O, factor);
+        _tile_release();
+    }
+}
+
+/* As `correlate`: number n of the gradient of filters is v^T m, over tiles. */
+static void split_correlate(const float *x, const float *dy, float *du, float *dbias, uint16_t *v,
+                            long T, long H, long W, long C, long O, long R, long k, long o,
+                            long wide) {
+    long v_low = 18 * halves_of(R, C), m_low = 18 * halves_of(R, wide);
+    uint16_t *m = v + 2 * v_low;
+    _tile_loadconfig(&SHAPE);
+    memset(dbias + o, 0, k ? 0 : wide * sizeof(float));
+    for (long first = 0; first < T; first += R) {
+        long count = T - first < R ? T - first : R;
+        if (count < R) {
+            memset(v, 0, 2 * v_low * sizeof(*v));
+            memset(m, 0, 2 * m_low * sizeof(*m));
+        }
+        for (long r = 0; r < count; r++) {
+            const float *pixels[36];
+            long t = first + r;
+            CORNER;
+            look_around(x, t, pixels, H, W, C);
+            gather_right(pixels, v, v_low, r, R, C, k);
+            spread_right(dy + ((b * H + top) * W + left) * O + o, m, m_low, r, R, W, O, wide,
+                         dbias + o, k);
+        }
+        for (long n = 0; n < 36; n++) /* of both parts */
+            for (long at = 0; at < R * C; at += 512)
+                transpose(v + n * halves_of(R, C) + at);
+        for (long n = 0; n < 18; n++)
+            for (long p = 0; p < wide; p += 32)
+                for (long c = 0; c < C; c += 32) {
+                    operand a = {v + n * halves_of(R, C) + c * R, v_low, 16 * R, 512};
+                    operand b = {m + n * halves_of(R, wide) + p * R, m_low, 16 * R, 512};
+                    float *sum = du + place(C, O, k + n, c, o + p);
+                    if (first)
+                        load(sum);
+                    else
+                        zero();
+                    multiply(a, b, R);
+                    store(sum);
+                }
+    }
+    _tile_release();
+}
+
+void split_convolve_back(const float *x, const float *dy, float *du, float *dbias, float *room,
+                         long B, long threads, long H, long W, long C, long O, long R, long each) {
+    long panels = O / PANEL, parts = threads / 2 < 1 ? 1 : threads / 2;
+    long wide = (panels + parts - 1) / parts * PANEL;
+#pragma omp parallel for collapse(2) num_threads(threads)
+    for (long k = 0; k < 36; k += 18)
+        for (long o = 0; o < O; o += wide)
+            split_correlate(x, dy, du, dbias, (uint16_t *)own(room, each), B * (H / 4) * (W / 4),
+                            H, W, C, O, R, k, o, O - o < wide ? O - o : wide);
+}
+#endif
