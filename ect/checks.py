@@ -3,9 +3,11 @@
 Each check raises `ValueError`: the key, what was found, what is allowed.
 """
 
+from pathlib import Path
+
 from ect import published
 from ect.config import names
-from ect.dataset import OWN_TEST
+from ect.dataset import LABELS, OWN_TEST
 from ect.schedule import LIMITS
 
 # Files of their own in tables and figures.
@@ -36,6 +38,7 @@ def check(study):
         _check_cut(study, f"figures.{figure}", getattr(study.figures, figure))
     _check_search(study)
     _check_metrics(study)
+    _check_classes(study)
     known("figures.solver", study.figures.solver, study.samplers)
     if study.tune[study.figures.loss.tune].snapshots == 0:
         raise ValueError(
@@ -111,6 +114,19 @@ def _check_metrics(study):
         raise ValueError(
             f"evaluation.metrics: found 'inception_score' with features.extractor '{found}';"
             " allowed: with 'inception' only"
+        )
+
+
+def _check_classes(study):
+    """The study's classifier tells classes apart: of an archive only its job knows whether it has
+    any."""
+    data = study.dataset
+    if study.features.extractor != "classifier" or data.source != "images" or data.classes:
+        return
+    if data.folder and not (Path(data.folder) / LABELS).exists():
+        raise ValueError(
+            f"dataset.classes: found none with features.extractor 'classifier', and no {LABELS} in"
+            f" {data.path}; allowed: folders, or the extractor inception"
         )
 
 

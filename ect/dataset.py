@@ -22,6 +22,7 @@ OWN_TEST = (
     "mnist",
     "fashion_mnist",
 )  # sources with a test split: held_out may be left out
+LABELS = "dataset.json"  # EDM's: {"labels": [["00000/img00000000.png", 6], ...]}
 # (channels, height, width) of the images of a source, where they are known before they are read.
 SHAPES = {
     "digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28),

@@ -15,9 +15,9 @@ import zipfile
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
+from ect.dataset import LABELS
 from ect.pictures import SUFFIXES
 
-LABELS = "dataset.json"  # EDM's: {"labels": [["00000/img00000000.png", 6], ...]}
 SPLITS = {"train", "test", "val", "valid", "validation"}
 
 

@@ -158,6 +158,7 @@ def test_a_dataset_tells_its_job_the_keys_that_are_set():
     assert digits == DEFAULT["dataset"] | {"split_seed": 0}
     images = {"source": "images", "path": str(ROOT), "normalize": "unit", "held_out": 5}
     images |= {"split_seed": 1, "channels": 1, "resolution": 8, "on_error": "skip"}
+    images["classes"] = "folders"
     dataset = Study.read(changed("dataset", images)).dataset
     assert dataset.resolved() == images and dataset.folder == str(ROOT) and not dataset.archive
     archive = Study.read(changed("dataset", images | {"path": str(ROOT / "README.md")})).dataset
@@ -345,6 +346,16 @@ def test_native_kernels_name_the_networks_that_they_know(part, recipe):
         Study.read(config)
     config["networks"]["small"] = SMALL
     Study.read(config)
+
+
+def test_a_classifier_needs_classes(tmp_path):
+    (tmp_path / "cat").mkdir()
+    images = {"source": "images", "path": str(tmp_path), "held_out": 10}
+    with pytest.raises(ConfigError, match=r"dataset\.classes: found none .* no dataset\.json"):
+        Study.read(changed("dataset", images))
+    Study.read(changed("dataset", images | {"classes": "folders"}))
+    (tmp_path / "dataset.json").write_text("{}")
+    Study.read(changed("dataset", images))
 
 
 def test_native_kernels_have_no_limit():
