@@ -138,8 +138,10 @@ class Whole(config.Block):
         return [block.dinov2_path] if block.extractor == "dinov2" else []
 
     def consistency_samplers(self):
-        """The names of the multistep samplers, in the config's order."""
-        return [name for name, block in self.samplers.items() if block.kind == "multistep"]
+        """The names of the multistep samplers, by their evaluations: Snakemake puts the keys of a
+        file that is laid over another before those of the other."""
+        found = [name for name, block in self.samplers.items() if block.kind == "multistep"]
+        return sorted(found, key=lambda name: self.samplers[name].evaluations)
 
     def chain(self, name):
         """The milestones of a pretraining that experiments use, and those on the way to them."""
