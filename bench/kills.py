@@ -94,11 +94,9 @@ def artefacts(folder):
 
 def published(folder):
     """{record of a training: its text}, which says how many seconds it took."""
-    places = (folder / "results" / "kills" / stage for stage in ("pretrain", "tune"))
-    found = (
-        path.parent / "run.json" for place in places for path in place.glob("**/metrics.jsonl")
-    )
-    return {path: path.read_text() for path in found if path.exists()}
+    found = (folder / "results" / "kills").glob("*/**/metrics.jsonl")
+    records = (path.with_name("run.json") for path in found)
+    return {path: path.read_text() for path in records if path.exists()}
 
 
 def killed_until_done(folder, moments, kills):

@@ -98,7 +98,7 @@ def _filtered(x, weight, bias=None, skip=None, factor=1.0, turned=False, split=F
     weight (C, O, 3, 3), the adjoint of its convolution."""
     (b, c, h, w), o = x.shape, weight.shape[turned]
     kind, filters = "split_" * split, _filters(c, o)
-    _call(f"{kind}filters", (_last(weight), filters), c, (o, turned))
+    _call("filters", (_last(weight), filters), c, (o, turned, split))
     y = torch.empty((b, o, h, w), dtype=torch.float32, memory_format=torch.channels_last)
     tiles = _tiles(TILES, split, filters, -(-b * h * w // 16 // torch.get_num_threads()))
     each = 18 * (tiles * c + 32) + 36 * (tiles * o + 32) + 72 * tiles  # v, m, pointers to pixels
@@ -121,11 +121,12 @@ def _filter_gradients(x, dy, split=False):
     return weight, bias
 
 
-def _require(*tensors, also=()):
-    """The kernels read floats, and features in bfloat16 too."""
+def _require(*tensors, kinds=(torch.float32,)):
+    """The kernels take numbers for what they expect."""
     for x in tensors:
-        if x is not None and x.dtype not in (torch.float32, *also):
-            raise TypeError(f"kernels: native; found {x.dtype}; allowed: {torch.float32}, {also}")
+        if x is not None and x.dtype not in kinds:
+            allowed = ", ".join(map(str, kinds))
+            raise TypeError(f"kernels: native; found {x.dtype}; allowed: {allowed}")
 
 
 class Convolution(torch.autograd.Function):
@@ -159,7 +160,7 @@ class Activation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, features, gain, bias, groups, eps, p, seed, silu=True):
-        _require(x, also=[torch.bfloat16])
+        _require(x, kinds=(torch.float32, torch.bfloat16))
         _require(gain, bias)
         x = _last(x)
         b, c, h, w = x.shape

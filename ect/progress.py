@@ -166,7 +166,7 @@ class Work:
         self.crash.unlink(missing_ok=True)
 
     @contextmanager
-    def held(self, out):
+    def publishing(self, out):
         """Yield an empty folder for the files of `out`; in the end they are in `out` too, and held
         here until `release`: a Snakemake that is killed before it has noted the end of the job
         deletes them there. At no moment is a finished run neither here nor a state to go on from.

@@ -145,7 +145,7 @@ def run(
             if orphaned:  # who comes next may ask for all of this again
                 save()
         if parallel.is_first():
-            with work.held(out) if hold else nullcontext(out) as place:
+            with work.publishing(out) if hold else nullcontext(out) as place:
                 publish(state, settings, images, place)
                 _record(state, given, inputs, began, place)
             if not orphaned:

@@ -131,8 +131,7 @@ static void correlate(const float *x, const float *dy, float *du, float *dbias, 
    two threads add to the same sum, so the bits do not depend on their number. */
 void convolve_back(const float *x, const float *dy, float *du, float *dbias, float *room, long B,
                    long threads, long H, long W, long C, long O, long R, long each) {
-    long panels = (O + PANEL - 1) / PANEL, parts = threads / 2 < 1 ? 1 : threads / 2;
-    long wide = (panels + parts - 1) / parts * PANEL;
+    long wide = share_of(O, threads);
 #pragma omp parallel for collapse(2) num_threads(threads)
     for (long k = 0; k < 36; k += 18)
         for (long o = 0; o < O; o += wide)

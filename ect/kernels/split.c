@@ -29,9 +29,8 @@ static const struct {
 /* GCC does not know that the instructions of tiles read memory. */
 #define WRITTEN __asm__ volatile("" ::: "memory")
 
-/* A matrix of K numbers a row as an operand on the left lies, in halves, as (rows / 16, K / 32, 16,
-   32), one on the right as (columns / 16, K / 2, 16, 2): in tiles of 1 KB. Each has a high part,
-   and a low one `low` halves behind it. */
+/* A matrix in tiles of 1 KB: an operand on the left lies, in halves, as (rows / 16, K / 32, 16,
+   32), one on the right as winograd.h says. */
 typedef struct {
     const uint16_t *at;
     long low, second, next; /* to the low part, the 16 rows or columns beside, the next 32 of K */
@@ -83,10 +82,7 @@ INLINE void zero(void) {
     _tile_zero(3);
 }
 
-/* Halves of one of 36 matrices, and 64 bytes to the next. */
-INLINE long halves_of(long rows, long K) { return rows * K + 32; }
-
-/* Of number n of tiles, as an operand on the left: tile r, channels c .. c + 15. */
+/* `gather`, as an operand on the left, whose rows are tiles. */
 static void gather_left(const float *const pixels[36], uint16_t *v, long low, long r, long R,
                         long C, long k) {
     for (long c = 0; c < C; c += 16) {
@@ -94,22 +90,15 @@ static void gather_left(const float *const pixels[36], uint16_t *v, long low, lo
         rows_of(pixels, c, rows, k);
         uint16_t *to = v + (r / 16 * C + c / 32 * 32) * 16 + r % 16 * 32 + c % 32;
         for (int n = 0; n < 18; n++, to += halves_of(R, C)) {
-            lanes x = rows[n / 6][n % 6];
-            words high = rounded(x), rest = rounded(x - (lanes)(high << 16));
+            words high, rest;
+            parts(rows[n / 6][n % 6], &high, &rest);
             *(halves *)to = __builtin_convertvector(high, halves);
             *(halves *)(to + low) = __builtin_convertvector(rest, halves);
         }
     }
 }
 
-/* Number `row` of K, 16 columns of it, of an operand on the right; even before odd. */
-INLINE void pair(uint16_t *to, long low, lanes x, long row) {
-    words high = rounded(x), rest = rounded(x - (lanes)(high << 16));
-    words *one = (words *)to, *two = (words *)(to + low);
-    *one = row % 2 ? *one | high << 16 : high;
-    *two = row % 2 ? *two | rest << 16 : rest;
-}
-
+/* As an operand on the right, whose rows are tiles. */
 static void gather_right(const float *const pixels[36], uint16_t *v, long low, long r, long R,
                          long C, long k) {
     for (long c = 0; c < C; c += 16) {
@@ -156,19 +145,7 @@ static void transpose(uint16_t *at) {
         ((words *)at)[i] = row[i];
 }
 
-/* `filters`, as operands on the right: 36 of C x O, high parts, then low ones. */
-void split_filters(const float *weight, uint16_t *u, long C, long threads, long O, long turned) {
-    long low = 36 * halves_of(C, O);
-#pragma omp parallel for num_threads(threads)
-    for (long o = 0; o < O; o += 16)
-        for (long c = 0; c < C; c++) {
-            lanes all[36];
-            filter_of(weight, all, c, o, C, O, turned);
-            for (int n = 0; n < 36; n++)
-                pair(u + n * halves_of(C, O) + o * C + c / 2 * 32, low, all[n], c);
-        }
-}
-
+/* `convolve`, with filters that are split. */
 void split_convolve(const float *x, const uint16_t *u, const float *bias, const float *skip,
                     float *y, float *room, long B, long threads, long H, long W, long C, long O,
                     long R, long each, float factor) {
@@ -244,10 +221,10 @@ static void split_correlate(const float *x, const float *dy, float *du, float *d
     _tile_release();
 }
 
+/* `convolve_back`, with both sides split. */
 void split_convolve_back(const float *x, const float *dy, float *du, float *dbias, float *room,
                          long B, long threads, long H, long W, long C, long O, long R, long each) {
-    long panels = O / PANEL, parts = threads / 2 < 1 ? 1 : threads / 2;
-    long wide = (panels + parts - 1) / parts * PANEL;
+    long wide = share_of(O, threads);
 #pragma omp parallel for collapse(2) num_threads(threads)
     for (long k = 0; k < 36; k += 18)
         for (long o = 0; o < O; o += wide)

@@ -161,3 +161,22 @@ INLINE void filter_of(const float *weight, lanes u[36], long c, long o, long C, 
     for (int k = 0; k < 6; k++)
         filter(half + 3 * k, u + 6 * k, 1, 1);
 }
+
+/* So that each half of the 36 numbers is shared by threads: channels of O for each of them. */
+INLINE long share_of(long O, long threads) {
+    long panels = (O + PANEL - 1) / PANEL, parts = threads / 2 < 1 ? 1 : threads / 2;
+    return (panels + parts - 1) / parts * PANEL;
+}
+
+/* Halves of one of 36 matrices of K numbers a row, and 64 bytes to the next. A matrix as an operand
+   on the right lies, in halves, as (columns / 16, K / 2, 16, 2); its low part `low` halves behind
+   its high one. */
+INLINE long halves_of(long rows, long K) { return rows * K + 32; }
+
+/* Number `row` of K, 16 columns of it; even before odd. */
+INLINE void pair(uint16_t *to, long low, lanes x, long row) {
+    words *one = (words *)to, *two = (words *)(to + low), high, rest;
+    parts(x, &high, &rest);
+    *one = row % 2 ? *one | high << 16 : high;
+    *two = row % 2 ? *two | rest << 16 : rest;
+}
