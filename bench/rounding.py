@@ -3,7 +3,8 @@
 ECT's last stages compare f(x_t) with f(x_r) for r near t. Here r = t (1 - share), in units of the
 noise level, with the noise of x_t. Each precision, of torch's kernels and of the project's own,
 gives |f - f'| per image, f' being f in double precision, and the difference |f(x_t) - f(x_r)| that
-it sees, beside the true one.
+it sees, beside the true one; and |g - g'| / |g'| of g, the gradient of the mean of the squared
+difference, f(x_r) being held.
 """
 
 import argparse
@@ -26,13 +27,18 @@ KINDS += [("native", name) for name in ("fp32", "tf32", "bf16")]
 
 
 def outputs(f, network, precision, images, kind=torch.float32):
-    """f at noise levels t and r, each (B, C, H, W)."""
+    """f at noise levels t and r, each (B, C, H, W), and the gradient (parameters,)."""
     x, eps, t, r = (part.to(kind) for part in images)
     f = copy.copy(f)
     f.network = network
     used = machine.precision(precision) if precision else contextlib.nullcontext()
-    with torch.no_grad(), used:
-        return [f(x + expand(s, x) * eps, s).double() for s in (t, r)]
+    with used:
+        with torch.no_grad():
+            target = f(x + expand(r, x) * eps, r).double()
+        found = f(x + expand(t, x) * eps, t).double()
+    (found - target).square().sum().div(len(x)).backward()
+    gradient = [weight.grad.double().flatten() for weight in network.parameters()]
+    return found.detach(), target, torch.cat(gradient)
 
 
 def norm(x):
@@ -60,6 +66,7 @@ def main():
         found = outputs(f, network, precision, images)
         line = {"kernels": kernels, "precision": precision}
         line |= {"error": norm(found[0] - exact[0]), "difference": norm(found[0] - found[1])}
+        line["gradient"] = ((found[2] - exact[2]).norm() / exact[2].norm()).item()
         print(json.dumps(line))
 
 

@@ -2,8 +2,10 @@
 
 Norm, SiLU and dropout in one pass, forward and backward, with a mask that is a function of (seed,
 place). In float32, convolutions of 3x3 by Winograd's F(4x4, 3x3) (Lavin and Gray 2016): 36 products
-for a tile of 4x4 pixels in place of 144, of sixteen digits in `tf32` on a CPU with AMX; in bfloat16
-they are torch's. The mathematics of `ect/network.py`, but not its rounding nor its masks.
+for a tile of 4x4 pixels in place of 144; in bfloat16 they are torch's. In `tf32`, on a CPU with
+AMX, they are Winograd's with sixteen digits forward, as a consistency model's loss is a small
+difference of two outputs, and torch's in bfloat16 backward. The mathematics of `ect/network.py`,
+but not its rounding nor its masks.
 """
 
 import ctypes
@@ -22,12 +24,13 @@ from torch.nn import functional
 from ect.network import Attention, Block, UNet
 
 COMMAND = ("cc", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
-LANES, MOST = 16, 4096  # floats of a vector of the kernels, and channels that they take
+# Floats of a vector of the kernels, channels that a split tile takes, and channels at most.
+LANES, PANEL, MOST = 16, 32, 4096
 # Tiles that a thread does at a time, where the filters fit into a core's cache of so many bytes and
 # where not, and of which number they are multiples: in float32, and split.
 CACHE = 2**21
 TILES = {False: (16, 128, 8), True: (64, 64, 32)}
-TILES_BACK = {False: (48, 48, 8), True: (64, 128, 32)}
+TILES_BACK = (48, 48, 8)
 
 
 @functools.cache
@@ -77,15 +80,11 @@ def _last(x):
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _tiles(kinds, split, filters, count):
+def _tiles(kind, filters, count):
     """How many of `count` tiles are done at a time, as equal shares for all."""
-    narrow, wide, unit = kinds[split]
+    narrow, wide, unit = kind
     shares = -(-count // (narrow if 4 * len(filters) <= CACHE else wide))
     return -(-count // (shares * unit)) * unit
-
-
-def _can_split(c, o):
-    return c % 32 == o % 32 == 0 and bool(_library().split_ready())
 
 
 def _filters(c, o):
@@ -100,25 +99,36 @@ def _filtered(x, weight, bias=None, skip=None, factor=1.0, turned=False, split=F
     kind, filters = "split_" * split, _filters(c, o)
     _call("filters", (_last(weight), filters), c, (o, turned, split))
     y = torch.empty((b, o, h, w), dtype=torch.float32, memory_format=torch.channels_last)
-    tiles = _tiles(TILES, split, filters, -(-b * h * w // 16 // torch.get_num_threads()))
+    tiles = _tiles(TILES[split], filters, -(-b * h * w // 16 // torch.get_num_threads()))
     each = 18 * (tiles * c + 32) + 36 * (tiles * o + 32) + 72 * tiles  # v, m, pointers to pixels
     sizes = (h, w, c, o, tiles, each)
     _call(f"{kind}convolve", (x, filters, bias, skip, y, _room(each)), b, sizes, factor)
     return y
 
 
-def _filter_gradients(x, dy, split=False):
+def _filter_gradients(x, dy):
     """The gradients (O, C, 3, 3) of the weight and (O,) of the bias of `_filtered`."""
     (b, c, h, w), o = x.shape, dy.shape[1]
-    kind, filters = "split_" * split, _filters(c, o)
+    filters = _filters(c, o)
     weight = torch.empty((o, c, 3, 3), dtype=torch.float32, memory_format=torch.channels_last)
     bias = torch.empty(o, dtype=torch.float32)
-    tiles = _tiles(TILES_BACK, split, filters, b * h * w // 16)
+    tiles = _tiles(TILES_BACK, filters, b * h * w // 16)
     each = 18 * (tiles * c + 32) + 18 * (tiles * o + 32)
     sizes = (h, w, c, o, tiles, each)
-    _call(f"{kind}convolve_back", (x, dy, filters, bias, _room(each)), b, sizes)
+    _call("convolve_back", (x, dy, filters, bias, _room(each)), b, sizes)
     _call("filters_back", (filters, weight), c, (o,))
     return weight, bias
+
+
+def _half_gradients(dy, x, weight, wanted=(True, True, True)):
+    """Those of x, weight and bias that are wanted, of dy and x in bfloat16, by torch."""
+    half = _last(weight.bfloat16())
+    sides = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # stride, padding, dilation; one group
+    return torch.ops.aten.convolution_backward(dy, x, half, [len(weight)], *sides, wanted)
+
+
+def _scaled(dy, factor):
+    return _last(dy) if factor == 1 else _last(dy) * factor
 
 
 def _require(*tensors, kinds=(torch.float32,)):
@@ -132,7 +142,8 @@ def _require(*tensors, kinds=(torch.float32,)):
 class Convolution(torch.autograd.Function):
     """`(conv2d(x, weight, bias, padding=1) + skip) factor` of x (B, C, H, W), weight (O, C, 3, 3),
     bias (O,) and skip (B, O, H, W) or None; float32, H and W multiples of 4, C and O of 16. With
-    `split` each number is the sum of two of bfloat16 (C and O multiples of 32, a CPU with AMX)."""
+    `split` each number is the sum of two of bfloat16, and in the gradients one (C and O multiples
+    of 32, a CPU with AMX)."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, skip=None, factor=1.0, split=False):
@@ -146,10 +157,37 @@ class Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dy):
         x, weight = ctx.saved_tensors
-        dy = _last(dy) if ctx.factor == 1 else _last(dy) * ctx.factor
-        dx = _filtered(dy, weight, turned=True, split=ctx.split)
-        d_weight, d_bias = _filter_gradients(x, dy, ctx.split)
-        return dx, d_weight, d_bias, dy if ctx.skipped else None, None, None
+        dy = _scaled(dy, ctx.factor)
+        if ctx.split:
+            found = _half_gradients(dy.bfloat16(), x.bfloat16(), weight)
+        else:
+            found = _filtered(dy, weight, turned=True), *_filter_gradients(x, dy)
+        return *found, dy if ctx.skipped else None, None, None
+
+
+def _activate(x, features, gain, bias, eps, options):
+    """dropout(silu(norm(x + features))), and (B, 2, C) that `_activate_back` takes; `options` are
+    groups, share of dropout, seed of its mask, and whether there is a SiLU."""
+    groups, p, seed, silu = options
+    b, c, h, w = x.shape
+    features = None if features is None else features.float().contiguous()
+    y, stats = torch.empty_like(x), torch.empty(b, 2, c, dtype=torch.float32)
+    sizes = (x.dtype == torch.bfloat16, h * w, c, groups, silu, seed)
+    _call("activate", (x, features, gain, bias, y, stats), b, sizes, eps, p)
+    return y, stats
+
+
+def _activate_back(x, gain, bias, stats, dy, aside, options, y=None):
+    """The gradients of x, to which `aside` is added, features, gain and bias; for a `y` in
+    bfloat16, that of the forward pass is written to it."""
+    groups, p, seed, silu = options
+    b, c, h, w = x.shape
+    dx, parts = torch.empty_like(x), torch.empty(3, b, c, dtype=torch.float32)
+    aside = None if aside is None else _last(aside)
+    halves = (kept.dtype == torch.bfloat16 for kept in (x, dy))
+    given = (x, gain, bias, stats, dy, aside, dx, *parts, y, _room(h * w * c))
+    _call("activate_back", given, b, (*halves, h * w, c, groups, silu, seed), p)
+    return dx, parts[2], *parts[:2].sum(1)
 
 
 class Activation(torch.autograd.Function):
@@ -162,15 +200,10 @@ class Activation(torch.autograd.Function):
     def forward(ctx, x, features, gain, bias, groups, eps, p, seed, silu=True):
         _require(x, kinds=(torch.float32, torch.bfloat16))
         _require(gain, bias)
-        x = _last(x)
-        b, c, h, w = x.shape
-        features = None if features is None else features.float().contiguous()
-        y, stats = torch.empty_like(x), torch.empty(b, 2, c, dtype=torch.float32)
-        half = x.dtype == torch.bfloat16
-        ctx.options = (b, (half, h * w, c, groups, silu, seed))
-        _call("activate", (x, features, gain, bias, y, stats), *ctx.options, eps, p)
+        x, ctx.options = _last(x), (groups, p, seed, silu)
+        y, stats = _activate(x, features, gain, bias, eps, ctx.options)
         ctx.save_for_backward(x, gain, bias, stats)
-        ctx.told, ctx.p = features is not None, p
+        ctx.told = features is not None
         ctx.set_materialize_grads(False)
         return y, x
 
@@ -179,12 +212,38 @@ class Activation(torch.autograd.Function):
     def backward(ctx, dy, aside):
         if dy is None:
             return aside, *[None] * 8
-        x, gain, bias, stats = ctx.saved_tensors
-        dx, parts = torch.empty_like(x), torch.empty(3, *stats[:, 0].shape, dtype=torch.float32)
-        aside, room = None if aside is None else _last(aside), _room(x[0].numel())
-        given = (x, gain, bias, stats, _last(dy), aside, dx, *parts, room)
-        _call("activate_back", given, *ctx.options, ctx.p)
-        return dx, parts[2] if ctx.told else None, *parts[:2].sum(1), *[None] * 5
+        dx, told, *rest = _activate_back(*ctx.saved_tensors, _last(dy), aside, ctx.options)
+        return dx, told if ctx.told else None, *rest, *[None] * 5
+
+
+class Layer(torch.autograd.Function):
+    """`Convolution` with `split`, of an `Activation` of x, which it returns too. The gradient in
+    between is in bfloat16, and so is the activation, which is computed again, not kept."""
+
+    @staticmethod
+    def forward(ctx, x, features, gain, bias, groups, eps, p, seed, weight, offset, skip, factor):
+        _require(x, gain, bias, weight, offset, skip)
+        x, skip = _last(x), None if skip is None else _last(skip)
+        ctx.options, ctx.factor = (groups, p, seed, True), factor
+        h, stats = _activate(x, features, gain, bias, eps, ctx.options)
+        ctx.save_for_backward(x, gain, bias, stats, weight)
+        ctx.told, ctx.skipped = features is not None, skip is not None
+        ctx.set_materialize_grads(False)
+        return _filtered(h, weight, offset, skip, factor, split=True), x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy, aside):
+        if dy is None:
+            return aside, *[None] * 11
+        *kept, weight = ctx.saved_tensors
+        dy, h = _scaled(dy, ctx.factor), torch.empty_like(kept[0], dtype=torch.bfloat16)
+        half = dy.bfloat16()
+        dh, _, _ = _half_gradients(half, h, weight, (True, False, False))
+        dx, told, *norm = _activate_back(*kept, dh, aside, ctx.options, h)
+        _, *rest = _half_gradients(half, h, weight, (False, True, True))
+        told, skip = told if ctx.told else None, dy if ctx.skipped else None
+        return dx, told, *norm, *[None] * 4, *rest, skip, None
 
 
 def activated(norm, x, features=None, p=0.0, seed=0, silu=True):
@@ -192,16 +251,35 @@ def activated(norm, x, features=None, p=0.0, seed=0, silu=True):
     return Activation.apply(x, features, gain, bias, norm.num_groups, norm.eps, p, seed, silu)
 
 
+def _ours(x):
+    """Whether `Convolution` takes x. Of bfloat16, and other heights and widths, torch does."""
+    return x.dtype == torch.float32 and x.shape[2] % 4 == 0 and x.shape[3] % 4 == 0
+
+
+def _wide(conv):
+    """Whether its convolution can be split."""
+    return conv.in_channels % PANEL == conv.out_channels % PANEL == 0
+
+
 def convolved(conv, x, skip=None, factor=1.0, split=False):
-    """(conv(x) + skip) factor, or conv(x). By torch in bfloat16, with `factor` in the weights, and
-    where H or W is no multiple of 4."""
-    if x.dtype == torch.float32 and x.shape[2] % 4 == 0 and x.shape[3] % 4 == 0:
-        split = split and _can_split(*conv.weight.shape[:2])
+    """(conv(x) + skip) factor, or conv(x)."""
+    if _ours(x):
+        split = split and _wide(conv)
         return Convolution.apply(x, conv.weight, conv.bias, skip, factor, split)
     if skip is None:
         return conv(x)
     weight, bias = conv.weight * factor, conv.bias * factor
     return torch.add(functional.conv2d(x, weight, bias, padding=1), skip, alpha=factor)
+
+
+def layer(split, norm, conv, x, features=None, p=0.0, seed=0, sized=None, skip=None, factor=1.0):
+    """(conv(sized(dropout(silu(norm(x + features))))) + skip) factor; and x, as `Activation`."""
+    plain = sized is None or isinstance(sized, nn.Identity)
+    if split and plain and _ours(x) and _wide(conv):
+        given = (x, features, norm.weight, norm.bias, norm.num_groups, norm.eps, p, seed)
+        return Layer.apply(*given, conv.weight, conv.bias, skip, factor)
+    h, x = activated(norm, x, features, p, seed)
+    return convolved(conv, h if plain else sized(h), skip, factor, split), x
 
 
 def pointwise(conv, x):
@@ -214,11 +292,11 @@ def block(self, split, x, embedding):
     """`Block.forward` in these kernels; the seed of its mask is torch's default generator's."""
     p = self.dropout if self.training else 0.0
     seed = int(torch.randint(2**31, ())) if p else 0
-    h, x = activated(self.norm0, x)
-    h = convolved(self.conv0, self.sized(h), split=split)
-    h, _ = activated(self.norm1, h, self.affine(embedding), p, seed)
-    skip = self.skip(self.sized(x))
-    return self.attention(convolved(self.conv1, h, skip, self.style.skip_scale, split))
+    h, x = layer(split, self.norm0, self.conv0, x, sized=self.sized)
+    skip, features = self.skip(self.sized(x)), self.affine(embedding)
+    last = {"skip": skip, "factor": self.style.skip_scale}
+    h, _ = layer(split, self.norm1, self.conv1, h, features, p, seed, **last)
+    return self.attention(h)
 
 
 def attention(self, x):
@@ -234,21 +312,21 @@ def attend(q, k, v):
 
 
 def use(network, precision="fp32"):
-    """Let a network's blocks compute in these kernels. In `tf32` their 3x3 convolutions are split,
-    on a CPU that can; `bf16` is for whoever calls it, by autocast. Raises `ValueError` for a
-    network that they do not know."""
+    """Let a network's blocks compute in these kernels. In `tf32` they are split, on a CPU that can;
+    `bf16` is for whoever calls it, by autocast. Raises `ValueError` for a network that they do not
+    know."""
     if not isinstance(network, UNet) or network.stem.weight.device.type != "cpu":
         raise ValueError("kernels: native; allowed: on a CPU, for the U-Nets of this package")
     widths = [m.num_channels for m in network.modules() if isinstance(m, nn.GroupNorm)]
     adm = any(isinstance(m, Block) and m.style.adm for m in network.modules())
     if adm or any(width % LANES or width > MOST for width in widths):
         raise ValueError("kernels: native; allowed: ddpmpp, ncsnpp; widths in 16s")
-    _library()
+    split = bool(_library().split_ready()) and precision == "tf32"
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
             _set(module, forward=functools.partial(pointwise, module))
         elif isinstance(module, Block):
-            _set(module, forward=functools.partial(block, module, precision == "tf32"))
+            _set(module, forward=functools.partial(block, module, split))
         elif isinstance(module, Attention):
             _set(module, forward=functools.partial(attention, module), attend=attend)
 

@@ -30,7 +30,7 @@ STAGES = {
     "report": 1,
 }
 # The version of ect/kernels, in the settings of those recipes alone that use them.
-NATIVE = 2
+NATIVE = 3
 
 # What a recipe does unless it says otherwise; it is in a job's settings where it does.
 SILENT = {"microbatch": None, "precision": "fp32", "kernels": "torch", "shared_dropout": True}

@@ -156,8 +156,8 @@ void activate(const void *x, const float *features, const float *gain, const flo
 INLINE void activate_image_back(const void *x, long image, const float *gain, const float *bias,
                                 const float *shift, const float *inverse, const void *dy,
                                 const void *aside, void *dx, float *dgain, float *dbias,
-                                float *dfeatures, float *dz, long P, long C, long G, uint64_t seed,
-                                int silu, float p, int half) {
+                                float *dfeatures, uint16_t *y, float *dz, long P, long C, long G,
+                                uint64_t seed, int silu, float p, int half, int half_dy) {
     float along[MOST], across[MOST];
     for (long c = 0; c < C; c++)
         dgain[c] = dbias[c] = dfeatures[c] = 0;
@@ -166,12 +166,17 @@ INLINE void activate_image_back(const void *x, long image, const float *gain, co
         lanes units = AT(dgain, c), sum = AT(dbias, c);
         RUN {
             long at = image + i * C + c;
-            lanes unit = get(x, at, half) * scale + offset, d = get(dy, at, half);
+            lanes unit = get(x, at, half) * scale + offset, d = get(dy, at, half_dy);
+            lanes z = unit * AT(gain, c) + AT(bias, c), kept = {0};
+            if (p > 0)
+                d *= kept = mask(at, seed, p);
             if (silu) {
-                lanes z = unit * AT(gain, c) + AT(bias, c), share = logistic(z);
+                lanes share = logistic(z);
                 d *= share * (1 + z * (1 - share));
+                z *= share;
             }
-            d = p > 0 ? d * mask(at, seed, p) : d;
+            if (y)
+                put(y, at, p > 0 ? z * kept : z, 1);
             AT(dz, i * C + c) = d;
             units += d * unit;
             sum += d;
@@ -204,22 +209,26 @@ INLINE void activate_image_back(const void *x, long image, const float *gain, co
 }
 
 /* The gradient of `activate`: dx, to which a gradient `aside` of x that came another way is added;
-   and for each image (B, C) those of gain, bias and features. */
+   and for each image (B, C) those of gain, bias and features. Where y is not null, what `activate`
+   wrote is written to it once more, as bfloat16. */
 void activate_back(const void *x, const float *gain, const float *bias, const float *stats,
                    const void *dy, const void *aside, void *dx, float *dgain, float *dbias,
-                   float *dfeatures, float *room, long B, long threads, long half, long P, long C,
-                   long G, long silu, long seed, float p) {
+                   float *dfeatures, uint16_t *y, float *room, long B, long threads, long half,
+                   long half_dy, long P, long C, long G, long silu, long seed, float p) {
     uint64_t seeds = spread_seed(seed);
 #pragma omp parallel for num_threads(threads)
     for (long b = 0; b < B; b++) {
         const float *shift = stats + 2 * b * C, *inverse = shift + C;
         float *dz = own(room, P * C);
         long image = b * P * C, row = b * C;
+#define BACK(...)                                                                                  \
+    activate_image_back(x, image, gain, bias, shift, inverse, dy, aside, dx, dgain + row,          \
+                        dbias + row, dfeatures + row, __VA_ARGS__)
         if (half)
-            activate_image_back(x, image, gain, bias, shift, inverse, dy, aside, dx, dgain + row,
-                                dbias + row, dfeatures + row, dz, P, C, G, seeds, silu, p, 1);
+            BACK(0, dz, P, C, G, seeds, silu, p, 1, 1);
+        else if (half_dy)
+            BACK(y, dz, P, C, G, seeds, silu, p, 0, 1);
         else
-            activate_image_back(x, image, gain, bias, shift, inverse, dy, aside, dx, dgain + row,
-                                dbias + row, dfeatures + row, dz, P, C, G, seeds, silu, p, 0);
+            BACK(0, dz, P, C, G, seeds, silu, p, 0, 0);
     }
 }

@@ -8,7 +8,6 @@
 int split_ready(void) { return 0; }
 #else
 #include <immintrin.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -60,14 +59,7 @@ INLINE void multiply(operand a, operand b, long K) {
     }
 }
 
-/* 32x32 of a matrix in floats, which lie as a panel does. */
-INLINE void load(const float *at) {
-    WRITTEN;
-    _tile_loadd(0, at, 4 * PANEL);
-    _tile_loadd(1, at + 16, 4 * PANEL);
-    _tile_loadd(2, at + 16 * PANEL, 4 * PANEL);
-    _tile_loadd(3, at + 16 * PANEL + 16, 4 * PANEL);
-}
+/* 32x32 of a matrix in floats, which lies as a panel does. */
 INLINE void store(float *at) {
     _tile_stored(0, at, 4 * PANEL);
     _tile_stored(1, at + 16, 4 * PANEL);
@@ -96,53 +88,6 @@ static void gather_left(const float *const pixels[36], uint16_t *v, long low, lo
             *(halves *)(to + low) = __builtin_convertvector(rest, halves);
         }
     }
-}
-
-/* As an operand on the right, whose rows are tiles. */
-static void gather_right(const float *const pixels[36], uint16_t *v, long low, long r, long R,
-                         long C, long k) {
-    for (long c = 0; c < C; c += 16) {
-        lanes rows[3][6];
-        rows_of(pixels, c, rows, k);
-        for (int n = 0; n < 18; n++)
-            pair(v + n * halves_of(R, C) + c * R + r / 2 * 32, low, rows[n / 6][n % 6], r);
-    }
-}
-
-static void spread_right(const float *corner, uint16_t *m, long low, long r, long R, long W, long C,
-                         long wide, float *sum, long k) {
-    for (long c = 0; c < wide; c += 16) {
-        lanes rows[3][6];
-        rows_back(corner + c, W, C, rows, k);
-        for (int n = 0; n < 18; n++)
-            pair(m + n * halves_of(R, wide) + c * R + r / 2 * 32, low, rows[n / 6][n % 6], r);
-        if (!k)
-            AT(sum, c) += rows[1][1]; /* number 7 is the tile's sum */
-    }
-}
-
-/* 16 words of 16 lanes -> 16 lanes of 16 words, in place. */
-static void transpose(uint16_t *at) {
-    words row[16];
-    for (int i = 0; i < 16; i++)
-        row[i] = ((words *)at)[i];
-#pragma GCC unroll 4
-    for (int s = 1; s < 16; s *= 2) {
-        words up, down;
-        for (int j = 0; j < 16; j++) {
-            up[j] = j & s ? 16 + j - s : j;
-            down[j] = j & s ? 16 + j : j + s;
-        }
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; i++)
-            if (!(i & s)) {
-                words a = row[i], b = row[i + s];
-                row[i] = __builtin_shuffle(a, b, up);
-                row[i + s] = __builtin_shuffle(a, b, down);
-            }
-    }
-    for (int i = 0; i < 16; i++)
-        ((words *)at)[i] = row[i];
 }
 
 /* `convolve`, with filters that are split. */
@@ -176,59 +121,5 @@ void split_convolve(const float *x, const uint16_t *u, const float *bias, const 
             scatter(m, r, R, bias, skip, y, first + r, H, W, O, factor);
         _tile_release();
     }
-}
-
-/* As `correlate`: number n of the gradient of filters is v^T m, over tiles. */
-static void split_correlate(const float *x, const float *dy, float *du, float *dbias, uint16_t *v,
-                            long T, long H, long W, long C, long O, long R, long k, long o,
-                            long wide) {
-    long v_low = 18 * halves_of(R, C), m_low = 18 * halves_of(R, wide);
-    uint16_t *m = v + 2 * v_low;
-    _tile_loadconfig(&SHAPE);
-    memset(dbias + o, 0, k ? 0 : wide * sizeof(float));
-    for (long first = 0; first < T; first += R) {
-        long count = T - first < R ? T - first : R;
-        if (count < R) {
-            memset(v, 0, 2 * v_low * sizeof(*v));
-            memset(m, 0, 2 * m_low * sizeof(*m));
-        }
-        for (long r = 0; r < count; r++) {
-            const float *pixels[36];
-            long t = first + r;
-            CORNER;
-            look_around(x, t, pixels, H, W, C);
-            gather_right(pixels, v, v_low, r, R, C, k);
-            spread_right(dy + ((b * H + top) * W + left) * O + o, m, m_low, r, R, W, O, wide,
-                         dbias + o, k);
-        }
-        for (long n = 0; n < 36; n++) /* of both parts */
-            for (long at = 0; at < R * C; at += 512)
-                transpose(v + n * halves_of(R, C) + at);
-        for (long n = 0; n < 18; n++)
-            for (long p = 0; p < wide; p += 32)
-                for (long c = 0; c < C; c += 32) {
-                    operand a = {v + n * halves_of(R, C) + c * R, v_low, 16 * R, 512};
-                    operand b = {m + n * halves_of(R, wide) + p * R, m_low, 16 * R, 512};
-                    float *sum = du + place(C, O, k + n, c, o + p);
-                    if (first)
-                        load(sum);
-                    else
-                        zero();
-                    multiply(a, b, R);
-                    store(sum);
-                }
-    }
-    _tile_release();
-}
-
-/* `convolve_back`, with both sides split. */
-void split_convolve_back(const float *x, const float *dy, float *du, float *dbias, float *room,
-                         long B, long threads, long H, long W, long C, long O, long R, long each) {
-    long wide = share_of(O, threads);
-#pragma omp parallel for collapse(2) num_threads(threads)
-    for (long k = 0; k < 36; k += 18)
-        for (long o = 0; o < O; o += wide)
-            split_correlate(x, dy, du, dbias, (uint16_t *)own(room, each), B * (H / 4) * (W / 4),
-                            H, W, C, O, R, k, o, O - o < wide ? O - o : wide);
 }
 #endif
