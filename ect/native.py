@@ -97,7 +97,7 @@ def _filtered(x, weight, bias=None, skip=None, factor=1.0, turned=False, split=F
     weight (C, O, 3, 3), the adjoint of its convolution."""
     (b, c, h, w), o = x.shape, weight.shape[turned]
     kind, filters = "split_" * split, _filters(c, o)
-    _call("filters", (_last(weight), filters), c, (o, turned, split))
+    _call(f"{kind}filters", (_last(weight), filters), c, (o,) if split else (o, turned))
     y = torch.empty((b, o, h, w), dtype=torch.float32, memory_format=torch.channels_last)
     tiles = _tiles(TILES[split], filters, -(-b * h * w // 16 // torch.get_num_threads()))
     each = 18 * (tiles * c + 32) + 36 * (tiles * o + 32) + 72 * tiles  # v, m, pointers to pixels
@@ -120,11 +120,14 @@ def _filter_gradients(x, dy):
     return weight, bias
 
 
+def _half(x):
+    return _last(x.bfloat16())
+
+
 def _half_gradients(dy, x, weight, wanted=(True, True, True)):
-    """Those of x, weight and bias that are wanted, of dy and x in bfloat16, by torch."""
-    half = _last(weight.bfloat16())
+    """Those of x, weight and bias that are wanted, all in bfloat16, by torch."""
     sides = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # stride, padding, dilation; one group
-    return torch.ops.aten.convolution_backward(dy, x, half, [len(weight)], *sides, wanted)
+    return torch.ops.aten.convolution_backward(dy, x, weight, [len(weight)], *sides, wanted)
 
 
 def _scaled(dy, factor):
@@ -159,7 +162,7 @@ class Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         dy = _scaled(dy, ctx.factor)
         if ctx.split:
-            found = _half_gradients(dy.bfloat16(), x.bfloat16(), weight)
+            found = _half_gradients(_half(dy), _half(x), _half(weight))
         else:
             found = _filtered(dy, weight, turned=True), *_filter_gradients(x, dy)
         return *found, dy if ctx.skipped else None, None, None
@@ -177,10 +180,10 @@ def _activate(x, features, gain, bias, eps, options):
     return y, stats
 
 
-def _activate_back(x, gain, bias, stats, dy, aside, options, y=None):
-    """The gradients of x, to which `aside` is added, features, gain and bias; for a `y` in
-    bfloat16, that of the forward pass is written to it."""
-    groups, p, seed, silu = options
+def _activate_back(kept, dy, aside, options, y=None):
+    """The gradients of x, to which `aside` is added, features, gain and bias; `kept` are x, gain,
+    bias and stats. To a `y` in bfloat16, that of the forward pass is written once more."""
+    (x, gain, bias, stats), (groups, p, seed, silu) = kept, options
     b, c, h, w = x.shape
     dx, parts = torch.empty_like(x), torch.empty(3, b, c, dtype=torch.float32)
     aside = None if aside is None else _last(aside)
@@ -212,7 +215,7 @@ class Activation(torch.autograd.Function):
     def backward(ctx, dy, aside):
         if dy is None:
             return aside, *[None] * 8
-        dx, told, *rest = _activate_back(*ctx.saved_tensors, _last(dy), aside, ctx.options)
+        dx, told, *rest = _activate_back(ctx.saved_tensors, _last(dy), aside, ctx.options)
         return dx, told if ctx.told else None, *rest, *[None] * 5
 
 
@@ -238,10 +241,10 @@ class Layer(torch.autograd.Function):
             return aside, *[None] * 11
         *kept, weight = ctx.saved_tensors
         dy, h = _scaled(dy, ctx.factor), torch.empty_like(kept[0], dtype=torch.bfloat16)
-        half = dy.bfloat16()
-        dh, _, _ = _half_gradients(half, h, weight, (True, False, False))
-        dx, told, *norm = _activate_back(*kept, dh, aside, ctx.options, h)
-        _, *rest = _half_gradients(half, h, weight, (False, True, True))
+        given = _half(dy), h, _half(weight)
+        dh, _, _ = _half_gradients(*given, (True, False, False))
+        dx, told, *norm = _activate_back(kept, dh, aside, ctx.options, h)
+        _, *rest = _half_gradients(*given, (False, True, True))
         told, skip = told if ctx.told else None, dy if ctx.skipped else None
         return dx, told, *norm, *[None] * 4, *rest, skip, None
 
@@ -308,7 +311,7 @@ def attention(self, x):
 def attend(q, k, v):
     """`scaled_dot_product_attention` in two products, whose gradients are faster on a CPU; for each
     head they take memory for HW x HW numbers."""
-    return torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), -1) @ v
+    return torch.softmax(q / math.sqrt(q.shape[-1]) @ k.mT, -1) @ v
 
 
 def use(network, precision="fp32"):

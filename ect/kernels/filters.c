@@ -2,20 +2,18 @@
 
 #include "winograd.h"
 
-/* Weights -> filters, which lie as C tiles of O channels do; or, where `split`, as 36 operands on
-   the right, of C numbers a row. */
-void filters(const float *weight, void *u, long C, long threads, long O, long turned, long split) {
-    long low = 36 * halves_of(O, C);
+/* Weights -> filters, which lie as C tiles of O channels do. */
+void filters(const float *weight, float *u, long C, long threads, long O, long turned) {
 #pragma omp parallel for num_threads(threads)
     for (long o = 0; o < O; o += 16)
         for (long c = 0; c < C; c++) {
-            lanes all[36];
-            filter_of(weight, all, c, o, C, O, turned);
+            lanes g[9], all[36];
+            for (int k = 0; k < 16; k++)
+                for (int n = 0; n < 9; n++)
+                    g[n][k] = weight[weight_at(n, c, o + k, C, O, turned)];
+            filter_of(g, all);
             for (int n = 0; n < 36; n++)
-                if (split)
-                    pair((uint16_t *)u + n * halves_of(O, C) + o * C + c / 2 * 32, low, all[n], c);
-                else
-                    AT((float *)u, place(C, O, n, c, o)) = all[n];
+                AT(u, place(C, O, n, c, o)) = all[n];
         }
 }
 

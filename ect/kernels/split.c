@@ -4,7 +4,7 @@
 
 #include "winograd.h"
 
-#if !defined(__AMX_BF16__) || defined(__clang__)
+#if !defined(__AMX_BF16__) || !defined(__AVX512BF16__) || defined(__clang__)
 int split_ready(void) { return 0; }
 #else
 #include <immintrin.h>
@@ -13,6 +13,63 @@ int split_ready(void) { return 0; }
 
 /* Whether the system lets this process use the tiles' registers. */
 int split_ready(void) { return syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
+
+/* Halves of one of 36 matrices of K numbers a row, and 64 bytes to the next. */
+INLINE long halves_of(long rows, long K) { return rows * K + 32; }
+
+/* x as the sum of two bfloat16: its high part at `to`, its low one `low` halves behind. */
+INLINE void part(lanes x, uint16_t *to, long low) {
+    halves high = (halves)_mm512_cvtneps_pbh((__m512)x);
+    lanes rest = x - (lanes)(__builtin_convertvector(high, words) << 16);
+    *(halves *)to = high;
+    *(halves *)(to + low) = (halves)_mm512_cvtneps_pbh((__m512)rest);
+}
+
+/* 16 rows of 16 words -> their columns. */
+static void transpose(const words *from, words *to) {
+    words row[16];
+    for (int i = 0; i < 16; i++)
+        row[i] = from[i];
+#pragma GCC unroll 4
+    for (int s = 1; s < 16; s *= 2) {
+        words up, down;
+        for (int j = 0; j < 16; j++) {
+            up[j] = j & s ? 16 + j - s : j;
+            down[j] = j & s ? 16 + j : j + s;
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++)
+            if (!(i & s)) {
+                words a = row[i], b = row[i + s];
+                row[i] = __builtin_shuffle(a, b, up);
+                row[i + s] = __builtin_shuffle(a, b, down);
+            }
+    }
+    for (int i = 0; i < 16; i++)
+        to[i] = row[i];
+}
+
+/* Weights (O, 3, 3, C) -> 36 operands on the right. */
+void split_filters(const float *weight, uint16_t *u, long C, long threads, long O) {
+    long low = 36 * halves_of(C, O);
+#pragma omp parallel for num_threads(threads)
+    for (long o = 0; o < O; o += 16)
+        for (long c = 0; c < C; c += 32) {
+            uint16_t rows[2][36][16][32];
+            for (long k = 0; k < 32; k++) { /* 16 of the 32 channels, of one of the 16 filters */
+                lanes g[9], all[36];
+                for (int n = 0; n < 9; n++)
+                    g[n] = AT(weight, ((o + k / 2) * 9 + n) * C + c + k % 2 * 16);
+                filter_of(g, all);
+                for (int n = 0; n < 36; n++)
+                    part(all[n], &rows[0][n][k / 2][k % 2 * 16], sizeof(rows[0]) / 2);
+            }
+            for (int n = 0; n < 36; n++)
+                for (int part = 0; part < 2; part++)
+                    transpose((words *)rows[part][n],
+                              (words *)(u + part * low + n * halves_of(C, O) + o * C + c * 16));
+        }
+}
 
 /* Eight tiles of 16 rows of 64 bytes. */
 static const struct {
@@ -28,8 +85,8 @@ static const struct {
 /* GCC does not know that the instructions of tiles read memory. */
 #define WRITTEN __asm__ volatile("" ::: "memory")
 
-/* A matrix in tiles of 1 KB: an operand on the left lies, in halves, as (rows / 16, K / 32, 16,
-   32), one on the right as winograd.h says. */
+/* A matrix in tiles of 1 KB, in halves: an operand on the left lies as (rows / 16, K / 32, 16, 32),
+   one on the right as (columns / 16, K / 2, 16, 2). */
 typedef struct {
     const uint16_t *at;
     long low, second, next; /* to the low part, the 16 rows or columns beside, the next 32 of K */
@@ -81,12 +138,8 @@ static void gather_left(const float *const pixels[36], uint16_t *v, long low, lo
         lanes rows[3][6];
         rows_of(pixels, c, rows, k);
         uint16_t *to = v + (r / 16 * C + c / 32 * 32) * 16 + r % 16 * 32 + c % 32;
-        for (int n = 0; n < 18; n++, to += halves_of(R, C)) {
-            words high, rest;
-            parts(rows[n / 6][n % 6], &high, &rest);
-            *(halves *)to = __builtin_convertvector(high, halves);
-            *(halves *)(to + low) = __builtin_convertvector(rest, halves);
-        }
+        for (int n = 0; n < 18; n++)
+            part(rows[n / 6][n % 6], to + n * halves_of(R, C), low);
     }
 }
 

@@ -18,12 +18,6 @@ INLINE words rounded(lanes x) {
     return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
 
-/* x as the sum of two bfloat16: the bits of its high and low part. */
-INLINE void parts(lanes x, words *high, words *low) {
-    *high = rounded(x);
-    *low = rounded(x - (lanes)(*high << 16));
-}
-
 /* The part of a thread of `room`, which has so many floats for each. */
 INLINE float *own(float *room, long floats) { return room + omp_get_thread_num() * floats; }
 

@@ -149,13 +149,9 @@ INLINE long weight_at(long n, long c, long o, long C, long O, int turned) {
     return turned ? (c * 9 + 8 - n) * O + o : (o * 9 + n) * C + c;
 }
 
-/* The 36 numbers of the weights from channel c to o .. o + 15. */
-INLINE void filter_of(const float *weight, lanes u[36], long c, long o, long C, long O,
-                      int turned) {
-    lanes g[9], half[18];
-    for (int k = 0; k < 16; k++)
-        for (int n = 0; n < 9; n++)
-            g[n][k] = weight[weight_at(n, c, o + k, C, O, turned)];
+/* Nine weights -> the 36 numbers. */
+INLINE void filter_of(const lanes g[9], lanes u[36]) {
+    lanes half[18];
     for (int l = 0; l < 3; l++)
         filter(g + l, half + l, 3, 3);
     for (int k = 0; k < 6; k++)
@@ -166,17 +162,4 @@ INLINE void filter_of(const float *weight, lanes u[36], long c, long o, long C, 
 INLINE long share_of(long O, long threads) {
     long panels = (O + PANEL - 1) / PANEL, parts = threads / 2 < 1 ? 1 : threads / 2;
     return (panels + parts - 1) / parts * PANEL;
-}
-
-/* Halves of one of 36 matrices of K numbers a row, and 64 bytes to the next. A matrix as an operand
-   on the right lies, in halves, as (columns / 16, K / 2, 16, 2); its low part `low` halves behind
-   its high one. */
-INLINE long halves_of(long rows, long K) { return rows * K + 32; }
-
-/* Number `row` of K, 16 columns of it; even before odd. */
-INLINE void pair(uint16_t *to, long low, lanes x, long row) {
-    words *one = (words *)to, *two = (words *)(to + low), high, rest;
-    parts(x, &high, &rest);
-    *one = row % 2 ? *one | high << 16 : high;
-    *two = row % 2 ? *two | rest << 16 : rest;
 }
