@@ -29,7 +29,7 @@ LANES, PANEL, MOST = 16, 32, 4096
 # Tiles that a thread does at a time, where the filters fit into a core's cache of so many bytes and
 # where not, and of which number they are multiples: in float32, and split.
 CACHE = 2**21
-TILES = {False: (16, 128, 8), True: (64, 64, 32)}
+TILES = {False: (16, 128, 8), True: (32, 128, 32)}
 TILES_BACK = (48, 48, 8)
 
 
