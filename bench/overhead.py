@@ -1,14 +1,15 @@
 """What a study takes beside its work: python bench/overhead.py [--cells 1000] [--study FOLDER]
 
 Prints JSON: seconds, and seconds on processors, of a verb's start, of planning a study of so many
-tuned models (`snakemake -n`), and, with a folder in which the study of workflow/studies/smoke.yaml
-has run, of a second run that finds nothing to do, and the share of its jobs' time that is beside
-what they record of themselves: the start of a process, above all.
+tuned models (`snakemake -n`), and, with a folder in which the default study has run undisturbed, of
+planning it again, with nothing to do, and the share of the cores' time that was beside work: starts
+of processes, above all.
 """
 
 import argparse
 import base64
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -38,6 +39,7 @@ def starts():
         "torch": cost([sys.executable, "-c", "import torch"]),
         "sample": cost([sys.executable, "-c", "from ect import evaluate"]),
         "train": cost([sys.executable, "-c", "from ect import train"]),
+        "evaluate": cost([sys.executable, "-c", "from ect import evaluate; import cleanfid.fid"]),
     }
 
 
@@ -62,25 +64,40 @@ def planning(cells):
 
 def again(folder):
     """A run of the finished study in a folder, which finds nothing to do."""
-    smoke = str(ROOT / "workflow/studies/smoke.yaml")
-    return cost([*SNAKEMAKE, "-n", "--configfile", str(ROOT / "config.yaml"), smoke], folder)
+    return cost([*SNAKEMAKE, "-n", "--configfile", str(ROOT / "config.yaml")], folder)
 
 
-def shares(folder):
-    """{rule: jobs, their seconds from start to end, and the part of them that is not in run.json}
-    of the jobs that Snakemake remembers in a folder and that write a run.json."""
-    remembered, rules = Path(folder) / ".snakemake/metadata", {}
+def jobs_of(folder):
+    """(rule, start, end, outputs) of each job that Snakemake remembers in a folder."""
+    remembered, jobs = Path(folder) / ".snakemake/metadata", {}
     for path in filter(Path.is_file, remembered.rglob("*")):
         name = "".join(path.relative_to(remembered).parts).replace("@", "")
-        output = Path(folder) / base64.b64decode(name).decode()
-        if output.name == "run.json" and output.exists():
-            job, told = json.loads(path.read_text()), json.loads(output.read_text())["seconds"]
-            rules.setdefault(job["rule"], []).append((job["endtime"] - job["starttime"], told))
-    found = {}
-    for rule, pairs in rules.items():
-        whole, told = (sum(seconds) for seconds in zip(*pairs))
-        found[rule] = {"jobs": len(pairs), "seconds": whole, "beside": 1 - told / whole}
-    return found
+        told = json.loads(path.read_text())  # of one output
+        job = jobs.setdefault((told["rule"], told["job_hash"]), {"times": [], "outputs": []})
+        job["times"] += [told["starttime"], told["endtime"]]
+        job["outputs"].append(Path(folder) / base64.b64decode(name).decode())
+    return [
+        (rule, min(job["times"]), max(job["times"]), job["outputs"])
+        for (rule, _), job in jobs.items()
+    ]
+
+
+def shares(folder, start):
+    """{rule: jobs, their seconds from start to end, and those of work}, and what share of all cores
+    was beside work from the first start to the last end. Work is what run.json tells, and of
+    evaluations, that write none, all but `start` seconds; of drawing and tables, nothing."""
+    jobs, rules = jobs_of(folder), {}
+    for rule, began, ended, outputs in jobs:
+        told = [path for path in outputs if path.name == "run.json"]
+        work = sum(json.loads(path.read_text())["seconds"] for path in told)
+        if rule in ("evaluate", "measure_floor"):
+            work = ended - began - start
+        row = rules.setdefault(rule, {"jobs": 0, "seconds": 0.0, "work": 0.0})
+        for key, value in (("jobs", 1), ("seconds", ended - began), ("work", work)):
+            row[key] += value
+    _, began, ended, _ = zip(*jobs)
+    whole = os.cpu_count() * (max(ended) - min(began))
+    return rules | {"beside": 1 - sum(row["work"] for row in rules.values()) / whole}
 
 
 def main():
@@ -91,7 +108,7 @@ def main():
     found = {"starts": starts(), f"plan of {args.cells} cells": planning(args.cells)}
     if args.study:
         found["nothing to do"] = again(args.study)
-        found["jobs"] = shares(args.study)
+        found["jobs"] = shares(args.study, found["starts"]["evaluate"]["seconds"])
     print(json.dumps(found, indent=1))
 
 

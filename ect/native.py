@@ -187,7 +187,7 @@ def _activate_back(kept, dy, aside, options, y=None):
     b, c, h, w = x.shape
     dx, parts = torch.empty_like(x), torch.empty(3, b, c, dtype=torch.float32)
     aside = None if aside is None else _last(aside)
-    halves = (kept.dtype == torch.bfloat16 for kept in (x, dy))
+    halves = (x.dtype == torch.bfloat16, dy.dtype == torch.bfloat16)
     given = (x, gain, bias, stats, dy, aside, dx, *parts, y, _room(h * w * c))
     _call("activate_back", given, b, (*halves, h * w, c, groups, silu, seed), p)
     return dx, parts[2], *parts[:2].sum(1)
@@ -243,7 +243,7 @@ class Layer(torch.autograd.Function):
         dy, h = _scaled(dy, ctx.factor), torch.empty_like(kept[0], dtype=torch.bfloat16)
         given = _half(dy), h, _half(weight)
         dh, _, _ = _half_gradients(*given, (True, False, False))
-        dx, told, *norm = _activate_back(kept, dh, aside, ctx.options, h)
+        dx, told, *norm = _activate_back(kept, _last(dh), aside, ctx.options, h)
         _, *rest = _half_gradients(*given, (False, True, True))
         told, skip = told if ctx.told else None, dy if ctx.skipped else None
         return dx, told, *norm, *[None] * 4, *rest, skip, None
