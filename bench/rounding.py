@@ -30,7 +30,7 @@ def outputs(f, network, precision, images, kind=torch.float32):
     """f at noise levels t and r, each (B, C, H, W), and the gradient (parameters,)."""
     x, eps, t, r = (part.to(kind) for part in images)
     f = copy.copy(f)
-    f.network = network
+    f.network = network.requires_grad_()
     used = machine.precision(precision) if precision else contextlib.nullcontext()
     with used:
         with torch.no_grad():
