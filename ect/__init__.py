@@ -20,7 +20,8 @@
 `plan`              what a study costs before it starts
 `process`           x_t = alpha(t) x_0 + sigma(t) eps, and the clock s = sigma / alpha
 `network`           the U-Net
-`native`            its blocks in kernels of their own for the CPU (kernels/*.c)
+`kernels`           for the CPU: convolution; norm, SiLU and dropout (kernels/*.c)
+`native`            the U-Net's blocks in these kernels
 `unet2d`            diffusers' U-Net, built by diffusers
 `consistency`       f(x_t, t), with f(x, 0) = x
 `ode`               one step of dy/ds = (y - f) / s

@@ -45,6 +45,7 @@ ORDER = [
     "plan",
     "process",
     "network",
+    "kernels",
     "native",
     "unet2d",
     "consistency",

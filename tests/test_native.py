@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ect import checkpoint, native, progress, train
+from ect import checkpoint, kernels, native, progress, train
 from ect.consistency import Consistency
 from ect.network import UNet
 from ect.objective import Objective, gap, huber
@@ -33,7 +33,7 @@ def gradients(y, inputs, dy):
 
 @pytest.fixture(params=[False, True], ids=["whole", "split"])
 def split(request):
-    if request.param and not native._library().split_ready():
+    if request.param and not kernels.library().split_ready():
         pytest.skip("this processor has no tiles of bfloat16 (AMX)")
     return request.param
 
@@ -86,8 +86,8 @@ def test_parts_and_threads_change_no_bit(outputs, split, monkeypatch):
     given = [tensor.requires_grad_() for tensor in given]
     dy, found = torch.randn(5, outputs, 12, 8), []
     for count, tiles in ((1, 32), (2, 32), (2, 96), (5, 64), (8, 1024)):
-        monkeypatch.setitem(native.TILES, split, (tiles, tiles, 32 if split else 8))
-        monkeypatch.setattr(native, "TILES_BACK", (tiles, tiles, 8))
+        monkeypatch.setitem(kernels.TILES, split, (tiles, tiles, 32 if split else 8))
+        monkeypatch.setattr(kernels, "TILES_BACK", (tiles, tiles, 8))
         with threads(count):
             y = native.Convolution.apply(*given, None, 1.0, split)
             found.append([y] if split else gradients(y, given, dy))
@@ -116,7 +116,7 @@ def test_the_activation_is_norm_silu_and_dropout_in_double_precision(told, p):
 def test_a_layer_is_its_activation_and_its_convolution(told, skips, p):
     """Forward to the bit; its gradients, of the same mask, as near as bfloat16 is, and those that
     came another way are added in float32."""
-    if not native._library().split_ready():
+    if not kernels.library().split_ready():
         pytest.skip("this processor has no tiles of bfloat16 (AMX)")
     torch.manual_seed(0)
     x, skip = torch.randn(3, 32, 8, 4) * 2 + 1, torch.randn(3, 64, 8, 4)
@@ -274,12 +274,12 @@ def test_what_cannot_run_is_named(monkeypatch):
         native.use(UNet(8, 1, **WIDE, dropout=0.0, architecture="adm"))
     with pytest.raises(ValueError, match="kernels: native; allowed: on a CPU, for the U-Nets"):
         native.use(nn.Conv2d(16, 16, 3))
-    native._library.cache_clear()
-    monkeypatch.setattr(native, "COMMAND", ("no-such-compiler",))
+    kernels.library.cache_clear()
+    monkeypatch.setattr(kernels, "COMMAND", ("no-such-compiler",))
     with pytest.raises(
         ValueError, match="kernels: native; no-such-compiler failed: no-such-compiler not found"
     ):
         native.use(UNet(8, 1, **WIDE, dropout=0.0))
-    monkeypatch.setattr(native, "COMMAND", ("cc", "--no-such-flag"))
+    monkeypatch.setattr(kernels, "COMMAND", ("cc", "--no-such-flag"))
     with pytest.raises(ValueError, match=r"kernels: native; cc --no-such-flag failed: .*flag"):
         native.use(UNet(8, 1, **WIDE, dropout=0.0))
