@@ -1,14 +1,18 @@
 """How cost grows: python bench/growth.py --out results/published/speed/growth.csv
 
 A line for each size: the training step (ECT, small network of `bench/step.py`, 32x32) against batch
-and width with either kind of kernels, and a dataset of so many 32x32 images, written and then read
-in batches in a process of its own. Seconds are medians, of this process on processors, since others
-may share the machine; memory is the process's peak. Linux only.
+and width with either kind of kernels; a dataset of so many 32x32 images, written and then read in
+batches; the plan of a study of so many more tuned models; and one step of so many processes, of one
+thread each. Seconds are of a process on processors, since others may share the machine, but on the
+clock where several processes wait for one another; those of steps are medians. Memory is the peak
+of the largest process. Linux only.
 """
 
 import argparse
 import csv
+import itertools
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -21,12 +25,13 @@ import numpy as np
 import step
 import torch
 
-from ect import data, prepared
+from ect import data, parallel, prepared
 
-FIELDS = ("what", "kernels", "width", "batch", "images", "seconds", "memory_mib", "machine")
+SIZES = ("width", "batch", "images", "models", "processes")
+FIELDS = ("what", "kernels", *SIZES, "seconds", "memory_mib", "machine")
 
 
-def trained(width, batch, kernels, repeats):
+def trained(width, batch, kernels, repeats, clock=time.process_time):
     """A line about the training step."""
     step.NETWORKS["small"][2]["channels"] = width
     args = argparse.Namespace(
@@ -37,16 +42,39 @@ def trained(width, batch, kernels, repeats):
         ours.step()
         taken = []
         for _ in range(repeats):
-            before = time.process_time()
+            before = clock()
             ours.step()
-            taken.append(time.process_time() - before)
+            taken.append(clock() - before)
     line = {"what": "step", "kernels": kernels, "width": width, "batch": batch}
     return line | {"seconds": round(statistics.median(taken), 4)}
 
 
-def stored(count, folder):
+def shared(processes, kernels, repeats):
+    """A line about the step that this process takes with others, which torchrun started."""
+    with parallel.together():
+        line = trained(32, 32, kernels, repeats, time.perf_counter)
+        return line | {"processes": processes, "memory_mib": peak_memory()}
+
+
+def planned(models):
+    """A line about planning a study of so many more tuned models; in a small process, as memory is
+    that of whoever starts a command, too."""
+    line = f"import json, overhead; print(json.dumps(overhead.planning({models})))"
+    words, folder = [sys.executable, "-c", line], Path(__file__).parent
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, cwd=folder)
+    found = json.loads(done.stdout)
+    told = {"seconds": found["processor_seconds"], "memory_mib": found["memory_mib"]}
+    return {"what": "plan", "models": models, **told}
+
+
+def stored(count):
     """Lines about a dataset of so many images: writing it, and 100 batches of 128."""
-    path, random = Path(folder) / "images.safetensors", np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        return _stored(count, Path(folder) / "images.safetensors")
+
+
+def _stored(count, path):
+    random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (1000, 32, 32, 3), np.uint8)
     before = time.process_time()
     about = {"classes": None, "shift": 127.5, "scale": 1 / 127.5, "sd": 0.5}
@@ -59,7 +87,6 @@ def stored(count, folder):
     for number in range(100):
         images.batch(0, 128 * number, 128)
     taken = {"write": written, "100 batches of 128": time.process_time() - before}
-    path.unlink()
     memory = peak_memory()
     lines = ({"what": what, "seconds": round(s, 3)} for what, s in taken.items())
     return [line | {"images": count, "memory_mib": memory} for line in lines]
@@ -71,28 +98,54 @@ def peak_memory():
     return round(int(status["VmHWM"].split()[0]) / 1024)
 
 
-def apart(words):
-    """What a call of this file in a process of its own prints."""
-    done = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True)
+def apart(what, size, *more, processes=0):
+    """The lines that a call of this file prints in a process, or in several, of its own."""
+    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    words = [
+        sys.executable,
+        *(several if processes else []),
+        __file__,
+        "--alone",
+        what,
+        size,
+        *more,
+    ]
+    done = subprocess.run(list(map(str, words)), check=True, stdout=subprocess.PIPE)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def alone(what, size, *more):
+    """What `apart` asks for."""
+    torch.set_num_threads(1)
+    makers = {"stored": stored, "shared": shared}
+    numbers = (int(word) if word.isdigit() else word for word in (size, *more))
+    lines = makers[what](*numbers)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(json.dumps(lines))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--images", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--stored", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--models", type=int, nargs="*", default=[100, 300, 1000, 3000])
+    parser.add_argument("--processes", type=int, nargs="*", default=[1, 2, 4])
+    parser.add_argument("--alone", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.stored:
-        with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(stored(args.stored, folder)))
-        return
+    if args.alone:
+        return alone(*args.alone)
+    if args.out is None:
+        parser.error("--out is missing")
     torch.set_num_threads(1)
     sizes = [(16, 16), (32, 16), (64, 16), (32, 4), (32, 64)]
-    lines = [trained(*size, kind, args.repeats) for kind in ("torch", "native") for size in sizes]
+    kinds = ("torch", "native")
+    lines = [trained(*size, kind, args.repeats) for kind in kinds for size in sizes]
     for count in args.images:
-        lines += apart(["--out", str(args.out), "--stored", str(count)])
+        lines += apart("stored", count)
+    lines += map(planned, args.models)
+    for kind, count in itertools.product(kinds, args.processes):
+        lines.append(apart("shared", count, kind, args.repeats, processes=count))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with args.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)

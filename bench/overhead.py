@@ -1,16 +1,15 @@
 """What a study takes beside its work: python bench/overhead.py [--cells 1000] [--study FOLDER]
 
-Prints JSON: seconds, and seconds on processors, of a verb's start, of planning a study of so many
-tuned models (`snakemake -n`), and, with a folder in which the default study has run undisturbed, of
-planning it again, with nothing to do, and the share of the cores' time that was beside work: starts
-of processes, above all.
+Prints JSON: seconds, seconds on processors, and memory, of a verb's start, of planning a study of
+so many tuned models (`snakemake -n`), and, with a folder in which the default study has run
+undisturbed, of planning it again, with nothing to do, and the share of the cores' time that was
+beside work: starts of processes, above all.
 """
 
 import argparse
 import base64
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,16 +19,23 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parent.parent
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+PLAN = [sys.executable, "-m", "snakemake", "-n", "--quiet", "all"]
+PLAN += ["--snakefile", str(ROOT / "Snakefile"), "--configfile"]
 
 
 def cost(words, folder=ROOT):
-    """{seconds, processor_seconds} of a command; raises where it fails."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(words, cwd=folder, check=True, capture_output=True)
-    after, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - started
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": round(seconds, 2), "processor_seconds": round(used, 2)}
+    """{seconds, processor_seconds, memory_mib: of its largest process} of a command; raises where
+    it fails."""
+    started = time.perf_counter()
+    process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = round(time.perf_counter() - started, 2)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, words)
+    processors = round(used.ru_utime + used.ru_stime, 2)
+    memory = used.ru_maxrss // 1024  # of this process too, until the command takes its place
+    return {"seconds": seconds, "processor_seconds": processors, "memory_mib": memory}
 
 
 def starts():
@@ -62,12 +68,12 @@ def planning(cells):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "many.yaml"
         path.write_text(yaml.safe_dump(many(cells)))
-        return cost([*SNAKEMAKE, "-n", "--quiet", "all", "--configfile", str(path)], folder)
+        return cost([*PLAN, str(path)], folder)
 
 
 def again(folder):
     """A run of the finished study in a folder, which finds nothing to do."""
-    return cost([*SNAKEMAKE, "-n", "--configfile", str(ROOT / "config.yaml")], folder)
+    return cost([*PLAN, str(ROOT / "config.yaml")], folder)
 
 
 def jobs_of(folder):
