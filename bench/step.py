@@ -7,8 +7,8 @@ Times the trainer's own step (ECT in its last stage with dropout 0.2, and pretra
 sampling: medians and quartiles after a warm-up. With `--against`, a folder that holds a checkout of
 locuslab/ect, its network, loss, optimizer and moving average take turns with ours in one process,
 on batches of the same kind; the ratio, turn by turn, is the figure, and with its weights, the same
-images, noise and levels, without dropout, the losses are compared. With `--kernels native` the step
-of torch's kernels takes turns too.
+images, noise and levels, without dropout, the losses are compared; with `--released fp16` it takes
+its own 16 bits and tf32. With `--kernels native` the step of torch's kernels takes turns too.
 """
 
 import argparse
@@ -99,6 +99,7 @@ class Ours:
         about = experiment.describe(self.settings, images)
         self.f = experiment.make_consistency(self.state.network, self.objective.process, about)
 
+    @machine.repeatable()
     def step(self):
         train.step(self.state, self.settings, self.images, self.objective, self.f, FAR)
 
@@ -112,14 +113,15 @@ class Sampling:
         self.eps = sampler.noise(range(args.batch), 1, images.shape).to(machine.device())
 
     def step(self):
-        with torch.no_grad():
+        with torch.no_grad(), machine.repeatable():
             sampler.multistep(self.ours.f, self.ours.objective.process, self.eps)
 
 
 class Released:
     """The released code's step: its network, ECMLoss, RAdam, and its loop's lines after backward.
 
-    Its loss keeps the dropout mask through torch.cuda's random state, for which the CPU's stands in
+    As there, a GPU's convolutions are tried out, and in fp16 what is left in float32 is tf32. Its
+    loss keeps the dropout mask through torch.cuda's random state, for which the CPU's stands in
     where there is no GPU.
     """
 
@@ -141,6 +143,7 @@ class Released:
             num_blocks=network["blocks"], attn_resolutions=network["attention"],
             embedding_type="positional", encoder_type="standard", decoder_type="standard",
             channel_mult_noise=1, resample_filter=[1, 1], augment_dim=0,
+            use_fp16=args.released == "fp16",
         )  # fmt: skip
         self.net.train().to(machine.device())
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
@@ -148,8 +151,15 @@ class Released:
         self.loss.update_schedule(7)
         self.optimizer = torch.optim.RAdam(self.net.parameters(), lr=1e-4)
         self.images, self.batch, self.seen = images, args.batch, 0
+        self.precision = "tf32" if args.released == "fp16" else "fp32"
 
     def step(self):
+        torch.backends.cudnn.benchmark = True
+        with machine.precision(self.precision):
+            self.update()
+        torch.backends.cudnn.benchmark = False
+
+    def update(self):
         self.optimizer.zero_grad(set_to_none=True)
         rows = np.arange(self.seen, self.seen + self.batch) % len(self.images.pixels)
         pixels = torch.from_numpy(self.images.pixels[rows.tolist()]).permute(0, 3, 1, 2)
@@ -167,7 +177,8 @@ class Released:
 def losses_apart(args, images, kernels):
     """The largest relative distance, over a batch, of our loss from the released one, with its
     weights (disturbed, as some start near 0), the same images, noise and levels, and no dropout."""
-    args = argparse.Namespace(**{**vars(args), "dropout": 0.0, "kernels": kernels})
+    alike = {"dropout": 0.0, "kernels": kernels, "released": "fp32"}
+    args = argparse.Namespace(**{**vars(args), **alike})
     released, ours = Released(args, images, args.against), Ours(args, images, "tune")
     with torch.no_grad():
         for weight in released.net.parameters():
@@ -222,7 +233,7 @@ def flops(step):
 def peaks(args):
     """FLOP/s of one large matrix product and of one convolution of the network's widest kind, in
     the precision of the run: what this machine gives in the same process."""
-    kind = torch.bfloat16 if args.precision == "bf16" else torch.float32
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(args.precision, torch.float32)
     place, channels = machine.device(), 2 * NETWORKS[args.network][2]["channels"]
     a = torch.randn(2048, 2048, device=place, dtype=kind)
     x = torch.randn(args.batch, channels, 32, 32, device=place, dtype=kind)
@@ -289,6 +300,14 @@ def memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
+def memory_of(step):
+    """MiB of a GPU that a step takes beside what is there before it: weights, averages, moments."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
 def measure(args):
     """All that is printed, as a mapping."""
     with tempfile.TemporaryDirectory() as folder:
@@ -314,6 +333,9 @@ def measure(args):
             }
             for name, (seconds, processor) in taken.items()
         }
+        if machine.device().type == "cuda":
+            for name, step in steps.items():
+                found["steps"][name]["memory_mib"] = memory_of(step)
         for name, count in counted.items():
             row = found["steps"][name]
             row["flops"] = count
@@ -336,12 +358,13 @@ def main():
     parser.add_argument("--network", choices=NETWORKS, default="small")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--dropout", type=float, default=DROPOUT)
-    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--kernels", choices=("torch", "native"), default="torch")
     parser.add_argument("--steps", type=int, default=7, help="timed steps of each kind")
     parser.add_argument("--warm-up", type=int, default=2)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--against", type=Path, help="a checkout of locuslab/ect, left as it is")
+    parser.add_argument("--released", choices=("fp32", "fp16"), default="fp32")
     parser.add_argument("--out", type=Path, help="a JSON file")
     args = parser.parse_args()
     if args.threads:

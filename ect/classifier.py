@@ -102,6 +102,7 @@ def train(settings, data, out):
     checkpoint.write_json(out / "run.json", record)
 
 
+@machine.repeatable()
 def _fit(settings, images, about):
     torch.manual_seed(seed_of("classifier"))
     network = build(about)
@@ -115,8 +116,8 @@ def _fit(settings, images, about):
         rows = torch.randint(len(labels), (settings["batch"],), generator=generator)
         x = images.encode(images.pixels[rows.numpy()])
         x = augmented(x, generator) if settings.get("augment") else x
-        logits = network(x.to(machine.device()))
-        loss = functional.cross_entropy(logits, labels[rows].to(machine.device()))
+        logits = network(machine.sent(x))
+        loss = functional.cross_entropy(logits, machine.sent(labels[rows]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -36,7 +36,7 @@ def stream(f, process, about, settings, bar=False):
         eps = sampler.noise(seeds, count, about["shape"]).to(place)
         labels = labels_of(seeds, about["network"].get("classes", 0), settings.get("labels"))
         told = f if labels is None else f.given(labels.to(place))
-        with torch.no_grad():
+        with torch.no_grad(), machine.repeatable():
             x = sample(told, process, eps, **options)
         yield decode(x, about)
 

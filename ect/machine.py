@@ -1,6 +1,5 @@
 """The machine a job runs on: its device, and the record of what was computed where."""
 
-import functools
 import hashlib
 import importlib.metadata
 import os
@@ -9,6 +8,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ect.study import STAGES
 
@@ -20,19 +20,41 @@ def device():
     import torch
 
     if torch.cuda.is_available():
-        _repeatable()
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-@functools.cache
-def _repeatable():
-    """Have the GPU give the same bits each time, and warn where an operation cannot."""
+@contextmanager
+def repeatable():
+    """Have a GPU give the same bits each time; a decorator, too. An operation that cannot raises
+    `RuntimeError`: if torch only warned of them, the gradients of attention would be among them."""
     import torch
 
+    if device().type != "cuda":
+        yield
+        return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False  # nothing reads it
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = filled
+
+
+def sent(tensor):
+    """A tensor on the device. A GPU takes it while it works, and its host does not wait."""
+    place = device()
+    if place.type == "cuda":
+        return tensor.pin_memory().to(place, non_blocking=True)
+    return tensor.to(place)
 
 
 def device_name():

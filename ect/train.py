@@ -33,15 +33,15 @@ def step(state, settings, images, objective, f, total):
     recipe, seed, seen = settings["recipe"], settings["seed"], state.seen
     size = min(recipe["batch"], total - seen)
     generator = generator_of(seed, "step", seen)
-    place, mine = machine.device(), parallel.slice_of(size)
+    mine = parallel.slice_of(size)
     first, count = seen + mine.start, mine.stop - mine.start
     x = images.batch(seed, first, count)
     prior, options = PRIORS[recipe["prior"]["kind"]], recipe["prior"]["options"]
     s = objective.levels(functools.partial(prior, generator, size, **options))[mine]
     eps = torch.randn((size, *x.shape[1:]), generator=generator)[mine]
-    x, s, eps = x.to(place), s.to(place), eps.to(place)
+    x, s, eps = map(machine.sent, (x, s, eps))
     if settings["network"].get("classes"):
-        f = f.given(images.batch_labels(seed, first, count).to(place))
+        f = f.given(machine.sent(images.batch_labels(seed, first, count)))
 
     rate = experiment.learning_rate(recipe["optimizer"], seen, total)
     for group in state.optimizer.param_groups:
@@ -104,6 +104,7 @@ def _passed(marks, before, now):
     return any(before < mark <= now for mark in marks)
 
 
+@machine.repeatable()
 def run(
     settings, data, out, resume=None, init=None, save_seconds=None, max_minutes=None, hold=False
 ):

@@ -64,7 +64,11 @@ def contents(folder, names=ARTEFACTS):
     return {name: (folder / name).read_bytes() for name in names}
 
 
-@pytest.mark.parametrize("settings", [PRETRAIN, TUNE], ids=["pretrain", "tune"])
+@pytest.mark.parametrize(
+    "settings",
+    [PRETRAIN, TUNE, changed(TUNE, recipe__precision="bf16")],
+    ids=["pretrain", "tune", "bf16"],
+)
 def test_a_run_is_its_config_and_seed(settings, digits_file, tmp_path):
     torch.manual_seed(1)
     train.run(settings, digits_file, tmp_path / "a")
