@@ -46,16 +46,27 @@ class Prior(Block):
     """Of ln s."""
     std: Positive | None = None
     """Of ln s."""
+    low: Positive | None = None
+    """The lowest level of `karras`; 0.002 where there is none, as of the schedule `ct`."""
+    high: Positive | None = None
+    """The highest level of `karras`; 80 where there is none."""
 
     @model_validator(mode="after")
     def _options_fit(self):
-        given = [value is not None for value in (self.mean, self.std)]
-        if given != [self.kind == "lognormal"] * 2:
-            raise ValueError("allowed: {mean: ..., std: ...}, or {kind: karras} with neither")
+        options = self.resolved()["options"]
+        log, grid = {"mean", "std"}, {"low", "high"}
+        if log != set(options) if self.kind == "lognormal" else not grid >= set(options):
+            raise ValueError(
+                f"kind is '{self.kind}' with {', '.join(options) or 'nothing'}; allowed:"
+                " {mean: ..., std: ...}, or {kind: karras}, with low, high, both or neither"
+            )
+        low, high = options.get("low", 0.002), options.get("high", 80.0)
+        if low >= high:
+            raise ValueError(f"low is {low}; allowed: < high = {high}")
         return self
 
     def resolved(self):
-        options = {"mean": self.mean, "std": self.std} if self.kind == "lognormal" else {}
+        options = self.model_dump(exclude={"kind"}, exclude_none=True)
         return {"kind": self.kind, "options": options}
 
 

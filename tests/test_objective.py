@@ -175,9 +175,10 @@ def test_prior_is_lognormal():
     assert ln_s.std().item() == pytest.approx(2.0, abs=0.03)
 
 
-def test_karras_prior_is_uniform_in_the_seventh_root():
-    root = karras(torch.Generator().manual_seed(0), 100_000) ** (1 / 7)
-    ends = 0.002 ** (1 / 7), 80 ** (1 / 7)
+@pytest.mark.parametrize("options", [{}, {"low": 0.1}, {"low": 0.5, "high": 2.0}])
+def test_karras_prior_is_uniform_in_the_seventh_root(options):
+    root = karras(torch.Generator().manual_seed(0), 100_000, **options) ** (1 / 7)
+    ends = options.get("low", 0.002) ** (1 / 7), options.get("high", 80) ** (1 / 7)
     share = (root - ends[0]) / (ends[1] - ends[0])
     counts = torch.histc(share, 10, 0, 1) / len(share)
     assert (
