@@ -146,7 +146,9 @@ VERBS: dict[Callable, tuple[str, dict]] = {
         "a model from elsewhere -> model.safetensors; nothing in its files is run",
         {
             "format": {"choices": registry.FORMATS},
-            "source": {"help": "its file; for diffusers a folder, or owner/name on the hub"},
+            "source": {
+                "help": "its file; for diffusers a folder, or owner/name[@revision] on the hub"
+            },
             "--about": {"type": settings_of, "help": "JSON: what a state_dict's weights mean"},
             "--data": {"help": "the dataset file whose images a state_dict's network reads"},
             "--out": NEEDED,

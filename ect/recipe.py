@@ -187,7 +187,8 @@ class Init(Block):
     format: Literal[registry.FORMATS]
     """Which of the readers in ect/importers."""
     file: str
-    """For `diffusers` a folder, or a repository of the hub (owner/name)."""
+    """For `diffusers` a folder, or a repository of the hub: owner/name, or at a commit, branch or
+    tag owner/name@revision."""
     pretrain_mimg: Positive | None = None
     """Million images of training behind it; without it they are unknown."""
     network: Name | None = None
@@ -209,7 +210,7 @@ class Init(Block):
             if not Path(self.file).is_dir() and not self.from_hub:
                 raise ValueError(
                     f"file is '{self.file}', which is not there; allowed: a folder, or a"
-                    " repository of the hub (owner/name)"
+                    " repository of the hub (owner/name, or owner/name@revision)"
                 )
         elif not Path(self.file).is_file():
             raise ValueError(f"file is '{self.file}', which is not there; allowed: a file")
@@ -230,7 +231,7 @@ class Init(Block):
     @property
     def from_hub(self):
         """Whether `file` names a repository of the hub rather than something on this disk."""
-        named = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", self.file)
+        named = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w-][\w./-]*)?", self.file)
         return self.format == "diffusers" and bool(named) and not Path(self.file).exists()
 
     def meaning(self):

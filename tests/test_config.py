@@ -305,6 +305,7 @@ def test_an_import_is_told_what_its_one_file_does_not_say(tmp_path):
         "ours": {"format": "ect", "file": file},
         "folder": {"format": "diffusers", "file": str(tmp_path)},
         "hub": {"format": "diffusers", "file": "owner/a-name.1"},
+        "held": {"format": "diffusers", "file": "owner/a-name.1@0b28d3b"},
         "bare": BARE | {"sd": 0.5},
     }
     study = Study.read(changed("init", starts))
@@ -312,6 +313,7 @@ def test_an_import_is_told_what_its_one_file_does_not_say(tmp_path):
     assert (study.importing("edm"), study.importing("ours")) == ("edm", "ect")
     assert words["folder"] == ["diffusers", str(tmp_path)]
     assert words["hub"] == ["diffusers", "owner/a-name.1"]
+    assert words["held"] == ["diffusers", "owner/a-name.1@0b28d3b"]
     kind, flag, about = words["bare"]
     meaning = {k: v for k, v in BARE.items() if k not in ("format", "file")} | {"sd": 0.5}
     network = study.networks["small"].resolved()
@@ -324,6 +326,7 @@ def test_an_import_is_told_what_its_one_file_does_not_say(tmp_path):
         "ours": [file],
         "folder": read,
         "hub": [],
+        "held": [],
         "bare": ["README.md"],
     }
 

@@ -223,17 +223,19 @@ def test_pickled_weights_are_refused_unread(tmp_path):
         read(tmp_path)
 
 
-def test_a_repository_comes_through_the_hubs_client(written, monkeypatch):
-    folder, asked = written(unet()), []
+@pytest.mark.parametrize("revision", [None, "main", "0b28d3b"])
+def test_a_repository_comes_through_the_hubs_client(revision, written, monkeypatch):
+    folder, asked, name = written(unet()), [], "google/ddpm-cifar10-32"
 
-    def client(name, allow_patterns):
-        asked.append((name, allow_patterns))
+    def client(name, revision, allow_patterns):
+        asked.append((name, revision))
+        patterns.extend(allow_patterns)
         return str(folder)
 
+    patterns = []
     monkeypatch.setattr("huggingface_hub.snapshot_download", client)
-    assert read("google/ddpm-cifar10-32")[1] == read(folder)[1]
-    name, patterns = asked[0]
-    assert name == "google/ddpm-cifar10-32" and not any("bin" in pattern for pattern in patterns)
+    assert read(f"{name}@{revision}" if revision else name)[1] == read(folder)[1]
+    assert asked == [(name, revision)] and not any("bin" in pattern for pattern in patterns)
     kept = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert kept <= set(patterns)
 

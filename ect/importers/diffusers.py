@@ -31,7 +31,8 @@ DEFAULTS = {  # of DDPMScheduler and DDIMScheduler, where an old file is silent
 
 
 def read(source):
-    """(weights, about) of a folder, or of a hub's repository by its name `owner/name`.
+    """(weights, about) of a folder, or of a hub's repository by its name, `owner/name` or, at a
+    commit, branch or tag, `owner/name@revision`.
 
     The folder is a DDPMPipeline's (unet/ and scheduler/), or a UNet2DModel's with the scheduler's
     config beside it or in scheduler/. Pickled weights are not read. Raises ValueError.
@@ -48,12 +49,14 @@ def downloaded(name):
     """The folder into which the hub's own client puts the files of a repository."""
     from huggingface_hub import snapshot_download
 
-    patterns = [f"{place}{file}" for place in ("", "unet/", "scheduler/") for file in FILES]
+    repository, _, revision = name.partition("@")
+    files = [f"{place}{file}" for place in ("", "unet/", "scheduler/") for file in FILES]
+    at = revision or None
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        return Path(snapshot_download(repository, revision=at, allow_patterns=files))
     except Exception as error:  # the client's own, the network's, the disk's
         found = f"no folder, and no download ({said(error)})"
-        allowed = "a folder, or a repository of the hub (owner/name)"
+        allowed = "a folder, or a repository of the hub (owner/name, or owner/name@revision)"
         raise ValueError(f"{name}: found {found}; allowed: {allowed}") from None
 
 
