@@ -103,6 +103,7 @@ def train(settings, data, out):
 
 
 @machine.repeatable()
+@machine.precision("fp32")
 def _fit(settings, images, about):
     torch.manual_seed(seed_of("classifier"))
     network = build(about)

@@ -210,6 +210,8 @@ class Evaluation(Block):
     """Images drawn at a time."""
     seed: int = 0
     """Of the first image; the next has `seed` + 1."""
+    precision: Literal[registry.PRECISIONS] = "fp32"
+    """Of the network that draws, as in a recipe. Its metrics' networks compute in fp32."""
     repeats: Count = 1
     """How often so many images are drawn, each time from the seeds that follow."""
     kd_subsets: Count = 100

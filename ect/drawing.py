@@ -17,7 +17,8 @@ def draw(f, process, about, settings):
 def stream(f, process, about, settings, bar=False):
     """The images of `draw` a batch at a time.
 
-    `settings` holds kind, options, images, batch and seed, and for a network with classes `labels`.
+    `settings` holds kind, options, images, batch and seed, for a network with classes `labels`, and
+    where that is not fp32 `precision`, of `machine.precision`.
     """
     if settings["images"] < 1:
         raise ValueError(f"images is {settings['images']}; allowed: >= 1")
@@ -25,7 +26,7 @@ def stream(f, process, about, settings, bar=False):
     options = settings["options"]
     count = 1 + len(options.get("times", ()))
     first, last, batch = settings["seed"], settings["seed"] + settings["images"], settings["batch"]
-    place = machine.device()
+    place, precision = machine.device(), settings.get("precision", "fp32")
     starts = range(first, last, batch)
     if bar:
         from tqdm import tqdm
@@ -36,7 +37,7 @@ def stream(f, process, about, settings, bar=False):
         eps = sampler.noise(seeds, count, about["shape"]).to(place)
         labels = labels_of(seeds, about["network"].get("classes", 0), settings.get("labels"))
         told = f if labels is None else f.given(labels.to(place))
-        with torch.no_grad(), machine.repeatable():
+        with torch.no_grad(), machine.repeatable(), machine.precision(precision):
             x = sample(told, process, eps, **options)
         yield decode(x, about)
 

@@ -6,7 +6,7 @@ elsewhere (`ect/pretrained.py`), or a plugin's.
 
 import torch
 
-from ect import checkpoint, samples
+from ect import checkpoint, machine, samples
 
 BATCH = 500  # of images that a network sees at once
 
@@ -39,7 +39,8 @@ def of_batches(extract, batches):
     is the same."""
     found, seen = None, 0  # one tensor that doubles: parts kept one by one would fragment memory
     for pixels in samples.regrouped(batches, BATCH):
-        part = extract(pixels).cpu()
+        with machine.precision("fp32"):
+            part = extract(pixels).cpu()
         if found is None or seen + len(part) > len(found):
             room = part.new_empty(seen + 2 * len(part), part.shape[1])
             found = room if found is None else torch.cat([found[:seen], room])

@@ -36,6 +36,8 @@ NAMES = {
     "recipe.distance.kind": registry.DISTANCES,
     "recipe.weight": registry.WEIGHTS,
     "recipe.optimizer.name": registry.OPTIMIZERS,
+    "recipe.precision": registry.PRECISIONS,
+    "precision": registry.PRECISIONS,
     "schedule.map": tuple(registry.SCHEDULES),
     "schedule.clock": registry.CLOCKS,
     "kind": registry.SAMPLERS,

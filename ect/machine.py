@@ -72,11 +72,16 @@ def precision(name):
     float32."""
     import torch
 
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = name == "tf32"
     half = torch.float16 if name == "fp16" else torch.bfloat16
-    with torch.autocast(device().type, half, enabled=name in ("bf16", "fp16")):
-        yield
+    try:
+        with torch.autocast(device().type, half, enabled=name in ("bf16", "fp16")):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def digest(path):

@@ -91,7 +91,9 @@ def _facts(study, job):
     else:
         network = study.networks[study.pretrain[start.pretrain].network].resolved()
         network = _text(network, study.dataset.shape)
-    return network, _work(study.training(job.model)) if job.trained else "drawing"
+    if job.trained:
+        return network, _training(study.training(job.model))
+    return network, _drawing(study.evaluation.model_dump())
 
 
 def _text(network, shape):
@@ -107,7 +109,12 @@ def _described(path):
     return _text(about["network"], about["shape"])
 
 
-def _work(settings):
+def _drawing(settings):
+    """The kind of work that drawing is: its precision tells."""
+    return f"drawing, {settings.get('precision', 'fp32')}"
+
+
+def _training(settings):
     """The kind of work that a training is: its map where that decides the cost, or its target; and
     its precision."""
     name = settings["schedule"]["map"]
@@ -137,12 +144,13 @@ def _spent(path):
     record = json.loads(path.read_text())
     settings, folder = record["settings"], path.parent
     if "last_kimg" in settings:
-        key = record["device"], _described(folder / "model.safetensors"), _work(settings)
+        key = record["device"], _described(folder / "model.safetensors"), _training(settings)
         images = 1000 * (settings["last_kimg"] - settings["first_kimg"])
         return key, images, record["seconds"] * record.get("processes", 1)
     metrics, key = folder / "metrics.json", _described(folder.parent / "model.safetensors")
     nfe = json.loads(metrics.read_text())["cell"]["nfe"] if metrics.is_file() else 0
-    return (record["device"], key, "drawing"), nfe * settings["images"], record["seconds"]
+    key = record["device"], key, _drawing(settings)
+    return key, nfe * settings["images"], record["seconds"]
 
 
 def _disk(study, some, facts, count, sizes):

@@ -87,10 +87,11 @@ def measure(settings, model, reference, classifier=None):
     in `reference`."""
     f, process, about = experiment.load_model(model)
     name, extract, real = space_of(reference, settings["features"], classifier)
+    precision = settings.get("precision", "fp32")
 
     def value(times, seed, images):
         sampling = {"kind": "multistep", "options": {"times": list(times)}, "seed": seed}
-        sampling |= {"images": images, "batch": settings["batch"]}
+        sampling |= {"images": images, "batch": settings["batch"], "precision": precision}
         found = features.of_images(extract, draw(f, process, about, sampling))
         metric, subsets = settings["metric"], settings["features"]["kd_subsets"]
         distance = metrics.measures([metric], found, real, subsets)[metric]
@@ -106,8 +107,8 @@ def run(settings, model, reference, out, classifier=None):
     those of the test, and all that was tried, as JSON.
 
     `settings` holds features, metric (fd or kd), steps, images, batch, seed, test_seed,
-    test_images, evaluations (of one line search), low and high. Raises `ValueError` where the two
-    ranges of seeds overlap.
+    test_images, evaluations (of one line search), low and high, and where that is not fp32 the
+    `precision` of drawing. Raises `ValueError` where the two ranges of seeds overlap.
     """
     check(settings)
     name, value = measure(settings, model, reference, classifier)

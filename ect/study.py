@@ -112,8 +112,13 @@ class Study(Whole):
         seeds = self.evaluation.model_dump(include={"images", "batch", "seed"})
         seeds["seed"] += repeat * seeds["images"]
         labels = {"labels": block.labels}
-        own = self._using(("sampler", block.kind))
+        own = self._drawing() | self._using(("sampler", block.kind))
         return {"kind": block.kind, "options": block.options(), **labels, **seeds, **own}
+
+    def _drawing(self):
+        """The precision of all that is drawn, where it is a choice."""
+        precision = self.evaluation.precision
+        return {} if precision == SILENT["precision"] else {"precision": precision}
 
     def saving(self, sampler, repeat):
         """The resolved settings of a job that writes samples.npz: of all images or, where the
@@ -171,7 +176,7 @@ class Study(Whole):
             return {}
         test, block = self.evaluation, self.search.model_dump(exclude={"models"})
         seeds = {"test_seed": test.seed, "test_images": test.images, "batch": test.batch}
-        return {"features": self._measured_space(), **block, **seeds}
+        return {"features": self._measured_space(), **block, **seeds, **self._drawing()}
 
     def maps(self):
         """The settings of the figure of maps: every schedule of the config on the clock s with a

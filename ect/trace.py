@@ -57,6 +57,7 @@ def probe(f, process, images):
     x = images.encode(images.pixels[:IMAGES]).to(place)
     eps = torch.randn(x.shape, generator=generator_of("probe")).to(place)
 
+    @machine.precision("fp32")
     def estimate(s):
         t = process.time(torch.full((len(x),), s, device=place))
         return f(process.noise(x, eps, t), t)

@@ -97,6 +97,7 @@ MISTAKES = [
     ("features/extractor", "dinov2", ["features", "dinov2_path is None", "TorchScript"]),
     ("pretrain/flow/parameterization", "noise", ["pretrain.flow", "'noise'", "'flow'", "edm"]),
     ("pretrain/ve/c_noise", "ln", ["pretrain.ve.c_noise", "'ln'", "'log_s'"]),
+    ("evaluation/precision", "half", ["evaluation.precision", "'half'", "'bf16'"]),
     ("tune/ect/prior", {"mean": 1.0}, ["tune.ect.prior", "karras"]),
     ("tune/ect/prior", {"kind": "karras", "std": 1.0}, ["tune.ect.prior", "std", "neither"]),
     ("tune/ect/prior", {"mean": 0.0, "std": 1.0, "low": 0.1}, ["tune.ect.prior", "low", "neither"]),

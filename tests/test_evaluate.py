@@ -82,6 +82,15 @@ def test_repeats_of_different_sizes_are_refused(files, tmp_path, capsys):
     assert not (tmp_path / "m.json").exists()
 
 
+def test_a_precision_is_of_all_that_is_drawn_and_else_unsaid():
+    """Without the key the settings of jobs are what they were, so that nothing is drawn again."""
+    plain, half = study(), study(precision="bf16")
+    for told in (plain.sampling("one_step"), *plain.tracing()["samplers"].values()):
+        assert "precision" not in told
+    for told in (half.sampling("one_step"), *half.tracing()["samplers"].values()):
+        assert told["precision"] == "bf16"
+
+
 def test_a_searchs_seeds_are_apart_from_those_of_every_repeat():
     config = copy.deepcopy(DEFAULT)
     cut = {"pretrain": "ve", "kimg": 60, "tune": "ect", "tune_kimg": 60, "schedule": "sigmoid"}

@@ -3,14 +3,14 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ect import config, sampler
+from ect import config, drawing, sampler
 from ect.consistency import Consistency
-from ect.drawing import labels_of
 from ect.experiment import PROCESSES
 from ect.process import S_MAX, VE
 
@@ -150,6 +150,24 @@ def test_an_image_depends_on_its_seed_alone(split, make_unet):
     assert len(set(together[0, :, 0, 0, 0].tolist())) == 5
 
 
+@pytest.mark.parametrize(("precision", "most"), [("tf32", 2), ("bf16", 4)])
+def test_a_precision_rounds_the_network_and_nothing_else(precision, most, make_unet):
+    """To 11 and 8 bits: grey values of the image's 256, on average less than one. fp32 is the
+    default, and holds again for the next image."""
+    f, settings = Consistency(make_unet(), VE(), "edm", 0.5), {"seed": 3, "images": 8, "batch": 8}
+    about = {"shape": [1, 8, 8], "shift": 127.5, "scale": 1 / 127.5, "network": {}}
+    settings |= {"kind": "multistep", "options": {"times": []}}
+
+    def draw(**more):
+        return drawing.draw(f, VE(), about, settings | more).astype(int)
+
+    exact, rounded = draw(), draw(precision=precision)
+    assert (draw(precision="fp32") == exact).all() and (draw() == exact).all()
+    gap = np.abs(rounded - exact)
+    assert gap.max() <= most and gap.mean() < 1
+    assert gap.any() or precision == "tf32"  # which some processors do not have
+
+
 def test_the_first_noise_does_not_depend_on_how_many_follow():
     one, three = (sampler.noise([5, 9], count, (3, 8, 8)) for count in (1, 3))
     assert torch.equal(one[0], three[0])
@@ -187,12 +205,12 @@ def test_declared_evaluations_are_those_counted(process, block, nfe, draw):
 
 
 def test_a_label_is_a_function_of_the_seed():
-    uniform = labels_of(range(2000), 10)
-    assert torch.equal(labels_of(range(500, 600), 10), uniform[500:600])
+    uniform = drawing.labels_of(range(2000), 10)
+    assert torch.equal(drawing.labels_of(range(500, 600), 10), uniform[500:600])
     assert (torch.bincount(uniform) - 200).abs().max() < 60
-    assert labels_of(range(4, 9), 10, [7, 3]).tolist() == [7, 3, 7, 3, 7]
-    assert labels_of(range(3), 0) is None
+    assert drawing.labels_of(range(4, 9), 10, [7, 3]).tolist() == [7, 3, 7, 3, 7]
+    assert drawing.labels_of(range(3), 0) is None
     with pytest.raises(ValueError, match="labels has 10; allowed: 0 to 9"):
-        labels_of(range(3), 10, [10])
+        drawing.labels_of(range(3), 10, [10])
     with pytest.raises(ValueError, match="labels has 3; allowed: none, as the model has no"):
-        labels_of(range(3), 0, [3])
+        drawing.labels_of(range(3), 0, [3])
