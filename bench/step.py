@@ -105,15 +105,16 @@ class Ours:
 
 
 class Sampling:
-    """One-step images, in float32 as `python -m ect sample` draws them."""
+    """One-step images, as `python -m ect sample` draws them."""
 
-    def __init__(self, args, images):
+    def __init__(self, args, images, precision="fp32"):
+        self.precision = precision
         self.ours = Ours(args, images, "tune")
         self.ours.state.network.eval()
         self.eps = sampler.noise(range(args.batch), 1, images.shape).to(machine.device())
 
     def step(self):
-        with torch.no_grad(), machine.repeatable():
+        with torch.no_grad(), machine.repeatable(), machine.precision(self.precision):
             sampler.multistep(self.ours.f, self.ours.objective.process, self.eps)
 
 
@@ -315,6 +316,8 @@ def measure(args):
         ours = {work: Ours(args, images, work) for work in ("tune", "pretrain")}
         steps = {work: runner.step for work, runner in ours.items()}
         steps["sample"] = Sampling(args, images).step
+        if args.precision != "fp32":
+            steps[f"sample, {args.precision}"] = Sampling(args, images, args.precision).step
         if args.kernels != "torch":
             plain = argparse.Namespace(**{**vars(args), "kernels": "torch"})
             steps["tune, torch"] = Ours(plain, images, "tune").step
