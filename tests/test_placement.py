@@ -1,0 +1,113 @@
+"""On a GPU everything that meets is there: a step and a drawing on torch's fake tensors, which have
+a device and no numbers, and raise where two devices meet. No GPU is needed."""
+
+import pytest
+import torch
+from test_train import TUNE, changed
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ect import experiment, machine, sampler, train
+from ect.data import Images
+
+FLOW = {"process": "flow", "parameterization": "velocity"}
+FLAT = {"recipe__weight": "uniform", "recipe__distance": {"kind": "squared", "c": 0.0}}
+
+
+def mapped(name, **options):
+    return {"schedule": {"map": name, "options": options, "clock": "noise"}}
+
+
+CASES = {
+    "pretrain": mapped("zero"),
+    "sigmoid": {},
+    "ict": mapped("ict", s0=10, s1=20, low=0.002, high=80.0),
+    "continuous": mapped("continuous", warmup=0.5, c=0.1) | FLAT,
+    "meanflow": mapped("meanflow", pairs=0.75, p=1.0, c=1e-3) | FLAT | FLOW | {"network__span": 1},
+    "flow": FLOW,
+    "clock": FLOW | {"schedule__clock": "time"},
+    "vp_linear": {"process": "vp_linear"},
+    "vp_cosine": {"process": "vp_cosine"},
+    "ecd": {"target": "heun"},
+    "radam": {"recipe__optimizer__name": "radam"},
+    "classes": {"network__classes": 10},
+    "microbatch": {"recipe__microbatch": 30},
+    "adm": {"network__architecture": "adm", "network__channels": 64},
+    "ncsnpp": {"network__architecture": "ncsnpp", "network__embedding": "fourier"},
+}
+SOLVERS = {
+    "multistep": {"times": [0.8]},
+    "euler": {"steps": 3},
+    "heun": {"steps": 3},
+    "dpm_solver": {"steps": 3},
+}
+
+
+def moved(module, device, **options):
+    """`Module.to` for fake parameters, which cannot be exchanged in place."""
+    for part in module.modules():
+        for name, value in part._parameters.items():
+            if value is not None:
+                part._parameters[name] = nn.Parameter(value.data.to(device), value.requires_grad)
+        for name, value in part._buffers.items():
+            part._buffers[name] = None if value is None else value.to(device)
+    return module
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """A GPU in name; what would need one, or a number of a tensor, is stood in for."""
+    levels = sampler.grid(3)
+    monkeypatch.setattr(machine, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(machine, "sent", lambda tensor: tensor.to("cuda"))
+    monkeypatch.setattr(sampler, "grid", lambda *options: levels)
+    monkeypatch.setattr(nn.Module, "to", moved)
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda self: True)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield monkeypatch
+
+
+def begun(settings, images, patch):
+    """(state, objective, f) of a run, whose backward pass gives a gradient to every weight."""
+
+    def backward(loss):
+        for weight in state.network.parameters():
+            weight.grad = torch.zeros_like(weight)
+
+    state, about = train.State(settings, images), experiment.describe(settings, images)
+    teacher = None if settings["target"] == "own" else experiment.restore(state.average, about)[0]
+    objective = experiment.make_objective(settings, images.sd, teacher)
+    patch.setattr(torch.Tensor, "backward", backward)
+    return state, objective, experiment.make_consistency(state.network, objective.process, about)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_is_on_the_gpu(case, digits_file, on_a_gpu):
+    settings, images = changed(TUNE, **CASES[case]), Images(digits_file)
+    state, objective, f = begun(settings, images, on_a_gpu)
+    terms, fine, _ = train.step(state, settings, images, objective, f, 1000)
+    state.meter.add(terms, fine, state.seen)
+    kept = {k: v for k, v in state.tensors().items() if not k.endswith("step")}
+    for value in (*terms, fine, *state.meter.tensors().values(), *kept.values()):
+        assert value.device.type == "cuda"
+
+
+@pytest.mark.parametrize("kind", SOLVERS)
+@pytest.mark.parametrize("case", ["sigmoid", "flow", "vp_linear", "vp_cosine", "classes"])
+def test_a_drawing_is_on_the_gpu(kind, case, digits_file, on_a_gpu):
+    settings, images = changed(TUNE, **CASES[case]), Images(digits_file)
+    state, about = train.State(settings, images), experiment.describe(settings, images)
+    f, process, about = experiment.restore(state.average, about)
+    if case == "classes":
+        f = f.given(machine.sent(torch.zeros(4, dtype=torch.int64)))
+    with torch.no_grad():
+        eps = machine.sent(sampler.noise(range(4), 2, about["shape"]))
+        assert sampler.SAMPLERS[kind](f, process, eps, **SOLVERS[kind]).device.type == "cuda"
+
+
+def test_what_stays_behind_is_noticed(digits_file, on_a_gpu):
+    images = Images(digits_file)
+    state, objective, f = begun(TUNE, images, on_a_gpu)
+    on_a_gpu.setattr(machine, "sent", lambda tensor: tensor)
+    with pytest.raises(RuntimeError, match="device"):
+        train.step(state, TUNE, images, objective, f, 1000)
