@@ -5,8 +5,12 @@ learns the average velocity between two times (Geng et al. 2025). Both different
 along its path by forward-mode differentiation, in one evaluation, and hold the result fixed.
 """
 
+from contextlib import nullcontext
+
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ect.objective import Terms
 from ect.process import expand
@@ -104,11 +108,19 @@ class MeanFlow:
 def along(function, point, direction, dropout_seed):
     """(values, derivatives) of a function at a point along a direction, each a tuple of tensors.
 
-    The kernels of attention but the plain one have no forward-mode derivative.
+    The kernels of attention but the plain one have no forward-mode derivative; nor has group norm
+    before torch 2.14, but of contiguous features.
     """
     torch.manual_seed(dropout_seed)
-    with sdpa_kernel(SDPBackend.MATH):
+    older = torch.__version__ < "2.14"
+    norms = register_module_forward_pre_hook(contiguous) if older else nullcontext()
+    with sdpa_kernel(SDPBackend.MATH), norms:
         return torch.func.jvp(function, point, direction)
+
+
+def contiguous(module, given):
+    """What a group norm is given, in the memory format that all of its derivatives know."""
+    return tuple(x.contiguous() for x in given) if isinstance(module, nn.GroupNorm) else None
 
 
 OBJECTIVES = {"continuous": Continuous, "meanflow": MeanFlow}
