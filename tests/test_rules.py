@@ -58,6 +58,16 @@ def test_what_is_no_cell_of_the_study_is_named(study):
         assert code == 1 - known and ("No rule to produce" in said) == (not known)
 
 
+def test_jobs_find_packages_where_the_workflow_found_them(study, monkeypatch):
+    """As where `pip install --target` put them."""
+    noting = "import pathlib, sys\npathlib.Path('seen').open('a').write(' '.join(sys.orig_argv))"
+    (study / "packages").mkdir()
+    (study / "packages/sitecustomize.py").write_text(noting)
+    monkeypatch.setenv("PYTHONPATH", str(study / "packages"))
+    assert run(study, "results/smoke/data/dataset.safetensors")[0] == 0
+    assert "-m ect --threads" in (study / "seen").read_text()
+
+
 def test_snakemake_tries_a_crash_that_repeats_itself_twice(study):
     """Of four attempts two train, or draw; the next run of Snakemake tries afresh."""
     (study / "odd.py").write_text(ODD)

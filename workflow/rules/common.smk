@@ -10,7 +10,8 @@ from snakemake.exceptions import WorkflowError
 # Of this file, not of the workflow that may use it as a module.
 HOME = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
 sys.path.insert(0, HOME)
-os.environ.update(PYTHONPATH=HOME)
+ELSEWHERE = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([HOME, *ELSEWHERE])))
 
 from ect import progress, published
 from ect.config import FETCHED
