@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-import step
+import runners
 import torch
 
 from ect import data, parallel, prepared
@@ -33,12 +33,12 @@ FIELDS = ("what", "kernels", *SIZES, "seconds", "memory_mib", "machine")
 
 def trained(width, batch, kernels, repeats, clock=time.process_time):
     """A line about the training step."""
-    step.NETWORKS["small"][2]["channels"] = width
+    runners.NETWORKS["small"][2]["channels"] = width
     args = argparse.Namespace(
-        network="small", batch=batch, dropout=step.DROPOUT, precision="fp32", kernels=kernels
+        network="small", batch=batch, dropout=runners.DROPOUT, precision="fp32", kernels=kernels
     )
     with tempfile.TemporaryDirectory() as folder:
-        ours = step.Ours(args, step.images_of(args, folder), "tune")
+        ours = runners.Ours(args, runners.images_of(args, folder), "tune")
         ours.step()
         taken = []
         for _ in range(repeats):
@@ -101,15 +101,8 @@ def peak_memory():
 def apart(what, size, *more, processes=0):
     """The lines that a call of this file prints in a process, or in several, of its own."""
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    words = [
-        sys.executable,
-        *(several if processes else []),
-        __file__,
-        "--alone",
-        what,
-        size,
-        *more,
-    ]
+    words = [sys.executable, *several] if processes else [sys.executable]
+    words += [__file__, "--alone", what, size, *more]
     done = subprocess.run(list(map(str, words)), check=True, stdout=subprocess.PIPE)
     return json.loads(done.stdout.splitlines()[-1])
 

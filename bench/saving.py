@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import torch
 import yaml
-from step import NETWORKS
+from runners import NETWORKS
 
 from ect import experiment, meter, progress, train
 from ect.study import Milestone, Study

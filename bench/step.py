@@ -13,7 +13,6 @@ its own 16 bits and tf32. With `--kernels native` the step of torch's kernels ta
 
 import argparse
 import contextlib
-import copy
 import json
 import resource
 import statistics
@@ -24,179 +23,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from released import Released, losses_apart
+from runners import DROPOUT, NETWORKS, Ours, Sampling, images_of
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+from ect import machine
 
-from ect import data, experiment, machine, prepared, sampler, train
-from ect.importers import edm
-
-NETWORKS = {  # (resolution, image channels, network)
-    "cifar": (32, 3, {"channels": 128, "multipliers": [2, 2, 2], "blocks": 4, "attention": [16]}),
-    "small": (32, 3, {"channels": 32, "multipliers": [2, 2, 2], "blocks": 4, "attention": [16]}),
-    "digits": (8, 1, {"channels": 16, "multipliers": [1, 2], "blocks": 1, "attention": [4]}),
-}
 QUARTILES = (0.25, 0.5, 0.75)
-DROPOUT, FAR = 0.2, 10**9  # so many images that the last stage of a schedule does not end
-
-
-def settings_of(args, work):
-    """The trainer's settings for a kind of work, `tune` or `pretrain`."""
-    tune = work == "tune"
-    zero = {"map": "zero", "options": {}, "clock": "noise"}
-    last = {"map": "sigmoid", "options": {"q": 2.0, "stages": 8, "k": 8.0, "b": 1.0}}
-    return {
-        "network": NETWORKS[args.network][2],
-        "process": "ve",
-        "parameterization": "edm",
-        "c_noise": "log_s",
-        "recipe": {
-            "batch": args.batch,
-            "prior": {"kind": "lognormal", "options": {"mean": -1.1, "std": 2.0}},
-            "distance": {"kind": "huber" if tune else "squared", "c": 0.0},
-            "weight": "gap" if tune else "edm",
-            "optimizer": {
-                "name": "radam", "lr": 1e-4, "betas": [0.9, 0.999], "warmup_kimg": 0.0,
-                "decay_from": 1.0, "lr_final": 0.0,
-            },
-            "ema_halflife_kimg": 500.0,
-            "ema_ramp": None,
-            "dropout": args.dropout,
-            **({} if args.precision == "fp32" else {"precision": args.precision}),
-            **({} if args.kernels == "torch" else {"kernels": args.kernels}),
-        },
-        "schedule": last | {"clock": "noise"} if tune else zero,
-        "target": "own",
-        "seed": 0,
-        "first_kimg": 0,
-        "last_kimg": FAR // 1000,
-        "snapshots": 0,
-    }  # fmt: skip
-
-
-def images_of(args, folder, count=512):
-    """A dataset file of random pixels: what they show costs no time."""
-    resolution, channels, _ = NETWORKS[args.network]
-    pixels = np.random.default_rng(0).integers(
-        0, 256, (count, resolution, resolution, channels), np.uint8
-    )
-    path = Path(folder) / "random.safetensors"
-    about = {"classes": None, "shift": 127.5, "scale": 1 / 127.5, "sd": 0.5}
-    with prepared.writing(path, about) as writer:
-        for split, part in (("train", pixels[:-8]), ("test", pixels[-8:])):
-            writer.add(split, part, [0] * len(part))
-    return data.Images(path)
-
-
-class Ours:
-    """The trainer's step, at the end of a run."""
-
-    def __init__(self, args, images, work):
-        self.settings, self.images = settings_of(args, work), images
-        self.state = train.State(self.settings, images)
-        self.state.seen = FAR - 10**6
-        self.objective = experiment.make_objective(self.settings, images.sd)
-        about = experiment.describe(self.settings, images)
-        self.f = experiment.make_consistency(self.state.network, self.objective.process, about)
-
-    @machine.repeatable()
-    def step(self):
-        train.step(self.state, self.settings, self.images, self.objective, self.f, FAR)
-
-
-class Sampling:
-    """One-step images, as `python -m ect sample` draws them."""
-
-    def __init__(self, args, images, precision="fp32"):
-        self.precision = precision
-        self.ours = Ours(args, images, "tune")
-        self.ours.state.network.eval()
-        self.eps = sampler.noise(range(args.batch), 1, images.shape).to(machine.device())
-
-    def step(self):
-        with torch.no_grad(), machine.repeatable(), machine.precision(self.precision):
-            sampler.multistep(self.ours.f, self.ours.objective.process, self.eps)
-
-
-class Released:
-    """The released code's step: its network, ECMLoss, RAdam, and its loop's lines after backward.
-
-    As there, a GPU's convolutions are tried out, and in fp16 what is left in float32 is tf32. Its
-    loss keeps the dropout mask through torch.cuda's random state, for which the CPU's stands in
-    where there is no GPU.
-    """
-
-    def __init__(self, args, images, folder):
-        sys.path.insert(0, str(folder))
-        from training.loss import ECMLoss
-        from training.networks import ECMPrecond
-
-        if machine.device().type != "cuda":
-            torch.cuda.get_rng_state, torch.cuda.set_rng_state = (
-                torch.get_rng_state,
-                torch.set_rng_state,
-            )
-        resolution, channels, network = NETWORKS[args.network]
-        torch.manual_seed(0)
-        self.net = ECMPrecond(
-            resolution, channels, model_type="SongUNet", dropout=args.dropout,
-            model_channels=network["channels"], channel_mult=network["multipliers"],
-            num_blocks=network["blocks"], attn_resolutions=network["attention"],
-            embedding_type="positional", encoder_type="standard", decoder_type="standard",
-            channel_mult_noise=1, resample_filter=[1, 1], augment_dim=0,
-            use_fp16=args.released == "fp16",
-        )  # fmt: skip
-        self.net.train().to(machine.device())
-        self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
-        self.loss = ECMLoss(adj="sigmoid")
-        self.loss.update_schedule(7)
-        self.optimizer = torch.optim.RAdam(self.net.parameters(), lr=1e-4)
-        self.images, self.batch, self.seen = images, args.batch, 0
-        self.precision = "tf32" if args.released == "fp16" else "fp32"
-
-    def step(self):
-        torch.backends.cudnn.benchmark = True
-        with machine.precision(self.precision):
-            self.update()
-        torch.backends.cudnn.benchmark = False
-
-    def update(self):
-        self.optimizer.zero_grad(set_to_none=True)
-        rows = np.arange(self.seen, self.seen + self.batch) % len(self.images.pixels)
-        pixels = torch.from_numpy(self.images.pixels[rows.tolist()]).permute(0, 3, 1, 2)
-        x = pixels.to(machine.device()).to(torch.float32) / 127.5 - 1
-        self.loss(net=self.net, images=x).mean().backward()
-        for weight in self.net.parameters():
-            weight.grad.nan_to_num_(0.0, 1e5, -1e5)
-        self.optimizer.step()
-        with torch.no_grad():
-            for average, weight in zip(self.average.parameters(), self.net.parameters()):
-                average.lerp_(weight, 1e-4)
-        self.seen += self.batch
-
-
-def losses_apart(args, images, kernels):
-    """The largest relative distance, over a batch, of our loss from the released one, with its
-    weights (disturbed, as some start near 0), the same images, noise and levels, and no dropout."""
-    alike = {"dropout": 0.0, "kernels": kernels, "released": "fp32"}
-    args = argparse.Namespace(**{**vars(args), **alike})
-    released, ours = Released(args, images, args.against), Ours(args, images, "tune")
-    with torch.no_grad():
-        for weight in released.net.parameters():
-            weight.add_(torch.randn_like(weight), alpha=0.02)
-        resolution, _, network = NETWORKS[args.network]
-        kind = {"architecture": "ddpmpp", "embedding": "positional", "classes": 0}
-        weights = edm.renamed(released.net.model.state_dict(), kind | network, resolution)
-        ours.state.network.load_state_dict(weights)
-        x = images.batch(0, 0, args.batch).contiguous().to(machine.device())
-        torch.manual_seed(1)
-        wanted = released.loss(net=released.net, images=x)
-        torch.manual_seed(1)
-        s = (torch.randn([len(x), 1, 1, 1], device=x.device) * 2.0 - 1.1).exp().flatten()
-        eps = torch.randn_like(x)
-        with machine.precision(args.precision):
-            found = ours.objective(ours.f, x, eps, s, 1 - 1e-6).loss
-    return ((found - wanted).abs() / wanted).max().item()
 
 
 def timed(step):

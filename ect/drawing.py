@@ -26,7 +26,7 @@ def stream(f, process, about, settings, bar=False):
     options = settings["options"]
     count = 1 + len(options.get("times", ()))
     first, last, batch = settings["seed"], settings["seed"] + settings["images"], settings["batch"]
-    place, precision = machine.device(), settings.get("precision", "fp32")
+    precision = settings.get("precision", "fp32")
     starts = range(first, last, batch)
     if bar:
         from tqdm import tqdm
@@ -34,9 +34,9 @@ def stream(f, process, about, settings, bar=False):
         starts = tqdm(starts, disable=None, unit="batch")
     for start in starts:
         seeds = range(start, min(start + batch, last))
-        eps = sampler.noise(seeds, count, about["shape"]).to(place)
+        eps = machine.sent(sampler.noise(seeds, count, about["shape"]))
         labels = labels_of(seeds, about["network"].get("classes", 0), settings.get("labels"))
-        told = f if labels is None else f.given(labels.to(place))
+        told = f if labels is None else f.given(machine.sent(labels))
         with torch.no_grad(), machine.repeatable(), machine.precision(precision):
             x = sample(told, process, eps, **options)
         yield decode(x, about)

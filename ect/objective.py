@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from ect.process import expand
+from ect.schedule import HIGH, LOW
 
 
 def lognormal(generator, n, mean, std):
@@ -17,7 +18,7 @@ def lognormal(generator, n, mean, std):
     return (torch.randn(n, generator=generator) * std + mean).exp()
 
 
-def karras(generator, n, low=0.002, high=80.0, rho=7.0):
+def karras(generator, n, low=LOW, high=HIGH, rho=7.0):
     """n noise levels with s^(1 / rho) uniform: every point of a Karras grid is as likely (`ct`)."""
     first, last = low ** (1 / rho), high ** (1 / rho)
     return (first + torch.rand(n, generator=generator) * (last - first)) ** rho

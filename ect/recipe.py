@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from ect import registry
 from ect.config import Block, Count, Name, Positive, Share, brought, chosen, names, part
-from ect.schedule import LIMITS
+from ect.schedule import HIGH, LIMITS, LOW
 
 
 class Network(Block):
@@ -60,7 +60,7 @@ class Prior(Block):
                 f"kind is '{self.kind}' with {', '.join(options) or 'nothing'}; allowed:"
                 " {mean: ..., std: ...}, or {kind: karras}, with low, high, both or neither"
             )
-        low, high = options.get("low", 0.002), options.get("high", 80.0)
+        low, high = options.get("low", LOW), options.get("high", HIGH)
         if low >= high:
             raise ValueError(f"low is {low}; allowed: < high = {high}")
         return self

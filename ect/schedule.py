@@ -15,6 +15,8 @@ This file loads no torch, so that a config can be checked at once; t's own metho
 import inspect
 import math
 
+LOW, HIGH, RHO = 0.002, 80.0, 7.0  # of a Karras grid of noise levels (EDM, eq. 5, table 1)
+
 
 def zero(t, progress):
     """r = 0: diffusion or flow pretraining."""
@@ -63,12 +65,12 @@ def piecewise(
     return _ratio(t, q**-a, k, b)
 
 
-def ct(t, progress, s0: int = 2, s1: int = 150, low: float = 0.002, high: float = 80.0):
+def ct(t, progress, s0: int = 2, s1: int = 150, low: float = LOW, high: float = HIGH):
     """The grid point before t, on N(progress) points (consistency training, Song et al. 2023)."""
     return _before(t, _ct_points(progress, s0, s1), low, high)
 
 
-def ict(t, progress, s0: int = 10, s1: int = 1280, low: float = 0.002, high: float = 80.0):
+def ict(t, progress, s0: int = 10, s1: int = 1280, low: float = LOW, high: float = HIGH):
     """As `ct`, with iCT's doubling N(progress) (Song & Dhariwal 2024)."""
     return _before(t, _ict_points(progress, s0, s1), low, high)
 
@@ -139,7 +141,6 @@ def _snap(points_of):
 
 
 LIMITS = ("continuous", "meanflow")
-RHO = 7.0  # of the grid (EDM, eq. 5)
 SNAPS = {"ct": _snap(_ct_points), "ict": _snap(_ict_points)}
 SCHEDULES = {
     name: f

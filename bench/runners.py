@@ -1,0 +1,96 @@
+"""What the benchmarks run: networks, images, the trainer's own step, and drawing."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from ect import data, experiment, machine, prepared, sampler, train
+
+NETWORKS = {  # (resolution, image channels, network)
+    "cifar": (32, 3, {"channels": 128, "multipliers": [2, 2, 2], "blocks": 4, "attention": [16]}),
+    "small": (32, 3, {"channels": 32, "multipliers": [2, 2, 2], "blocks": 4, "attention": [16]}),
+    "digits": (8, 1, {"channels": 16, "multipliers": [1, 2], "blocks": 1, "attention": [4]}),
+}
+DROPOUT, FAR = 0.2, 10**9  # so many images that the last stage of a schedule does not end
+
+
+def settings_of(args, work):
+    """The trainer's settings for a kind of work, `tune` or `pretrain`."""
+    tune = work == "tune"
+    zero = {"map": "zero", "options": {}, "clock": "noise"}
+    last = {"map": "sigmoid", "options": {"q": 2.0, "stages": 8, "k": 8.0, "b": 1.0}}
+    return {
+        "network": NETWORKS[args.network][2],
+        "process": "ve",
+        "parameterization": "edm",
+        "c_noise": "log_s",
+        "recipe": {
+            "batch": args.batch,
+            "prior": {"kind": "lognormal", "options": {"mean": -1.1, "std": 2.0}},
+            "distance": {"kind": "huber" if tune else "squared", "c": 0.0},
+            "weight": "gap" if tune else "edm",
+            "optimizer": {
+                "name": "radam", "lr": 1e-4, "betas": [0.9, 0.999], "warmup_kimg": 0.0,
+                "decay_from": 1.0, "lr_final": 0.0,
+            },
+            "ema_halflife_kimg": 500.0,
+            "ema_ramp": None,
+            "dropout": args.dropout,
+            **({} if args.precision == "fp32" else {"precision": args.precision}),
+            **({} if args.kernels == "torch" else {"kernels": args.kernels}),
+        },
+        "schedule": last | {"clock": "noise"} if tune else zero,
+        "target": "own",
+        "seed": 0,
+        "first_kimg": 0,
+        "last_kimg": FAR // 1000,
+        "snapshots": 0,
+    }  # fmt: skip
+
+
+def images_of(args, folder, count=512):
+    """A dataset file of random pixels: what they show costs no time."""
+    resolution, channels, _ = NETWORKS[args.network]
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (count, resolution, resolution, channels), np.uint8
+    )
+    path = Path(folder) / "random.safetensors"
+    about = {"classes": None, "shift": 127.5, "scale": 1 / 127.5, "sd": 0.5}
+    with prepared.writing(path, about) as writer:
+        for split, part in (("train", pixels[:-8]), ("test", pixels[-8:])):
+            writer.add(split, part, [0] * len(part))
+    return data.Images(path)
+
+
+class Ours:
+    """The trainer's step, at the end of a run."""
+
+    def __init__(self, args, images, work):
+        self.settings, self.images = settings_of(args, work), images
+        self.state = train.State(self.settings, images)
+        self.state.seen = FAR - 10**6
+        self.objective = experiment.make_objective(self.settings, images.sd)
+        about = experiment.describe(self.settings, images)
+        self.f = experiment.make_consistency(self.state.network, self.objective.process, about)
+
+    @machine.repeatable()
+    def step(self):
+        train.step(self.state, self.settings, self.images, self.objective, self.f, FAR)
+
+
+class Sampling:
+    """One-step images, as `python -m ect sample` draws them."""
+
+    def __init__(self, args, images, precision="fp32"):
+        self.precision = precision
+        self.ours = Ours(args, images, "tune")
+        self.ours.state.network.eval()
+        self.eps = sampler.noise(range(args.batch), 1, images.shape).to(machine.device())
+
+    def step(self):
+        with torch.no_grad(), machine.repeatable(), machine.precision(self.precision):
+            sampler.multistep(self.ours.f, self.ours.objective.process, self.eps)
