@@ -34,6 +34,11 @@ def parents():
     return os.getppid(), None if starter is None else running.alive(int(starter))
 
 
+def is_left(before):
+    """Whether this process is one of several and torchrun, among the `parents` of before, ended."""
+    return world() > 1 and os.getppid() != before[0]
+
+
 @contextmanager
 def together():
     """Join the processes that torchrun started, each on its own device, until the block ends.

@@ -15,13 +15,16 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from ect import checkpoint, machine
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 PUBLISHED, OF = "published", "of.json"
+ORPHANED = os.EX_UNAVAILABLE
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have none
 
 
@@ -233,10 +236,29 @@ def signals():
             signal.signal(number, handler)
 
 
-def asked_to_stop(received, started, max_minutes):
-    """(why, exit code) if a signal came or the time is up, else None."""
-    if received:
-        return f"stopped by {signal.Signals(received[0]).name}", 128 + received[0]
-    if max_minutes is not None and time.monotonic() - started >= 60 * max_minutes:
-        return f"stopped after {max_minutes:g} minutes", os.EX_TEMPFAIL
-    return None
+@dataclass(frozen=True)
+class Requests:
+    """What may ask a run to stop: the signals received, its time, and an end of torchrun."""
+
+    received: list
+    started: float
+    max_minutes: float | None = None
+    launcher_is_gone: Callable = bool
+
+    def code(self):
+        """The exit code that is asked for; 0 where nothing asks."""
+        if self.launcher_is_gone():
+            return ORPHANED
+        if self.received:
+            return 128 + self.received[0]
+        limit = self.max_minutes
+        late = limit is not None and time.monotonic() - self.started >= 60 * limit
+        return os.EX_TEMPFAIL if late else 0
+
+    def reason(self, code):
+        """What asked for it: the same in all processes of a run, whichever was asked."""
+        if code == ORPHANED:
+            return "stopped when torchrun ended"
+        if code == os.EX_TEMPFAIL:
+            return f"stopped after {self.max_minutes:g} minutes"
+        return f"stopped by {signal.Signals(code - 128).name}"

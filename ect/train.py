@@ -7,7 +7,6 @@ the step of one: noise, levels and images belong to their places in the whole ba
 
 import functools
 import json
-import os
 import time
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -138,10 +137,11 @@ def run(
         teacher = None if settings["target"] == "own" else experiment.load_model(init)[0]
         began = started - state.seconds
         save = functools.partial(_save, state, work, began)
-        stop = functools.partial(_asked_to_stop, parents, received, started, max_minutes)
+        gone = functools.partial(parallel.is_left, parents)
+        requests = progress.Requests(received, started, max_minutes, gone)
         steps = loop(state, settings, images, teacher)
         with _crash_noted(work, state, resume or init or "its start"):
-            _advance(state, steps, settings, out, save, save_seconds, stop)
+            _advance(state, steps, settings, out, save, save_seconds, requests)
             orphaned = parallel.parents() != parents
             if orphaned:  # who comes next may ask for all of this again
                 save()
@@ -151,12 +151,6 @@ def run(
                 _record(state, given, inputs, began, place)
             if not orphaned:
                 work.clear()
-
-
-def _asked_to_stop(parents, *asked):
-    if parallel.world() > 1 and os.getppid() != parents[0]:
-        return "stopped when torchrun ended", os.EX_TEMPFAIL
-    return progress.asked_to_stop(*asked)
 
 
 def _held(out):
@@ -170,7 +164,7 @@ def _smallest_batch(settings):
     return 1000 * (settings["last_kimg"] - settings["first_kimg"]) % batch or batch
 
 
-def _advance(state, steps, settings, out, save, save_seconds, stop):
+def _advance(state, steps, settings, out, save, save_seconds, requests):
     """Take the steps, saving when it is time and when asked to stop."""
     total, saved = 1000 * settings["last_kimg"], time.monotonic()
     pause = SAVE_SECONDS if save_seconds is None else save_seconds
@@ -187,18 +181,17 @@ def _advance(state, steps, settings, out, save, save_seconds, stop):
                 tell(state.seen, state.lines)
             if state.lines:
                 bar.set_postfix_str(f"loss {state.lines[-1]['loss']:.4g}", refresh=False)
-            asked = stop() if state.seen < total else None
+            asked = requests.code() if state.seen < total else 0
             now = time.monotonic()
             due = parallel.is_first() and now - saved > pause
-            code, due = parallel.agreed(asked[1] if asked else 0, due)
+            code, due = parallel.agreed(asked, due)
             if code or due:
                 save()
                 saved = time.monotonic()
                 if save_seconds is None:
                     pause = max(SAVE_SECONDS, (saved - now) / SAVING_SHARE)
             if code:
-                why = asked[0] if asked else "stopped with another process"
-                where = f"at image {state.seen} of {total}"
+                why, where = requests.reason(code), f"at image {state.seen} of {total}"
                 raise progress.Stopped(f"{why} {where}; run again to go on", code)
 
 

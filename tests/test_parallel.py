@@ -1,5 +1,6 @@
 """Several processes are one: the same losses and weights, stopped together, refused together."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ import pytest
 import torch
 from test_train import PRETRAIN, TUNE, changed, contents
 
-from ect import checkpoint, classifier, evaluate, machine, parallel, train
+from ect import checkpoint, classifier, evaluate, machine, parallel, progress, train
 
 # Batches of 63 images, the last of 55: not divisible.
 RUN = changed(TUNE, recipe__batch=63, recipe__dropout=0.0)
@@ -148,6 +149,31 @@ def test_several_processes_draw_the_bytes_of_one(world, images, digits_file, tmp
     for name in ("run.json", "features.json"):
         told = (json.loads((tmp_path / way / name).read_text()) for way in ("all", "one"))
         assert [record.get("processes") for record in told] == [world, None]
+
+
+def stopped_in_the_second(settings, data, out):
+    """Train, with a SIGTERM that the second process alone has at its third step."""
+    step, steps = train.step, itertools.count(1)
+
+    def signalled(*given):
+        if not parallel.is_first() and next(steps) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*given)
+
+    train.step = signalled
+    try:
+        train.run(settings, data, out)
+    except progress.Stopped as end:
+        out.with_suffix(".txt").write_text(f"{end.code}: {end}")
+        raise SystemExit(end.code) from None
+
+
+def test_a_signal_to_one_process_stops_all_and_the_first_names_it(digits_file, tmp_path):
+    out = tmp_path / "run"
+    assert trained(2, RUN, digits_file, out, stopped_in_the_second) == [143, 143]
+    said = out.with_suffix(".txt").read_text()
+    assert said == "143: stopped by SIGTERM at image 189 of 1000; run again to go on"
+    assert (progress.scratch_of(out) / "state.safetensors").exists()
 
 
 @pytest.mark.pipeline  # takes as long as one

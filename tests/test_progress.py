@@ -129,9 +129,10 @@ def test_an_ignored_signal_is_still_ignored():
 def test_time_is_up_after_the_limit_and_not_before(monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     for started, stops in ((0.0, True), (400.0, True), (401.0, False)):
-        asked = progress.asked_to_stop([], started, 10)
-        assert asked == (("stopped after 10 minutes", os.EX_TEMPFAIL) if stops else None)
-    assert progress.asked_to_stop([], 0.0, None) is None
+        requests = progress.Requests([], started, 10)
+        assert requests.code() == (os.EX_TEMPFAIL if stops else 0)
+    assert requests.reason(os.EX_TEMPFAIL) == "stopped after 10 minutes"
+    assert progress.Requests([], 0.0).code() == 0
 
 
 def test_clocks_that_jump_stop_and_save_nothing(words, undisturbed, tmp_path, monkeypatch):
@@ -171,7 +172,7 @@ def test_saving_takes_a_fiftieth_of_the_time_at_most(monkeypatch, tmp_path):
             times.append(clock[0])
             clock[0] += cost
 
-        settings, never = {"first_kimg": 0, "last_kimg": 20}, lambda: None
+        settings, never = {"first_kimg": 0, "last_kimg": 20}, progress.Requests([], 0.0)
         train._advance(state, steps(), settings, tmp_path, save, save_seconds, never)
         return [after - before - cost for before, after in itertools.pairwise(times)]
 
