@@ -64,7 +64,7 @@ def costs(settings, images, folder, repeats):
     state, step = prepared(settings, images)
     step()  # the optimizer's moments exist from here on
     work = progress.Work(folder, "bench")
-    saving = median(lambda: train._save(state, work), 3)
+    saving = median(lambda: train._save(state, work, time.monotonic()), 3)
 
     def again():
         restored = train.State(settings, images)

@@ -95,7 +95,7 @@ def split(ours, count):
     place, seen = machine.device(), [0]
     x = images.batch(0, 0, size).to(place)
     eps, s = torch.randn_like(x), torch.rand(size, device=place) + 0.1
-    r = s * 0.99
+    r, everything = s * 0.99, torch.arange(size)
 
     def batch():
         seen[0] += size
@@ -110,7 +110,7 @@ def split(ours, count):
             ours.objective.evaluate(ours.f, x, eps, s, 0)
 
         def target():
-            ours.objective.target(ours.f, x, eps, s, r, 0)
+            ours.objective.target(ours.f, x, eps, s, r, 0, everything)
 
         def backward():
             loss.backward(retain_graph=True)

@@ -18,7 +18,9 @@
 `study`             such a config, and the settings of each job
 `jobs`              every job of a study
 `plan`              what a study costs before it starts
+`machine`           the device, and the record of what was computed where
 `process`           x_t = alpha(t) x_0 + sigma(t) eps, and the clock s = sigma / alpha
+`dropout`           masks that belong to an image's place in its batch
 `network`           the U-Net
 `kernels`           for the CPU: convolution; norm, SiLU and dropout (kernels/*.c)
 `native`            the U-Net's blocks in these kernels
@@ -28,7 +30,6 @@
 `objective`         time prior, distance, weight: the loss
 `limit`             the losses at r -> t: the continuous limit (sCM), MeanFlow
 `sampler`           multistep consistency, Euler, Heun, DPM-Solver++
-`machine`           the device, and the record of what was computed where
 `checkpoint`        weights and training state, written atomically
 `progress`          work in progress: where it lies, who holds it, when a run is to stop
 `crash`             a crash that only repeats itself

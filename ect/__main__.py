@@ -255,7 +255,8 @@ def limit_threads(count):
 
 def main(argv=None):
     """Run a verb; a mistake in its input ends in one line and exit code 1. So does a training that
-    saved its work and stopped, with exit code 75 (time) or 128 + the number of a signal."""
+    saved its work and stopped, with exit code 75 (time), 69 (the end of torchrun) or 128 + the
+    number of a signal."""
     args = parser().parse_args(argv)
     limit_threads(args.threads)
     warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # the weights are so stored

@@ -8,7 +8,7 @@ from ect import checkpoint, limit, machine, plugins
 from ect.consistency import Consistency
 from ect.data import seed_of
 from ect.network import UNet
-from ect.objective import DISTANCES, WEIGHTS, Objective, huber
+from ect.objective import DISTANCES, UNIT, WEIGHTS, Objective, huber
 from ect.ode import STEPS
 from ect.process import S_MAX, VE, Flow, Process, Tabulated, VPCosine, VPLinear
 from ect.schedule import SCHEDULES, SNAPS
@@ -112,6 +112,7 @@ def make_objective(settings, sd, teacher=None):
     bound = on_clock(maps[schedule["map"]], schedule, process)
     if schedule["map"] not in SCHEDULES:
         require_own_map(schedule["map"], bound)
+    masked = recipe["dropout"] > 0 and settings["network"].get("architecture") == "unet2d"
     distance = DISTANCES[recipe["distance"]["kind"]]
     if distance is huber:
         distance = functools.partial(huber, c=recipe["distance"]["c"])
@@ -125,6 +126,7 @@ def make_objective(settings, sd, teacher=None):
         step=STEPS.get(settings["target"]),
         teacher=teacher,
         shared_dropout=recipe.get("shared_dropout", True),
+        unit=None if masked else UNIT,
     )
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from ect import machine
 from ect.objective import Terms
 from ect.process import expand
 
@@ -35,6 +36,7 @@ class Continuous:
     def __call__(self, f, x, eps, s, progress, dropout_seed=0):
         """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels s (B,); the
         residual is the mean square of g."""
+        s = machine.sent(s, x.device)
         t = self.process.time(s)
         c_out, held, g = self.tangent(f, x, eps, t, min(1.0, progress / self.warmup), dropout_seed)
         size = g.square().flatten(1).mean(1)
@@ -87,7 +89,7 @@ class MeanFlow:
 
     def __call__(self, f, x, eps, levels, progress, dropout_seed=0):
         """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels (B, 2)."""
-        s, r = levels.unbind(dim=1)
+        s, r = machine.sent(levels, x.device).unbind(dim=1)
         t, t_r = self.process.time(s), self.process.time(r)
         x_t, v = self.process.noise(x, eps, t), eps - x
         target = self.target(f, x_t, v, t, t_r, dropout_seed)

@@ -49,10 +49,11 @@ def repeatable():
         memory.fill_uninitialized_memory = filled
 
 
-def sent(tensor):
-    """A tensor on the device. A GPU takes it while it works, and its host does not wait."""
-    place = device()
-    if place.type == "cuda":
+def sent(tensor, place=None):
+    """A tensor on the device `place`, by default this machine's. A GPU takes it while it works, and
+    its host does not wait."""
+    place = place or device()
+    if place.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(place, non_blocking=True)
     return tensor.to(place)
 

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from ect import kernels
+from ect.dropout import rows
 from ect.network import Attention, Block, UNet
 
 
@@ -78,7 +79,7 @@ class Activation(torch.autograd.Function):
         _require(x, kinds=(torch.float32, torch.bfloat16))
         _require(gain, bias)
         x, ctx.options = kernels.last(x), (groups, p, seed, silu)
-        y, stats = kernels.activate(x, features, gain, bias, eps, ctx.options)
+        y, stats = kernels.activate(x, features, gain, bias, eps, ctx.options, rows())
         ctx.save_for_backward(x, gain, bias, stats)
         ctx.told = features is not None
         ctx.set_materialize_grads(False)
@@ -104,7 +105,7 @@ class Layer(torch.autograd.Function):
         _require(x, gain, bias, weight, offset, skip)
         x, skip = kernels.last(x), None if skip is None else kernels.last(skip)
         ctx.options, ctx.factor = (groups, p, seed, True), factor
-        h, stats = kernels.activate(x, features, gain, bias, eps, ctx.options)
+        h, stats = kernels.activate(x, features, gain, bias, eps, ctx.options, rows())
         ctx.save_for_backward(x, gain, bias, stats, weight)
         ctx.told, ctx.skipped = features is not None, skip is not None
         ctx.set_materialize_grads(False)

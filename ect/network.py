@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ect.dropout import dropout
+
 SKIP_SCALE = math.sqrt(0.5)  # keeps the variance of (branch + skip) at that of its parts
 
 
@@ -36,15 +38,6 @@ def zeroed(layer):
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def dropout(x, p):
-    """Dropout of features (B, C, H, W), whose mask depends on torch's default generator alone. That
-    of `functional.dropout` depends on the layout of x, and on whether x is being differentiated."""
-    if p == 0:
-        return x
-    mask = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    return x * mask.bernoulli_(1 - p).div_(1 - p)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from ect import machine
+from ect.dropout import part_of
 from ect.process import expand
 from ect.schedule import HIGH, LOW
 
@@ -76,6 +78,17 @@ WEIGHTS = {
 }
 
 
+UNIT = 8  # images: kernels like such numbers, and most then round as in the whole batch
+
+
+def needed(r, unit=UNIT):
+    """The indices of images whose targets are to be computed, in order: those with r > 0, and as
+    many others as make their number a multiple of `unit`, if there are."""
+    positive = r > 0
+    count = -(-int(positive.sum()) // unit) * unit
+    return (~positive).sort(stable=True).indices[:count].sort().values
+
+
 class Terms(NamedTuple):
     """What the loss is made of, each (B,): the weighted loss, noise levels s and r, and the
     unweighted residual |f(x_t) - target|^2 per pixel."""
@@ -91,7 +104,9 @@ class Objective:
 
     `snap(s, progress)` first moves s to the grid of a schedule that has one. `step`, of ect/ode.py,
     leads from x_t to x_r by the frozen consistency function `teacher`; without it x_r has the noise
-    of x_t. Without `shared_dropout` the target has dropout masks of its own.
+    of x_t. Without `shared_dropout` the target has dropout masks of its own. The target's images
+    are evaluated in multiples of `unit`; all or none where it is None, for networks whose dropout
+    knows no images, but batches.
     """
 
     def __init__(
@@ -105,26 +120,30 @@ class Objective:
         step=None,
         teacher=None,
         shared_dropout=True,
+        unit=UNIT,
     ):
         self.process, self.schedule, self.sd = process, schedule, sd
         self.distance, self.weight, self.snap = distance, weight, snap
         self.step, self.teacher = step, teacher
-        self.shared_dropout = shared_dropout
+        self.shared_dropout, self.unit = shared_dropout, unit
 
     def levels(self, draw):
         """Noise levels s (B,) of a batch; `draw()` is the prior."""
         return draw()
 
     def __call__(self, f, x, eps, s, progress, dropout_seed=0):
-        """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels s (B,).
+        """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels s (B,). A GPU
+        is not waited for where s is on the CPU.
 
         Both evaluations of f start from the same `dropout_seed`, hence share their masks; torch's
         default generator, from which dropout draws on every device, is left re-seeded.
         """
         s = self.snap(s, progress) if self.snap else s
         r = self.schedule(s, progress)
+        some = needed(r, self.unit or len(r))
+        s, r = (machine.sent(levels, x.device) for levels in (s, r))
         prediction = self.evaluate(f, x, eps, s, dropout_seed)
-        target = self.target(f, x, eps, s, r, dropout_seed + (not self.shared_dropout))
+        target = self.target(f, x, eps, s, r, dropout_seed + (not self.shared_dropout), some)
         loss = self.weight(s, r, self.sd) * self.distance(prediction, target)
         return Terms(loss, s, r, squared(prediction.detach(), target))
 
@@ -134,11 +153,24 @@ class Objective:
         return f(self.process.noise(x, eps, t), t)
 
     @torch.no_grad()
-    def target(self, f, x, eps, s, r, dropout_seed):
-        """f(x_r) without gradient; the image itself where r = 0, at no cost where all of r is 0."""
-        positive = expand(r > 0, x)
-        if not positive.any():
+    def target(self, f, x, eps, s, r, dropout_seed, some=None):
+        """f(x_r) without gradient; the image itself where r = 0. Only the images at the indices
+        `some` (by default those `needed`) are evaluated."""
+        some = needed(r, self.unit or len(r)) if some is None else some
+        if len(some) == len(x):
+            return self._at_r(f, x, eps, s, r, dropout_seed)
+        if len(some) == 0:
             return x
+        some = machine.sent(some, x.device)
+        if f.label is not None:
+            f = f.given(f.label[some])
+        with part_of(len(x), some):
+            part = x[some], eps[some], s[some], r[some]
+            found = self._at_r(f, *part, dropout_seed)
+        return x.to(found.dtype).index_copy(0, some, found)
+
+    def _at_r(self, f, x, eps, s, r, dropout_seed):
+        positive = expand(r > 0, x)
         if self.step:  # the eps with which x + r eps is where the teacher arrives
             teacher = self.teacher.given(f.label)
             arrived = self.step(teacher, self.process, x + expand(s, x) * eps, s, r)

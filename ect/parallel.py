@@ -34,8 +34,8 @@ def parents():
     return os.getppid(), None if starter is None else running.alive(int(starter))
 
 
-def is_left(before):
-    """Whether this process is one of several and torchrun, among the `parents` of before, ended."""
+def torchrun_ended(before):
+    """Whether this process is one of several, and another's child than `before` (see `parents`)."""
     return world() > 1 and os.getppid() != before[0]
 
 

@@ -145,7 +145,7 @@ class Tabulated(Process):
 
     def __init__(self, schedule, start, end, steps):
         logs = torch.log1p(-BETAS[schedule](start, end, steps)).cumsum(0)
-        self.ln_s = torch.expm1(-logs).log() / 2  # (steps,), float64
+        self.ln_s, self.copies = torch.expm1(-logs).log() / 2, {}  # (steps,), float64
         last = self.time(torch.tensor([S_MAX], dtype=torch.float64))
         self.t_max = max(steps / 1000, last.item())
 
@@ -164,4 +164,8 @@ class Tabulated(Process):
         return torch.where(at < ln_s[0], s / ln_s[0].exp(), place + 1) / 1000
 
     def _levels(self, like):
-        return self.ln_s.to(like.dtype).to(like.device)  # two steps: mps has no float64
+        """The table beside a tensor, copied once: a copy waits for what a GPU is at."""
+        kind = like.dtype, like.device
+        if kind not in self.copies:
+            self.copies[kind] = self.ln_s.to(like.dtype).to(like.device)  # mps has no float64
+        return self.copies[kind]

@@ -24,7 +24,7 @@ from ect import checkpoint, machine
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 PUBLISHED, OF = "published", "of.json"
-ORPHANED = os.EX_UNAVAILABLE
+TORCHRUN_ENDED = os.EX_UNAVAILABLE  # the exit code, which nobody is left to read
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have none
 
 
@@ -238,17 +238,17 @@ def signals():
 
 @dataclass(frozen=True)
 class Requests:
-    """What may ask a run to stop: the signals received, its time, and an end of torchrun."""
+    """What may ask a run to stop: the signals received, its time, and the end of torchrun."""
 
     received: list
     started: float
     max_minutes: float | None = None
-    launcher_is_gone: Callable = bool
+    torchrun_ended: Callable = lambda: False
 
     def code(self):
         """The exit code that is asked for; 0 where nothing asks."""
-        if self.launcher_is_gone():
-            return ORPHANED
+        if self.torchrun_ended():
+            return TORCHRUN_ENDED
         if self.received:
             return 128 + self.received[0]
         limit = self.max_minutes
@@ -257,7 +257,7 @@ class Requests:
 
     def reason(self, code):
         """What asked for it: the same in all processes of a run, whichever was asked."""
-        if code == ORPHANED:
+        if code == TORCHRUN_ENDED:
             return "stopped when torchrun ended"
         if code == os.EX_TEMPFAIL:
             return f"stopped after {self.max_minutes:g} minutes"

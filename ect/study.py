@@ -21,7 +21,7 @@ STAGES = {
     "prepare": 1,
     "import": 1,
     "classifier": 1,
-    "train": 1,
+    "train": 2,
     "sample": 1,
     "extract": 1,
     "evaluate": 1,

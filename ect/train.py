@@ -38,7 +38,7 @@ def step(state, settings, images, objective, f, total):
     prior, options = PRIORS[recipe["prior"]["kind"]], recipe["prior"]["options"]
     s = objective.levels(functools.partial(prior, generator, size, **options))[mine]
     eps = torch.randn((size, *x.shape[1:]), generator=generator)[mine]
-    x, s, eps = map(machine.sent, (x, s, eps))
+    x, eps = map(machine.sent, (x, eps))  # s decides what is computed, and stays where it is
     if settings["network"].get("classes"):
         f = f.given(machine.sent(images.batch_labels(seed, first, count)))
 
@@ -137,8 +137,8 @@ def run(
         teacher = None if settings["target"] == "own" else experiment.load_model(init)[0]
         began = started - state.seconds
         save = functools.partial(_save, state, work, began)
-        gone = functools.partial(parallel.is_left, parents)
-        requests = progress.Requests(received, started, max_minutes, gone)
+        ended = functools.partial(parallel.torchrun_ended, parents)
+        requests = progress.Requests(received, started, max_minutes, ended)
         steps = loop(state, settings, images, teacher)
         with _crash_noted(work, state, resume or init or "its start"):
             _advance(state, steps, settings, out, save, save_seconds, requests)

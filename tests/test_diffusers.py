@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from test_init import settings
+from test_train import TUNE
 
 from ect import __main__, checkpoint, experiment, ode, train
 from ect.importers.diffusers import read
@@ -172,6 +173,23 @@ def test_both_evaluations_of_the_loss_share_their_dropout_masks(written, draw):
     assert not loss(f, x, eps, torch.ones(4), 0.5).loss.any()
     t = process.time(torch.ones(4))
     assert not torch.equal(f(x, t), f(x, t))  # dropout is active
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_its_masks_are_a_batchs_so_targets_are_of_whole_ones(dropout, written, draw):
+    """Without dropout, of those images alone that need it."""
+    about = read(written(unet(depth=1)))[1]
+    network = experiment.make_network(about["network"], about["shape"], dropout=dropout).train()
+    counts = []
+    network.register_forward_pre_hook(lambda module, given: counts.append(len(given[0])))
+    tuning = {"recipe": TUNE["recipe"] | {"dropout": dropout}, "schedule": TUNE["schedule"]}
+    cell = {"target": "own", **about, **tuning}
+    objective = experiment.make_objective(cell, about["sd"])
+    f = experiment.make_consistency(network, objective.process, about)
+    x, eps = draw(0, 24).float(), draw(1, 24).float()
+    s = torch.tensor([80.0] + [1e-3] * 23)  # r > 0 for the first alone
+    objective(f, x, eps, s, 0.3)
+    assert counts == [24, 24 if dropout else 8]
 
 
 def edited(path, **changes):

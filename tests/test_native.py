@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ect import checkpoint, kernels, native, progress, train
+from ect import checkpoint, kernels, machine, native, progress, train
 from ect.consistency import Consistency
+from ect.dropout import part_of
 from ect.network import UNet
 from ect.objective import Objective, gap, huber
 from ect.process import VE
@@ -243,6 +244,35 @@ def test_teacher_and_student_share_their_masks():
     with torch.no_grad():
         second, other = (objective.evaluate(f, x, eps, s, seed) for seed in (3, 4))
     assert first.requires_grad and torch.equal(first, second) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("precision, within", [("fp32", 1e-5), ("tf32", 1e-3), ("bf16", 0.1)])
+def test_a_part_of_a_batch_has_the_masks_that_it_has_there(precision, within):
+    """Elsewhere it has others."""
+    torch.manual_seed(0)
+    network = UNet(8, 1, **WIDE | {"channels": 32}, dropout=0.4)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    native.use(network, precision)
+    x, c, rows = (
+        torch.randn(24, 1, 8, 8),
+        torch.randn(24),
+        torch.tensor([1, 2, 3, 7, 11, 13, 20, 23]),
+    )
+
+    def evaluated(*given):
+        torch.manual_seed(3)
+        with machine.precision(precision):
+            return network.train()(*given)
+
+    with torch.no_grad():
+        whole, others = evaluated(x, c)[rows], evaluated(x[rows], c[rows])
+        with part_of(24, rows):
+            part = evaluated(x[rows], c[rows])
+    assert (part - whole).norm() < within * whole.norm() < (others - whole).norm()
+    with pytest.raises(RuntimeError, match="found gradients"), part_of(24, rows):
+        pass
 
 
 @pytest.mark.parametrize("settings", [PRETRAIN, TUNE], ids=["pretrain", "tune"])

@@ -1,14 +1,27 @@
 """The loss: EDM's and flow matching's as special cases, ECT's formula, shared masks, gradients."""
 
 import functools
+import math
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ect import experiment, ode
 from ect.consistency import Consistency
-from ect.objective import DISTANCES, WEIGHTS, Objective, huber, karras, lognormal, squared
+from ect.network import UNet
+from ect.objective import (
+    DISTANCES,
+    WEIGHTS,
+    Objective,
+    huber,
+    karras,
+    lognormal,
+    needed,
+    squared,
+)
 from ect.process import VE, Flow
 from ect.schedule import constant, sigmoid, zero
 
@@ -94,6 +107,47 @@ def test_target_is_the_image_where_r_is_zero_and_f_elsewhere(draw):
     assert torch.equal(objective.target(lambda x_t, t: x_t + 1, x, eps, s, r, 0)[::2], x[::2])
     assert torch.equal(target[1::2], f(VE().noise(x, eps, r), r)[1::2])
     assert (target[1::2] != x[1::2]).any()
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, math.nan]), max_size=40), st.integers(1, 40))
+def test_images_with_r_above_zero_are_needed_and_few_others(r, unit):
+    """In their order; none where there is none, else a multiple of `unit` or the whole batch."""
+    wanted = {place for place, value in enumerate(r) if value > 0}
+    found = needed(torch.tensor(r), unit).tolist()
+    assert found == sorted(set(found)) and wanted <= set(found) <= set(range(len(r)))
+    assert len(found) % unit == 0 or len(found) == len(r)
+    assert len(found) < len(wanted) + unit and bool(found) == bool(wanted)
+
+
+def few(s, progress):
+    """r > 0 for every fifth image."""
+    return torch.where(torch.arange(len(s)) % 5 == 3, s / 2, 0.0)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("step", [None, ode.heun])
+def test_targets_are_those_of_a_whole_batch_at_a_part_of_its_cost(shared, step, draw):
+    """Masks of dropout and labels are those of an image's place in the batch."""
+    torch.manual_seed(0)
+    network = UNet(8, 1, 8, [1, 2], 1, [4], 0.3, classes=3).double().train()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    counts = []
+    network.register_forward_pre_hook(lambda module, given: counts.append(len(given[0])))
+    f = Consistency(network, VE(), "edm", SD).given(torch.arange(24) % 3)
+    teacher = Consistency(lambda x, c, label: wave(x, c + label), VE(), "edm", SD)
+    objective = Objective(
+        VE(), few, huber, WEIGHTS["gap"], SD,
+        step=step, teacher=teacher, shared_dropout=shared,
+    )  # fmt: skip
+    given = f, draw(0, 24), draw(1, 24), levels(24), 0.5, 11
+    part = objective(*given)
+    assert counts == [24, 8]
+    objective.unit = None
+    for found, wanted in zip(part, objective(*given)):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+    assert counts == [24, 8, 24, 24]
 
 
 def test_pretraining_evaluates_the_network_once(draw):

@@ -1,19 +1,23 @@
-"""On a GPU everything that meets is there: a step and a drawing on torch's fake tensors, which have
-a device and no numbers, and raise where two devices meet. No GPU is needed."""
+"""On a GPU everything that meets is there, in a step and in a drawing, and a step does not wait for
+it: on torch's fake tensors, which have a device and no numbers, and raise where two devices meet or
+where a number decides what is computed. No GPU is needed."""
 
 import pytest
 import torch
 from test_train import TUNE, changed
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from ect import experiment, machine, sampler, train
+from ect import experiment, machine, objective, sampler, train
 from ect.data import Images
 
 pytestmark = pytest.mark.skipif(
     torch.__version__ < "2.11", reason="fake tensors of older versions need a GPU to be on one"
 )
 FLOW = {"process": "flow", "parameterization": "velocity"}
+BETAS = {"schedule": "linear", "start": 1e-4, "end": 0.02, "steps": 1000}
 FLAT = {"recipe__weight": "uniform", "recipe__distance": {"kind": "squared", "c": 0.0}}
 
 
@@ -31,6 +35,7 @@ CASES = {
     "clock": FLOW | {"schedule__clock": "time"},
     "vp_linear": {"process": "vp_linear"},
     "vp_cosine": {"process": "vp_cosine"},
+    "tabulated": {"process": "tabulated", "betas": BETAS},
     "ecd": {"target": "heun"},
     "radam": {"recipe__optimizer__name": "radam"},
     "classes": {"network__classes": 10},
@@ -57,15 +62,45 @@ def moved(module, device, **options):
     return module
 
 
+class NoCopies(TorchDispatchMode):
+    """Raises where a tensor is copied from one device to another, but by `machine.sent`: that would
+    be waiting. A CPU's tensor without dimensions is an argument of a kernel."""
+
+    sending = False
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        found = operation(*args, **(kwargs or {}))
+        tensors = (x for x in tree_leaves((args, kwargs, found)) if isinstance(x, torch.Tensor))
+        if {"cpu", "cuda"} <= {x.device.type for x in tensors if x.ndim} and not self.sending:
+            raise RuntimeError(f"{operation} waits for another device")
+        return found
+
+
+def sent(tensor, place=None):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NoCopies, "sending", True)
+        return tensor.to("cuda")
+
+
 @pytest.fixture
 def on_a_gpu(monkeypatch):
     """A GPU in name; what would need one, or a number of a tensor, is stood in for."""
-    levels = sampler.grid(3)
+    levels, some = sampler.grid(3), torch.arange(8)
+    make, tabulated = experiment.make_process, experiment.make_process(CASES["tabulated"])
+
+    def make_process(settings):
+        return tabulated if settings["process"] == "tabulated" else make(settings)
+
+    def needed(r, unit):
+        assert r.device.type == "cpu"  # where asking for a number is no waiting
+        return some
+
+    monkeypatch.setattr(objective, "needed", needed)
+    monkeypatch.setattr(experiment, "make_process", make_process)
     monkeypatch.setattr(machine, "device", lambda: torch.device("cuda"))
-    monkeypatch.setattr(machine, "sent", lambda tensor: tensor.to("cuda"))
+    monkeypatch.setattr(machine, "sent", sent)
     monkeypatch.setattr(sampler, "grid", lambda *options: levels)
     monkeypatch.setattr(nn.Module, "to", moved)
-    monkeypatch.setattr(torch.Tensor, "__bool__", lambda self: True)
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield monkeypatch
 
@@ -88,8 +123,10 @@ def begun(settings, images, patch):
 def test_a_step_is_on_the_gpu(case, digits_file, on_a_gpu):
     settings, images = changed(TUNE, **CASES[case]), Images(digits_file)
     state, objective, f = begun(settings, images, on_a_gpu)
-    terms, fine, _ = train.step(state, settings, images, objective, f, 1000)
-    state.meter.add(terms, fine, state.seen)
+    terms, fine, _ = train.step(state, settings, images, objective, f, 1000)  # fills tables
+    with NoCopies():
+        terms, fine, _ = train.step(state, settings, images, objective, f, 1000)
+        state.meter.add(terms, fine, state.seen)
     kept = {k: v for k, v in state.tensors().items() if not k.endswith("step")}
     for value in (*terms, fine, *state.meter.tensors().values(), *kept.values()):
         assert value.device.type == "cuda"
@@ -111,6 +148,22 @@ def test_a_drawing_is_on_the_gpu(kind, case, digits_file, on_a_gpu):
 def test_what_stays_behind_is_noticed(digits_file, on_a_gpu):
     images = Images(digits_file)
     state, objective, f = begun(TUNE, images, on_a_gpu)
-    on_a_gpu.setattr(machine, "sent", lambda tensor: tensor)
+    on_a_gpu.setattr(machine, "sent", lambda tensor, place=None: tensor)
     with pytest.raises(RuntimeError, match="device"):
+        train.step(state, TUNE, images, objective, f, 1000)
+
+
+@pytest.mark.parametrize("name", ["cpu", "tolist", "any"])
+def test_waiting_is_noticed(name, digits_file, on_a_gpu):
+    """A distance that looks at a number."""
+    images = Images(digits_file)
+    state, objective, f = begun(TUNE, images, on_a_gpu)
+    distance = objective.distance
+
+    def looking(a, b):
+        bool(getattr(distance(a, b), name)())
+        return distance(a, b)
+
+    objective.distance = looking
+    with NoCopies(), pytest.raises(Exception, match=r"waits for|aten\.|data-dependent"):
         train.step(state, TUNE, images, objective, f, 1000)

@@ -21,7 +21,7 @@ import pytest
 import torch
 from test_train import PRETRAIN, TUNE, changed, contents
 
-from ect import checkpoint, experiment, machine, meter, progress, train
+from ect import checkpoint, experiment, machine, meter, parallel, progress, train
 from ect.__main__ import main
 from ect.data import Images
 from ect.objective import Terms
@@ -133,6 +133,20 @@ def test_time_is_up_after_the_limit_and_not_before(monkeypatch):
         assert requests.code() == (os.EX_TEMPFAIL if stops else 0)
     assert requests.reason(os.EX_TEMPFAIL) == "stopped after 10 minutes"
     assert progress.Requests([], 0.0).code() == 0
+
+
+def test_the_end_of_torchrun_stops_its_processes_whatever_else_asks():
+    requests = progress.Requests([signal.SIGTERM], 0.0, torchrun_ended=lambda: True)
+    assert requests.code() == os.EX_UNAVAILABLE
+    assert requests.reason(os.EX_UNAVAILABLE) == "stopped when torchrun ended"
+
+
+@pytest.mark.parametrize("world, parent, ended", [(1, 7, False), (2, 7, True), (2, 5, False)])
+def test_torchrun_ended_where_the_parent_is_another(world, parent, ended, monkeypatch):
+    """Of a process alone it was none."""
+    monkeypatch.setattr(parallel, "world", lambda: world)
+    monkeypatch.setattr(os, "getppid", lambda: parent)
+    assert parallel.torchrun_ended((5, None)) == ended
 
 
 def test_clocks_that_jump_stop_and_save_nothing(words, undisturbed, tmp_path, monkeypatch):
@@ -269,7 +283,7 @@ def diverging(monkeypatch, at, patience=1):
             terms = super().__call__(f, x, eps, s, progress, *rest)
             if round(1000 * progress) + 100 != at:
                 return terms
-            return terms._replace(loss=torch.where(s > 1, torch.inf, terms.loss))
+            return terms._replace(loss=torch.where(terms.s > 1, torch.inf, terms.loss))
 
     class Seldom(meter.Meter):
         def __init__(self):

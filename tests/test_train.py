@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from ect import checkpoint, experiment, registry, train
+from ect import checkpoint, experiment, machine, registry, train
 from ect.data import Images
 
 PRETRAIN = {
@@ -274,8 +274,8 @@ def test_a_network_with_classes_is_told_the_labels(digits_file, tmp_path):
     weight = f.network.embedding.label.weight
     start = experiment.make_network(CONDITIONAL["network"], about["shape"])
     assert (weight - start.embedding.label.weight).abs().max() > 1e-4
-    x, t = torch.randn(4, 1, 8, 8), torch.ones(4)
-    one, two = (f.given(torch.full((4,), label))(x, t) for label in (1, 2))
+    x, t = map(machine.sent, (torch.randn(4, 1, 8, 8), torch.ones(4)))
+    one, two = (f.given(torch.full((4,), label, device=x.device))(x, t) for label in (1, 2))
     assert (one - two).abs().max() > 1e-4 and f.label is None
 
 
@@ -289,8 +289,7 @@ def test_distillation_tells_the_teacher_the_labels(digits_file, tmp_path):
     told = lambda module, args, named: seen.append(named["label"])  # noqa: E731
     teacher.network.register_forward_pre_hook(told, with_kwargs=True)
     objective = experiment.make_objective(settings, 0.5, teacher)
-    label = torch.tensor([3, 5])
-    x = torch.randn(2, 1, 8, 8)
+    label, x = map(machine.sent, (torch.tensor([3, 5]), torch.randn(2, 1, 8, 8)))
     objective(teacher.given(label), x, torch.randn_like(x), torch.tensor([5.0, 9.0]), 0.9)
     assert seen and all(torch.equal(given, label) for given in seen)
 

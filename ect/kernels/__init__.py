@@ -111,15 +111,16 @@ def filter_gradients(x, dy):
     return weight, bias
 
 
-def activate(x, features, gain, bias, eps, options):
+def activate(x, features, gain, bias, eps, options, rows=None):
     """dropout(silu(norm(x + features))), and (B, 2, C) that `activate_back` takes; `options` are
-    groups, share of dropout, seed of its mask, and whether there is a SiLU."""
+    groups, share of dropout, seed of its mask, and whether there is a SiLU. The masks are those of
+    the images at `rows` (B,), int64, of a batch; without it x is the batch."""
     groups, p, seed, silu = options
     b, c, h, w = x.shape
     features = None if features is None else features.float().contiguous()
     y, stats = torch.empty_like(x), torch.empty(b, 2, c, dtype=torch.float32)
     sizes = (x.dtype == torch.bfloat16, h * w, c, groups, silu, seed)
-    _call("activate", (x, features, gain, bias, y, stats), b, sizes, eps, p)
+    _call("activate", (x, features, gain, bias, y, stats, rows), b, sizes, eps, p)
     return y, stats
 
 

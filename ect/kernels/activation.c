@@ -118,37 +118,38 @@ INLINE void moments(const void *x, long image, const float *features, float *shi
     }
 }
 
-INLINE void activate_image(const void *x, long image, const float *gain, const float *bias, void *y,
-                           const float *shift, const float *inverse, long P, long C, uint64_t seed,
-                           int silu, float p, int half) {
+INLINE void activate_image(const void *x, long image, long place, const float *gain,
+                           const float *bias, void *y, const float *shift, const float *inverse,
+                           long P, long C, uint64_t seed, int silu, float p, int half) {
     RUNS {
         lanes slope = AT(inverse, c) * AT(gain, c), offset = AT(shift, c) * slope + AT(bias, c);
         RUN {
             long at = image + i * C + c;
             lanes z = get(x, at, half) * slope + offset;
             z = silu ? z * logistic(z) : z;
-            put(y, at, p > 0 ? z * mask(at, seed, p) : z, half);
+            put(y, at, p > 0 ? z * mask(place + i * C + c, seed, p) : z, half);
         }
     }
 }
 
 /* y = dropout(silu(norm(x + features))), of features (B, C) or none; no SiLU where `silu` is 0, no
-   dropout where p is 0. stats (B, 2, C) is for the gradient. */
+   dropout where p is 0. stats (B, 2, C) is for the gradient. Of a part of a batch, rows (B) are the
+   places of its images there, whose masks they have. */
 void activate(const void *x, const float *features, const float *gain, const float *bias, void *y,
-              float *stats, long B, long threads, long half, long P, long C, long G, long silu,
-              long seed, float eps, float p) {
+              float *stats, const int64_t *rows, long B, long threads, long half, long P, long C,
+              long G, long silu, long seed, float eps, float p) {
     uint64_t seeds = spread_seed(seed);
 #pragma omp parallel for num_threads(threads)
     for (long b = 0; b < B; b++) {
         const float *told = features ? features + b * C : 0;
         float *shift = stats + 2 * b * C, *inverse = shift + C;
-        long image = b * P * C;
+        long image = b * P * C, place = (rows ? rows[b] : b) * P * C;
         if (half) {
             moments(x, image, told, shift, inverse, P, C, G, eps, 1);
-            activate_image(x, image, gain, bias, y, shift, inverse, P, C, seeds, silu, p, 1);
+            activate_image(x, image, place, gain, bias, y, shift, inverse, P, C, seeds, silu, p, 1);
         } else {
             moments(x, image, told, shift, inverse, P, C, G, eps, 0);
-            activate_image(x, image, gain, bias, y, shift, inverse, P, C, seeds, silu, p, 0);
+            activate_image(x, image, place, gain, bias, y, shift, inverse, P, C, seeds, silu, p, 0);
         }
     }
 }

@@ -1,0 +1,76 @@
+"""What a step saves as images with r = 0, which are their own targets, are left out of the target.
+
+    python bench/target.py --network small --batch 32 --kernels native
+
+For the first stages of ECT's schedule: the share of such images, the seconds of a step in which
+the network computes all targets and of one in which it computes those that need it, in turns on the
+same batches, and their ratio.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from functools import partial
+
+import numpy as np
+import torch
+from runners import DROPOUT, FAR, NETWORKS, Ours, images_of
+from step import QUARTILES, timed
+
+from ect import machine
+from ect.objective import UNIT, lognormal
+
+STAGES = 8  # of the schedule
+
+
+def progress_of(stage):
+    """The middle of a stage, 1 being the first."""
+    return (2 * stage - 1) / (2 * STAGES)
+
+
+def step_of(ours, stage, unit):
+    """The step on the n-th batch of a stage, as a function of n."""
+
+    def step(n):
+        ours.state.seen = int(progress_of(stage) * FAR) + n * ours.settings["recipe"]["batch"]
+        ours.objective.unit = unit
+        ours.step()
+
+    return step
+
+
+def measure(ours, stage, count):
+    steps = [step_of(ours, stage, unit) for unit in (None, UNIT)]
+    for step in steps:
+        step(0)
+    pairs = [[timed(partial(step, n)) for step in steps] for n in range(count)]
+    taken = np.array(pairs)
+    ratios = np.quantile(taken[:, 0] / taken[:, 1], QUARTILES)
+    whole, part = (statistics.median(column) for column in taken.T)
+    s = lognormal(
+        torch.Generator().manual_seed(0), 10**6, **ours.settings["recipe"]["prior"]["options"]
+    )
+    share = (ours.objective.schedule(s, progress_of(stage)) == 0).float().mean().item()
+    told = {"stage": stage, "share_r_zero": share, "seconds_all": whole, "seconds_needed": part}
+    return told | {"all_over_needed": ratios.tolist()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--network", choices=NETWORKS, default="small")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--dropout", type=float, default=DROPOUT)
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32")
+    parser.add_argument("--kernels", choices=("torch", "native"), default="torch")
+    parser.add_argument("--steps", type=int, default=7, help="timed steps of each kind")
+    args = parser.parse_args()
+    found = {"device": machine.device_name(), "threads": torch.get_num_threads(), **vars(args)}
+    with tempfile.TemporaryDirectory() as folder:
+        ours = Ours(args, images_of(args, folder), "tune")
+        found["stages"] = [measure(ours, stage, args.steps) for stage in (1, 2, 3)]
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Benchmarks run: those that can be small on something small; the others only start."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_train import TUNE, changed
+
+from ect import train
+
+BENCH = Path(__file__).parent.parent / "bench"
+ONE = ["--network", "digits", "--batch", "16", "--steps", "1"]
+KINDS = ("tune", "pretrain", "sample", "sample, bf16")
+
+
+def printed(name, *words):
+    """What a benchmark prints."""
+    command = [sys.executable, str(BENCH / name), *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=BENCH.parent)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["growth.py", "kills.py", "metrics.py", "overhead.py"])
+def test_a_benchmark_that_takes_long_says_what_it_takes(name):
+    assert printed(name, "--help").startswith(f"usage: {name}")
+
+
+def test_a_step_is_timed_and_split():
+    found = json.loads(printed("step.py", *ONE, "--precision", "bf16", "--threads", "1"))
+    assert set(found["steps"]) == set(KINDS)
+    work = found["steps"]
+    assert work["tune"]["flops"] > work["pretrain"]["flops"] > work["sample"]["flops"] > 0
+    assert found["threads"] == 1 and "target" in found["parts_seconds"]
+
+
+def test_the_share_of_own_targets_falls_from_stage_to_stage():
+    """81.1 % in the first stage, as is known in closed form."""
+    stages = json.loads(printed("target.py", *ONE))["stages"]
+    shares = [stage["share_r_zero"] for stage in stages]
+    assert shares[0] == pytest.approx(0.811, abs=2e-3) and shares[0] > shares[1] > shares[2] == 0
+
+
+def test_saving_is_timed(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCH)
+    import saving
+
+    found = saving.costs(changed(TUNE, recipe__batch=4), saving.Noise((1, 8, 8)), tmp_path, 1)
+    assert found["parameters"] < 1e5 < 1e6 * found["state_megabytes"]
+
+
+def test_rounding_is_that_of_the_precision(digits_file, tmp_path):
+    network = {"channels": 16, "multipliers": [1, 2], "blocks": 1, "attention": [4]}
+    train.run(changed(TUNE, network=network), digits_file, tmp_path)
+    model = tmp_path / "model.safetensors"
+    text = printed(
+        "rounding.py", "--model", str(model), "--data", str(digits_file), "--images", "4"
+    )
+    exact, *found = map(json.loads, text.splitlines())
+    error = {(row["kernels"], row["precision"]): row["error"] for row in found}
+    for kernels in ("torch", "native"):
+        assert error[kernels, "fp32"] < 0.01 * error[kernels, "bf16"]
+    assert exact["true_difference"] > 0
