@@ -263,6 +263,23 @@ def test_consistency_training_runs_on_its_grid(name, digits_file, tmp_path):
     assert all(line["share_r_zero"] == 0 for line in lines) and lines[-1]["loss"] > 0
 
 
+@pytest.mark.parametrize("settings", [PRETRAIN, TUNE], ids=["pretrain", "tune"])
+def test_a_step_does_not_wait_for_a_gpu(settings, digits_file):
+    """CUDA says so; what allocates and compiles has waited in the steps before."""
+    if machine.device().type != "cuda":
+        pytest.skip("needs --device cuda")
+    images = Images(digits_file)
+    state, about = train.State(settings, images), experiment.describe(settings, images)
+    objective = experiment.make_objective(settings, images.sd)
+    f = experiment.make_consistency(state.network, objective.process, about)
+    for mode in ("default", "default", "error"):
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            train.step(state, settings, images, objective, f, 1000)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
 CONDITIONAL = changed(PRETRAIN, network__classes=10, recipe__dropout=0.0)
 
 
