@@ -19,7 +19,7 @@ from test_train import PRETRAIN, TUNE, changed
 
 from ect import checkpoint, classifier, evaluate, running, runs, show, status, train, verify
 from ect.cells import Milestone, Tuned
-from ect.study import Study
+from ect.study import STAGES, Study
 
 ROOT = Path(__file__).parent.parent
 ONE_STEP = {"kind": "multistep", "options": {"times": []}, "images": 20, "batch": 20, "seed": 0}
@@ -387,7 +387,7 @@ def test_mixed_versions_of_a_stage_are_named(results, capsys, name, stage, other
     path = results / TUNED[1].folder / f"{name}.json"
     edited(path, lambda record: record["stages"].update({stage: 99, other: 99}))
     (line,) = wrong(results, capsys)  # a training has nothing to say of sampling
-    assert line.startswith(f"{path}: version 99 of {stage}, but 1 in ")
+    assert line.startswith(f"{path}: version 99 of {stage}, but {STAGES[stage]} in ")
 
 
 def test_records_without_hashes_of_outputs_are_counted(results, capsys):
