@@ -1,5 +1,6 @@
 """What the benchmarks run: networks, images, the trainer's own step, and drawing."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -16,6 +17,19 @@ NETWORKS = {  # (resolution, image channels, network)
     "digits": (8, 1, {"channels": 16, "multipliers": [1, 2], "blocks": 1, "attention": [4]}),
 }
 DROPOUT, FAR = 0.2, 10**9  # so many images that the last stage of a schedule does not end
+
+
+def options(text):
+    """A parser of the words that say which step is timed, and how often; described by the first
+    line of `text`."""
+    parser = argparse.ArgumentParser(description=text.partition("\n")[0])
+    parser.add_argument("--network", choices=NETWORKS, default="small")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--dropout", type=float, default=DROPOUT)
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32")
+    parser.add_argument("--kernels", choices=("torch", "native"), default="torch")
+    parser.add_argument("--steps", type=int, default=7, help="timed steps of each kind")
+    return parser
 
 
 def settings_of(args, work):

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from released import Released, losses_apart
-from runners import DROPOUT, NETWORKS, Ours, Sampling, images_of
+from runners import NETWORKS, Ours, Sampling, images_of, options
 from torch.utils.flop_counter import FlopCounterMode
 
 from ect import machine
@@ -95,7 +95,7 @@ def split(ours, count):
     place, seen = machine.device(), [0]
     x = images.batch(0, 0, size).to(place)
     eps, s = torch.randn_like(x), torch.rand(size, device=place) + 0.1
-    r, everything = s * 0.99, torch.arange(size)
+    r = s * 0.99
 
     def batch():
         seen[0] += size
@@ -110,7 +110,7 @@ def split(ours, count):
             ours.objective.evaluate(ours.f, x, eps, s, 0)
 
         def target():
-            ours.objective.target(ours.f, x, eps, s, r, 0, everything)
+            ours.objective.target(ours.f, x, eps, s, r, 0)
 
         def backward():
             loss.backward(retain_graph=True)
@@ -190,13 +190,7 @@ def measure(args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--network", choices=NETWORKS, default="small")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--dropout", type=float, default=DROPOUT)
-    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32")
-    parser.add_argument("--kernels", choices=("torch", "native"), default="torch")
-    parser.add_argument("--steps", type=int, default=7, help="timed steps of each kind")
+    parser = options(__doc__)
     parser.add_argument("--warm-up", type=int, default=2)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--against", type=Path, help="a checkout of locuslab/ect, left as it is")

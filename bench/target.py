@@ -7,7 +7,6 @@ the network computes all targets and of one in which it computes those that need
 same batches, and their ratio.
 """
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -15,7 +14,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from runners import DROPOUT, FAR, NETWORKS, Ours, images_of
+from runners import FAR, Ours, images_of, options
 from step import QUARTILES, timed
 
 from ect import machine
@@ -57,13 +56,7 @@ def measure(ours, stage, count):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--network", choices=NETWORKS, default="small")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--dropout", type=float, default=DROPOUT)
-    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32")
-    parser.add_argument("--kernels", choices=("torch", "native"), default="torch")
-    parser.add_argument("--steps", type=int, default=7, help="timed steps of each kind")
+    parser = options(__doc__)
     args = parser.parse_args()
     found = {"device": machine.device_name(), "threads": torch.get_num_threads(), **vars(args)}
     with tempfile.TemporaryDirectory() as folder:

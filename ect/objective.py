@@ -155,9 +155,8 @@ class Objective:
     @torch.no_grad()
     def target(self, f, x, eps, s, r, dropout_seed, some=None):
         """f(x_r) without gradient; the image itself where r = 0. Only the images at the indices
-        `some` (by default those `needed`) are evaluated."""
-        some = needed(r, self.unit or len(r)) if some is None else some
-        if len(some) == len(x):
+        `some`, which hold all `needed`, are evaluated, by default all."""
+        if some is None or len(some) == len(x):
             return self._at_r(f, x, eps, s, r, dropout_seed)
         if len(some) == 0:
             return x

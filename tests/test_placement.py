@@ -77,6 +77,7 @@ class NoCopies(TorchDispatchMode):
 
 
 def sent(tensor, place=None):
+    """The only copy that is no waiting."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NoCopies, "sending", True)
         return tensor.to("cuda")
