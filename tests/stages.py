@@ -128,12 +128,13 @@ def normal(module, statement):
         first = min(first, *(_range(node)[0] for node in statement.decorator_list))
     found, opened, depth = [], None, 0
     tokens = _tokens(module.text)
+    dropped = [*docs, *_modules(module, statement)]
     for kind, string, start, end in tokens[bisect(tokens, first, key=lambda t: t[2]) - 1 :]:
         if start >= last:
             break
         if start < first or kind in SPACE:
             continue
-        if any(one <= start and end <= two for one, two in docs):
+        if any(one <= start and end <= two for one, two in dropped):
             continue
         if kind == "FSTRING_START":
             opened, depth = (opened if depth else start), depth + 1
@@ -144,6 +145,18 @@ def normal(module, statement):
             if not depth:
                 found.append(_between(module.text, opened, end))
     return found
+
+
+def _modules(module, statement):
+    """The ranges of all `module.` that stand before a definition of ect, and of its imports."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            meant = module.imports.get(node.value.id)
+            if meant and meant[1] is None:
+                end = node.end_lineno, node.end_col_offset - len(node.attr.encode("utf-8"))
+                yield _range(node)[0], end
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "ect":
+            yield _range(node)
 
 
 @functools.cache
@@ -177,12 +190,13 @@ def _documented(node):
 
 def digest(root, starts):
     """The sha256 of the normal form of all that `starts` reach."""
-    whole, module = hashlib.sha256(), functools.cache(lambda name: Module(root, name))
-    for name, item in sorted(closure(root, starts)):
-        for statement in module(name).definitions[item]:
-            words = [name, item, *normal(module(name), statement)]
-            whole.update(json.dumps(words).encode())
-    return whole.hexdigest()
+    module = functools.cache(lambda name: Module(root, name))
+    forms = [
+        [item, *normal(module(name), statement)]
+        for name, item in closure(root, starts)
+        for statement in module(name).definitions[item]
+    ]
+    return hashlib.sha256(json.dumps(sorted(forms)).encode()).hexdigest()
 
 
 def kernels(root):

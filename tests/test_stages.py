@@ -108,6 +108,22 @@ def test_what_changes_no_result_changes_no_digest(before, after, digest_of):
     assert digest_of(other=OTHER.replace("UNUSED = 1", "UNUSED = 2")) == digest_of()
 
 
+def test_a_definition_may_move(tmp_path, digest_of):
+    before = digest_of()
+    moved = SOURCE.replace("from ect import other", "from ect.inner import place")
+    moved = moved.replace(
+        "from ect.inner import place",
+        "from ect.inner import place\nfrom ect.inner.shifts import shift",
+    )
+    moved = moved.replace("other.shift", "shift").replace("other.mark", "place.mark")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "place.py").write_text(OTHER.partition("\n\n\n")[2])
+    (tmp_path / "inner" / "shifts.py").write_text(OTHER.partition("\n\n\n")[0] + "\n")
+    assert digest_of(moved) == before
+    (tmp_path / "inner" / "shifts.py").write_text("def shift(x):\n    return x\n")
+    assert digest_of(moved) != before
+
+
 @pytest.mark.parametrize(
     "before, after",
     [
