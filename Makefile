@@ -1,7 +1,7 @@
 # make run    the environment, the default study, its report
 # make test   the environment, all tests
 # make lint   ruff: rules and format; mypy: types; snakefmt: format of the rules
-# make wheels the lock's packages as files in wheels/, but torch's: for a machine without an index
+# make wheels the lock's packages, but torch's, as files in wheels/: for a machine without an index
 # make offline  the environment from wheels/, with the torch that the machine has
 # make lock   resolve requirements.lock anew (needs uv)
 
@@ -32,7 +32,7 @@ lint: .venv/installed
 	python -m pip install --quiet --require-hashes --requirement requirements.lock
 	touch $@
 
-# For the same version of Python as this one.
+# The wheels are for this version of Python only.
 wheels:
 	mkdir -p wheels
 	awk '/^[a-z]/ {kept = !/^(torch|torchvision|triton|nvidia-|cuda-)/} kept' requirements.lock > wheels/lock

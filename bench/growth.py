@@ -1,11 +1,11 @@
 """How cost grows: python bench/growth.py --out results/published/speed/growth.csv
 
 A line for each size: the training step (ECT, small network of `bench/step.py`, 32x32) against batch
-and width with either kind of kernels; a dataset of so many 32x32 images, written and then read in
-batches; the plan of a study of so many more tuned models; and one step of so many processes, of one
-thread each. Seconds are of a process on processors, since others may share the machine, but on the
-clock where several processes wait for one another; those of steps are medians. Memory is the peak
-of the largest process. Linux only.
+and width, with torch's kernels and the native ones; a dataset of 32x32 images, written and then
+read in batches, against their number; the plan of a study against the number of added tuned models;
+and one step against the number of processes, with one thread each. Seconds are processor time,
+since others may share the machine, but wall-clock time where several processes wait for one
+another; those of steps are medians. Memory is the peak of the largest process. Linux only.
 """
 
 import argparse
@@ -25,7 +25,9 @@ import numpy as np
 import runners
 import torch
 
-from ect import data, parallel, prepared
+from ect.data import batches
+from ect.data.file import writing
+from ect.runtime import distributed
 
 SIZES = ("width", "batch", "images", "models", "processes")
 FIELDS = ("what", "kernels", *SIZES, "seconds", "memory_mib", "machine")
@@ -51,20 +53,20 @@ def trained(width, batch, kernels, repeats, clock=time.process_time):
 
 def shared(processes, kernels, repeats):
     """A line about the step that this process takes with others, which torchrun started."""
-    with parallel.together():
+    with distributed.together():
         line = trained(32, 32, kernels, repeats, time.perf_counter)
         return line | {"processes": processes, "memory_mib": peak_memory()}
 
 
 def planned(models):
-    """A line about planning a study of so many more tuned models; in a small process, as memory is
-    that of whoever starts a command, too."""
+    """A line about planning a study with so many added tuned models. A small process starts it,
+    as a command's peak memory includes that of the process that starts it."""
     line = f"import json, overhead; print(json.dumps(overhead.planning({models})))"
     words, folder = [sys.executable, "-c", line], Path(__file__).parent
     done = subprocess.run(words, check=True, stdout=subprocess.PIPE, cwd=folder)
-    found = json.loads(done.stdout)
-    told = {"seconds": found["processor_seconds"], "memory_mib": found["memory_mib"]}
-    return {"what": "plan", "models": models, **told}
+    cost = json.loads(done.stdout)
+    line = {"what": "plan", "models": models, "seconds": cost["processor_seconds"]}
+    return line | {"memory_mib": cost["memory_mib"]}
 
 
 def stored(count):
@@ -78,12 +80,12 @@ def _stored(count, path):
     pixels = random.integers(0, 256, (1000, 32, 32, 3), np.uint8)
     before = time.process_time()
     about = {"classes": None, "shift": 127.5, "scale": 1 / 127.5, "sd": 0.5}
-    with prepared.writing(path, about) as writer:
+    with writing(path, about) as writer:
         for _ in range(count // len(pixels)):
             writer.add("train", pixels, [0] * len(pixels))
         writer.add("test", pixels[:8], [0] * 8)
     written = time.process_time() - before
-    images, before = data.Images(path), time.process_time()
+    images, before = batches.Images(path), time.process_time()
     for number in range(100):
         images.batch(0, 128 * number, 128)
     taken = {"write": written, "100 batches of 128": time.process_time() - before}
@@ -93,13 +95,13 @@ def _stored(count, path):
 
 
 def peak_memory():
-    """MiB at most of this program; getrusage's number is also of the process that started it."""
+    """Peak MiB of this program; getrusage's number includes the process that started it."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return round(int(status["VmHWM"].split()[0]) / 1024)
 
 
 def apart(what, size, *more, processes=0):
-    """The lines that a call of this file prints in a process, or in several, of its own."""
+    """The lines that `alone` prints when it runs in its own process, or in several."""
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     words = [sys.executable, *several] if processes else [sys.executable]
     words += [__file__, "--alone", what, size, *more]
@@ -108,7 +110,7 @@ def apart(what, size, *more, processes=0):
 
 
 def alone(what, size, *more):
-    """What `apart` asks for."""
+    """Run what `apart` asks for in this process, and print its lines as JSON."""
     torch.set_num_threads(1)
     makers = {"stored": stored, "shared": shared}
     numbers = (int(word) if word.isdigit() else word for word in (size, *more))
@@ -147,11 +149,11 @@ def main():
 
 
 def machine_name():
-    """What /proc says of the processor, or the platform's name."""
+    """The number and name of the processors in /proc, or the platform's name."""
     path = Path("/proc/cpuinfo")
-    names = path.read_text().splitlines() if path.exists() else []
-    found = [line.partition(": ")[2] for line in names if line.startswith("model name")]
-    return f"{len(found)} x {found[0]}" if found else platform.machine()
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.machine()
 
 
 if __name__ == "__main__":

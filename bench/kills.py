@@ -1,11 +1,11 @@
-"""Kills a study again and again, and compares what it ends with: python bench/kills.py --kills 50
+"""Kills a study again and again, and compares its final results: python bench/kills.py --kills 50
 
 A small study runs once undisturbed in a temporary copy of the workflow, then in a second copy in
 which, at random moments, SIGKILL ends Snakemake and every job. `snakemake --unlock` and
 `--rerun-incomplete` go on, until the study has finished; then its results are deleted and the next
 round begins, until so many kills have been made. Every round's tables, models and logs must be the
 undisturbed ones, byte for byte, and no work in progress may be left (half-written files of other
-jobs may: their names are their own). Trainers save every half second here.
+jobs may: their names are unique). Training runs save every half second here.
 """
 
 import argparse
@@ -30,7 +30,7 @@ KEPT = ("tables/*", "**/model.safetensors", "**/snapshots.safetensors", "**/metr
 
 
 def overlay(kimg):
-    """Two milestones and two tunings of `kimg` thousand images each, one with snapshots."""
+    """Two milestones and two tuning runs of `kimg` thousand images each, one with snapshots."""
     start = {"pretrain": ["ve"], "samplers": ["one_step"]}
     tuned = start | {"kimg": [2 * kimg], "tune_kimg": kimg, "schedules": ["sigmoid"]}
     shown = {"kimg": 2 * kimg, "tune_kimg": kimg}
@@ -50,12 +50,12 @@ def overlay(kimg):
 
 
 def copied(folder, kimg):
-    """A copy of the workflow with the small study, whose trainers save every half second."""
+    """A copy of the workflow with the small study, whose training runs save every half second."""
     for name in ("Snakefile", "config.yaml", "workflow", "ect", "envs"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
     (folder / "overlay.yaml").write_text(yaml.safe_dump(overlay(kimg)))
-    file = folder / "ect" / "train.py"
+    file = folder / "ect" / "training" / "train.py"
     usual, often = (
         "SAVE_SECONDS, SAVING_SHARE = 60.0, 0.02",
         "SAVE_SECONDS, SAVING_SHARE = 0.5, 1.0",
@@ -93,14 +93,14 @@ def artefacts(folder):
 
 
 def published(folder):
-    """{record of a training: its text}, which says how many seconds it took."""
-    found = (folder / "results" / "kills").glob("*/**/metrics.jsonl")
-    records = (path.with_name("run.json") for path in found)
+    """{run.json of a training run: its text}, which differs between runs in the seconds taken."""
+    logs = (folder / "results" / "kills").glob("*/**/metrics.jsonl")
+    records = (path.with_name("run.json") for path in logs)
     return {path: path.read_text() for path in records if path.exists()}
 
 
 def killed_until_done(folder, moments, kills):
-    """One round: the number of kills made, and of models that were trained though published."""
+    """One round: the number of kills, and of models trained again after they were published."""
     made, texts = 0, collections.defaultdict(set)
 
     def note():
@@ -125,7 +125,7 @@ def killed_until_done(folder, moments, kills):
 
 
 def starts(folder):
-    """{rule: jobs started}, and the number of trainings that went on from a saved state."""
+    """{rule: jobs started}, and the number of training runs that resumed from a saved state."""
     log = (folder / "log").read_text()
     rules = collections.Counter(re.findall(r"^(?:local)?rule (\w+):", log, re.MULTILINE))
     return rules, len(re.findall(r"going on from image", log))
@@ -145,25 +145,33 @@ def report(calm, wild, rounds, made, twice):
 
 
 def main():
-    given = argparse.ArgumentParser(description=__doc__)
-    given.add_argument("--kills", type=int, default=50)
-    given.add_argument("--seed", type=int, default=0)
-    given.add_argument("--kimg", type=int, default=8, help="size of each of the four trainings")
-    given.add_argument("--seconds", type=float, nargs=2, default=(4.0, 30.0), help="until a kill")
-    given = given.parse_args()
-    source = random.Random(given.seed)
-    moments = iter(lambda: source.uniform(*given.seconds), None)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--kimg", type=int, default=8, help="thousand images of each of the four training runs"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        nargs=2,
+        default=(4.0, 30.0),
+        help="range of times until a kill",
+    )
+    args = parser.parse_args()
+    source = random.Random(args.seed)
+    moments = iter(lambda: source.uniform(*args.seconds), None)
     with tempfile.TemporaryDirectory() as folder:
         calm, wild = Path(folder) / "calm", Path(folder) / "wild"
         for path in (calm, wild):
             path.mkdir()
-            copied(path, given.kimg)
+            copied(path, args.kimg)
         began = time.monotonic()
         finished(calm)
         print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
         wanted, made, rounds, twice = artefacts(calm), 0, 0, 0
-        while made < given.kills:
-            kills, again = killed_until_done(wild, moments, given.kills - made)
+        while made < args.kills:
+            kills, again = killed_until_done(wild, moments, args.kills - made)
             made, rounds, twice = made + kills, rounds + 1, twice + again
             found = artefacts(wild)
             wrong = [name for name in wanted.keys() | found if wanted.get(name) != found.get(name)]

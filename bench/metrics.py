@@ -1,9 +1,9 @@
 """What the metrics of stored features cost, and whether other libraries agree:
 PYTHONPATH=. python bench/metrics.py [--images N] [--threads N]
 
-The features are made up: as wide as Inception's, with a spectrum that falls, and classes that make
-clusters, for it is their number that decides what a metric costs. torchmetrics and torch-fidelity
-are asked where they are installed; neither belongs to the environment.
+The features are synthetic: as wide as Inception's, with a decaying spectrum, in clusters; only
+their number decides what a metric costs. torchmetrics and torch-fidelity are compared if they are
+installed; neither belongs to the environment.
 """
 
 import argparse
@@ -19,15 +19,16 @@ def made_up(seed, count, shift):
     generator = np.random.default_rng(seed)
     scale = np.arange(1, WIDTH + 1) ** -0.5
     centres = np.random.default_rng(0).standard_normal((10, WIDTH))
-    found = generator.standard_normal((count, WIDTH)) + centres[generator.integers(10, size=count)]
-    return np.abs(found + shift) * scale
+    points = generator.standard_normal((count, WIDTH))
+    points += centres[generator.integers(10, size=count)]
+    return np.abs(points + shift) * scale
 
 
 def timed(function, *words):
-    """(what a call gives, its seconds, the processor's seconds)."""
+    """(result of a call, wall-clock seconds, processor seconds)."""
     started, spent = time.perf_counter(), time.process_time()
-    found = function(*words)
-    return found, time.perf_counter() - started, time.process_time() - spent
+    result = function(*words)
+    return result, time.perf_counter() - started, time.process_time() - spent
 
 
 def others(features, reference):
@@ -67,15 +68,15 @@ def main(words):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, default=10_000, help="features of each set")
+    parser.add_argument("--images", type=int, default=10_000, help="number of features in each set")
     parser.add_argument("--threads", type=int, default=2)
     words = parser.parse_args()
-    from ect.__main__ import limit_threads
+    from ect.cli.main import limit_threads
 
     limit_threads(words.threads)
     import numpy as np
     import torch
 
-    from ect import metrics
+    from ect.evaluation import metrics
 
     main(words)

@@ -1,9 +1,9 @@
-"""What a study takes beside its work: python bench/overhead.py [--cells 1000] [--study FOLDER]
+"""What a study costs beside its work: python bench/overhead.py [--cells 1000] [--study FOLDER]
 
-Prints JSON: seconds, seconds on processors, and memory, of a verb's start, of planning a study of
-so many tuned models (`snakemake -n`), and, with a folder in which the default study has run
-undisturbed, of planning it again, with nothing to do, and the share of the cores' time that was
-beside work: starts of processes, above all.
+Prints JSON: wall-clock seconds, processor seconds and memory of starting each verb, and of planning
+a study with so many tuned models (`snakemake -n`). With a folder in which the default study has run
+undisturbed, also of planning it again, with nothing to do, and the share of the cores' time that
+was not work: mostly starts of processes.
 """
 
 import argparse
@@ -34,22 +34,24 @@ def cost(words, folder=ROOT):
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, words)
     processors = round(used.ru_utime + used.ru_stime, 2)
-    memory = used.ru_maxrss // 1024  # of this process too, until the command takes its place
+    memory = used.ru_maxrss // 1024  # this process's too, which the command replaces (exec)
     return {"seconds": seconds, "processor_seconds": processors, "memory_mib": memory}
 
 
+LOADS = {
+    "torch": "import torch",
+    "sample": "from ect.evaluation import sample",
+    "train": "from ect.training import train",
+    "evaluate": "from ect.evaluation import evaluate; import cleanfid.fid",
+}
+
+
 def starts():
-    """A verb that only helps, and what every other one loads; the second time, files in memory."""
-    loads = {
-        "torch": "import torch",
-        "sample": "from ect import evaluate",
-        "train": "from ect import train",
-        "evaluate": "from ect import evaluate; import cleanfid.fid",
-    }
-    found = {"help": cost([sys.executable, "-m", "ect", "sample", "--help"])}
-    for name, line in loads.items():
-        found[name] = [cost([sys.executable, "-c", line]) for _ in range(2)][-1]
-    return found
+    """Costs of `--help` and of the imports of other verbs: the second time, from cached files."""
+    costs = {"help": cost([sys.executable, "-m", "ect", "sample", "--help"])}
+    for name, line in LOADS.items():
+        costs[name] = [cost([sys.executable, "-c", line]) for _ in range(2)][-1]
+    return costs
 
 
 def many(cells):
@@ -77,13 +79,13 @@ def again(folder):
 
 
 def jobs_of(folder):
-    """(rule, start, end, outputs) of each job that Snakemake remembers in a folder."""
-    remembered, jobs = Path(folder) / ".snakemake/metadata", {}
-    for path in filter(Path.is_file, remembered.rglob("*")):
-        name = "".join(path.relative_to(remembered).parts).replace("@", "")
-        told = json.loads(path.read_text())  # of one output
-        job = jobs.setdefault((told["rule"], told["job_hash"]), {"times": [], "outputs": []})
-        job["times"] += [told["starttime"], told["endtime"]]
+    """(rule, start, end, outputs) of each job that Snakemake has recorded in a folder."""
+    records, jobs = Path(folder) / ".snakemake/metadata", {}
+    for path in filter(Path.is_file, records.rglob("*")):
+        name = "".join(path.relative_to(records).parts).replace("@", "")
+        record = json.loads(path.read_text())  # of one output
+        job = jobs.setdefault((record["rule"], record["job_hash"]), {"times": [], "outputs": []})
+        job["times"] += [record["starttime"], record["endtime"]]
         job["outputs"].append(Path(folder) / base64.b64decode(name).decode())
     return [
         (rule, min(job["times"]), max(job["times"]), job["outputs"])
@@ -92,13 +94,13 @@ def jobs_of(folder):
 
 
 def shares(folder, start):
-    """{rule: jobs, their seconds from start to end, and those of work}, and what share of all cores
-    was beside work from the first start to the last end. Work is what run.json tells, and of
-    evaluations, that write none, all but `start` seconds; of drawing and tables, nothing."""
+    """{rule: jobs, their seconds from start to end, and those of work}, and the share of all cores'
+    time from the first start to the last end that was not work. Work is the seconds in run.json;
+    for evaluations, which write none, all but `start` seconds; for figures and tables, nothing."""
     jobs, rules = jobs_of(folder), {}
     for rule, began, ended, outputs in jobs:
-        told = [path for path in outputs if path.name == "run.json"]
-        work = sum(json.loads(path.read_text())["seconds"] for path in told)
+        records = [path for path in outputs if path.name == "run.json"]
+        work = sum(json.loads(path.read_text())["seconds"] for path in records)
         if rule in ("evaluate", "measure_floor"):
             work = ended - began - start
         row = rules.setdefault(rule, {"jobs": 0, "seconds": 0.0, "work": 0.0})

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from runners import NETWORKS, Ours
 
-from ect import machine
-from ect.importers import edm
+from ect.models.importers import edm
+from ect.runtime import device
 
 
 class Released:
     """The released code's step: its network, ECMLoss, RAdam, and its loop's lines after backward.
 
-    As there, a GPU's convolutions are tried out, and in fp16 what is left in float32 is tf32. Its
-    loss keeps the dropout mask through torch.cuda's random state, for which the CPU's stands in
-    where there is no GPU.
+    As there, cuDNN tries out algorithms for a GPU's convolutions (`benchmark`), and with fp16 the
+    rest, in float32, is computed in tf32. Its loss keeps the dropout mask through torch.cuda's
+    random state; without a GPU the CPU's replaces it.
     """
 
     def __init__(self, args, images, folder):
@@ -25,7 +25,7 @@ class Released:
         from training.loss import ECMLoss
         from training.networks import ECMPrecond
 
-        if machine.device().type != "cuda":
+        if device.current().type != "cuda":
             torch.cuda.get_rng_state, torch.cuda.set_rng_state = (
                 torch.get_rng_state,
                 torch.set_rng_state,
@@ -40,7 +40,7 @@ class Released:
             channel_mult_noise=1, resample_filter=[1, 1], augment_dim=0,
             use_fp16=args.released == "fp16",
         )  # fmt: skip
-        self.net.train().to(machine.device())
+        self.net.train().to(device.current())
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.loss = ECMLoss(adj="sigmoid")
         self.loss.update_schedule(7)
@@ -50,7 +50,7 @@ class Released:
 
     def step(self):
         torch.backends.cudnn.benchmark = True
-        with machine.precision(self.precision):
+        with device.precision(self.precision):
             self.update()
         torch.backends.cudnn.benchmark = False
 
@@ -58,7 +58,7 @@ class Released:
         self.optimizer.zero_grad(set_to_none=True)
         rows = np.arange(self.seen, self.seen + self.batch) % len(self.images.pixels)
         pixels = torch.from_numpy(self.images.pixels[rows.tolist()]).permute(0, 3, 1, 2)
-        x = pixels.to(machine.device()).to(torch.float32) / 127.5 - 1
+        x = pixels.to(device.current()).to(torch.float32) / 127.5 - 1
         self.loss(net=self.net, images=x).mean().backward()
         for weight in self.net.parameters():
             weight.grad.nan_to_num_(0.0, 1e5, -1e5)
@@ -71,7 +71,7 @@ class Released:
 
 def losses_apart(args, images, kernels):
     """The largest relative distance, over a batch, of our loss from the released one, with its
-    weights (disturbed, as some start near 0), the same images, noise and levels, and no dropout."""
+    weights (perturbed, as some start near 0), the same images, noise and levels, and no dropout."""
     alike = {"dropout": 0.0, "kernels": kernels, "released": "fp32"}
     args = argparse.Namespace(**{**vars(args), **alike})
     released, ours = Released(args, images, args.against), Ours(args, images, "tune")
@@ -82,12 +82,12 @@ def losses_apart(args, images, kernels):
         kind = {"architecture": "ddpmpp", "embedding": "positional", "classes": 0}
         weights = edm.renamed(released.net.model.state_dict(), kind | network, resolution)
         ours.state.network.load_state_dict(weights)
-        x = images.batch(0, 0, args.batch).contiguous().to(machine.device())
+        x = images.batch(0, 0, args.batch).contiguous().to(device.current())
         torch.manual_seed(1)
         wanted = released.loss(net=released.net, images=x)
         torch.manual_seed(1)
         s = (torch.randn([len(x), 1, 1, 1], device=x.device) * 2.0 - 1.1).exp().flatten()
         eps = torch.randn_like(x)
-        with machine.precision(args.precision):
-            found = ours.objective(ours.f, x, eps, s, 1 - 1e-6).loss
-    return ((found - wanted).abs() / wanted).max().item()
+        with device.precision(args.precision):
+            loss = ours.objective(ours.f, x, eps, s, 1 - 1e-6).loss
+    return ((loss - wanted).abs() / wanted).max().item()

@@ -1,10 +1,10 @@
-"""What of a small difference is rounding: python bench/rounding.py --model FILE --data FILE
+"""How much of a small difference is rounding: python bench/rounding.py --model FILE --data FILE
 
 ECT's last stages compare f(x_t) with f(x_r) for r near t. Here r = t (1 - share), in units of the
-noise level, with the noise of x_t. Each precision, of torch's kernels and of the project's own,
-gives |f - f'| per image, f' being f in double precision, and the difference |f(x_t) - f(x_r)| that
-it sees, beside the true one; and |g - g'| / |g'| of g, the gradient of the mean of the squared
-difference, f(x_r) being held.
+noise level, with the noise of x_t. For each precision, of torch's kernels and of the native ones,
+it prints |f - f'| per image, where f' is f in double precision; the difference |f(x_t) - f(x_r)|,
+beside the true one; and |g - g'| / |g'|, where g is the gradient of the mean squared difference
+with f(x_r) held fixed.
 """
 
 import argparse
@@ -18,9 +18,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from ect import experiment, machine, native
-from ect.data import Images
+from ect.data.batches import Images
+from ect.models import build
+from ect.networks import native
 from ect.process import expand
+from ect.runtime import device
 
 KINDS = [("torch", name) for name in ("fp32", "bf16", "fp16")]
 KINDS += [("native", name) for name in ("fp32", "tf32", "bf16")]
@@ -31,14 +33,14 @@ def outputs(f, network, precision, images, kind=torch.float32):
     x, eps, t, r = (part.to(kind) for part in images)
     f = copy.copy(f)
     f.network = network.requires_grad_()
-    used = machine.precision(precision) if precision else contextlib.nullcontext()
+    used = device.precision(precision) if precision else contextlib.nullcontext()
     with used:
         with torch.no_grad():
             target = f(x + expand(r, x) * eps, r).double()
-        found = f(x + expand(t, x) * eps, t).double()
-    (found - target).square().sum().div(len(x)).backward()
+        output = f(x + expand(t, x) * eps, t).double()
+    (output - target).square().sum().div(len(x)).backward()
     gradient = [weight.grad.double().flatten() for weight in network.parameters()]
-    return found.detach(), target, torch.cat(gradient)
+    return output.detach(), target, torch.cat(gradient)
 
 
 def norm(x):
@@ -46,17 +48,17 @@ def norm(x):
 
 
 def main():
-    given = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    given.add_argument("--model", required=True)
-    given.add_argument("--data", required=True)
-    given.add_argument("--share", type=float, default=1 / 256)
-    given.add_argument("--images", type=int, default=256)
-    given = given.parse_args()
-    f = experiment.load_model(given.model)[0]
-    x, random = Images(given.data).batch(0, 0, given.images), torch.Generator().manual_seed(0)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--share", type=float, default=1 / 256)
+    parser.add_argument("--images", type=int, default=256)
+    args = parser.parse_args()
+    f = build.load_model(args.model)[0]
+    x, random = Images(args.data).batch(0, 0, args.images), torch.Generator().manual_seed(0)
     eps = torch.randn(x.shape, generator=random)
     t = (torch.randn(len(x), generator=random) * 1.6).exp()
-    images = (x, eps, t, t * (1 - given.share))
+    images = (x, eps, t, t * (1 - args.share))
     exact = outputs(f, copy.deepcopy(f.network).double(), None, images, torch.float64)
     print(json.dumps({"true_difference": norm(exact[0] - exact[1])}))
     for kernels, precision in KINDS:

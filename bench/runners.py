@@ -1,4 +1,4 @@
-"""What the benchmarks run: networks, images, the trainer's own step, and drawing."""
+"""What the benchmarks run: networks, images, the trainer's own step, and sampling."""
 
 import argparse
 import sys
@@ -9,19 +9,23 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from ect import data, experiment, machine, prepared, sampler, train
+from ect import sampler
+from ect.data import batches, file
+from ect.models import build
+from ect.runtime import device
+from ect.training import loop, parts, state
 
 NETWORKS = {  # (resolution, image channels, network)
     "cifar": (32, 3, {"channels": 128, "multipliers": [2, 2, 2], "blocks": 4, "attention": [16]}),
     "small": (32, 3, {"channels": 32, "multipliers": [2, 2, 2], "blocks": 4, "attention": [16]}),
     "digits": (8, 1, {"channels": 16, "multipliers": [1, 2], "blocks": 1, "attention": [4]}),
 }
-DROPOUT, FAR = 0.2, 10**9  # so many images that the last stage of a schedule does not end
+DROPOUT, FAR = 0.2, 10**9  # FAR: so many images that a schedule's last stage does not end
 
 
 def options(text):
-    """A parser of the words that say which step is timed, and how often; described by the first
-    line of `text`."""
+    """A parser of the options that say which step is timed, and how often; its description is the
+    first line of `text`."""
     parser = argparse.ArgumentParser(description=text.partition("\n")[0])
     parser.add_argument("--network", choices=NETWORKS, default="small")
     parser.add_argument("--batch", type=int, default=32)
@@ -74,10 +78,10 @@ def images_of(args, folder, count=512):
     )
     path = Path(folder) / "random.safetensors"
     about = {"classes": None, "shift": 127.5, "scale": 1 / 127.5, "sd": 0.5}
-    with prepared.writing(path, about) as writer:
+    with file.writing(path, about) as writer:
         for split, part in (("train", pixels[:-8]), ("test", pixels[-8:])):
             writer.add(split, part, [0] * len(part))
-    return data.Images(path)
+    return batches.Images(path)
 
 
 class Ours:
@@ -85,15 +89,15 @@ class Ours:
 
     def __init__(self, args, images, work):
         self.settings, self.images = settings_of(args, work), images
-        self.state = train.State(self.settings, images)
+        self.state = state.State(self.settings, images)
         self.state.seen = FAR - 10**6
-        self.objective = experiment.make_objective(self.settings, images.sd)
-        about = experiment.describe(self.settings, images)
-        self.f = experiment.make_consistency(self.state.network, self.objective.process, about)
+        self.objective = parts.make_objective(self.settings, images.sd)
+        about = build.description(self.settings, images)
+        self.f = build.make_consistency(self.state.network, self.objective.process, about)
 
-    @machine.repeatable()
+    @device.deterministic()
     def step(self):
-        train.step(self.state, self.settings, self.images, self.objective, self.f, FAR)
+        loop.step(self.state, self.settings, self.images, self.objective, self.f, FAR)
 
 
 class Sampling:
@@ -103,8 +107,8 @@ class Sampling:
         self.precision = precision
         self.ours = Ours(args, images, "tune")
         self.ours.state.network.eval()
-        self.eps = sampler.noise(range(args.batch), 1, images.shape).to(machine.device())
+        self.eps = sampler.noise(range(args.batch), 1, images.shape).to(device.current())
 
     def step(self):
-        with torch.no_grad(), machine.repeatable(), machine.precision(self.precision):
+        with torch.no_grad(), device.deterministic(), device.precision(self.precision):
             sampler.multistep(self.ours.f, self.ours.objective.process, self.eps)

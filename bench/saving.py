@@ -1,7 +1,7 @@
-"""What saving, checking and going on cost: PYTHONPATH=. python bench/saving.py [--folder DIR]
+"""What saving, checking and resuming cost: PYTHONPATH=. python bench/saving.py [--folder DIR]
 
 Two networks: the default study's and DDPM++ as ECT has it for CIFAR-10 (55.7 million parameters).
-The state is saved and read in DIR, which decides: a disk in memory is no disk.
+The state is saved and read in DIR: use a real disk, not a file system in memory.
 """
 
 import argparse
@@ -16,15 +16,20 @@ import torch
 import yaml
 from runners import NETWORKS
 
-from ect import experiment, meter, progress, train
-from ect.study import Milestone, Study
+from ect.config.cells import Milestone
+from ect.config.config import Config
+from ect.models import build
+from ect.runtime.work import Work
+from ect.study import settings as study_settings
+from ect.training import log, loop, parts, train
+from ect.training.state import State
 
 ROOT = Path(__file__).parent.parent
 LARGE = NETWORKS["cifar"][2]
 
 
 def median(function, repeats):
-    """Seconds that a call takes: the median of some."""
+    """Seconds that a call takes: the median of `repeats` calls."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -34,7 +39,7 @@ def median(function, repeats):
 
 
 class Noise:
-    """Images of a shape that need no file."""
+    """Random images of a shape, without a file."""
 
     sd, shift, scale = 0.5, 127.5, 1 / 127.5
 
@@ -47,14 +52,14 @@ class Noise:
 
 def prepared(settings, images):
     """(state, one step of training as a function)."""
-    state = train.State(settings, images)
-    objective = experiment.make_objective(settings, images.sd)
-    f = experiment.make_consistency(
-        state.network, objective.process, experiment.describe(settings, images)
+    state = State(settings, images)
+    objective = parts.make_objective(settings, images.sd)
+    f = build.make_consistency(
+        state.network, objective.process, build.description(settings, images)
     )
 
     def step():
-        terms, fine, _ = train.step(state, settings, images, objective, f, 10**9)
+        terms, fine, _ = loop.step(state, settings, images, objective, f, 10**9)
         state.meter.add(terms, fine, state.seen)
 
     return state, step
@@ -63,27 +68,27 @@ def prepared(settings, images):
 def costs(settings, images, folder, repeats):
     state, step = prepared(settings, images)
     step()  # the optimizer's moments exist from here on
-    work = progress.Work(folder, "bench")
-    saving = median(lambda: train._save(state, work, time.monotonic()), 3)
+    work = Work(folder, "bench")
+    saving = median(lambda: train.save(state, work, time.monotonic()), 3)
 
     def again():
-        restored = train.State(settings, images)
-        train._restore(restored, *work.load())
+        restored = State(settings, images)
+        train.restore(restored, *work.load())
 
     one = torch.ones(settings["recipe"]["batch"])
     parameters = list(state.network.parameters())
     watch = SimpleNamespace(loss=one, s=one)
-    counter = meter.Meter()
+    counter = log.Meter()
 
     def check():
-        fine = meter.finite(one.mean(), parameters)
+        fine = log.finite(one.mean(), parameters)
         counter.unchecked.append((watch, fine, 1))
         counter.check()
 
     stepping, checking = median(step, repeats), median(check, 5 * repeats)
     return {
         "parameters": sum(p.numel() for p in parameters),
-        "state_megabytes": round(work.state.stat().st_size / 1e6, 1),
+        "state_megabytes": round(work.state_file.stat().st_size / 1e6, 1),
         "step_seconds": round(stepping, 5),
         "check_seconds": round(checking, 6),
         "check_share_of_step": round(checking / stepping, 5),
@@ -94,15 +99,15 @@ def costs(settings, images, folder, repeats):
 
 
 def main():
-    given = argparse.ArgumentParser(description=__doc__)
-    given.add_argument("--folder", default=None, help="where the state is saved")
-    given = given.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", default=None, help="where the state is saved")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    study = Study.read(yaml.safe_load((ROOT / "config.yaml").read_text()))
-    small = study.training(Milestone("ve", 0, 12))
+    study = Config.read(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    small = study_settings.train(study, Milestone("ve", 0, 12))
     large = small | {"network": LARGE, "recipe": small["recipe"] | {"batch": 2}}
     for settings, shape, repeats in ((small, (1, 8, 8), 50), (large, (3, 32, 32), 3)):
-        with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             print(json.dumps(costs(settings, Noise(shape), Path(folder), repeats)), flush=True)
 
 

@@ -4,11 +4,13 @@
     python bench/step.py --network cifar --batch 8 --precision bf16 --against FOLDER
 
 Times the trainer's own step (ECT in its last stage with dropout 0.2, and pretraining) and one-step
-sampling: medians and quartiles after a warm-up. With `--against`, a folder that holds a checkout of
-locuslab/ect, its network, loss, optimizer and moving average take turns with ours in one process,
-on batches of the same kind; the ratio, turn by turn, is the figure, and with its weights, the same
-images, noise and levels, without dropout, the losses are compared; with `--released fp16` it takes
-its own 16 bits and tf32. With `--kernels native` the step of torch's kernels takes turns too.
+sampling: medians and quartiles after a warm-up.
+
+With `--against`, a folder that holds a checkout of locuslab/ect, its network, loss, optimizer and
+moving average take turns with ours in one process, on batches of the same shape. The result is the
+ratio of times, turn by turn. The losses are compared too, with its weights, the same images, noise
+and noise levels, without dropout. With `--released fp16` it runs in its own fp16 and in tf32. With
+`--kernels native` the step of torch's kernels takes turns too.
 """
 
 import argparse
@@ -27,25 +29,25 @@ from released import Released, losses_apart
 from runners import NETWORKS, Ours, Sampling, images_of, options
 from torch.utils.flop_counter import FlopCounterMode
 
-from ect import machine
+from ect.runtime import device
 
 QUARTILES = (0.25, 0.5, 0.75)
 
 
 def timed(step):
     """Seconds of one call, the device's work included."""
-    if machine.device().type == "cuda":
+    if device.current().type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
     step()
-    if machine.device().type == "cuda":
+    if device.current().type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
 def turns(steps, warm_up, count):
-    """{name: (seconds, the process's seconds on processors) of each step}; they take turns, so that
-    the machine's moods are shared."""
+    """{name: (wall-clock seconds, processor seconds) of each step}; the steps take turns, so that
+    slow phases of the machine meet all of them."""
     for step in steps.values():
         for _ in range(warm_up):
             step()
@@ -66,12 +68,12 @@ def flops(step):
 
 def peaks(args):
     """FLOP/s of one large matrix product and of one convolution of the network's widest kind, in
-    the precision of the run: what this machine gives in the same process."""
-    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(args.precision, torch.float32)
-    place, channels = machine.device(), 2 * NETWORKS[args.network][2]["channels"]
-    a = torch.randn(2048, 2048, device=place, dtype=kind)
-    x = torch.randn(args.batch, channels, 32, 32, device=place, dtype=kind)
-    w = torch.randn(channels, channels, 3, 3, device=place, dtype=kind)
+    the precision of the run: what this machine reaches in the same process."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(args.precision, torch.float32)
+    current, channels = device.current(), 2 * NETWORKS[args.network][2]["channels"]
+    a = torch.randn(2048, 2048, device=current, dtype=dtype)
+    x = torch.randn(args.batch, channels, 32, 32, device=current, dtype=dtype)
+    w = torch.randn(channels, channels, 3, 3, device=current, dtype=dtype)
     x, w = (t.contiguous(memory_format=torch.channels_last) for t in (x, w))
     work = {
         "matrix": (lambda: a @ a, 2 * 2048**3),
@@ -80,29 +82,29 @@ def peaks(args):
             2 * x.numel() * channels * 9,
         ),
     }
-    found = {}
+    rates = {}
     with torch.no_grad():
         for name, (product, count) in work.items():
             product()
-            found[name] = count / min(timed(product) for _ in range(5))
-    return found
+            rates[name] = count / min(timed(product) for _ in range(5))
+    return rates
 
 
 def split(ours, count):
     """Median seconds of the parts of a tuning step, each timed alone."""
     settings, state, images = ours.settings, ours.state, ours.images
     size, recipe = settings["recipe"]["batch"], settings["recipe"]
-    place, seen = machine.device(), [0]
-    x = images.batch(0, 0, size).to(place)
-    eps, s = torch.randn_like(x), torch.rand(size, device=place) + 0.1
+    current, seen = device.current(), [0]
+    x = images.batch(0, 0, size).to(current)
+    eps, s = torch.randn_like(x), torch.rand(size, device=current) + 0.1
     r = s * 0.99
 
     def batch():
         seen[0] += size
-        images.batch(0, seen[0], size).to(place)
-        torch.randn(x.shape).to(place)
+        images.batch(0, seen[0], size).to(current)
+        torch.randn(x.shape).to(current)
 
-    with machine.precision(recipe.get("precision", "fp32")):
+    with device.precision(recipe.get("precision", "fp32")):
         terms = ours.objective(ours.f, x, eps, s, 0.99)
         loss = terms.loss.mean()
 
@@ -128,14 +130,14 @@ def split(ours, count):
 
 
 def memory():
-    """The peak of the device's memory, or of the process's where that is the CPU, in MiB."""
-    if machine.device().type == "cuda":
+    """Peak memory of a GPU, or else of the process, in MiB."""
+    if device.current().type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def memory_of(step):
-    """MiB of a GPU that a step takes beside what is there before it: weights, averages, moments."""
+    """GPU memory in MiB that a step takes in addition to weights, averages and moments."""
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     step()
@@ -158,7 +160,7 @@ def measure(args):
             steps["released"] = Released(args, images, args.against).step
         taken = turns(steps, args.warm_up, args.steps)
         peak, counted = peaks(args), {n: flops(s) for n, s in steps.items() if n != "released"}
-        found = {"device": machine.device_name(), "threads": torch.get_num_threads()}
+        found = {"device": device.device_name(), "threads": torch.get_num_threads()}
         found |= {key: vars(args)[key] for key in ("network", "batch", "precision", "kernels")}
         found["steps"] = {
             name: {
@@ -169,7 +171,7 @@ def measure(args):
             }
             for name, (seconds, processor) in taken.items()
         }
-        if machine.device().type == "cuda":
+        if device.current().type == "cuda":
             for name, step in steps.items():
                 found["steps"][name]["memory_mib"] = memory_of(step)
         for name, count in counted.items():
@@ -180,8 +182,8 @@ def measure(args):
         found["parts_seconds"] = split(ours["tune"], args.steps)
         found["peak_memory_mib"] = memory()
         if args.against:
-            for place, what in enumerate(("seconds", "processor_seconds")):
-                ratio = taken["released"][place] / taken["tune"][place]
+            for index, what in enumerate(("seconds", "processor_seconds")):
+                ratio = taken["released"][index] / taken["tune"][index]
                 found[f"released_over_ours_in_{what}"] = np.quantile(ratio, QUARTILES).tolist()
             found["losses_apart"] = {
                 kind: losses_apart(args, images, kind) for kind in {"torch", args.kernels}

@@ -1,10 +1,10 @@
-"""What a step saves as images with r = 0, which are their own targets, are left out of the target.
+"""What a step saves by not evaluating f(x_r) for images with r = 0, which are their own targets.
 
     python bench/target.py --network small --batch 32 --kernels native
 
-For the first stages of ECT's schedule: the share of such images, the seconds of a step in which
-the network computes all targets and of one in which it computes those that need it, in turns on the
-same batches, and their ratio.
+For the first stages of ECT's schedule: the share of such images; the seconds of a step in which the
+network computes all targets, and of one in which it computes only those that are needed, in turns
+on the same batches; and their ratio.
 """
 
 import json
@@ -17,8 +17,8 @@ import torch
 from runners import FAR, Ours, images_of, options
 from step import QUARTILES, timed
 
-from ect import machine
 from ect.objective import UNIT, lognormal
+from ect.runtime import device
 
 STAGES = 8  # of the schedule
 
@@ -51,14 +51,14 @@ def measure(ours, stage, count):
         torch.Generator().manual_seed(0), 10**6, **ours.settings["recipe"]["prior"]["options"]
     )
     share = (ours.objective.schedule(s, progress_of(stage)) == 0).float().mean().item()
-    told = {"stage": stage, "share_r_zero": share, "seconds_all": whole, "seconds_needed": part}
-    return told | {"all_over_needed": ratios.tolist()}
+    line = {"stage": stage, "share_r_zero": share, "seconds_all": whole, "seconds_needed": part}
+    return line | {"all_over_needed": ratios.tolist()}
 
 
 def main():
     parser = options(__doc__)
     args = parser.parse_args()
-    found = {"device": machine.device_name(), "threads": torch.get_num_threads(), **vars(args)}
+    found = {"device": device.device_name(), "threads": torch.get_num_threads(), **vars(args)}
     with tempfile.TemporaryDirectory() as folder:
         ours = Ours(args, images_of(args, folder), "tune")
         found["stages"] = [measure(ours, stage, args.steps) for stage in (1, 2, 3)]

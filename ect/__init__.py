@@ -1,71 +1,36 @@
-"""Easy Consistency Tuning, from pixels to tables, in the order one reads it.
+"""Easy Consistency Tuning, from pixels to tables.
 
-==================  ==========================================================================
-`schedule`          the map t -> r and how it moves during a run
-`registry`          the names that a config may use
-`plugins`           parts of one's own, in files that a config names
-`config`            the blocks of a config, typed: feature space, samplers
-`dataset`           its block that says which images
-`recipe`            its blocks that say how a network is trained
-`published`         published numbers, and what may stand beside them
-`questions`         its blocks that ask: experiments, rows, figures
-`mistakes`          a mistake in a config, as one line
-`inherit`           a block of a config that is like another
-`cells`             the models and samplers of a study, and their folders
-`checks`            what the blocks of a study must say of one another
-`whole`             the whole config, and the cells it asks for
-`reference`         the reference of its keys, and its JSON Schema
-`study`             such a config, and the settings of each job
-`jobs`              every job of a study
-`plan`              what a study costs before it starts
-`machine`           the device, and the record of what was computed where
-`process`           x_t = alpha(t) x_0 + sigma(t) eps, and the clock s = sigma / alpha
-`dropout`           masks that belong to an image's place in its batch
-`network`           the U-Net
-`kernels`           for the CPU: convolution; norm, SiLU and dropout (kernels/*.c)
-`native`            the U-Net's blocks in these kernels
-`unet2d`            diffusers' U-Net, built by diffusers
-`consistency`       f(x_t, t), with f(x, 0) = x
-`ode`               one step of dy/ds = (y - f) / s
-`objective`         time prior, distance, weight: the loss
-`limit`             the losses at r -> t: the continuous limit (sCM), MeanFlow
-`sampler`           multistep consistency, Euler, Heun, DPM-Solver++
-`checkpoint`        weights and training state, written atomically
-`progress`          work in progress: where it lies, who holds it, when a run is to stop
-`crash`             a crash that only repeats itself
-`running`           where a run is, for those who watch it
-`pictures`          one picture of any kind -> uint8 pixels
-`folders`           the images of a folder or .zip: names, classes, fingerprint
-`sources`           where a dataset's images come from
-`prepared`          the prepared dataset file, written and read a few images at a time
-`data`              a source as such a file; batches that depend on (seed, images seen)
-`drawing`           images from a model, each from its seed
-`experiment`        a cell of the config -> process, model, objective, optimizer
-`importers`         models from elsewhere -> (weights, about) of a model file
-`meter`             what a run measures of itself: its log, and numbers that are none
-`state`             what a run is at one moment
-`parallel`          several processes that train one network
-`train`             the loop; pretraining is the schedule r = 0
-`samples`           sets of drawn images: samples.npz, PNG files
-`features`          images -> features, whatever the network
-`classifier`        the study's own network of features
-`pretrained`        images -> features of networks trained elsewhere (Inception, DINOv2)
-`metrics`           features -> Frechet and kernel distance, precision, recall, Inception score
-`evaluate`          a model's images, and their distance to the training images
-`trace`             what a run learned, measured on its snapshots
-`search`            the times of multistep sampling, searched and tested on different seeds
-`export`            a model as a folder that draws images without this package
-`model`             a trained model in a program of one's own
-`runs`              the runs under a folder, from the files that they leave
-`report`            tables and figures: files in, files out
-`status`            what runs, how far it is, what waits
-`show`              experiments side by side, and what differs between two runs
-`verify`            whether results still fit together
-`given`             what a verb is given, and a mistake in it as one line
-`lease`             GPUs of one machine, each lent to one job at a time
-`looking`           the verbs that only look
-`reporting`         the verbs that make tables, figures and the page
-==================  ==========================================================================
+The method is an essay of seven files. Read them in this order, with `networks.unet` for the network
+F and `training.loop`, one step and one loop, as the last page:
+
+===============  =============================================================================
+`schedule`       1. the map t -> r and how it moves during a run
+`process`        2. x_t = alpha(t) x_0 + sigma(t) eps, and the clock s = sigma / alpha
+`consistency`    3. f(x_t, t), with f(x, 0) = x
+`ode`            4. one step of dy/ds = (y - f) / s
+`objective`      5. noise-level prior, distance, weight: the loss
+`limit`          6. the losses at r -> t: the continuous limit (sCM), MeanFlow
+`sampler`        7. multistep consistency, Euler, Heun, DPM-Solver++
+===============  =============================================================================
+
+Two files are public beside it, and every folder is a wing around it. A wing imports only what
+tests/test_house.py allows it; its own docstring lists its files.
+
+===============  =============================================================================
+`registry`       the names that a config may use
+`plugins`        schedules, processes, weights, samplers, features of your own
+`networks`       U-Nets, their dropout, and CPU kernels: tensors in, tensors out
+`runtime`        how any job runs on a machine: device, seeds, files, records, stops
+`config`         what the YAML says, typed and checked
+`study`          what a config comes to: the settings of every job, the jobs, their cost
+`data`           images: from files to the dataset file, and from it to batches
+`models`         a model file: built, sampled, loaded in a program, imported, exported
+`training`       one training run
+`evaluation`     images -> features -> distances; traces and searches
+`report`         tables, figures, sentences, the page
+`runs`           what jobs left: found, watched, compared, verified
+`cli`            the verbs of the command line
+===============  =============================================================================
 
 Nothing heavy is imported here; `python -m ect --help` lists the verbs. In a program:
 
@@ -79,7 +44,8 @@ __version__ = "0.1.0"
 
 
 def load(path):
-    """The model in a model.safetensors; see `ect.model.Model`. torch is loaded here, not before."""
-    from ect import model
+    """The model in a model.safetensors; see `ect.models.load.Model`. torch is loaded here, not
+    before."""
+    from ect.models.load import load
 
-    return model.load(path)
+    return load(path)

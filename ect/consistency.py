@@ -4,7 +4,7 @@ Every parameterization is linear in the network F:
 
     f(x_t, t) = c_skip x_t + c_out F(c_in x_t, c_noise).
 
-It reads the process's coefficients only, so each serves every process; where sigma = 0, c_skip = 1
+Each reads only the process's coefficients, and so serves every process; where sigma = 0, c_skip = 1
 and c_out = 0 hold in floating point, without a mask.
 """
 
@@ -31,7 +31,7 @@ def velocity(process, t, sd):
 
 
 def noise(process, t, sd):
-    """F is the noise eps (DDPM): f = (x_t - sigma F) / alpha. Not for alpha(t_max) = 0."""
+    """F is the noise eps (DDPM): f = (x_t - sigma F) / alpha. Undefined if alpha(t_max) = 0."""
     alpha, sigma = process.coefficients(t)
     return 1 / alpha, -sigma / alpha
 
@@ -43,7 +43,7 @@ def _log_s(process, t):
     return process.clock(t).clamp(min=S_MIN).log()
 
 
-# What the network is told of t, by name: the label a pretrained network knows, or EDM's.
+# The time label that the network receives, by name: EDM's, or that of a pretrained network.
 C_NOISE = {
     "log_s": lambda process, t: _log_s(process, t) / 4,  # EDM
     "log_half_s": lambda process, t: _log_s(process, t) - math.log(2),  # NCSN++ in EDM's terms
@@ -57,10 +57,10 @@ class Consistency:
     """The consistency function of a network under a process and a parameterization.
 
     `sd` is the data's standard deviation (EDM's sigma_data). Calling it maps x_t (B, C, H, W) and
-    t (B,) to an estimate of x_0 (B, C, H, W). The network's input is c_in x_t, `scaled` to unit
-    variance or as it is (`one`: NCSN++, DDPM), and the time label named `c_noise`; `given(label)`
-    is f for images of known classes. A network with `span` is told t - r as well: t, as f leads
-    to r = 0.
+    t (B,) to an estimate of x_0 (B, C, H, W). The network receives c_in x_t, `scaled` to unit
+    variance or with c_in = 1 (`one`: NCSN++, DDPM), and the time label named `c_noise`.
+    `conditioned_on(label)` is f for images of known classes. A network with `span` also receives
+    t - r, which is t here, since f goes to r = 0.
     """
 
     label, sigma_min = None, 0.0
@@ -72,15 +72,16 @@ class Consistency:
         self.c_noise, self.scales = C_NOISE[c_noise], {"scaled": True, "one": False}[c_in]
         self.parameterization = PARAMETERIZATIONS[parameterization]
 
-    def given(self, label):
-        """The same function, told the class labels (B,), or None for no class."""
+    def conditioned_on(self, label):
+        """The same function, conditioned on class labels (B,); unconditional with None."""
         other = copy.copy(self)
         other.label = label
         return other
 
     def shifted(self, sigma_min):
         """f with the boundary f(x, t) = x at s = `sigma_min` instead of 0, as ECT's released code
-        evaluates it, with 0.003: c_skip and the factor s of c_out are taken at s - sigma_min."""
+        evaluates it, with 0.003: c_skip and the factor s of c_out are taken at s - sigma_min.
+        Raises `ValueError` for a parameterization other than `edm`."""
         if self.parameterization is not edm:
             raise ValueError("sigma_min is defined for the parameterization edm only")
         other = copy.copy(self)
@@ -101,12 +102,12 @@ class Consistency:
         return self.sd**2 / (rest**2 + self.sd**2) / alpha, c_out * rest / s
 
     def output(self, x_t, t, r=0.0):
-        """F, the network's output (B, C, H, W); `r` tells a network with `span` where to lead."""
+        """F, the network's output (B, C, H, W); `r` is the end time, for a network with `span`."""
         inputs = (self.scaled(x_t, t), self.c_noise(self.process, t))
-        told = {} if self.label is None else {"label": self.label}
+        conditions = {} if self.label is None else {"label": self.label}
         if self.span:
-            told["span"] = t - r
-        return self.network(*inputs, **told)
+            conditions["span"] = t - r
+        return self.network(*inputs, **conditions)
 
     def scaled(self, x_t, t):
         """c_in x_t with c_in = 1 / sqrt(alpha^2 sd^2 + sigma^2), or x_t itself."""

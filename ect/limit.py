@@ -5,29 +5,35 @@ learns the average velocity between two times (Geng et al. 2025). Both different
 along its path by forward-mode differentiation, in one evaluation, and hold the result fixed.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ect import machine
 from ect.objective import Terms
-from ect.process import expand
+from ect.process import Process, expand
+from ect.runtime import device
 
 
+@dataclass
 class Continuous:
     """w(s) |F - sg(F - sign(c_out) g / (rms(g) + c))|^2 per pixel, with the tangent
     g = sqrt(s^2 + sd^2) df/ds; with F's parameterization `edm` this is sCM's loss (its eq. 8).
 
     Its gradient points where that of |f(x_t) - sg f(x_r)|^2 points for r -> t. As in sCM, the part
-    of g that differentiates the network comes in linearly over the share `warmup` of the run.
+    of g that differentiates the network is weighted linearly from 0 to 1 over the share `warmup` of
+    the run.
     """
 
-    def __init__(self, process, weight, sd, warmup, c):
-        self.process, self.weight, self.sd = process, weight, sd
-        self.warmup, self.c = warmup, c
+    process: Process
+    weight: Callable  # (s, r, sd) -> (B,)
+    sd: float
+    warmup: float
+    c: float
 
     def levels(self, draw):
         """Noise levels s (B,) of a batch; `draw()` is the prior."""
@@ -36,7 +42,7 @@ class Continuous:
     def __call__(self, f, x, eps, s, progress, dropout_seed=0):
         """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels s (B,); the
         residual is the mean square of g."""
-        s = machine.sent(s, x.device)
+        s = device.to_device(s, x.device)
         t = self.process.time(s)
         c_out, held, g = self.tangent(f, x, eps, t, min(1.0, progress / self.warmup), dropout_seed)
         size = g.square().flatten(1).mean(1)
@@ -51,7 +57,7 @@ class Continuous:
         """(c_out (B,), F, g) at t, the derivative of F weighted by `warm`.
 
         f = k u + c_out F in the variance-preserving u = c_in sd x_t, so that, as in sCM,
-        df = (k du + dc_out F) + (dk u + c_out dF), whose second half is the one that warms up.
+        df = (k du + dc_out F) + (dk u + c_out dF), whose second half is warmed up.
         """
 
         def parts(t):
@@ -68,18 +74,22 @@ class Continuous:
         return c_out, out, known + warm * (expand(dk, x) * u + expand(c_out, x) * d_out)
 
 
+@dataclass
 class MeanFlow:
     """|u - sg(v - (t - r) du/dt)|^2 (its eq. 10) for the process `flow`, whose velocity is v: the
     network's output u(x_t, r, t) is the average velocity from t to r, and f(x_t, t) = x_t -
     t u(x_t, 0, t).
 
-    Pairs are two draws of the prior in order, in the share `pairs` of a batch; elsewhere r = t,
+    In a share `pairs` of each batch, r and t are two draws of the prior, sorted; elsewhere r = t,
     which is flow matching. Each image's error is divided by (error + c)^p, held fixed.
     """
 
-    def __init__(self, process, weight, sd, pairs, p, c):
-        self.process, self.weight, self.sd = process, weight, sd
-        self.pairs, self.p, self.c = pairs, p, c
+    process: Process
+    weight: Callable  # (s, r, sd) -> (B,)
+    sd: float
+    pairs: float
+    p: float
+    c: float
 
     def levels(self, draw):
         """Noise levels (B, 2) of a batch: s and r <= s."""
@@ -89,7 +99,7 @@ class MeanFlow:
 
     def __call__(self, f, x, eps, levels, progress, dropout_seed=0):
         """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels (B, 2)."""
-        s, r = machine.sent(levels, x.device).unbind(dim=1)
+        s, r = device.to_device(levels, x.device).unbind(dim=1)
         t, t_r = self.process.time(s), self.process.time(r)
         x_t, v = self.process.noise(x, eps, t), eps - x
         target = self.target(f, x_t, v, t, t_r, dropout_seed)
@@ -110,8 +120,8 @@ class MeanFlow:
 def along(function, point, direction, dropout_seed):
     """(values, derivatives) of a function at a point along a direction, each a tuple of tensors.
 
-    The kernels of attention but the plain one have no forward-mode derivative; nor has group norm
-    before torch 2.14, but of contiguous features.
+    Only the plain attention kernel has a forward-mode derivative; before torch 2.14 group norm has
+    one for contiguous inputs only.
     """
     torch.manual_seed(dropout_seed)
     older = torch.__version__ < "2.14"
@@ -120,9 +130,9 @@ def along(function, point, direction, dropout_seed):
         return torch.func.jvp(function, point, direction)
 
 
-def contiguous(module, given):
-    """What a group norm is given, in the memory format that all of its derivatives know."""
-    return tuple(x.contiguous() for x in given) if isinstance(module, nn.GroupNorm) else None
+def contiguous(module, inputs):
+    """A forward pre-hook: the inputs of a group norm in contiguous format; None otherwise."""
+    return tuple(x.contiguous() for x in inputs) if isinstance(module, nn.GroupNorm) else None
 
 
 OBJECTIVES = {"continuous": Continuous, "meanflow": MeanFlow}

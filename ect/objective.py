@@ -1,17 +1,20 @@
 """The loss: w(s, r) d(f(x_t), f(x_r)), with the target held fixed (ECT, eq. 9).
 
-Noise levels s and r live on the clock all processes share. Where r = 0 the target is x_0 itself, so
-with the schedule `zero` this is the loss of diffusion or flow pretraining. In tuning (ECT) x_r has
-the noise of x_t; in distillation (ECD) a frozen teacher's ODE step leads from x_t to x_r.
+The noise levels s and r are on the clock that all processes share. Where r = 0 the target is x_0
+itself, so with the schedule `zero` this is the loss of diffusion or flow pretraining. In tuning
+(ECT) x_r has the noise of x_t; in distillation (ECD) a frozen teacher's ODE step leads from x_t to
+x_r.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 
-from ect import machine
-from ect.dropout import part_of
-from ect.process import expand
+from ect.networks.dropout import part_of
+from ect.process import Process, expand
+from ect.runtime import device
 from ect.schedule import HIGH, LOW
 
 
@@ -21,7 +24,7 @@ def lognormal(generator, n, mean, std):
 
 
 def karras(generator, n, low=LOW, high=HIGH, rho=7.0):
-    """n noise levels with s^(1 / rho) uniform: every point of a Karras grid is as likely (`ct`)."""
+    """n noise levels with s^(1 / rho) uniform: the points of a Karras grid are equally likely."""
     first, last = low ** (1 / rho), high ** (1 / rho)
     return (first + torch.rand(n, generator=generator) * (last - first)) ** rho
 
@@ -78,12 +81,12 @@ WEIGHTS = {
 }
 
 
-UNIT = 8  # images: kernels like such numbers, and most then round as in the whole batch
+UNIT = 8  # images: fast in kernels, and most of these then round as in the whole batch
 
 
 def needed(r, unit=UNIT):
-    """The indices of images whose targets are to be computed, in order: those with r > 0, and as
-    many others as make their number a multiple of `unit`, if there are."""
+    """The indices, in order, of the images whose targets are computed: those with r > 0, and as
+    many others, if there are, as fill them up to a multiple of `unit`."""
     positive = r > 0
     count = -(-int(positive.sum()) // unit) * unit
     return (~positive).sort(stable=True).indices[:count].sort().values
@@ -99,51 +102,47 @@ class Terms(NamedTuple):
     residual: torch.Tensor
 
 
+@dataclass
 class Objective:
     """w(s, r) d(f(x_t), sg f(x_r)) with r = schedule(s, progress) on a shared (x, eps).
 
     `snap(s, progress)` first moves s to the grid of a schedule that has one. `step`, of ect/ode.py,
     leads from x_t to x_r by the frozen consistency function `teacher`; without it x_r has the noise
-    of x_t. Without `shared_dropout` the target has dropout masks of its own. The target's images
-    are evaluated in multiples of `unit`; all or none where it is None, for networks whose dropout
-    knows no images, but batches.
+    of x_t. Without `shared_dropout` the target draws its own dropout masks. Targets are evaluated
+    in multiples of `unit` images; `unit=None` evaluates those of all images or of none: diffusers'
+    UNet2D draws one dropout mask for the whole batch.
     """
 
-    def __init__(
-        self,
-        process,
-        schedule,
-        distance,
-        weight,
-        sd,
-        snap=None,
-        step=None,
-        teacher=None,
-        shared_dropout=True,
-        unit=UNIT,
-    ):
-        self.process, self.schedule, self.sd = process, schedule, sd
-        self.distance, self.weight, self.snap = distance, weight, snap
-        self.step, self.teacher = step, teacher
-        self.shared_dropout, self.unit = shared_dropout, unit
+    process: Process
+    schedule: Callable  # (s, progress) -> r
+    distance: Callable  # (a, b) -> (B,)
+    weight: Callable  # (s, r, sd) -> (B,)
+    sd: float
+    snap: Callable | None = None
+    step: Callable | None = None
+    teacher: Any = None
+    shared_dropout: bool = True
+    unit: int | None = UNIT
 
     def levels(self, draw):
         """Noise levels s (B,) of a batch; `draw()` is the prior."""
         return draw()
 
     def __call__(self, f, x, eps, s, progress, dropout_seed=0):
-        """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels s (B,). A GPU
-        is not waited for where s is on the CPU.
+        """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels s (B,). With
+        `s` on the CPU this call never synchronizes with the GPU.
 
-        Both evaluations of f start from the same `dropout_seed`, hence share their masks; torch's
-        default generator, from which dropout draws on every device, is left re-seeded.
+        With `shared_dropout` both evaluations of f start from the same `dropout_seed` and share
+        their masks. Torch's default generator, from which dropout draws on every device, is left
+        re-seeded.
         """
         s = self.snap(s, progress) if self.snap else s
         r = self.schedule(s, progress)
-        some = needed(r, self.unit or len(r))
-        s, r = (machine.sent(levels, x.device) for levels in (s, r))
+        indices = needed(r, self.unit or len(r))
+        s, r = (device.to_device(levels, x.device) for levels in (s, r))
         prediction = self.evaluate(f, x, eps, s, dropout_seed)
-        target = self.target(f, x, eps, s, r, dropout_seed + (not self.shared_dropout), some)
+        target_seed = dropout_seed if self.shared_dropout else dropout_seed + 1
+        target = self.target(f, x, eps, s, r, target_seed, indices)
         loss = self.weight(s, r, self.sd) * self.distance(prediction, target)
         return Terms(loss, s, r, squared(prediction.detach(), target))
 
@@ -153,25 +152,25 @@ class Objective:
         return f(self.process.noise(x, eps, t), t)
 
     @torch.no_grad()
-    def target(self, f, x, eps, s, r, dropout_seed, some=None):
-        """f(x_r) without gradient; the image itself where r = 0. Only the images at the indices
-        `some`, which hold all `needed`, are evaluated, by default all."""
-        if some is None or len(some) == len(x):
+    def target(self, f, x, eps, s, r, dropout_seed, indices=None):
+        """f(x_r) without gradient; the image itself where r = 0. Only the images at `indices`,
+        which contain all that are `needed`, are evaluated; by default all images."""
+        if indices is None or len(indices) == len(x):
             return self._at_r(f, x, eps, s, r, dropout_seed)
-        if len(some) == 0:
+        if len(indices) == 0:
             return x
-        some = machine.sent(some, x.device)
+        indices = device.to_device(indices, x.device)
         if f.label is not None:
-            f = f.given(f.label[some])
-        with part_of(len(x), some):
-            part = x[some], eps[some], s[some], r[some]
-            found = self._at_r(f, *part, dropout_seed)
-        return x.to(found.dtype).index_copy(0, some, found)
+            f = f.conditioned_on(f.label[indices])
+        with part_of(len(x), indices):
+            subset = x[indices], eps[indices], s[indices], r[indices]
+            result = self._at_r(f, *subset, dropout_seed)
+        return x.to(result.dtype).index_copy(0, indices, result)
 
     def _at_r(self, f, x, eps, s, r, dropout_seed):
         positive = expand(r > 0, x)
-        if self.step:  # the eps with which x + r eps is where the teacher arrives
-            teacher = self.teacher.given(f.label)
+        if self.step:  # the eps for which x + r eps is where the teacher arrives
+            teacher = self.teacher.conditioned_on(f.label)
             arrived = self.step(teacher, self.process, x + expand(s, x) * eps, s, r)
             eps = torch.where(positive, (arrived - x) / expand(r, x), eps)
         return torch.where(positive, self.evaluate(f, x, eps, r, dropout_seed), x)

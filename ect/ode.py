@@ -1,7 +1,7 @@
 """One step of the probability-flow ODE dy/ds = (y - f) / s, for y = x_t / alpha at noise level s.
 
-In (y, s) it is one equation for every process. Noise levels s > r are tensors (B,), or floats that
-all images share. The samplers are made of these steps, and so is the target of distillation.
+In (y, s) it is the same equation for every process. Noise levels s > r are tensors (B,), or floats
+that all images share. The samplers are made of these steps, and so is the target of distillation.
 """
 
 import torch
@@ -10,7 +10,7 @@ from ect.process import expand
 
 
 def estimate(f, process, y, s):
-    """f(x_t, t), the estimate of x_0, of y (B, C, H, W) at s."""
+    """f(x_t, t), the estimate of x_0 from y (B, C, H, W) at noise level s."""
     t = process.time(torch.full_like(y[:, 0, 0, 0], s) if isinstance(s, float) else s)
     alpha, _ = process.coefficients(t)
     return f(expand(alpha, y) * y, t)

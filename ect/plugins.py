@@ -1,4 +1,5 @@
-"""Parts of one's own, in files that a config names: `plugins: [my_schedule.py]`. Loads no torch.
+"""Plugins: a user's own parts, in files that a config lists: `plugins: [my_schedule.py]`. Loads no
+torch.
 
     from ect.plugins import schedule
 
@@ -6,9 +7,10 @@
     def root(t, progress, power: float = 4.0):
         return t * progress ** (1 / power)
 
-A part goes by its own name. The decorators change nothing: what a file brings is read from its
-syntax tree, so that a config is checked without running the file. A job runs it, after its sha256
-was found to be the one that the job was planned with; what the file itself imports is not recorded.
+A part's name is that of its function or class. The decorators do nothing: the parts of a file are
+read from its syntax tree, so that a config is checked without running the file. A job runs the
+file only if its sha256 is the one that the job was planned with; what the file imports is not
+recorded.
 """
 
 import ast
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ect import registry
+from ect.schedule import SCHEDULES
 
 
 def schedule(function):
@@ -40,8 +43,8 @@ def weight(function):
 
 def sampler(function):
     """Marks a sampler (f, process, eps, **options) -> images, as those of ect/sampler.py. `eps` has
-    one slice, and one more for each of its `times` if it has an option of that name. Its options
-    are int, float or list[float], each with a default."""
+    one slice, plus one for each of the option `times`, if the sampler has it. Its options are int,
+    float or list[float], each with a default."""
     return function
 
 
@@ -51,7 +54,7 @@ def features(function):
 
 
 BUILT_IN = {
-    "schedule": tuple(registry.SCHEDULES),
+    "schedule": tuple(SCHEDULES),
     "process": registry.PROCESSES,
     "weight": registry.WEIGHTS,
     "sampler": registry.SAMPLERS,
@@ -67,14 +70,14 @@ OPTIONS = {
     "schedule": {"int": int, "float": float},
     "sampler": {"int": int, "float": float, "list[float]": list},
 }
-KEYS = {  # of the config's block, which an option may not be called
+KEYS = {  # of the config's block: no option may have such a name
     "schedule": ("map", "clock", "like"),
     "sampler": ("kind", "label", "labels", "nfe", "like"),
 }
 
 
 class Part(NamedTuple):
-    """What a plugin brings under one name, with the file's sha256 and {option: (type, default)}."""
+    """One part of a plugin: its file, the file's sha256 and {option: (type, default)}."""
 
     path: str
     digest: str
@@ -84,8 +87,8 @@ class Part(NamedTuple):
 def read(paths):
     """{kind: {name: Part}} of a list of plugins, without running them.
 
-    Raises `ValueError`: a file that is missing, is no Python, or brings nothing; a name that exists
-    already; an argument or option that does not fit.
+    Raises `ValueError` for a file that is missing, is not Python or has no part; a name in use; an
+    argument or option that does not fit.
     """
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise ValueError(f"plugins: found {paths!r}; allowed: a list of Python files")
@@ -100,7 +103,7 @@ def read(paths):
 
 
 def load(digests):
-    """{kind: {name: object}} of plugins given as {path: sha256}, each run once in a process.
+    """{kind: {name: object}} of plugins in {path: sha256}, each run once in a process.
 
     Raises `ValueError` where a file is missing, has other bytes, or cannot be run.
     """
@@ -111,18 +114,18 @@ def load(digests):
     return found
 
 
-def added(table, kind, settings):
-    """A table of parts by name, and those of the plugins that settings, or a model's description,
-    name."""
+def with_plugins(table, kind, settings):
+    """A table {name: part}, and the parts of the plugins that settings, or a model's description,
+    list."""
     return table | load(settings.get("plugins", {}))[kind]
 
 
-def bringing(kind, name, settings):
-    """{"plugins": {path: sha256}} of the one, among those of the settings, that brings a part;
-    nothing where none does."""
-    given = settings.get("plugins", {}).items()
-    own = {path: digest for path, digest in given if name in load({path: digest})[kind]}
-    return {"plugins": own} if own else {}
+def providing(kind, name, settings):
+    """{"plugins": {path: sha256}} of the plugin in the settings that has the part; {} if none
+    has."""
+    listed = settings.get("plugins", {}).items()
+    source = {path: digest for path, digest in listed if name in load({path: digest})[kind]}
+    return {"plugins": source} if source else {}
 
 
 @functools.cache
@@ -132,8 +135,8 @@ def _run(path, digest):
     if found != digest:
         raise ValueError(
             f"plugins: {path}: edited since the run was planned, or the model made (sha256"
-            f" {found[:12]}, then {digest[:12]}); allowed: the file as it was, or a new run of"
-            " Snakemake, which makes again what uses it"
+            f" {found[:12]}, was {digest[:12]}); allowed: the file as it was, or a new run of"
+            " Snakemake, which runs again the jobs that use it"
         )
     module = types.ModuleType(Path(path).stem)
     module.__file__ = path
@@ -180,7 +183,7 @@ def _declared(text, path):
     ]
     if not found:
         raise ValueError(
-            f"plugins: {path}: it brings nothing; allowed: a file with `from ect.plugins import"
+            f"plugins: {path}: found no part; allowed: a file with `from ect.plugins import"
             f" {' or '.join(BUILT_IN)}` and a part under @schedule, ..."
         )
     return found
@@ -193,52 +196,52 @@ def _name(mark):
 
 def _options(kind, node, mark, tree, path):
     """{option: (type, default)} of a decorated function or class; raises `ValueError`."""
-    place = f"plugins: {path}: line {node.lineno}: {node.name}"
+    where = f"plugins: {path}: line {node.lineno}: {node.name}"
     if isinstance(mark, ast.Call) or node not in tree.body:
-        raise ValueError(f"{place}; allowed: a decorator without (), at the top level of the file")
+        raise ValueError(f"{where}; allowed: a decorator without (), at the top level of the file")
     wanted = ast.ClassDef if kind == "process" else ast.FunctionDef
     if not isinstance(node, wanted):
         what = "a subclass of Process" if kind == "process" else "a function"
-        raise ValueError(f"{place} is marked a {kind}; allowed: {what}")
-    if isinstance(node, ast.ClassDef):  # a process, which has none
+        raise ValueError(f"{where} is marked a {kind}; allowed: {what}")
+    if isinstance(node, ast.ClassDef):  # a process has no options
         return {}
-    given, plain = node.args, [*node.args.posonlyargs, *node.args.args]
+    arguments, plain = node.args, [*node.args.posonlyargs, *node.args.args]
     first = ARGUMENTS[kind]
-    options = [*plain[len(first) :], *given.kwonlyargs]
+    options = [*plain[len(first) :], *arguments.kwonlyargs]
     if (
         len(plain) < len(first)
-        or len(given.posonlyargs) > len(first)
-        or given.vararg
-        or given.kwarg
+        or len(arguments.posonlyargs) > len(first)
+        or arguments.vararg
+        or arguments.kwarg
         or (options and kind not in OPTIONS)
     ):
         more = "; then options by name" if kind in OPTIONS else ""
-        raise ValueError(f"{place}({ast.unparse(given)}); allowed: ({', '.join(first)}{more})")
-    missing = [None] * (len(plain) - len(given.defaults))
-    defaults = [*missing, *given.defaults][len(first) :] + given.kw_defaults
+        raise ValueError(f"{where}({ast.unparse(arguments)}); allowed: ({', '.join(first)}{more})")
+    missing = [None] * (len(plain) - len(arguments.defaults))
+    defaults = [*missing, *arguments.defaults][len(first) :] + arguments.kw_defaults
     return {
-        argument.arg: _option(kind, argument, default, f"{place}: option {argument.arg}")
+        argument.arg: _option(kind, argument, default, f"{where}: option {argument.arg}")
         for argument, default in zip(options, defaults)
     }
 
 
-def _option(kind, argument, default, place):
+def _option(kind, argument, default, where):
     """(type, default) of one option, from its annotation and its literal."""
     if argument.arg in KEYS[kind]:
-        raise ValueError(f"{place}: a key of the config's block; allowed: another name")
+        raise ValueError(f"{where}: a key of the config's block; allowed: another name")
     allowed = OPTIONS[kind]
     written = "nothing" if argument.annotation is None else ast.unparse(argument.annotation)
     if written not in allowed:
-        raise ValueError(f"{place}: annotated {written}; allowed: {', '.join(allowed)}")
+        raise ValueError(f"{where}: annotated {written}; allowed: {', '.join(allowed)}")
     try:
         return allowed[written], converted(ast.literal_eval(default), allowed[written])
     except (TypeError, ValueError):
         found = "nothing" if default is None else ast.unparse(default)
-        raise ValueError(f"{place}: its default is {found}; allowed: a literal {written}") from None
+        raise ValueError(f"{where}: its default is {found}; allowed: a literal {written}") from None
 
 
 def converted(value, kind):
-    """The value of an option as int, float or list of float; raises `ValueError` if it is none."""
+    """An option's value as int, float or list of float; raises `ValueError` if it is not one."""
     if kind is list and isinstance(value, (list, tuple)):
         return [converted(part, float) for part in value]
     numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -248,7 +251,7 @@ def converted(value, kind):
 
 
 def _require_free(kind, name, path, found):
-    """A name is one part's; and 'inception' begins those whose distance is called FID."""
+    """Raises `ValueError` for a name in use, or like Inception's, whose distance is called FID."""
     owner = found[kind][name].path if name in found[kind] else "ect"
     if name in BUILT_IN[kind] or name in found[kind]:
         raise ValueError(f"plugins: {path}: {name} is a {kind} of {owner}; allowed: another name")

@@ -20,7 +20,7 @@ def expand(t, x):
 class Process:
     """A linear Gaussian process. Times t and noise levels s are tensors of shape (B,).
 
-    A subclass gives `t_max`, `coefficients` and, in closed form where there is one, `time`.
+    A subclass defines `t_max`, `coefficients` and, in closed form where there is one, `time`.
     `s_cap` bounds the clock where alpha reaches 0.
     """
 
@@ -139,8 +139,8 @@ class Tabulated(Process):
     """The chain of DDPM in continuous time: step i = 0, 1, ..., steps - 1 is at t = (i + 1) / 1000,
     with alpha^2 = (1 - beta_0) ... (1 - beta_i) and alpha^2 + sigma^2 = 1.
 
-    Between the steps ln s is linear in t. Before the first, s is, so that alpha(0) = 1 and
-    sigma(0) = 0 with finite rates. A chain that ends below s = 80 goes on at its last rate.
+    Between the steps ln s is linear in t; before the first, s itself is, so that alpha(0) = 1 and
+    sigma(0) = 0 with finite rates. A chain that ends below s = 80 is continued at its last rate.
     """
 
     def __init__(self, schedule, start, end, steps):
@@ -150,22 +150,22 @@ class Tabulated(Process):
         self.t_max = max(steps / 1000, last.item())
 
     def coefficients(self, t):
-        ln_s, place = self._levels(t), 1000 * t - 1
-        index = place.detach().long().clamp(0, len(ln_s) - 2)
-        later = torch.lerp(ln_s[index], ln_s[index + 1], place - index).exp()
-        s = torch.where(place < 0, ln_s[0].exp() * 1000 * t, later)
+        ln_s, position = self._levels(t), 1000 * t - 1
+        index = position.detach().long().clamp(0, len(ln_s) - 2)
+        later = torch.lerp(ln_s[index], ln_s[index + 1], position - index).exp()
+        s = torch.where(position < 0, ln_s[0].exp() * 1000 * t, later)
         alpha = (1 + s**2).rsqrt()
         return alpha, alpha * s
 
     def time(self, s):
         ln_s, at = self._levels(s), s.log()
         index = (torch.searchsorted(ln_s, at) - 1).clamp(0, len(ln_s) - 2)
-        place = index + (at - ln_s[index]) / (ln_s[index + 1] - ln_s[index])
-        return torch.where(at < ln_s[0], s / ln_s[0].exp(), place + 1) / 1000
+        position = index + (at - ln_s[index]) / (ln_s[index + 1] - ln_s[index])
+        return torch.where(at < ln_s[0], s / ln_s[0].exp(), position + 1) / 1000
 
     def _levels(self, like):
-        """The table beside a tensor, copied once: a copy waits for what a GPU is at."""
-        kind = like.dtype, like.device
-        if kind not in self.copies:
-            self.copies[kind] = self.ln_s.to(like.dtype).to(like.device)  # mps has no float64
-        return self.copies[kind]
+        """The table on a tensor's device, cached: each copy would synchronize with a GPU."""
+        key = like.dtype, like.device
+        if key not in self.copies:
+            self.copies[key] = self.ln_s.to(like.dtype).to(like.device)  # mps has no float64
+        return self.copies[key]

@@ -1,8 +1,8 @@
 """The names that a config may use, and the options behind each. Loads no torch.
 
 A schedule is found by its function's name in `ect/schedule.py`, and its options are that function's
-keyword arguments. The other parts live in files that need torch, so their names stand here; a test
-holds them equal to the tables in those files.
+keyword arguments. The other parts live in files that need torch, so their names are repeated here;
+a test compares them with the tables in those files.
 """
 
 import inspect
@@ -11,8 +11,9 @@ from ect.schedule import SCHEDULES
 
 PROCESSES = ("ve", "flow", "vp_cosine", "vp_linear")
 PARAMETERIZATIONS = ("edm", "velocity", "noise")
-UNDEFINED = (("flow", "noise"), ("vp_cosine", "noise"))  # their alpha is 0 at t_max; so may be
-# a plugin's, which is not run before its first job: it has `edm` and `velocity`
+# f divides by alpha, which is 0 at t_max here. A plugin's process cannot be checked before its
+# first job, so it gets `edm` and `velocity` only.
+UNDEFINED = (("flow", "noise"), ("vp_cosine", "noise"))
 C_NOISE = ("log_s", "log_half_s", "time", "vp", "ddpm")
 PRIORS = ("lognormal", "karras")
 DISTANCES = ("squared", "huber")
@@ -30,8 +31,8 @@ METRICS = ("fd", "kd", "precision", "recall", "inception_score")
 FORMATS = ("edm", "diffusers", "ect", "state_dict")
 SOURCES = ("digits", "images", "cifar10", "mnist", "fashion_mnist", "imagenet64")
 
-# What a schedule's options may be, wherever they occur: (test, words).
-LIMITS = {
+# The range of each option, in every schedule that has it: (test, words).
+OPTION_RANGES = {
     "q": (lambda q: q > 1, "> 1"),
     "stages": (lambda stages: stages >= 1, ">= 1"),
     "start": (lambda start: 0 <= start < 1, "0 <= start < 1"),
@@ -50,9 +51,9 @@ LIMITS = {
 
 
 def undefined(process, parameterization):
-    """Whether f may divide by an alpha of 0 there."""
-    own = process not in PROCESSES and parameterization == "noise"
-    return own or (process, parameterization) in UNDEFINED
+    """Whether f may divide by alpha = 0: see `UNDEFINED`."""
+    of_plugin = process not in PROCESSES and parameterization == "noise"
+    return of_plugin or (process, parameterization) in UNDEFINED
 
 
 def schedule_options(name):

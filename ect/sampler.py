@@ -68,7 +68,7 @@ def heun(f, process, eps, steps, s_min=0.002, rho=7.0):
 def dpm_solver(f, process, eps, steps, s_min=0.002, rho=7.0):
     """DPM-Solver++(2M): second order in lambda = -ln s, with f of this step and of the one before
     (Lu et al. 2022, arXiv 2211.01095, algorithm 2, divided by alpha): `steps` evaluations. The
-    first step and that to s = 0 are of first order."""
+    first step and the last, to s = 0, are of first order."""
     levels = grid(steps, s_min, S_MAX, rho)
     y, before = eps[0] * levels[0], None
     for higher, s, r in zip([None, *levels], levels, levels[1:]):

@@ -1,21 +1,23 @@
 """The maps t -> r that tie f(x_t) to f(x_r), as pure functions (t, progress, **options) -> r.
 
-`t` is a tensor of noise levels s = sigma / alpha, shape (B,); `progress` in [0, 1) is the share of
-the run's images already seen. Every map keeps 0 <= r < t. A run tunes because r grows towards t as
-progress grows; with r = 0 the target is the image itself and the run is pretraining. `LIMITS` are
-the maps that end in r = t, where the loss is a derivative (ect/limit.py).
+In this file t and r are noise levels s = sigma / alpha, tensors of shape (B,); elsewhere t is the
+time of the process. `progress` in [0, 1) is the share of the run's images already seen. Every map
+keeps 0 <= r < t, except those in `CONTINUOUS_TIME`: their r is t, and the loss is a derivative
+(ect/limit.py). In tuning r grows towards t with progress; with r = 0 the target is the image itself
+and the run is pretraining.
 
-`ct` and `ict` are made of pairs of neighbours on a grid of noise levels: `SNAPS` holds, for such
-maps, the function that first moves t up to its grid.
+`ct` and `ict` pair neighbours on a grid of noise levels; `SNAPS` holds the function that first
+moves t up to this grid.
 
-A new schedule is one function here and one line of config: its keyword arguments are its options.
+A new schedule is one function here, its line in `SCHEDULES`, and one line of config: its keyword
+arguments are its options.
 This file loads no torch, so that a config can be checked at once; t's own methods do the work.
 """
 
-import inspect
 import math
 
 LOW, HIGH, RHO = 0.002, 80.0, 7.0  # of a Karras grid of noise levels (EDM, eq. 5, table 1)
+LN_S_EDGES = range(-6, 5)  # of the bins of ln s of logged residuals; outer bins are open
 
 
 def zero(t, progress):
@@ -57,9 +59,10 @@ def power(t, progress, q: float = 2.0, stages: int = 8, k: float = 8.0, cut: flo
 def piecewise(
     t, progress, start: float = 0.5, q: float = 2.0, stages: int = 9, k: float = 8.0, b: float = 1.0
 ):
-    """Pretraining inside the run: r = 0 up to the share `start`, then 1 - n(t) / q^a, a = 0, 1, ...
+    """Pretraining inside the run: r = 0 up to the share `start` of the run, then
+    r / t = 1 - n(t) / q^a in stage a = 0, 1, ...
 
-    n(t) >= 1, so r stays 0 through stage a = 0 as well.
+    n(t) >= 1, so r is 0 in stage a = 0 too.
     """
     a = _stage((progress - start) / (1 - start), stages) - 1 if progress > start else 0
     return _ratio(t, q**-a, k, b)
@@ -76,14 +79,13 @@ def ict(t, progress, s0: int = 10, s1: int = 1280, low: float = LOW, high: float
 
 
 def continuous(t, progress, warmup: float = 0.1, c: float = 0.1):
-    """r = t: the limit of small steps, as sCM trains it (Lu and Song 2024). The network's
-    derivative comes in over the share `warmup` of the run; the tangent is divided by its norm plus
-    `c`."""
+    """r = t: the limit of small steps, as sCM trains it (Lu and Song 2024): tangent warm-up over
+    the share `warmup` of the run; the tangent is divided by its norm plus `c`."""
     return t
 
 
 def meanflow(t, progress, pairs: float = 0.75, p: float = 1.0, c: float = 1e-3):
-    """r = t, but for a share `pairs` of each batch, whose r is another draw below t. The error is
+    """r = t, except in a share `pairs` of each batch, where r < t is a second draw. The error is
     weighted by (|error|^2 + c)^-p (Geng et al. 2025)."""
     return t
 
@@ -110,11 +112,11 @@ def _ratio(t, decay, k, b):
 
 
 def _index(t, points, low, high):
-    """The index of the first point >= t among `points` of the grid, at least 1. A point's own
-    rounding, under a thousandth of a cell, does not push it into the next cell."""
+    """The index of the first point >= t among `points` of the grid, at least 1. A tolerance of a
+    thousandth of a cell keeps a t that is a grid point, up to rounding, at its index."""
     first, last = low ** (1 / RHO), high ** (1 / RHO)
-    place = (t ** (1 / RHO) - first) / (last - first) * (points - 1)
-    return (place - 1e-3).ceil().clamp(min=1, max=points - 1)
+    position = (t ** (1 / RHO) - first) / (last - first) * (points - 1)
+    return (position - 1e-3).ceil().clamp(min=1, max=points - 1)
 
 
 def _level(index, points, low, high):
@@ -140,10 +142,19 @@ def _snap(points_of):
     return snap
 
 
-LIMITS = ("continuous", "meanflow")
+CONTINUOUS_TIME = ("continuous", "meanflow")
 SNAPS = {"ct": _snap(_ct_points), "ict": _snap(_ict_points)}
 SCHEDULES = {
-    name: f
-    for name, f in list(globals().items())
-    if inspect.isfunction(f) and not name.startswith("_")
+    "zero": zero,
+    "constant": constant,
+    "sigmoid": sigmoid,
+    "fixed": fixed,
+    "smooth": smooth,
+    "logsnr": logsnr,
+    "power": power,
+    "piecewise": piecewise,
+    "ct": ct,
+    "ict": ict,
+    "continuous": continuous,
+    "meanflow": meanflow,
 }

@@ -1,8 +1,6 @@
 """What the tests share: one thread, the CPU, a small dataset, a small network, a small run."""
 
-import shutil
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,23 +8,15 @@ from hypothesis import settings as hypothesis_settings
 from torch import nn
 from torch.nn import functional
 
-from ect import data, machine
-from ect.config import INCEPTION_FILE
-from ect.network import UNet
+from ect.config.evaluation import INCEPTION_FILE
+from ect.data import prepare
+from ect.networks.unet import UNet
+from ect.runtime import device
 
-ROOT = Path(__file__).parent.parent
-WORKFLOW = ("Snakefile", "config.yaml", "workflow", "ect", "envs")
-
+pytest_plugins = ["tests.helpers.checkpoints"]  # its fixtures
 torch.set_num_threads(1)
 hypothesis_settings.register_profile("laws", deadline=None, max_examples=50, derandomize=True)
 hypothesis_settings.load_profile("laws")
-
-
-def copy_workflow(folder, *more):
-    """Copy the workflow, in which nothing has run, into a folder."""
-    for name in (*WORKFLOW, *more):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
 
 
 def pytest_addoption(parser):
@@ -35,12 +25,12 @@ def pytest_addoption(parser):
 
 @pytest.fixture(autouse=True)
 def on_the_device(request, monkeypatch):
-    """The laws are checked on the CPU, on every machine; with --device cuda those of whole runs
-    (training, resuming, drawing, features) on a GPU."""
+    """Tests run on the CPU, on every machine; with --device cuda those of whole runs (training,
+    resuming, drawing, features) run on a GPU."""
     asked = request.config.getoption("--device")
     if asked == "cpu":
-        monkeypatch.setattr(machine, "device", lambda: torch.device("cpu"))
-    assert machine.device().type == asked
+        monkeypatch.setattr(device, "current", lambda: torch.device("cpu"))
+    assert device.current().type == asked
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +40,7 @@ def write_digits(tmp_path_factory):
     def write(normalize):
         path = tmp_path_factory.mktemp("data") / "digits.safetensors"
         settings = {"source": "digits", "normalize": normalize, "held_out": 1500, "split_seed": 0}
-        data.prepare(settings, path)
+        prepare.run(settings, path)
         return path
 
     return write
@@ -88,7 +78,7 @@ def draw():
 
 
 class StandIn(nn.Module):
-    """A network with the interface of the published Inception and none of its knowledge."""
+    """A network with the interface of the published Inception and random weights."""
 
     def __init__(self):
         super().__init__()

@@ -21,26 +21,26 @@ ROOT = Path(__file__).parent.parent / "ect"
 FILE = Path(__file__).with_suffix(".json")
 # (module, name) of the functions that the jobs of a stage call.
 STARTS = {
-    "prepare": [("data", "prepare")],
-    "import": [("importers", "read"), ("checkpoint", "save")],
-    "classifier": [("classifier", "train")],
-    "train": [("train", "run")],
-    "sample": [("evaluate", "sample")],
-    "extract": [("evaluate", "extract"), ("samples", "export")],
-    "evaluate": [("evaluate", "evaluate")],
-    "trace": [("trace", "run")],
-    "search": [("search", "run")],
+    "prepare": [("data.prepare", "run")],
+    "import": [("models.importers", "read"), ("runtime.checkpoint", "save")],
+    "classifier": [("evaluation.classifier", "run")],
+    "train": [("training.train", "run")],
+    "sample": [("evaluation.sample", "run")],
+    "extract": [("evaluation.evaluate", "extract"), ("evaluation.samples", "export")],
+    "evaluate": [("evaluation.evaluate", "run")],
+    "trace": [("evaluation.trace", "run")],
+    "search": [("evaluation.search", "run")],
     "report": [
         ("report.tables", "tabulate"), ("report.steps", "tabulate"), ("report.paper", "tabulate"),
-        ("report.figures", "draw"), ("report.page", "write_page"),
+        ("report.figures", "plot"), ("report.page", "write_page"),
     ],
 }  # fmt: skip
-# Told to those who watch, and the versions themselves: no bits depend on them.
+# Progress, records and the versions themselves: no bits depend on them.
 LEFT_OUT = {
-    ("running", None),
-    ("machine", "record"),
-    ("study", "STAGES"),
-    ("study", "NATIVE"),
+    ("runtime.progress", None),
+    ("runtime.record", "job_record"),
+    ("runtime.versions", "STAGES"),
+    ("runtime.versions", "NATIVE"),
 }
 SPACE = ("COMMENT", "NL", "NEWLINE", "INDENT", "DEDENT", "ENDMARKER")
 
@@ -93,7 +93,7 @@ def closure(root, starts):
         elif item in module(name).definitions:
             found.add((name, item))
             todo += _used(module(name), name, item)
-        elif item in module(name).imports:  # handed on
+        elif item in module(name).imports:  # imported here from another module
             todo.append(module(name).imports[item])
         else:
             raise ValueError(f"ect/{name} has no '{item}' that one of {starts} reaches")
@@ -103,7 +103,7 @@ def closure(root, starts):
 def _used(module, name, item):
     """The (module, name) that a definition's statements name."""
     for statement in module.definitions[item]:
-        parts = set()  # names that stand for a module whose part is taken
+        parts = set()  # names of modules of which a part is used
         for node in ast.walk(statement):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 meant = module.imports.get(node.value.id)
@@ -116,12 +116,10 @@ def _used(module, name, item):
                     yield module.imports[node.id]
                 elif node.id in module.definitions:
                     yield name, node.id
-        if any(isinstance(n, ast.Name) and n.id == "globals" for n in ast.walk(statement)):
-            yield name, None
 
 
 def normal(module, statement):
-    """The tokens of a statement, less what does not count."""
+    """The tokens of a statement in its normal form."""
     docs = [_range(node.body[0]) for node in ast.walk(statement) if _documented(node)]
     first, last = _range(statement)
     if getattr(statement, "decorator_list", ()):
@@ -161,7 +159,7 @@ def _modules(module, statement):
 
 @functools.cache
 def _tokens(text):
-    """[(kind, text, start, end)], places as a syntax tree counts them: (line, column in bytes)."""
+    """[(kind, text, start, end)], positions as in a syntax tree: (line, column in bytes)."""
     lines = [*text.split("\n"), ""]
 
     def place(line, column):
@@ -172,7 +170,7 @@ def _tokens(text):
 
 
 def _between(text, start, end):
-    """The text from one place to another, (line, column in bytes)."""
+    """The text between two positions, (line, column in bytes)."""
     part = text.encode("utf-8").split(b"\n")[start[0] - 1 : end[0]]
     part[-1] = part[-1][: end[1]]
     part[0] = part[0][start[1] :]
@@ -208,22 +206,22 @@ def kernels(root):
 
 def found():
     """{stage, or `native`: {version, digest}} of the code as it is."""
-    from ect.study import NATIVE, STAGES
+    from ect.runtime.versions import NATIVE, STAGES
 
     whole = {
         stage: {"digest": digest(ROOT, starts), "version": STAGES[stage]}
         for stage, starts in STARTS.items()
     }
-    return whole | {"native": {"digest": kernels(ROOT / "kernels"), "version": NATIVE}}
+    return whole | {"native": {"digest": kernels(ROOT / "networks" / "kernels"), "version": NATIVE}}
 
 
 def accepted():
-    """{stage: {version, digest}} as accepted last."""
+    """{stage: {version, digest}} as last accepted."""
     return json.loads(FILE.read_text())
 
 
 def accept():
-    """Take the code as it is for what the versions stand for."""
+    """Record the digests of the present code, with its versions, as accepted."""
     FILE.write_text(json.dumps(found(), indent=1, sort_keys=True) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks run: those that can be small on something small; the others only start."""
+"""Benchmarks run: on something small where that is possible; the others only start."""
 
 import json
 import subprocess
@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_train import TUNE, changed
 
-from ect import train
+from ect.training import train
+from tests.helpers.runs import TUNE, changed
 
 BENCH = Path(__file__).parent.parent / "bench"
 ONE = ["--network", "digits", "--batch", "16", "--steps", "1"]
@@ -26,6 +26,15 @@ def printed(name, *words):
 @pytest.mark.parametrize("name", ["growth.py", "kills.py", "metrics.py", "overhead.py"])
 def test_a_benchmark_that_takes_long_says_what_it_takes(name):
     assert printed(name, "--help").startswith(f"usage: {name}")
+
+
+def test_what_a_long_benchmark_names_of_the_package_is_there(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCH)
+    import kills
+    import overhead
+
+    kills.copied(tmp_path, 1)
+    subprocess.run([sys.executable, "-c", "\n".join(overhead.LOADS.values())], check=True)
 
 
 def test_a_step_is_timed_and_split():

@@ -1,4 +1,4 @@
-"""What README and docs/ tell a reader to type does run: commands, snippets of config and Python.
+"""What README and docs/ tell a reader to type runs: commands, snippets of config and Python.
 
 A tiny study lies where the pages name results. Commands are typed in their order: `make` and
 `snakemake` as dry runs, verbs for real.
@@ -15,17 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import copy_workflow
 from PIL import Image
-from test_module import OUTER, smoke
-from test_runs import ONE_STEP, measure
-from test_train import PRETRAIN, TUNE, changed
 
 import ect
-from ect import evaluate, inherit, train
-from ect.__main__ import main
-from ect.cells import Milestone, Tuned
-from ect.study import Study
+from ect.cli.main import main
+from ect.config import load
+from ect.config.cells import Milestone, Tuned
+from ect.config.config import Config
+from ect.evaluation import sample
+from ect.training import train
+from tests.helpers.measured import ONE_STEP, measure
+from tests.helpers.runs import PRETRAIN, TUNE, changed
+from tests.helpers.workflow import OUTER, copy_workflow, smoke
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,8 +34,8 @@ TEXTS = {page.name: page.read_text() for page in PAGES}
 NOT_RUN = {
     "apt install git make python3-venv": "needs root and a network",
     "python -m ect lease --gpus 1 -- python yours.py": "becomes another program",
-    "python -m pytest tests/test_slurm.py": "is run with the other tests",
-    "python -m pytest tests/test_train.py --device cuda": "needs a GPU",
+    "python -m pytest tests/workflow/test_slurm.py": "is run with the other tests",
+    "python -m pytest tests/training/test_train.py --device cuda": "needs a GPU",
     "python bench/saving.py": "measures for minutes",
     "python bench/kills.py --kills 50": "measures for an hour",
     "snakemake -n --profile workflow/profiles/kubernetes": "its plugins are not in the lock",
@@ -88,7 +89,7 @@ K60, K1 = Milestone("ve", 0, 60), Milestone("ve", 0, 1)
 
 
 def tiny_study(root, digits_file, models):
-    """A start, its tunings, and their images and distances, of 1,000 training images each."""
+    """A start, its tuning runs, and their images and distances, of 1,000 training images each."""
     data, start = root / "data" / "dataset.safetensors", root / models[0].start.folder
     data.parent.mkdir(parents=True)
     shutil.copy(digits_file, data)
@@ -97,7 +98,7 @@ def tiny_study(root, digits_file, models):
         out = root / model.folder
         settings = changed(TUNE, recipe__batch=250, snapshots=0)
         train.run(settings, data, out, init=start / "model.safetensors")
-        evaluate.sample(ONE_STEP, out / "model.safetensors", out / "one_step")
+        sample.run(ONE_STEP, out / "model.safetensors", out / "one_step")
         measure(out / "one_step", model)
 
 
@@ -190,13 +191,13 @@ def test_snippets_of_config_are_laid_over_the_default_study(here, page, text):
             Path(block["file"]).parent.mkdir(parents=True, exist_ok=True)
             Path(block["file"]).touch()
     Path("snippet.yaml").write_text(text)
-    Study.read(inherit.read("config.yaml", *over, "snippet.yaml"))
+    Config.read(load.read("config.yaml", *over, "snippet.yaml"))
 
 
 def test_a_snippet_of_config_with_a_mistake_would_be_seen(here):
     Path("snippet.yaml").write_text("schedules: {root4: {map: root, power: 4}}\n")
     with pytest.raises(ValueError, match=r"schedules\.root4"):
-        Study.read(inherit.read("config.yaml", "snippet.yaml"))
+        Config.read(load.read("config.yaml", "snippet.yaml"))
 
 
 def test_python_snippets_run(here):

@@ -9,129 +9,142 @@ from pathlib import Path
 import pytest
 
 import ect
-from ect import (
-    consistency,
-    experiment,
-    importers,
-    limit,
-    network,
-    objective,
-    ode,
-    registry,
-    sampler,
-    schedule,
-    sources,
-)
+from ect import consistency, limit, objective, ode, registry, sampler, schedule
+from ect.data import sources
+from ect.models import build, importers
+from ect.networks import unet
+from ect.training import parts
 
 ROOT = Path(ect.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-ORDER = [
-    "schedule",
-    "registry",
-    "plugins",
-    "config",
-    "dataset",
-    "recipe",
-    "published",
-    "questions",
-    "mistakes",
-    "inherit",
-    "cells",
-    "checks",
-    "whole",
-    "reference",
-    "study",
-    "jobs",
-    "plan",
-    "machine",
-    "process",
-    "dropout",
-    "network",
-    "kernels",
-    "native",
-    "unet2d",
-    "consistency",
-    "ode",
-    "objective",
-    "limit",
-    "sampler",
-    "checkpoint",
-    "progress",
-    "crash",
-    "running",
-    "pictures",
-    "folders",
-    "sources",
-    "prepared",
-    "data",
-    "drawing",
-    "experiment",
-    "importers",
-    "meter",
-    "state",
-    "parallel",
-    "train",
-    "samples",
-    "features",
-    "classifier",
-    "pretrained",
-    "metrics",
-    "evaluate",
-    "trace",
-    "search",
-    "export",
-    "model",
-    "runs",
-    "report",
-    "status",
-    "show",
-    "verify",
-    "given",
-    "lease",
-    "looking",
-    "reporting",
-    "__main__",
-]
+METHOD = ("schedule", "process", "consistency", "ode", "objective", "limit", "sampler")
+# What the files of a wing, or the files at the top, may import beside one another: a wing, or one
+# of its files.
+ALLOWED = {
+    "networks": (),
+    "runtime": (),
+    "method": ("networks.dropout", "runtime.device"),
+    "registry": ("schedule",),
+    "plugins": ("schedule", "registry"),
+    "config": ("schedule", "registry", "plugins", "networks.widths"),
+    "study": ("schedule", "config", "runtime.versions"),
+    "data": ("runtime", "config.dataset"),
+    "models": ("method", "networks", "runtime", "plugins", "data"),
+    "training": ("method", "networks", "runtime", "plugins", "data", "models"),
+    "evaluation": ("method", "runtime", "plugins", "config.evaluation", "data", "models"),
+    "report": (
+        "schedule", "registry", "plugins", "runtime.checkpoint", "config.published", "data.file",
+    ),
+    "runs": ("runtime", "config", "study", "report.markup"),
+    "cli": (
+        "registry", "runtime", "config", "study", "data", "models", "training", "evaluation",
+        "report", "runs",
+    ),
+    "__main__": ("cli.main",),
+    "__init__": ("models.load",),  # inside `load`, when it is called
+}  # fmt: skip
 each_file = pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(ROOT)) for p in FILES])
 
 
 def imports(path):
-    """The parts of ect that a file imports, anywhere in it."""
+    """The modules of ect that a file imports, anywhere in it: 'wing.file', or a file at the top."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            for name in (alias.name for alias in node.names):
-                if name.startswith("ect."):
-                    yield name.split(".")[1]
+            assert not any(alias.name.startswith("ect.") for alias in node.names), path
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}: relative import"
-            if node.module == "ect":
-                yield from (a.name for a in node.names if not a.name.startswith("__"))
-            elif node.module.startswith("ect."):
-                yield node.module.split(".")[1]
+            if node.module.split(".")[0] == "ect":
+                yield from _modules(node)
 
 
-def part(path):
-    """The part of the reading order to which a file belongs: a file, or a folder of files."""
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+def _modules(node):
+    folder = ".".join(node.module.split(".")[1:])
+    for alias in node.names:
+        module = f"{folder}.{alias.name}".strip(".")
+        if (
+            ROOT.joinpath(*module.split(".")).with_suffix(".py").exists()
+            or ROOT.joinpath(*module.split(".")).is_dir()
+        ):
+            yield module
+        elif folder:
+            yield folder
+
+
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def wing(module):
+    """The wing of a module; the method, for its seven files."""
+    head = module.split(".")[0]
+    return "method" if head in METHOD else head
+
+
+def listed(docstring):
+    """The names in the first column of a docstring's tables, in order."""
+    return re.findall(r"^`(\w+)`", docstring, re.MULTILINE)
 
 
 @each_file
-def test_files_import_only_from_above(path):
-    if part(path) == "__init__":
-        assert list(imports(path)) == ["model"]  # by `load`, when it is called
-        return
-    place = ORDER.index(part(path))
-    above = set(ORDER[:place]) | ({part(path)} if path.parent != ROOT else set())
-    assert set(imports(path)) <= above
+def test_files_import_what_their_wing_may(path):
+    """The order inside a wing is that of its docstring; a folder inside it counts as one file."""
+    module = module_of(path) or "__init__"
+    own = wing(module)
+    order = METHOD if own == "method" else reading_order(own)
+    for other in imports(path):
+        if wing(other) != own:
+            allowed = ALLOWED[own]
+            fits = {other, ".".join(other.split(".")[:2]), wing(other)} & set(allowed)
+            assert fits, f"{module} imports {other}; allowed: {', '.join(allowed)}"
+        elif own != "method":
+            here, there = module.split(".")[1:2], other.split(".")[1:2]
+            if here != there and here:
+                assert order.index(there[0]) < order.index(here[0]), f"{module} imports {other}"
+        else:
+            assert order.index(other) < order.index(module), f"{module} imports {other}"
 
 
-def test_the_reading_order_is_the_docstrings():
-    assert re.findall(r"^`(\w+)`", ect.__doc__, re.MULTILINE) == ORDER[:-1]
+def reading_order(name):
+    """The files and folders of a wing, as its docstring lists them; none of a file at the top."""
+    home = ROOT / name / "__init__.py"
+    return listed(ast.get_docstring(ast.parse(home.read_text())) or "") if home.exists() else []
+
+
+def test_the_docstring_of_the_package_lists_the_method_and_all_wings():
+    wings = [name for name in ALLOWED if name not in ("method", "__main__", "__init__")]
+    assert tuple(listed(ect.__doc__)[:7]) == METHOD
+    assert sorted(listed(ect.__doc__)[7:]) == sorted(wings)
+    entries = {path.name.removesuffix(".py") for path in ROOT.iterdir()} - {"__pycache__"}
+    assert entries == {*METHOD, *wings, "__init__", "__main__"} and len(entries) <= 25
+
+
+@pytest.mark.parametrize("name", [p.name for p in ROOT.iterdir() if (p / "__init__.py").exists()])
+def test_the_docstring_of_a_wing_lists_its_files(name):
+    inside = {path.name.removesuffix(".py") for path in (ROOT / name).iterdir()}
+    assert sorted(reading_order(name)) == sorted(inside - {"__init__", "__pycache__"})
+
+
+def test_the_house_is_low():
+    """The longest chain of imports, counted in wings and in files of the method; and no cycle."""
+    arrows = {}
+    for path in FILES:
+        module = module_of(path) or "__init__"
+        for other in imports(path):
+            one, two = (m if wing(m) == "method" else wing(m) for m in (module, other))
+            if one != two and module != "__init__":
+                arrows.setdefault(one, set()).add(two)
+
+    def floor(room, below=()):
+        assert room not in below, f"{' -> '.join([*below, room])}"
+        return 1 + max((floor(r, (*below, room)) for r in arrows.get(room, ())), default=0)
+
+    assert max(map(floor, arrows)) <= 10
 
 
 LIGHT = (
-    "", "plugins", "reference", "study", "plan", "registry", "schedule", "sources", "running",
-    "status", "verify", "given", "lease", "crash",
+    "", "plugins", "registry", "schedule", "config.reference", "config.config", "study.cost",
+    "data.sources", "runtime.progress", "runtime.lease", "runtime.crash", "runs.status",
+    "runs.verify", "cli.main",
 )  # fmt: skip
 
 
@@ -144,8 +157,8 @@ def test_config_loads_no_torch(module):
 
 def test_help_loads_no_torch():
     code = (
-        "import sys; from ect import __main__\n"
-        "try: __main__.main(['--help'])\n"
+        "import sys; from ect.cli import main\n"
+        "try: main.main(['--help'])\n"
         "except SystemExit as end: sys.exit(end.code or 'torch' in sys.modules)"
     )
     env = {"PYTHONPATH": ":".join(sys.path)}
@@ -155,9 +168,9 @@ def test_help_loads_no_torch():
 
 def test_registry_names_are_the_tables():
     tables = {
-        "PROCESSES": experiment.PROCESSES,
+        "PROCESSES": build.PROCESSES,
         "PARAMETERIZATIONS": consistency.PARAMETERIZATIONS,
-        "ARCHITECTURES": network.STYLES,
+        "ARCHITECTURES": unet.STYLES,
         "C_NOISE": consistency.C_NOISE,
         "PRIORS": objective.PRIORS,
         "TARGETS": {"own": None} | ode.STEPS,
@@ -172,13 +185,13 @@ def test_registry_names_are_the_tables():
 
 
 def test_the_maps_that_end_in_r_equal_t_are_those_with_a_loss_of_their_own():
-    assert tuple(limit.OBJECTIVES) == schedule.LIMITS
+    assert tuple(limit.OBJECTIVES) == schedule.CONTINUOUS_TIME
 
 
 def test_every_extractor_and_optimizer_of_the_registry_exists():
     import torch
 
-    from ect import classifier, pretrained
+    from ect.evaluation import classifier, pretrained
 
     networks = {"classifier": classifier.extractor}
     for name in registry.EXTRACTORS:
@@ -187,7 +200,7 @@ def test_every_extractor_and_optimizer_of_the_registry_exists():
     for name in registry.OPTIMIZERS:
         options = {"name": name, "lr": 0.1, "betas": [0.8, 0.9]}
         weights = [torch.zeros(3, requires_grad=True)]
-        found.append(type(experiment.make_optimizer(options, weights)).__name__.lower())
+        found.append(type(parts.make_optimizer(options, weights)).__name__.lower())
     assert found == list(registry.OPTIMIZERS)
 
 

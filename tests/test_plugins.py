@@ -1,4 +1,4 @@
-"""Plugins: copies of built-in parts give their bits, mistakes are named, no file runs early."""
+"""Plugins: copies of built-in parts give the same bits, errors are named, no file runs early."""
 
 import copy
 import hashlib
@@ -13,14 +13,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import copy_workflow
 
-from ect import checkpoint, drawing, evaluate, experiment, metrics, plugins, train
-from ect.__main__ import main
-from ect.data import Images
+from ect import plugins
+from ect.cli.main import main
+from ect.config.cells import Milestone, Tuned
+from ect.config.config import Config, ConfigError
+from ect.data.batches import Images
+from ect.evaluation import evaluate, metrics, sample
+from ect.models import build, draw
 from ect.process import VPLinear
 from ect.report import maps
-from ect.study import ConfigError, Milestone, Study, Tuned
+from ect.runtime import checkpoint
+from ect.study import settings as study_settings
+from ect.training import parts, train
+from tests.helpers.workflow import copy_workflow
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = json.loads(json.dumps(yaml.safe_load((ROOT / "config.yaml").read_text())))
@@ -108,10 +114,10 @@ def config(tmp_path, monkeypatch):
 
 
 def trained(study, name, data, out):
-    """The folders of a milestone and of a tuning from it."""
+    """The folders of a milestone and of a tuning run from it."""
     start = Milestone(name, 0, 1)
-    train.run(study.training(start), data, out / name)
-    settings = study.training(Tuned(start, name, name, 1, 0))
+    train.run(study_settings.train(study, start), data, out / name)
+    settings = study_settings.train(study, Tuned(start, name, name, 1, 0))
     train.run(settings, data, out / f"{name}_tuned", init=out / name / "model.safetensors")
     return out / name, out / f"{name}_tuned"
 
@@ -119,7 +125,7 @@ def trained(study, name, data, out):
 def test_a_copy_gives_the_bits_of_what_it_copies_and_again_from_its_record(
     config, digits_file, tmp_path
 ):
-    study = Study.read(config)
+    study = Config.read(config)
     both = [trained(study, name, digits_file, tmp_path / "o") for name in ("mine", "theirs")]
     for own, built_in in zip(*both):
         assert (own / "metrics.jsonl").read_bytes() == (built_in / "metrics.jsonl").read_bytes()
@@ -127,8 +133,8 @@ def test_a_copy_gives_the_bits_of_what_it_copies_and_again_from_its_record(
         assert all(torch.equal(here[key], there[key]) for key in here) and len(here) > 10
     images = []
     for name, (_, tuned) in zip(("mine", "theirs"), both):
-        sampling = study.sampling(name)
-        evaluate.sample(sampling, tuned / "model.safetensors", tmp_path / "o" / name)
+        sampling = study_settings.sample(study, name)
+        sample.run(sampling, tuned / "model.safetensors", tmp_path / "o" / name)
         images.append((tmp_path / "o" / name / "samples.npz").read_bytes())
     assert images[0] == images[1]
 
@@ -140,28 +146,28 @@ def test_a_copy_gives_the_bits_of_what_it_copies_and_again_from_its_record(
 
 
 def test_a_model_names_the_plugin_of_its_process_alone(config, digits_file, tmp_path, capsys):
-    study = Study.read(config)
-    settings = study.training(Milestone("mine", 0, 1)) | study.training(
-        Tuned(Milestone("mine", 0, 1), "mine", "theirs", 1, 0)
+    study = Config.read(config)
+    settings = study_settings.train(study, Milestone("mine", 0, 1)) | study_settings.train(
+        study, Tuned(Milestone("mine", 0, 1), "mine", "theirs", 1, 0)
     )
     assert list(settings["plugins"]) == ["maps.py", "rest.py"]
-    about = experiment.describe(settings, Images(digits_file))
+    about = build.description(settings, Images(digits_file))
     digest = hashlib.sha256(REST.encode()).hexdigest()
     assert about["plugins"] == {"rest.py": digest}
-    built_in = study.training(Milestone("theirs", 0, 1))
-    assert "plugins" not in experiment.describe(built_in, Images(digits_file))
+    built_in = study_settings.train(study, Milestone("theirs", 0, 1))
+    assert "plugins" not in build.description(built_in, Images(digits_file))
 
-    network = experiment.make_network(about["network"], about["shape"])
+    network = build.make_network(about["network"], about["shape"])
     checkpoint.save("model.safetensors", network.state_dict(), **about)
-    f, process, _ = experiment.load_model("model.safetensors")
+    f, process, _ = build.load_model("model.safetensors")
     assert type(process).__name__ == "Cosine" and f.process is process
     keys = ("network", "process", "parameterization", "c_noise")
     imported = {k: v for k, v in settings.items() if k not in keys}
     imported["plugins"] = {"maps.py": settings["plugins"]["maps.py"]}
-    whole = experiment.completed(imported, "model.safetensors", Images(digits_file))
+    whole = parts.settings_with_start(imported, "model.safetensors", Images(digits_file))
     assert whole["process"] == "Cosine" and whole["plugins"] == settings["plugins"]
 
-    sampling = json.dumps(study.sampling("one_step"))
+    sampling = json.dumps(study_settings.sample(study, "one_step"))
     words = ["sample", sampling, "--model", "model.safetensors", "--out", "drawn"]
     for spoil, said in (
         (lambda: Path("rest.py").write_text(REST + "\n# edited"), "rest.py: edited since"),
@@ -175,9 +181,9 @@ def test_a_model_names_the_plugin_of_its_process_alone(config, digits_file, tmp_
 
 
 def test_a_features_plugin_is_the_space_of_the_distances(config, digits_file, tmp_path):
-    study = Study.read(config)
-    settings = study.measuring(None)
-    evaluate.evaluate(settings, None, digits_file, tmp_path / "floor.json")
+    study = Config.read(config)
+    settings = study_settings.evaluate(study, None)
+    evaluate.run(settings, None, digits_file, tmp_path / "floor.json")
     found = json.loads((tmp_path / "floor.json").read_text())
     test, real = (Images(digits_file, split).pixels[:][..., 0] for split in ("test", "train"))
     wanted = metrics.frechet(*(pixels.astype(np.float64).mean(1) for pixels in (test, real)))
@@ -185,17 +191,17 @@ def test_a_features_plugin_is_the_space_of_the_distances(config, digits_file, tm
 
 
 def test_a_sampler_gets_a_noise_for_each_of_its_times(config):
-    study = Study.read(config)
-    settings, about = study.sampling("hops"), {"shape": [1, 8, 8], "network": {}}
+    study = Config.read(config)
+    settings, about = study_settings.sample(study, "hops"), {"shape": [1, 8, 8], "network": {}}
     about |= {"shift": 0.0, "scale": 1.0}
     assert settings["options"] == {"times": [3.0, 1.0]}
-    assert drawing.draw(None, None, about, settings).shape == (20, 8, 8, 1)
+    assert draw.draw(None, None, about, settings).shape == (20, 8, 8, 1)
     assert study.samplers["hops"].evaluations == 1
-    assert study.sampling("mine")["options"] == {"steps": 2, "rho": 7.0}
+    assert study_settings.sample(study, "mine")["options"] == {"steps": 2, "rho": 7.0}
 
 
 def test_settings_name_the_plugins_that_they_use(config):
-    study, plain = Study.read(config), Study.read(config | {"plugins": ["maps.py", "rest.py"]})
+    study, plain = Config.read(config), Config.read(config | {"plugins": ["maps.py", "rest.py"]})
     config["features"] = DEFAULT["features"]
     for pretrain, schedule, tune in (
         (p, s, r)
@@ -204,21 +210,26 @@ def test_settings_name_the_plugins_that_they_use(config):
         for r in ("mine", "theirs")
     ):
         model = Tuned(Milestone(pretrain, 0, 1), schedule, tune, 1, 0)
-        settings = study.training(model)
+        settings = study_settings.train(study, model)
         wanted = {"maps.py"} if schedule == "mine" else set()
         wanted |= {"rest.py"} if "mine" in (pretrain, tune) else set()
         assert set(settings.get("plugins", {})) == wanted
-        assert str(settings) == str(plain.training(model))  # the order of the list says nothing
+        assert str(settings) == str(
+            study_settings.train(plain, model)
+        )  # the order of the list does not matter
     for name in study.samplers:
-        assert ("plugins" in study.sampling(name)) == (name in ("mine", "hops"))
-    assert "plugins" in study.feature_space() and "plugins" in study.tracing()["features"]
-    built_in = Study.read(config)
-    assert "plugins" not in built_in.feature_space()
-    assert set(built_in.maps()["plugins"]) == {"maps.py"}
+        assert ("plugins" in study_settings.sample(study, name)) == (name in ("mine", "hops"))
+    assert (
+        "plugins" in study_settings.feature_space(study)
+        and "plugins" in study_settings.trace(study)["features"]
+    )
+    built_in = Config.read(config)
+    assert "plugins" not in study_settings.feature_space(built_in)
+    assert set(study_settings.plot_maps(built_in)["plugins"]) == {"maps.py"}
 
 
 def test_the_figure_of_maps_draws_a_plugins_map(config, tmp_path):
-    settings = Study.read(config).maps()
+    settings = study_settings.plot_maps(Config.read(config))
     both = [
         maps.stages(block["map"], block["options"], settings["plugins"])
         for block in (settings["schedules"]["mine"], settings["schedules"]["theirs"])
@@ -232,13 +243,14 @@ def test_the_figure_of_maps_draws_a_plugins_map(config, tmp_path):
 
 def test_a_config_is_checked_without_running_its_plugins(config):
     Path("maps.py").write_text(BITS + "\nraise RuntimeError('run')\n")
-    study = Study.read(config)
-    settings = study.training(Tuned(Milestone("theirs", 0, 1), "mine", "theirs", 1, 0))
+    study = Config.read(config)
+    settings = study_settings.train(study, Tuned(Milestone("theirs", 0, 1), "mine", "theirs", 1, 0))
     with pytest.raises(ValueError, match=r"^plugins: maps.py: line 8: RuntimeError: run$"):
-        experiment.make_objective(settings, 0.5)
+        parts.make_objective(settings, 0.5)
     Path("config.json").write_text(json.dumps(config))
     code = (
-        "import json, sys; from ect.study import Study; Study.read(json.load(open('config.json')));"
+        "import json, sys; from ect.config.config import Config;"
+        "Config.read(json.load(open('config.json')));"
         "sys.exit('torch' in sys.modules)"
     )
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -252,8 +264,8 @@ def option(written):
 FILES = {
     "no Python": ("def (:", ["line 1", "allowed: a Python file"]),
     "null": ("\0", ["allowed: a Python file"]),
-    "nothing": ("def own(t, progress): return t", ["brings nothing", "@schedule"]),
-    "a decorator of others": ("@schedule\ndef own(t, progress): return t", ["brings nothing"]),
+    "nothing": ("def own(t, progress): return t", ["found no part", "@schedule"]),
+    "a decorator of others": ("@schedule\ndef own(t, progress): return t", ["found no part"]),
     "no annotation": (option("power=4.0"), ["option power", "nothing", "int, float"]),
     "another annotation": (option("power: str = 'a'"), ["option power", "str", "int, float"]),
     "no default": (option("power: float"), ["option power", "default is nothing"]),
@@ -309,7 +321,7 @@ def test_mistake_in_a_file_is_named(config, text, words):
     Path("other.py").write_text(text)
     others = ["maps.py", "rest.py"] if "of maps.py" in words[0] else ["rest.py"]
     with pytest.raises(ConfigError) as caught:
-        Study.read(config | {"plugins": [*others, "other.py"]})
+        Config.read(config | {"plugins": [*others, "other.py"]})
     said = str(caught.value)
     assert len(said.splitlines()) == 1 and said.startswith("plugins: other.py: "), said
     assert all(word in said for word in words), said
@@ -347,7 +359,7 @@ def test_mistake_in_the_config_is_named(config, path, value, words):
     if value is ...:
         del place[key]
     with pytest.raises(ConfigError) as caught:
-        Study.read(config)
+        Config.read(config)
     said = str(caught.value)
     assert len(said.splitlines()) == 1 and all(word in said for word in words), said
 
@@ -375,16 +387,18 @@ def test_a_part_that_breaks_its_law_is_refused(config, kind, text, said):
     config[block[0]][block[1]][key] = "own"
     if kind == "schedule":
         del config["schedules"]["mine"]["stages"]
-    settings = Study.read(config).training(Tuned(Milestone("mine", 0, 1), "mine", "mine", 1, 0))
+    settings = study_settings.train(
+        Config.read(config), Tuned(Milestone("mine", 0, 1), "mine", "mine", 1, 0)
+    )
     with pytest.raises(ValueError, match=f"{kind} 'own': .*{said}|{kind} 'own'; .*{said}"):
-        experiment.make_objective(settings, 0.5)
+        parts.make_objective(settings, 0.5)
 
 
 def test_features_of_another_shape_are_refused(config, digits_file, tmp_path):
     Path("rest.py").write_text(REST.replace("[..., 0].mean(1)", ".mean(0)"))
-    settings = {"features": Study.read(config).feature_space(), "cell": {}}
+    settings = {"features": study_settings.feature_space(Config.read(config)), "cell": {}}
     with pytest.raises(ValueError, match=r"features of \d+ images have the shape"):
-        evaluate.evaluate(settings, None, digits_file, tmp_path / "m.json")
+        evaluate.run(settings, None, digits_file, tmp_path / "m.json")
 
 
 def test_a_process_may_be_one_of_ours_with_other_numbers(config):
@@ -393,7 +407,7 @@ def test_a_process_may_be_one_of_ours_with_other_numbers(config):
         "@process\nclass Slow(VPLinear):\n    beta_d = 14.9\n"
     )
     digest = hashlib.sha256(Path("other.py").read_bytes()).hexdigest()
-    made = experiment.make_process({"process": "Slow", "plugins": {"other.py": digest}})
+    made = build.make_process({"process": "Slow", "plugins": {"other.py": digest}})
     assert isinstance(made, VPLinear) and made.beta_d == 14.9
 
 
@@ -416,7 +430,7 @@ def snakemake(folder, overlay, *words):
 
 
 def believed(folder, overlay):
-    """Let every job be recorded as done with the settings of now, and its outputs exist."""
+    """Create every output, and record every job as done with the present settings."""
     snakemake(folder, overlay, "--touch")
     summary = snakemake(folder, overlay, "--summary").splitlines()
     header = next(i for i, line in enumerate(summary) if line.startswith("output_file\t"))
@@ -427,8 +441,8 @@ def believed(folder, overlay):
 
 
 def planned(folder, overlay):
-    """The output folders that a dry run would write again, by rule; the page, which hashes the
-    whole config, apart."""
+    """(rule, output folder) of all that a dry run would write again, except the page, which hashes
+    the whole config."""
     text = snakemake(folder, overlay, "-n")
     rules = re.findall(r"^rule (\w+):\n(?: +input: .*\n)? +output: ([^,\n]*)", text, re.MULTILINE)
     return {(r, str(Path(output).parent)) for r, output in rules if r != "write_page"}

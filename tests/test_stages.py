@@ -1,10 +1,10 @@
-"""Versions of stages are those of the code: a change is either given a new version, or accepted."""
+"""Versions of stages match the code: after a change a version is raised, or the change accepted."""
 
 import ast
 
 import pytest
 
-from ect.study import STAGES
+from ect.runtime.versions import STAGES
 from tests import stages
 
 
@@ -12,19 +12,20 @@ from tests import stages
 def test_the_code_of_a_stage_is_what_its_version_stands_for(stage):
     assert stages.found()[stage] == stages.accepted()[stage], (
         f"the code that the jobs of '{stage}' run has changed: if the change can change results,"
-        f" raise STAGES['{stage}'] in ect/study.py; then `python -m tests.stages --accept`"
+        f" raise STAGES['{stage}'] in ect/runtime/versions.py; then `python -m tests.stages"
+        " --accept`"
     )
 
 
 def test_the_kernels_are_what_their_version_stands_for():
     assert stages.found()["native"] == stages.accepted()["native"], (
-        "ect/kernels has changed: if the change can change results, raise NATIVE in ect/study.py;"
-        " then `python -m tests.stages --accept`"
+        "ect/networks/kernels has changed: if the change can change results, raise NATIVE in"
+        " ect/runtime/versions.py; then `python -m tests.stages --accept`"
     )
 
 
 def test_comments_of_kernels_do_not_count(tmp_path):
-    """A comment and a space do not, a digit does."""
+    """Comments and spaces change no digest, a digit does."""
     found = []
     for text in ("int a = 1;", "/* why\n so */ int  a = 1;\n", "int a = 2;"):
         (tmp_path / "a.c").write_text(text)
@@ -41,11 +42,14 @@ def test_a_stage_is_what_it_runs_and_nothing_else():
     """Training reaches the network, no table; a module's statements are its definitions."""
     reached = {stage: stages.closure(stages.ROOT, s) for stage, s in stages.STARTS.items()}
     modules = {stage: {name for name, _ in found} for stage, found in reached.items()}
-    assert {("network", "UNet"), ("state", "State"), ("schedule", "ict")} <= reached["train"]
-    assert ("sampler", "heun") in reached["sample"] and ("metrics", "kernel") not in reached[
-        "train"
-    ]
-    assert not {"questions", "whole", "study", "running"} & set().union(*modules.values())
+    unet, state = ("networks.unet", "UNet"), ("training.state", "State")
+    assert {unet, state, ("schedule", "ict")} <= reached["train"]
+    assert ("sampler", "heun") in reached["sample"] and (
+        "evaluation.metrics",
+        "kernel",
+    ) not in reached["train"]
+    wings = {name.split(".")[0] for name in set().union(*modules.values())}
+    assert "study" not in wings and "runtime.progress" not in set().union(*modules.values())
     for stage in set(STAGES) - {"report"}:
         assert not any(name.startswith("report") for name in modules[stage])
     bare = [
@@ -54,7 +58,7 @@ def test_a_stage_is_what_it_runs_and_nothing_else():
         for node in stages.Module(stages.ROOT, name).tree.body[1:]
         if isinstance(node, ast.Expr)
     ]
-    assert bare == []  # they would count for nobody
+    assert bare == []  # they would be in no digest
 
 
 SOURCE = '''"""A file."""

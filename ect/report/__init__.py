@@ -6,7 +6,7 @@
 `tables`      the tables of an experiment, as csv, md and tex
 `steps`       the table of searched times
 `paper`       the published numbers, and ours beside them
-`style`       the one look of every figure, and how it is saved
+`style`       the style of every figure, and how it is saved
 `quality`     FD against evaluations, the share of pretraining, by schedule, of solvers
 `maps`        the maps t -> r, stage by stage
 `curves`      training loss

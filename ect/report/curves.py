@@ -6,7 +6,7 @@ from pathlib import Path
 from ect.report import style
 
 
-def draw_curves(runs, out, width_in):
+def plot_curves(runs, out, width_in):
     """`runs` is {label: [metrics.jsonl, ...]}, the pieces of one run in order; labels that start
     with 'pretrain' go left, all others right."""
     left = {label: paths for label, paths in runs.items() if label.startswith("pretrain")}

@@ -3,25 +3,25 @@
 import inspect
 from collections.abc import Callable
 
-from ect.report.curves import draw_curves
-from ect.report.grid import draw_grid
-from ect.report.losspage import draw_losspage
-from ect.report.maps import draw_maps
-from ect.report.quality import draw_nfe, draw_schedules, draw_solvers, draw_split
+from ect.report.curves import plot_curves
+from ect.report.grid import plot_grid
+from ect.report.losspage import plot_losspage
+from ect.report.maps import plot_maps
+from ect.report.quality import plot_nfe, plot_schedules, plot_solvers, plot_split
 
 FIGURES: dict[str, Callable] = {
-    "methods": draw_nfe,
-    "split": draw_split,
-    "schedules": draw_schedules,
-    "solvers": draw_solvers,
-    "maps": draw_maps,
-    "curves": draw_curves,
-    "samples": draw_grid,
-    "loss": draw_losspage,
+    "methods": plot_nfe,
+    "split": plot_split,
+    "schedules": plot_schedules,
+    "solvers": plot_solvers,
+    "maps": plot_maps,
+    "curves": plot_curves,
+    "samples": plot_grid,
+    "loss": plot_losspage,
 }
 
 
-def draw(figure, settings, out):
+def plot(figure, settings, out):
     """Write out.pdf and out.png; `settings` are the keyword arguments of the figure's function."""
     if figure not in FIGURES:
         raise ValueError(f"figure is '{figure}'; allowed: {', '.join(FIGURES)}")

@@ -27,15 +27,15 @@ def read(paths, solvers=None):
     """One row for each metrics.json, in the order given: its cell, its metrics, sizes, `path`.
 
     Adds `total_kimg`, `share`, the percentage of the total that is pretraining, and `solver`, the
-    kind of its sampler as `solvers` ({sampler: kind}) has it. Raises `ValueError` if the files mix
-    feature spaces or numbers of images, hold one cell twice, or one solver twice with as many NFE.
+    kind of its sampler by `solvers`, {sampler: kind}. Raises `ValueError` if the files mix feature
+    spaces or numbers of images, or hold a cell twice, or a solver twice with the same NFE.
     """
     frame = pd.DataFrame([_row(path) for path in dict.fromkeys(map(str, paths))])
     if frame.empty:
-        raise ValueError("no metrics.json was given")
+        raise ValueError("found no metrics.json; allowed: at least one")
     for key in ("kimg", "tune_kimg", "nfe", "seed"):
         frame[key] = frame[key].astype("Int64")
-    if "kd" not in frame:  # a config may leave it out, the csv has its columns
+    if "kd" not in frame:  # a config may leave it out, but the csv has its columns
         frame["kd"] = float("nan")
     frame["total_kimg"] = frame["kimg"] + frame["tune_kimg"].fillna(0)
     frame["share"] = 100 * frame["kimg"] / frame["total_kimg"].mask(frame["total_kimg"] == 0)
@@ -51,8 +51,8 @@ def spread(frame):
     """One row for each (model, sampler), in order of appearance, with mean, sd (sample sd, empty
     where n = 1) and least value over tuning seeds, and n, their number.
 
-    `fd_repeats_sd` and `fd_repeats_min` are of one model's repeats: the mean over the tuning seeds
-    of the variance, as sd, and of the least value.
+    `fd_repeats_sd` and `fd_repeats_min` describe the repeats of one model: over the tuning seeds,
+    the root of the mean variance, and the mean of the least value.
     """
     groups = frame.groupby([*MODEL, "solver", *SAMPLER, *EQUAL], dropna=False, sort=False)
     more = {
@@ -82,7 +82,7 @@ def read_floor(path):
 
 
 def require_same_features(frame, floor, path):
-    """The floor may have its own number of images, but not its own features or reference."""
+    """Raise `ValueError` if the floor has other features or another reference than the frame."""
     first = frame.iloc[0]
     for key in ("features", "reference_images"):
         if floor[key] != first[key]:
@@ -90,7 +90,7 @@ def require_same_features(frame, floor, path):
 
 
 def metric_name(features, metric="fd"):
-    """'FID' and 'KID' are said of Inception's features only; every other space is named."""
+    """'FID' and 'KID' for Inception's features only; else 'FD' and 'KD' with the space's name."""
     if features.startswith("inception"):
         name = {"fd": "FID", "kd": "KID"}[metric]
         return f"{name} ({features.partition(':')[2] or 'Inception'})"
@@ -98,7 +98,7 @@ def metric_name(features, metric="fd"):
 
 
 def measure(frame):
-    """What one number of a frame is: the metric and the number of images behind it."""
+    """What the numbers of a frame are: the metric and the number of images."""
     first = frame.iloc[0]
     times = f"{first['repeats']} x " if first["repeats"] > 1 else ""
     return f"{metric_name(first['features'])}, {times}{first['images']} images"

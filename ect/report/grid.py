@@ -2,18 +2,18 @@
 
 import numpy as np
 
-from ect import prepared
+from ect.data.file import read
 from ect.report import style
 
 PIXELS = 64  # each image is enlarged to about this size before it is placed
 
 
-def draw_grid(rows, out, width_in, columns, data=None):
+def plot_grid(rows, out, width_in, columns, data=None):
     """`rows` is [[label, samples.npz], ...]; each shows its first `columns` images. `data` is a
     dataset file, whose training images make a first row."""
     strips = [(label, _first(path, _samples(path), columns)) for label, path in rows]
     if data is not None:
-        strips.insert(0, ("data", _first(data, prepared.read(data, "train")[0], columns)))
+        strips.insert(0, ("data", _first(data, read(data, "train")[0], columns)))
     cell = (width_in - 1.1) / columns
     with style.figure(out, width_in, cell * 1.04 * len(strips), len(strips), 1) as (figure, axes):
         figure.get_layout_engine().set(h_pad=0.01, w_pad=0.02, hspace=0, wspace=0)

@@ -1,4 +1,4 @@
-"""The loss page: why does the loss stay flat while the samples improve? Six panels, one axis."""
+"""The loss page: why does the loss stay flat while the samples improve? Six panels, one x axis."""
 
 import math
 
@@ -7,33 +7,33 @@ import pandas as pd
 
 from ect.report import style
 from ect.report.curves import read_log
+from ect.schedule import LN_S_EDGES
 
-EDGES = np.linspace(-6, 4, 11)  # of the bins of ln s in metrics.jsonl
 SHOWN_BINS = range(1, 10, 2)  # every second bin: five lines stay legible
 LN_S = (-6.0, math.log(80))  # noise levels from the lightest to the darkest line
 STYLES = ["-", "--", "-.", ":"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 
 
-def draw_losspage(metrics, trace, out, width_in, stages=None):
+def plot_losspage(metrics, trace, out, width_in, stages=None):
     """Loss, its parts and quality over one tuning run, from its metrics.jsonl and its trace.csv;
     the ends of `stages` equal stages are marked."""
     log, trace = read_log([metrics]), pd.read_csv(trace)
     trace["kimg"] = trace["images"] / 1000
     with style.figure(out, width_in, 1.2 * width_in, 3, 2, sharex=True) as (_, axes):
         (loss, bins), (pairs, chain), (share, quality) = axes
-        _draw_log(loss, log, "loss", "a  training loss")
-        _draw_bins(bins, log)
-        _draw_pairs(pairs, trace[trace["quantity"] == "residual"])
-        _draw_chain(chain, trace[trace["quantity"] == "end_to_end"])
-        _draw_log(share, log, "share_r_zero", "e  share of r = 0")
-        _draw_quality(quality, trace[trace["quantity"] == "fd"])
+        _plot_log(loss, log, "loss", "a  training loss")
+        _plot_bins(bins, log)
+        _plot_pairs(pairs, trace[trace["quantity"] == "residual"])
+        _plot_chain(chain, trace[trace["quantity"] == "end_to_end"])
+        _plot_log(share, log, "share_r_zero", "e  share of r = 0")
+        _plot_quality(quality, trace[trace["quantity"] == "fd"])
         for axis in axes[-1]:
             axis.set_xlabel("thousand images of tuning")
         _mark_stages(axes, log[-1]["images"] / 1000, stages)
 
 
-def _draw_log(axis, log, key, title):
+def _plot_log(axis, log, key, title):
     """A quantity of the log on a linear axis from 0: what is flat must look flat."""
     look = style.series(0)
     axis.plot(_kimg(log), [line[key] for line in log], color=look["color"])
@@ -42,16 +42,16 @@ def _draw_log(axis, log, key, title):
     axis.set_ylim(0, max(line[key] for line in log) * 1.1 or 1)
 
 
-def _draw_bins(axis, log):
+def _plot_bins(axis, log):
     values = np.array([line["residual_by_ln_s"] for line in log], dtype=float)
     for index, linestyle in zip(SHOWN_BINS, STYLES * 2):
-        middle = math.exp((EDGES[index] + EDGES[index + 1]) / 2)
+        middle = math.exp((LN_S_EDGES[index] + LN_S_EDGES[index + 1]) / 2)
         axis.plot(_kimg(log), values[:, index], color=_shade(middle), ls=linestyle,
                   label=f"s = {middle:.2g}")  # fmt: skip
     _finish(axis, "b  residual by noise level s")
 
 
-def _draw_pairs(axis, trace):
+def _plot_pairs(axis, trace):
     """Every second noise level: shade and marker say which, the line style says r / s."""
     levels, ratios = sorted(set(trace["s"])), sorted(set(trace["ratio"]))
     for rank, s in list(enumerate(levels))[::2]:
@@ -62,13 +62,13 @@ def _draw_pairs(axis, trace):
     _finish(axis, "c  residual at fixed pairs (s, r)")
 
 
-def _draw_chain(axis, trace):
+def _plot_chain(axis, trace):
     for rank, (s, rows) in enumerate(trace.groupby("s")):
         _trace_line(axis, rows, s, rank, label=f"s = {s:g}")
     _finish(axis, "d  end-to-end error at fixed s")
 
 
-def _draw_quality(axis, trace):
+def _plot_quality(axis, trace):
     for index, (sampler, rows) in enumerate(trace.groupby("sampler", sort=False)):
         axis.plot(rows["kimg"], rows["value"], label=sampler, **style.series(index))
     _finish(axis, "f  distance of samples to data", "FD")

@@ -13,9 +13,9 @@ FINE = (np.arange(400) + 0.5) / 400
 MANY = 20  # with more distinct curves than this over a run, a schedule has no stages to show
 
 
-def draw_maps(schedules, out, width_in, plugins=None):
-    """`schedules` is {name: {"map": ..., "options": {...}}}, `plugins` {path: sha256} of the files
-    that bring some of the maps; lighter curves are earlier."""
+def plot_maps(schedules, out, width_in, plugins=None):
+    """`schedules` is {name: {"map": ..., "options": {...}}}, `plugins` {path: sha256} of the
+    plugin files that define some of the maps; lighter curves are earlier in the run."""
     columns = 4 if len(schedules) % 4 == 0 else min(3, len(schedules))
     rows = math.ceil(len(schedules) / columns)
     options = {"sharex": True, "sharey": True}
@@ -31,8 +31,8 @@ def draw_maps(schedules, out, width_in, plugins=None):
 
 
 def stages(name, options, plugins=None):
-    """[(progress, r / t at `T`)]: one curve for each stage, drawn at the middle of it; eight steps
-    of progress for a schedule that never rests."""
+    """[(progress, r / t at `T`)]: one curve for each stage, at its middle; for a schedule without
+    stages, a curve at each of eight values of progress."""
     curves = [ratio(name, options, progress, plugins) for progress in FINE]
     starts = [0] + [i for i in range(1, len(FINE)) if not np.array_equal(curves[i], curves[i - 1])]
     if len(starts) > MANY:
@@ -42,16 +42,16 @@ def stages(name, options, plugins=None):
 
 
 def ratio(name, options, progress, plugins=None):
-    """r / t of a schedule at the noise levels `T`, moved up to its grid where it has one."""
+    """r / t of a schedule at the noise levels `T`, moved up to its grid if it has one."""
     import torch
 
-    from ect.plugins import added
+    from ect.plugins import with_plugins
     from ect.schedule import SCHEDULES, SNAPS
 
     t = torch.from_numpy(T)
     if name in SNAPS:
         t = SNAPS[name](t, float(progress), **options)
-    schedule = added(SCHEDULES, "schedule", {"plugins": plugins or {}})[name]
+    schedule = with_plugins(SCHEDULES, "schedule", {"plugins": plugins or {}})[name]
     return (schedule(t, float(progress), **options) / t).numpy()
 
 

@@ -34,8 +34,8 @@ def markdown(headers, rows, aligns, caption):
 
 
 def latex(headers, group, rows, aligns, caption, label, last_apart):
-    """A table for booktabs. `group` = (column, text) is a heading above the columns from that one
-    on; a last row that stands apart has a rule above it."""
+    """A table for booktabs. `group` = (index, text) is a heading above the columns from that index
+    on; with `last_apart` there is a rule above the last row."""
     first, text = group
     body = [_latex_row(row) for row in rows]
     if last_apart:
@@ -72,10 +72,20 @@ def _latex_row(row):
 
 
 def _decimals(value, significant):
-    """How many decimals show that many significant digits; negative above the units."""
+    """How many decimals show that many significant digits; -1: rounded to tens, and so on."""
     exponent = int(f"{value:.{significant - 1}e}".partition("e")[2])
     return significant - 1 - exponent if value else 0
 
 
 def _fixed(value, decimals):
     return f"{round(value, decimals):.{max(decimals, 0)}f}"
+
+
+def duration(seconds):
+    """'42 s', '3 min 20 s', '2 h 05 min'."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,7 +1,7 @@
 """One page to open in a browser: questions, figures, tables, sentences, and where they come from.
 
-Pictures and tables are inside the file, so that it can be moved and mailed. Its layout is a jinja2
-template; the captions are those of Snakemake's own report, which lie beside it.
+Figures and tables are embedded in the file, so that it can be moved and mailed. Its layout is a
+jinja2 template; the captions are those of Snakemake's own report, which lie beside it.
 """
 
 import base64
@@ -10,8 +10,9 @@ from pathlib import Path
 import jinja2
 
 from ect.report import gather, sentences
+from ect.report.markup import duration
 from ect.report.tables import write
-from ect.runs import duration, read_json
+from ect.runtime.checkpoint import read_json
 
 
 def write_page(study, config, samplers, experiments, figures, tables, template, runs, out):
@@ -64,13 +65,13 @@ def caption(layout, name, kind=None):
 
 
 def picture(path):
-    """A png as the address of an image."""
+    """A png file as a data URI."""
     return "data:image/png;base64," + base64.b64encode(Path(path).read_bytes()).decode()
 
 
 def table(path):
     """A table from its csv and the md beside it: headers, rows and columns of text as the md lays
-    them out, aligns ('l' or 'r'), the caption, and the csv as an address."""
+    them out, aligns ('l' or 'r'), the caption, and the csv as a data URI."""
     text = Path(path).with_suffix(".md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     if len(lines) < 3:
@@ -92,7 +93,7 @@ def _cells(line):
 
 
 def provenance(runs):
-    """Pairs (what, text) from run.json files: code, packages, devices, threads, time in all."""
+    """Pairs (what, text) from run.json files: code, packages, devices, threads, total time."""
     records = [read_json(path) for path in runs]
     codes = [record.get("code", {}) for record in records]
     packages = {}
@@ -110,7 +111,7 @@ def provenance(runs):
 
 
 def _commit(code):
-    """A commit, or that there was none."""
+    """The commit in words, or that none was recorded."""
     if not code.get("commit"):
         return "no commit recorded"
     changed = ", with changes that were not committed" if code.get("dirty") else ""

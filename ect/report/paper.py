@@ -3,7 +3,7 @@ our cell beside it. What was not published, or not run here, is empty."""
 
 import pandas as pd
 
-from ect import published
+from ect.config import published
 from ect.report import gather, markup
 from ect.report.tables import write
 
@@ -19,8 +19,8 @@ def tabulate(dataset, numbers, cells, out):
 
     `numbers` is the file of published numbers; `cells` are mappings, each with the `method` and
     `budget_mimg` (or null) of published lines, the `metrics` files of our cell, and `start_mimg`,
-    the million images behind its imported start (0 without one, null where they are unknown). Our
-    cell of n evaluations stands beside the published number of n. Raises `ValueError` where ours
+    the million images that its imported start was trained on (0 without one, null if unknown). Our
+    cell with n evaluations stands beside the published number with n. Raises `ValueError` if ours
     are not comparable with published numbers of the dataset.
     """
     frame = gather.read([path for cell in cells for path in cell["metrics"]])
@@ -41,17 +41,17 @@ def tabulate(dataset, numbers, cells, out):
 def _ours(number, cells, frame):
     """Our mean, sd and n beside a published number, with our budget; None where there is no cell.
     Raises `ValueError` if there are two."""
-    found = []
+    matches = []
     for cell in cells:
         if number.answers(cell["method"], cell["budget_mimg"]):
             table = gather.spread(frame[frame["path"].isin(cell["metrics"])])
             rows = table[table["nfe"] == number.nfe].to_dict("records")
-            found += [row | {"start_mimg": cell["start_mimg"]} for row in rows]
-    if len(found) > 1:
+            matches += [row | {"start_mimg": cell["start_mimg"]} for row in rows]
+    if len(matches) > 1:
         raise ValueError(
-            f"{number.method} at {number.nfe} NFE: {len(found)} of our cells; allowed: one"
+            f"{number.method} at {number.nfe} NFE: {len(matches)} of our cells; allowed: one"
         )
-    return found[0] if found else None
+    return matches[0] if matches else None
 
 
 def _facts(number, ours):
@@ -93,7 +93,7 @@ def _lay_out(table, measure, caption, out):
 
 
 def _row(line):
-    """The cells of a line of the csv, as text; published numbers with the decimals of print."""
+    """The cells of a line of the csv, as text; published numbers with the decimals as printed."""
     theirs = f"{line['published']:.2f}"
     if not pd.isna(line["published_sd"]):
         theirs += f" ± {line['published_sd']:.2f} ({line['published_n']})"

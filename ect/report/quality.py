@@ -11,7 +11,7 @@ BESIDE = 1.2  # single seeds stand this much to the right of their mean, in perc
 BELOW = 0.1  # and this much below it, in rows, where the distance runs along x
 
 
-def draw_nfe(metrics, out, width_in, floor=None):
+def plot_nfe(metrics, out, width_in, floor=None):
     """FD against network evaluations: hollow and dashed before tuning, filled and solid after.
 
     Error bars are sd over tuning seeds; `floor` is the metrics.json of real test images.
@@ -34,13 +34,13 @@ def draw_nfe(metrics, out, width_in, floor=None):
             _line(axis, model.assign(nfe=model["nfe"] * aside), "nfe", label, look)
         axis.set(xscale="log", yscale="log", xlabel="network evaluations per image (NFE)")
         axis.set_ylabel(gather.measure(frame))
-        _draw_floor(axis, frame, floor)
+        _plot_floor(axis, frame, floor)
         style.ticks(axis.xaxis, sorted(set(table["nfe"])))
         style.log_ticks(axis.yaxis)
         figure.legend(loc="outside lower center", ncols=2)
 
 
-def draw_split(metrics, out, width_in, floor=None):
+def plot_split(metrics, out, width_in, floor=None):
     """FD against the share of a fixed total that is pretraining: a line through the means of each
     sampler, a dot for each tuning seed."""
     frame = _one_total(gather.read(metrics))
@@ -59,13 +59,13 @@ def draw_split(metrics, out, width_in, floor=None):
         total = table["total_kimg"].iloc[0]
         axis.set(yscale="log", ylabel=gather.measure(frame))
         axis.set_xlabel(f"share of pretraining in {total} thousand images of training (%)")
-        _draw_floor(axis, frame, floor)
+        _plot_floor(axis, frame, floor)
         style.ticks(axis.xaxis, sorted(set(table["share"])))
         style.log_ticks(axis.yaxis)
         axis.legend()
 
 
-def draw_schedules(metrics, out, width_in, floor=None):
+def plot_schedules(metrics, out, width_in, floor=None):
     """FD of tuned models, one row for each schedule, one marker for each sampler: the mean, its sd,
     and a dot below for each tuning seed."""
     frame = _tuned(gather.read(metrics))
@@ -84,14 +84,14 @@ def draw_schedules(metrics, out, width_in, floor=None):
             _dots(axis, frame, rows, names, shift, style.series(index))
         axis.set(xscale="log", xlabel=gather.measure(frame), ylim=(len(names) - 0.5, -0.5))
         axis.set_yticks(range(len(names)), names)
-        _draw_floor(axis, frame, floor, upright=True)
+        _plot_floor(axis, frame, floor, upright=True)
         style.log_ticks(axis.xaxis)
         figure.legend(loc="outside lower center", ncols=3)
 
 
-def draw_solvers(metrics, solvers, out, width_in, floor=None):
-    """FD against network evaluations, a panel for each start: what was tuned from it filled, with a
-    dot for each tuning seed; its solvers hollow. Thin lines carry the tuned values over to them.
+def plot_solvers(metrics, solvers, out, width_in, floor=None):
+    """FD against network evaluations, a panel for each start: models tuned from it filled, with a
+    dot for each tuning seed; its solvers hollow. Thin lines extend the tuned values to the right.
 
     `solvers` is {sampler: its kind}.
     """
@@ -112,7 +112,7 @@ def draw_solvers(metrics, solvers, out, width_in, floor=None):
                 _curve(axis, frame, rows[rows["pretrain"] == start], label, look)
             axis.set(title=f"start: {start}", xscale="log", yscale="log")
             axis.set_xlabel("network evaluations per image (NFE)")
-            _draw_floor(axis, frame, floor, beside=False)
+            _plot_floor(axis, frame, floor, beside=False)
             style.ticks(axis.xaxis, sorted(set(table["nfe"])))
             style.log_ticks(axis.yaxis)
         for axis in axes[:, 0]:
@@ -169,9 +169,9 @@ def _look(start, tuned):
     return look | {"linestyle": "-", "marker": style.series(start + tuned)["marker"]}
 
 
-def _draw_floor(axis, frame, path, upright=False, beside=True):
+def _plot_floor(axis, frame, path, upright=False, beside=True):
     """A dotted line at the distance of real test images, across the axis on which FD runs; its name
-    stands beside it, or else in the legend."""
+    stands beside it, or in the legend if not `beside`."""
     if path is None:
         return
     floor = gather.read_floor(path)

@@ -34,12 +34,12 @@ def read(path):
     """(rows, floor) of an experiment's csv: mappings of text, with n, fd_mean and fd_sd (nan where
     n = 1) as numbers; the floor is None where the table has none."""
     with open(path, newline="", encoding="utf-8") as file:
-        found = [
-            row | {key: kind(row[key] or "nan") for key, kind in NUMBERS.items()}
+        rows = [
+            row | {key: number(row[key] or "nan") for key, number in NUMBERS.items()}
             for row in csv.DictReader(file)
         ]
-    floors = [row for row in found if row["sampler"] == "floor"]
-    return [row for row in found if row not in floors], floors[0] if floors else None
+    floors = [row for row in rows if row["sampler"] == "floor"]
+    return [row for row in rows if row not in floors], floors[0] if floors else None
 
 
 def answer(kind, rows, labels):
@@ -55,7 +55,7 @@ def answer(kind, rows, labels):
 
 
 def names(kind, rows):
-    """A name for each row, as short as tells its model from the others."""
+    """A name for each row, the shortest that tells its model from the others."""
     models = [tuple(row[key] for key in MORE) for row in rows]
     columns = list(NAMED[kind])
     for column in MORE:
@@ -94,8 +94,8 @@ def gains(rows, label):
 
 
 def reached(rows):
-    """For each named row of a tuned model, the fewest evaluations with which a sampler is as good
-    from its start, before tuning."""
+    """For each named row of a tuned model, the fewest evaluations with which its start, before
+    tuning, is as good."""
     for tuned in (row for row in rows if row["schedule"]):
         start = (tuned["pretrain"], tuned["pretrain_kimg"])
         others = [r for r in rows if start == (r["pretrain"], r["pretrain_kimg"])]

@@ -1,4 +1,4 @@
-"""The table of searched times: what the search found, and what it is worth on the test's seeds."""
+"""The table of searched times: what the search found, and its distance on the test's seeds."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The one look of every figure: it survives printing in grey, and its bytes depend on its input.
+"""The style of every figure: readable in grey print, and the same bytes for the same input.
 
 Series differ in colour, in lightness, in marker and in line style at once.
 """
@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from ect.checkpoint import replacing
+from ect.runtime.checkpoint import replacing
 
 SERIES = [
     {"color": "#12355b", "marker": "o", "linestyle": "-"},
@@ -79,8 +79,8 @@ def ticks(axis, values):
 
 
 def log_ticks(axis):
-    """Ticks for a logarithmic axis that holds its data: as many as its range needs, as 20, not
-    2 x 10^1."""
+    """Ticks for a logarithmic axis, after its data are plotted: as many as its range needs, written
+    as 20, not 2 x 10^1."""
     low, high = axis.get_view_interval()
     if high < 8 * low:
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from ect.checkpoint import replacing
 from ect.report import gather, markup
+from ect.runtime.checkpoint import replacing
 
 # The columns that say which model a row is, beside the samplers' columns, and their headings.
 ROWS = {
@@ -30,7 +30,7 @@ CSV = [
     "fd_mean", "fd_sd", "fd_min", "kd_mean", "kd_sd",
 ]  # fmt: skip
 
-# What the field calls the minimum of three FIDs stands apart from what one set of images gives.
+# Columns of repeats: papers report the minimum of three FIDs, which is below the FID of one set.
 REPEATS = ["repeats", "fd_repeats_mean", "fd_repeats_sd", "fd_repeats_min"]
 
 

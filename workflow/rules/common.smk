@@ -7,24 +7,28 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# Of this file, not of the workflow that may use it as a module.
+# This repository, not that of a workflow that uses it as a module.
 HOME = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
 sys.path.insert(0, HOME)
 ELSEWHERE = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([HOME, *ELSEWHERE])))
 
-from ect import progress, published
-from ect.config import FETCHED
-from ect.folders import fingerprint
-from ect.study import STAGES, ConfigError, Milestone, Study, Tuned
+from ect.config import published
+from ect.config.cells import Milestone, Tuned
+from ect.config.config import Config, ConfigError
+from ect.config.evaluation import FETCHED
+from ect.data.folder import fingerprint
+from ect.runtime import work
+from ect.runtime.versions import STAGES
+from ect.study import settings
 
 try:
-    STUDY = Study.read(config)
+    STUDY = Config.read(config)
 except ConfigError as error:
     raise WorkflowError(f"the config cannot be run:\n{error}") from None
 
 ROOT = STUDY.root
-# Where it lies under the prefix of a module: Snakemake moves inputs and outputs there, not params.
+# ROOT with the prefix of a module, which Snakemake adds to inputs and outputs but not to params.
 PLACE = workflow.modifier.path_modifier.replace_prefix(ROOT)
 DATA = f"{ROOT}/data/dataset.safetensors"
 CLASSIFIER = f"{ROOT}/features/classifier.safetensors"
@@ -43,7 +47,7 @@ LOSS = f"{ROOT}/{STUDY.shown('loss').folder}"
 
 
 def one_of(names):
-    """The pattern of a wildcard that is one of the names, or nothing where there is none."""
+    """The pattern of a wildcard that is one of the names; without names it matches nothing."""
     return "|".join(names) or "(?!)"
 
 
@@ -67,14 +71,14 @@ def as_json(settings):
 
 
 def attempt_of(wildcards, attempt):
-    """For which time Snakemake tries a job: a crash that repeats itself is not tried a third time."""
+    """The number of the attempt: after two that ended with the same error there is no third."""
     return attempt
 
 
 def leased(wildcards, resources):
-    """How many GPUs a job is to lease, in words, where a profile or a command sets `gpu`, and of how
-    many nodes, where one sets `nodes`; read off the resources, so that no change of them re-runs a
-    job."""
+    """The options --gpus and --nodes of a job, where a profile or a command sets the resources
+    `gpu` and `nodes`. Snakemake does not compare params that depend on resources: no change of
+    these re-runs a job."""
     asked = {"--gpus": resources.get("gpu"), "--nodes": resources.get("nodes")}
     return " ".join(f"{k} {n}" for k, n in asked.items() if isinstance(n, int) and n > 0)
 
@@ -94,7 +98,7 @@ def network_if_used():
 
 
 def placed(text):
-    """A text for params, with the paths in it where the files lie."""
+    """A text for params, with the prefix of a module in its paths."""
     return text.replace(f"{ROOT}/", f"{PLACE}/")
 
 
@@ -103,14 +107,14 @@ def classifier_option():
 
 
 def outside(files):
-    """Files of the config's own choice, which the prefix of a module leaves where they are."""
+    """Files that the config names: the prefix of a module does not move them."""
     return files if PLACE == ROOT else [str(Path(file).absolute()) for file in files]
 
 
 def release():
-    """At the end of a workflow its trainings need hold no longer what they published."""
+    """At the end of a workflow, delete the hard links to what its training runs published."""
     if workflow.is_main_process:
-        progress.release(ROOT)
+        work.release(ROOT)
 
 
 onsuccess:

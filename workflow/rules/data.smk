@@ -2,7 +2,7 @@
 
 
 def content_of(folder):
-    """A folder of images is an input by its files' names, sizes and times of change."""
+    """The fingerprint of a folder of images: its files' names, sizes and modification times."""
     return fingerprint(folder) if folder else ""
 
 
@@ -31,7 +31,7 @@ rule train_classifier:
         weights=CLASSIFIER,
         run=f"{ROOT}/features/run.json",
     params:
-        settings=as_json(STUDY.classifying()),
+        settings=as_json(settings.train_classifier(STUDY)),
         version=STAGES["classifier"],
         out=subpath(output[0], parent=True),
     threads: 1
@@ -43,7 +43,7 @@ rule train_classifier:
         " --data {input.data:q} --out {params.out:q}"
 
 
-# Weights that the study did not train and its config does not name: once, where there is a network.
+# Weights that the study does not train and its config does not name: one download for all studies.
 # It has no params and no input, so that a file put there by hand stays.
 rule fetch_inception:
     output:
@@ -63,7 +63,7 @@ rule measure_floor:
     output:
         FLOOR,
     params:
-        settings=as_json(STUDY.measuring(None)),
+        settings=as_json(settings.evaluate(STUDY, None)),
         classifier=classifier_option(),
         version=STAGES["evaluate"],
     threads: 1

@@ -1,4 +1,5 @@
-# Images from every model, their distance to the training images, and what a tuning's snapshots say.
+# Images from every model, their distances to the training images, and the measured snapshots of a
+# tuning run.
 
 # {repeat} is empty for the first set of images of a cell, /repeat-1, ... for those that follow.
 DRAWN = f"{ROOT}/{{model}}/{{sampler}}{{repeat}}"
@@ -16,7 +17,7 @@ def repeat_of(wildcards):
 
 
 def cell_of(wildcards):
-    """The cell of the study that a metrics.json is of; others are measured by no experiment."""
+    """The cell of the study that a metrics.json is of; raises `ValueError` if there is none."""
     found = f"{wildcards.model}/{wildcards.sampler}"
     if found not in CELLS:
         raise ValueError(
@@ -33,7 +34,9 @@ rule sample:
         samples=f"{DRAWN}/samples.npz",
         run=f"{DRAWN}/run.json",
     params:
-        settings=lambda wildcards: as_json(STUDY.saving(wildcards.sampler, repeat_of(wildcards))),
+        settings=lambda wildcards: as_json(
+            settings.save_samples(STUDY, wildcards.sampler, repeat_of(wildcards))
+        ),
         out=subpath(output.samples, parent=True),
         lease=leased,
         version=STAGES["sample"],
@@ -71,7 +74,7 @@ rule extract_reference:
         features=REFERENCE,
         run=f"{ROOT}/features/reference.json",
     params:
-        settings=as_json(STUDY.extracting()),
+        settings=as_json(settings.extract(STUDY)),
         classifier=classifier_option(),
         version=STAGES["extract"],
     threads: 1
@@ -96,7 +99,7 @@ rule extract:
         run=f"{DRAWN}/features.json",
     params:
         settings=lambda wildcards: as_json(
-            STUDY.extracting(wildcards.sampler, repeat_of(wildcards))
+            settings.extract(STUDY, wildcards.sampler, repeat_of(wildcards))
         ),
         source="--samples" if "npz" in EXPORT else "--model",
         classifier=classifier_option(),
@@ -121,7 +124,7 @@ rule evaluate:
     output:
         f"{ROOT}/{{model}}/{{sampler}}/metrics.json",
     params:
-        settings=lambda wildcards: as_json(STUDY.measuring(cell_of(wildcards))),
+        settings=lambda wildcards: as_json(settings.evaluate(STUDY, cell_of(wildcards))),
         classifier=classifier_option(),
         version=STAGES["evaluate"],
     threads: 1
@@ -145,7 +148,7 @@ rule trace_tuning:
     output:
         f"{TUNING}/trace.csv",
     params:
-        settings=as_json(STUDY.tracing()),
+        settings=as_json(settings.trace(STUDY)),
         classifier=classifier_option(),
         version=STAGES["trace"],
     threads: 1
@@ -167,7 +170,7 @@ rule search_steps:
     output:
         f"{TUNING}/steps.json",
     params:
-        settings=as_json(STUDY.searching()),
+        settings=as_json(settings.search_steps(STUDY)),
         classifier=classifier_option(),
         version=STAGES["search"],
     threads: 1

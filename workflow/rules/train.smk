@@ -1,12 +1,12 @@
-# Training: a chain of pretraining milestones, and tunings that branch off it. Both are the verb
-# `train`; pretraining is the schedule r = 0. One thread each, so that results do not depend on
-# --cores and two run side by side on two. A job that was stopped goes on where it saved its state; one
-# that would only crash again says so at once: retries lose nothing.
+# Training: a chain of pretraining milestones, and tuning runs that branch off it. Both are the verb
+# `train`; pretraining is the schedule r = 0. Each job has one thread, so that results do not depend
+# on --cores and two cores run two jobs. A stopped job goes on from its saved state, and a job that
+# would only crash again fails at once: retries lose nothing.
 
 MILESTONE = f"{ROOT}/pretrain/{{pretrain}}/s{{start_seed}}/k{{kimg}}"
 TUNING = f"{ROOT}/tune/{{pretrain}}/s{{start_seed}}/k{{kimg}}/{{schedule}}/{{recipe}}/k{{tune_kimg}}/s{{seed}}"
-# On a cluster a job runs in a Snakemake of its own, which must not try again within a time limit that
-# is over: the Snakemake that submits jobs does.
+# On a cluster a job runs in a Snakemake of its own. That must not retry, since the job's time limit
+# may be over: the Snakemake that submits jobs does.
 RETRIES = 3 if workflow.is_main_process else 0
 
 
@@ -34,7 +34,7 @@ def state_before(wildcards):
 
 
 def read_of(wildcards):
-    """What an import reads: one file, or the files of a folder; with a state dict the dataset."""
+    """What an import reads: one file, or the files of a folder; a state dict also the dataset."""
     block = STUDY.init[wildcards.pretrain]
     return {
         "parts" if block.format == "diffusers" else "file": outside(block.files()),
@@ -43,9 +43,9 @@ def read_of(wildcards):
 
 
 def granted(wildcards, resources):
-    """What the trainer is told of its resources, in words that are read off them, so that no change
-    of them re-runs a job. Where a profile sets `runtime` (minutes), its own limit: it saves its state
-    and stops a little before, and a retry goes on. Where one sets `gpu`, how many it is to lease.
+    """The options of `train` that depend on resources; no change of these re-runs a job. Where a
+    profile sets `runtime` (minutes), a time limit: the run saves its state and stops a little
+    before, and a retry goes on. Where one sets `gpu`, the number of GPUs to lease.
     """
     minutes, words = resources.get("runtime"), leased(wildcards, resources)
     if not isinstance(minutes, int):
@@ -59,7 +59,7 @@ rule import_model:
     output:
         f"{MILESTONE}/model.safetensors",
     params:
-        format=lambda wildcards: STUDY.importing(wildcards.pretrain),
+        format=lambda wildcards: settings.import_model(STUDY, wildcards.pretrain),
         file=lambda wildcards, input: input.get("file", []),
         data=lambda wildcards, input: f"--data {shlex.quote(str(input.data))}" if input.data else "",
         version=STAGES["import"],
@@ -81,7 +81,7 @@ rule pretrain:
         metrics=f"{MILESTONE}/metrics.jsonl",
         run=f"{MILESTONE}/run.json",
     params:
-        settings=lambda wildcards: as_json(STUDY.training(milestone_of(wildcards))),
+        settings=lambda wildcards: as_json(settings.train(STUDY, milestone_of(wildcards))),
         resume=lambda wildcards, input: (
             f"--resume {shlex.quote(str(input.resume))}" if input.resume else ""
         ),
@@ -112,7 +112,7 @@ rule tune:
         metrics=f"{TUNING}/metrics.jsonl",
         run=f"{TUNING}/run.json",
     params:
-        settings=lambda wildcards: as_json(STUDY.training(tuned_of(wildcards))),
+        settings=lambda wildcards: as_json(settings.train(STUDY, tuned_of(wildcards))),
         limit=granted,
         out=subpath(output.model, parent=True),
         version=STAGES["train"],

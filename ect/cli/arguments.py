@@ -1,0 +1,155 @@
+"""The arguments of a verb, checked before torch is loaded, and an error in them as one line."""
+
+import argparse
+import json
+import traceback
+import zipfile
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ect import registry
+from ect.runtime import crash
+
+# Arguments that are files: what writes them, and a name that such a file must hold (a|b: either).
+FILES = {
+    "data": ("the dataset file that `prepare` writes", "train"),
+    "samples": ("a samples.npz that `sample` writes, or its features", "arr_0|features"),
+    "reference": ("the features that `extract` writes", "features"),
+    "model": ("a model.safetensors", "network"),
+    "init": ("a model.safetensors", "network"),
+    "snapshots": ("a snapshots.safetensors", "network"),
+    "resume": ("a state.safetensors", "seen"),
+    "classifier": ("a classifier.safetensors", "classes"),
+    "metrics": ("metrics.json files", None),
+    "floor": ("a metrics.json of real images", None),
+}
+# The allowed names in settings, by their key.
+NAMES = {
+    "source": registry.SOURCES,
+    "process": registry.PROCESSES,
+    "parameterization": registry.PARAMETERIZATIONS,
+    "c_noise": registry.C_NOISE,
+    "target": registry.TARGETS,
+    "network.architecture": registry.ARCHITECTURES,
+    "network.embedding": registry.EMBEDDINGS,
+    "recipe.prior.kind": registry.PRIORS,
+    "recipe.distance.kind": registry.DISTANCES,
+    "recipe.weight": registry.WEIGHTS,
+    "recipe.optimizer.name": registry.OPTIMIZERS,
+    "recipe.precision": registry.PRECISIONS,
+    "precision": registry.PRECISIONS,
+    "schedule.map": tuple(registry.SCHEDULES),
+    "schedule.clock": registry.CLOCKS,
+    "kind": registry.SAMPLERS,
+    "features.extractor": registry.EXTRACTORS,
+}
+# Other errors that settings raise, or files that do not fit together.
+UNFIT = (
+    KeyError, IndexError, TypeError, AttributeError, RuntimeError, EOFError, ArithmeticError,
+    MemoryError,
+)  # fmt: skip
+
+
+class Settings(dict):
+    """Settings; a key that is missing raises a `ValueError` that names it."""
+
+    def __missing__(self, key):
+        found = ", ".join(map(str, self)) or "nothing"
+        raise ValueError(f"settings: no key '{key}' among {found}; it is needed")
+
+
+def settings_of(text):
+    """The settings of a job: a JSON object, or the path of a run.json that holds them."""
+    if text.lstrip().startswith(("{", "[")):
+        return _object(text, "settings")
+    try:
+        return _object(Path(text).read_text(), text)["settings"]
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: neither JSON nor a run.json ({error})") from None
+
+
+def _object(text, name):
+    try:
+        value = json.loads(text, object_hook=Settings)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{name}: no JSON ({error}): {text[:60]}") from None
+    if not isinstance(value, Settings):
+        raise argparse.ArgumentTypeError(f'{name}: found {text[:60]}; allowed: {{"key": value}}')
+    return value
+
+
+def count(text):
+    """A whole number >= 1."""
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"found '{text}'; allowed: a whole number >= 1")
+    return int(text)
+
+
+def require(args):
+    """Raise `ValueError` unless every file among the arguments exists and is of its kind, and every
+    name in the settings is known."""
+    require_names(getattr(args, "settings", {}))
+    for name, (allowed, key) in FILES.items():
+        paths = getattr(args, name, None) or []
+        for path in [paths] if isinstance(paths, str) else paths:
+            wrong = _wrong(path, key)
+            if wrong:
+                raise ValueError(f"--{name}: {path} {wrong}; allowed: {allowed}")
+
+
+def require_names(settings):
+    """Raise `ValueError` unless the names in settings are known, or may be a plugin's."""
+    if "plugins" in settings or "plugins" in settings.get("features", {}):
+        return
+    for path, allowed in NAMES.items():
+        value = settings
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, str) and value not in allowed:
+            raise ValueError(f"settings: {path} is '{value}'; allowed: {', '.join(allowed)}")
+
+
+def _wrong(path, key):
+    """What is wrong with a file that should hold `key`; None if nothing is."""
+    if Path(path).is_dir():
+        return "is a folder"
+    if not Path(path).exists():
+        return "does not exist"
+    try:
+        if key is None:
+            json.loads(Path(path).read_text())
+            return None
+        held = _held(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        kind = "a readable checkpoint or archive" if key else "JSON"
+        return f"is not {kind} ({error})"
+    return None if set(key.split("|")) & set(held) else f"holds no '{key}'"
+
+
+def _held(path):
+    """The names in an npz file, or in a safetensors file and its metadata."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            return [name.removesuffix(".npy") for name in file.namelist()]
+    with safe_open(path, framework="np") as file:
+        about = json.loads((file.metadata() or {}).get("about", "{}"))
+        return [*file.keys(), *about]
+
+
+def line_of(error):
+    """An unexpected error as one line: what it is, and where it arose."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/ect/" in f.filename]
+    last = frames[-1]
+    where = f" at ect/{last.filename.rpartition('/ect/')[2]}:{last.lineno}, `{last.line}`"
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    what = ", ".join([what.rstrip(":"), *getattr(error, "__notes__", [])])
+    if crash.short_of_memory(error):
+        return (
+            f"out of memory: {what}{where}; allowed: a smaller `microbatch` in the"
+            " recipe for a training run, a smaller `evaluation.batch` for images"
+        )
+    return (
+        f"settings or files that do not fit together: {what}{where}; allowed: settings as in a"
+        " run.json, with the files of that run (`python -X dev -m ect` shows the whole error)"
+    )

@@ -1,0 +1,75 @@
+"""The command line: `python -m ect VERB ...`. Files in, files out; settings as JSON or from a
+run.json.
+
+torch and pandas are imported by the verb that needs them, so that help and errors come at once.
+"""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+
+from ect.cli import jobs, lease, report, runs
+from ect.cli.arguments import UNFIT, count, line_of, require
+from ect.runtime import crash
+from ect.runtime.stop import Stopped
+
+VERBS: dict[Callable, tuple[str, dict]] = jobs.VERBS | lease.VERBS | report.VERBS | runs.VERBS
+
+
+def parser():
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="ect",
+        description="Easy Consistency Tuning: train, sample, evaluate, report. Type `python -m ect"
+        " VERB`. Snakemake calls these verbs; `snakemake --cores all` runs the whole study.",
+    )
+    top.add_argument("--threads", type=count, help="CPU threads (default: OMP_NUM_THREADS, or all)")
+    top.add_argument(
+        "--attempt",
+        type=count,
+        help="number of this attempt (1, 2, ...); an error that two attempts in a row ended with is"
+        " not tried a third time",
+    )
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for function, (help, arguments) in VERBS.items():
+        name = function.__name__.replace("_", "-")
+        sub = verbs.add_parser(name, help=help, description=help)
+        sub.set_defaults(function=function)
+        for argument, options in arguments.items():
+            sub.add_argument(argument, **options)
+    return top
+
+
+def limit_threads(number):
+    """Set the number of CPU threads before torch is loaded."""
+    if number:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ[name] = str(number)
+
+
+def main(argv=None):
+    """Run a verb, and return its exit code. An error in its input is one line and exit code 1. A
+    run that saved its work and stopped is one line and exit code 75 (time), 69 (the end of
+    torchrun) or 128 + the number of a signal."""
+    args = parser().parse_args(argv)
+    limit_threads(args.threads)
+    warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # Inception uses it
+    try:
+        require(args)
+        with crash.noted(args.out, args.attempt) if args.attempt else nullcontext():
+            args.function(args)
+    except Stopped as stop:
+        print(f"ect {args.verb}: {stop}", file=sys.stderr)
+        return stop.code
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"ect {args.verb}: {error}", file=sys.stderr)
+        return 1
+    except UNFIT as error:
+        if sys.flags.dev_mode:
+            raise
+        print(f"ect {args.verb}: {line_of(error)}", file=sys.stderr)
+        return 1
+    return 0

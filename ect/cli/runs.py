@@ -1,0 +1,92 @@
+"""The verbs that only read what the others left, and write no files."""
+
+import json
+from collections.abc import Callable
+
+FORMATS = ("table", "csv", "md", "json")
+
+
+def status(args):
+    from ect.runs import status
+
+    status.show(*args.places, live=args.live)
+
+
+def show(args):
+    from ect.runs import compare
+
+    compare.show(args.places, args.sort, args.filter, args.format)
+
+
+def diff(args):
+    from ect.runs import compare
+
+    compare.diff(args.first, args.second)
+
+
+def verify(args):
+    from ect.runs import verify
+
+    verify.verify(args.root)
+
+
+def plan(args):
+    from ect.config import load
+    from ect.config.config import Config
+    from ect.models import build
+    from ect.study import cost
+
+    study = Config.read(load.planned(*args.studies))
+    costs = cost.plan(study, args.rate, build.parameters)
+    print(json.dumps(costs, indent=1) if args.json else cost.table(costs))
+
+
+VERBS: dict[Callable, tuple[str, dict]] = {
+    status: (
+        "how far every training run of a study is: what runs, what is left, what waits",
+        {
+            "places": {
+                "nargs": "*",
+                "metavar": "STUDY.yaml|ROOT",
+                "help": "files laid over config.yaml as by --configfile, or one folder with runs",
+            },
+            "--live": {
+                "action": "store_true",
+                "help": "refresh every 2 seconds until all runs are done",
+            },
+        },
+    ),
+    show: (
+        "runs as a table: the parameters that differ, metrics, budget, cost",
+        {
+            "places": {"nargs": "+", "metavar": "RESULTS", "help": "folders with runs"},
+            "--sort": {"metavar": "COLUMN", "help": "the column to order by, such as fd"},
+            "--filter": {
+                "action": "append",
+                "default": [],
+                "metavar": "COLUMN=VALUE",
+                "help": "only these runs; may be repeated",
+            },
+            "--format": {"choices": FORMATS, "default": "table"},
+        },
+    ),
+    diff: (
+        "what differs between two runs: settings, inputs, code, packages, metrics",
+        {
+            "first": {"metavar": "RUN_A", "help": "the folder of a run, or its run.json"},
+            "second": {"metavar": "RUN_B"},
+        },
+    ),
+    plan: (
+        "what a study costs before it starts: jobs, images, evaluations, hours, disk",
+        {
+            "studies": {"nargs": "*", "help": "files laid over config.yaml, as by --configfile"},
+            "--rate": {"type": float, "help": "images/s of training, besides the measured rates"},
+            "--json": {"action": "store_true", "help": "the same as JSON"},
+        },
+    ),
+    verify: (
+        "name what does not match in a folder of results: hashes, versions, metrics",
+        {"root": {"metavar": "ROOT", "help": "a folder with runs, such as results/digits"}},
+    ),
+}

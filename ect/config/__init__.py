@@ -1,0 +1,19 @@
+"""What the YAML says, typed and checked. Loads no torch.
+
+=============  ==============================================================
+`base`         what all blocks share: types, names, plugins
+`dataset`      the block `dataset`: which images
+`training`     networks, pretraining and tuning recipes
+`schedule`     a map t -> r and its options
+`start`        a pretrained model from elsewhere (`init`)
+`evaluation`   feature space, samplers, evaluation
+`published`    published numbers, and what may stand beside them
+`experiments`  experiments, rows, figures, search
+`errors`       a mistake in a config as one line
+`load`         YAML files merged; blocks that are `like` another
+`cells`        the cells of the study's grid, and their folders
+`checks`       checks across the blocks of a config
+`config`       the whole config, and the cells it asks for
+`reference`    docs/reference.md and the JSON Schema, written from the blocks
+=============  ==============================================================
+"""

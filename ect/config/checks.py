@@ -1,0 +1,275 @@
+"""Checks across the blocks of a config. Loads no torch.
+
+Each check raises `ValueError`: the key, what was found, what is allowed.
+"""
+
+from pathlib import Path
+
+from ect.config import published
+from ect.config.base import names
+from ect.config.dataset import LABELS, OWN_TEST
+from ect.networks.widths import attending, widths
+from ect.schedule import CONTINUOUS_TIME
+
+# Names of other files in tables/ and figures/.
+RESERVED = ("steps", "maps", "curves", "samples", "loss", "paper")
+
+
+def check(config):
+    """Check that every name is a block of the study, that every budget is a milestone of its chain,
+    and that the parts fit together."""
+    for name, block in config.networks.items():
+        _check_norms(f"networks.{name}", block)
+        _check_heads(f"networks.{name}", block, config.dataset.shape)
+    for name, block in config.pretrain.items():
+        known(f"pretrain.{name}.network", block.network, config.networks)
+        _check_kernels(config, f"pretrain.{name}", block, name)
+    for name, block in config.init.items():
+        if block.network is not None:
+            known(f"init.{name}.network", block.network, config.networks)
+        if name in config.pretrain:
+            raise ValueError(f"init.{name}: also a name in pretrain; allowed: another name")
+    for name, experiment in config.experiments.items():
+        if name in RESERVED:
+            raise ValueError(f"experiments.{name}: allowed: any name but {names(RESERVED)}")
+        for index, rows in enumerate(experiment.rows):
+            _check_rows(config, f"experiments.{name}.rows.{index}", rows)
+        _check_solvers(config, name)
+    _check_published(config)
+    for figure in ("samples", "loss"):
+        _check_cut(config, f"figures.{figure}", getattr(config.figures, figure))
+    _check_search(config)
+    _check_metrics(config)
+    _check_classes(config)
+    known("figures.solver", config.figures.solver, config.samplers)
+    if config.tune[config.figures.loss.tune].snapshots == 0:
+        raise ValueError(
+            f"figures.loss.tune: found '{config.figures.loss.tune}', which keeps no snapshots;"
+            " allowed: a recipe with snapshots >= 1"
+        )
+
+
+def _check_norms(key, network):
+    """A group norm has min(32, width // 4) groups, which must divide its width: so it is for every
+    multiple of 4 below 128."""
+    uneven = sorted(width for width in widths(network) if width % min(32, width // 4))
+    if uneven:
+        raise ValueError(
+            f"{key}.channels: found {network.channels}, which with multipliers"
+            f" {network.multipliers} makes layers {names(map(str, uneven))} wide; allowed: widths"
+            " below 128 and multiples of 32, as all are where channels is a multiple of 32"
+        )
+
+
+def _check_heads(key, network, shape):
+    """ADM's attention has width // 64 heads, which must divide its width."""
+    if network.architecture != "adm":
+        return
+    for width in sorted(attending(network, shape and shape[1])):
+        heads = width // 64
+        if heads and width % heads:
+            raise ValueError(
+                f"{key}.channels: found {network.channels}, which with multipliers"
+                f" {network.multipliers} makes attention {width} wide, with {heads} heads; allowed:"
+                " widths that width // 64 divides, as it does where channels is a multiple of 64"
+            )
+
+
+def _check_solvers(config, name):
+    """A table of solvers has one column for each NFE: in it a model has one sampler of a kind."""
+    seen = {}
+    for cell in config.cells(name) if config.experiments[name].kind == "solvers" else []:
+        block = config.samplers[cell.sampler]
+        other = seen.setdefault((cell.model, block.kind, block.evaluations), cell.sampler)
+        if other != cell.sampler:
+            raise ValueError(
+                f"experiments.{name}: samplers '{other}' and '{cell.sampler}' are both {block.kind}"
+                f" with {block.evaluations} NFE; allowed: one of them"
+            )
+
+
+def _check_metrics(config):
+    found = config.features.extractor
+    if "inception_score" in config.evaluation.metrics and found != "inception":
+        raise ValueError(
+            f"evaluation.metrics: found 'inception_score' with features.extractor '{found}';"
+            " allowed: with 'inception' only"
+        )
+
+
+def _check_classes(config):
+    """The study's classifier needs classes. Whether an archive has any, only its job knows."""
+    data = config.dataset
+    if config.features.extractor != "classifier" or data.source != "images" or data.classes:
+        return
+    if data.folder and not (Path(data.folder) / LABELS).exists():
+        raise ValueError(
+            f"dataset.classes: found none with features.extractor 'classifier', and no {LABELS} in"
+            f" {data.path}; allowed: folders, or the extractor inception"
+        )
+
+
+def known(key, name, allowed):
+    """Raise `ValueError` unless `name`, found at `key`, is allowed."""
+    if name not in allowed:
+        raise ValueError(f"{key}: found '{name}'; allowed: {names(allowed)}")
+
+
+def _check_published(config):
+    """Rows beside published numbers are comparable with them, and each number has one row."""
+    asked = [
+        (f"experiments.{name}.rows.{index}.published.{position}", rows, wanted)
+        for name, experiment in config.experiments.items()
+        for index, rows in enumerate(experiment.rows)
+        for position, wanted in enumerate(rows.published)
+    ]
+    taken = {}
+    for key, rows, wanted in asked:
+        for number in _numbers_of(config, key, wanted):
+            for sampler in rows.samplers:
+                if config.samplers[sampler].evaluations != number.nfe:
+                    continue
+                other = taken.setdefault(number, (key, sampler))
+                if other != (key, sampler):
+                    raise ValueError(
+                        f"{key}: '{number.method}' at {number.nfe} NFE stands beside {sampler}, and"
+                        f" beside {other[1]} of {other[0]}; allowed: one"
+                    )
+
+
+def _numbers_of(config, key, wanted):
+    """The published numbers that a row names."""
+    space, changes = config.features, ("resolution", "channels", "max_images")
+    features = f"inception:{space.inception_mode}"
+    if space.extractor != "inception":
+        features = space.extractor
+    source = config.dataset.source
+    try:
+        held_out = 0 if source in OWN_TEST else config.dataset.held_out
+        real = published.TRAINING.get(source, 0) - held_out
+        metric = published.require_comparable(source, features, config.evaluation.images, real)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+    for name in changes:
+        if getattr(config.dataset, name) is not None:
+            raise ValueError(f"{key}: dataset.{name} is set; allowed: the whole images of {source}")
+    numbers = published.of(source, metric)
+    known(f"{key}.method", wanted.method, dict.fromkeys(n.method for n in numbers))
+    budgets = {n.budget_mimg for n in numbers if n.answers(wanted.method)} - {None}
+    if wanted.budget_mimg not in budgets and (wanted.budget_mimg or len(budgets) > 1):
+        allowed = names(f"{budget:g}" for budget in sorted(budgets)) or "no such key"
+        raise ValueError(f"{key}.budget_mimg: found {wanted.budget_mimg}; allowed: {allowed}")
+    return [n for n in numbers if n.answers(wanted.method, wanted.budget_mimg)]
+
+
+def _check_search(config):
+    if config.search is None:
+        return
+    for index, cut in enumerate(config.search.models):
+        _check_cut(config, f"search.models.{index}", cut)
+    search, test = config.search, config.evaluation
+    last = test.seed + test.repeats * test.images - 1
+    if search.seed <= last and test.seed < search.seed + search.images:
+        raise ValueError(
+            f"search.seed: found {search.seed} with {search.images} images, which meets the"
+            f" evaluation's seeds {test.seed} to {last}; allowed: seeds apart from them"
+        )
+
+
+def _check_cut(config, key, cut):
+    known(f"{key}.pretrain", cut.pretrain, config.pretrain | config.init)
+    known(f"{key}.schedule", cut.schedule, config.schedules)
+    _check_teacher(config, f"{key}.tune", cut.tune, cut.pretrain, cut.kimg)
+    _check_limit(config, key, cut.pretrain, cut.schedule, cut.tune)
+    _check_milestone(config, f"{key}.kimg", cut.pretrain, cut.kimg)
+    _check_boundary(config, key, cut.pretrain, config.consistency_samplers())
+
+
+def _check_rows(config, key, rows):
+    for name in rows.pretrain:
+        known(f"{key}.pretrain", name, config.pretrain | config.init)
+        for kimg, _ in rows.budgets():
+            _check_milestone(config, f"{key}.{'kimg' if rows.kimg else 'shares'}", name, kimg)
+            _check_teacher(config, f"{key}.tune", rows.tune, name, kimg)
+    for name in rows.samplers:
+        known(f"{key}.samplers", name, config.samplers)
+    for name in rows.pretrain:
+        _check_boundary(config, key, name, rows.samplers)
+    for name in rows.schedules:
+        known(f"{key}.schedules", name, config.schedules)
+        for start in rows.pretrain:
+            _check_limit(config, key, start, name, rows.tune)
+
+
+def _check_boundary(config, key, start, samplers):
+    """A boundary at sigma_min needs the parameterization edm; an import's is not known yet."""
+    form = (config.pretrain.get(start) or config.init[start]).parameterization
+    for name in samplers:
+        if config.samplers[name].sigma_min and form not in ("edm", None):
+            raise ValueError(
+                f"{key}: sampler '{name}' has sigma_min, and start '{start}' the parameterization"
+                f" '{form}'; allowed: edm"
+            )
+
+
+def _check_teacher(config, key, recipe, start, kimg):
+    if recipe is None:
+        return
+    known(key, recipe, config.tune)
+    _check_kernels(config, key, config.tune[recipe], start)
+    target = config.tune[recipe].target
+    if target != "own" and kimg == 0 and start not in config.init:
+        raise ValueError(
+            f"{key}: '{recipe}' has the target '{target}', whose teacher is the start; allowed:"
+            " starts with pretraining, not one of 0 thousand images"
+        )
+
+
+def _check_kernels(config, key, recipe, start):
+    """The native kernels compute some networks only; an import's may not be known yet."""
+    network = config.networks.get((config.pretrain.get(start) or config.init.get(start)).network)
+    if recipe.kernels == "torch" or network is None:
+        return
+    if network.architecture == "adm" or network.channels % 16:
+        found = f"{network.architecture} of {network.channels} channels"
+        raise ValueError(
+            f"{key}: kernels 'native' with a network {found}; allowed: ddpmpp, ncsnpp; multiples"
+            " of 16"
+        )
+
+
+def _check_limit(config, key, start, schedule, recipe):
+    """The maps that end in r = t need certain losses, and MeanFlow a certain network."""
+    name, block = config.schedules[schedule].map, config.tune[recipe]
+    if name not in CONTINUOUS_TIME:
+        return
+    if block.kernels == "native":
+        raise ValueError(
+            f"{key}: {name} with kernels 'native'; allowed: torch, for its derivatives"
+        )
+    found = {"distance": block.distance.kind, "weight": block.weight, "target": block.target}
+    allowed = found["distance"] == "squared" and found["weight"] != "gap"
+    if not allowed or found["target"] != "own":
+        raise ValueError(
+            f"{key}: schedule '{schedule}' ({name}) with recipe '{recipe}', found {found}; allowed:"
+            " distance squared, any weight but gap, target own"
+        )
+    chain = config.pretrain.get(start)
+    parts = chain and (chain.process, chain.parameterization, config.networks[chain.network].span)
+    if name == "meanflow" and parts != ("flow", "velocity", True):
+        raise ValueError(
+            f"{key}: schedule '{schedule}' (meanflow) with start '{start}'; allowed: a pretrain"
+            " block with process flow, parameterization velocity and a network with span: true"
+        )
+
+
+def _check_milestone(config, key, name, kimg):
+    if name in config.init:
+        if kimg != 0:
+            raise ValueError(f"{key}: found {kimg} of '{name}'; allowed: 0, as it is imported")
+        return
+    chain = config.pretrain[name]
+    if kimg % chain.every or not 0 <= kimg <= chain.kimg:
+        found = f"{float(kimg):g} thousand images of pretraining '{name}'"
+        grid = f"0, {chain.every}, {2 * chain.every}, ..., {chain.kimg}"
+        raise ValueError(f"{key}: found {found}; allowed: its milestones {grid}")

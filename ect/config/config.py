@@ -1,0 +1,169 @@
+"""The whole config: its blocks, checked together, and the cells they ask for. Loads no torch."""
+
+from pydantic import PrivateAttr, ValidationError, model_validator
+
+from ect.config import base, checks, load, training
+from ect.config.base import Name
+from ect.config.cells import Milestone, Sampled, Tuned
+from ect.config.dataset import Dataset
+from ect.config.errors import line_of
+from ect.config.evaluation import FETCHED, INCEPTION_FILE, Evaluation, Features, Sampler
+from ect.config.experiments import Experiment, Figures, Search
+from ect.config.schedule import Schedule
+from ect.config.start import Init
+from ect.plugins import read as read_plugins
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run; the message names each key, what was found, what is allowed."""
+
+
+class Config(base.Block):
+    """A whole config file, checked."""
+
+    study: Name
+    """The study's name: its results are in `results/NAME/`."""
+    plugins: list[str] = []
+    """Python files that add parts, such as a schedule."""
+    dataset: Dataset
+    """The images."""
+    features: Features
+    """The space in which distances are measured."""
+    networks: dict[Name, training.Network]
+    """U-Nets by name."""
+    pretrain: dict[Name, training.Pretrain]
+    """Pretraining runs by name."""
+    init: dict[Name, Init] = {}
+    """Models from elsewhere, by name, as starts of tuning."""
+    schedules: dict[Name, Schedule]
+    """Maps t -> r by name."""
+    tune: dict[Name, training.Tune]
+    """Recipes of tuning by name."""
+    samplers: dict[Name, Sampler]
+    """Samplers by name."""
+    evaluation: Evaluation
+    """How many images, and what is measured of them."""
+    experiments: dict[Name, Experiment]
+    """Experiments by name: each is a question, a table and a figure on the page."""
+    figures: Figures
+    """What figures show, and their size."""
+    search: Search | None = None
+    """Search of the intermediate times of multistep sampling."""
+    _plugin_parts: dict = PrivateAttr({})
+
+    @classmethod
+    def read(cls, mapping):
+        """Check a mapping, as read from YAML; raises `ConfigError`."""
+        try:
+            named = mapping.get("plugins", []) if isinstance(mapping, dict) else []
+            return cls.model_validate(load.resolve(mapping), context=read_plugins(named))
+        except ValidationError as error:
+            raise ConfigError("\n".join(line_of(cls, e) for e in error.errors())) from None
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    @model_validator(mode="after")
+    def _parts_fit(self, info):
+        self._plugin_parts = info.context or {}
+        checks.check(self)
+        return self
+
+    @property
+    def plugin_parts(self):
+        """{kind: {name: Part}} of the plugins' parts."""
+        return self._plugin_parts
+
+    @property
+    def root(self):
+        """The folder of this study's artefacts."""
+        return f"results/{self.study}"
+
+    def cells(self, experiment):
+        """The evaluated cells of an experiment, in the order of its rows."""
+        rows = self.experiments[experiment].rows
+        return [cell for block in rows for cell in self._expand(block)]
+
+    def solvers(self, experiment):
+        """{sampler: its kind} of an experiment."""
+        return {c.sampler: self.samplers[c.sampler].kind for c in self.cells(experiment)}
+
+    def all_cells(self):
+        """Every evaluated cell of the study, once."""
+        return list(dict.fromkeys(c for name in self.experiments for c in self.cells(name)))
+
+    def shown(self, figure):
+        """The tuned model that a figure, `samples` or `loss`, shows."""
+        return self._model(getattr(self.figures, figure))
+
+    def beside_published(self):
+        """The settings of the paper's table: the cells that stand beside published numbers; empty
+        where none does."""
+        cells = [
+            {**wanted.model_dump(), **self._evaluated(rows)}
+            for experiment in self.experiments.values()
+            for rows in experiment.rows
+            for wanted in rows.published
+        ]
+        return {"dataset": self.dataset.source, "cells": cells} if cells else {}
+
+    def _evaluated(self, rows):
+        """The metrics.json files of rows of one model, and the million images that its imported
+        start was trained on."""
+        start = rows.pretrain[0]
+        elsewhere = self.init[start].pretrain_mimg if start in self.init else 0.0
+        paths = [f"{self.root}/{cell.folder}/metrics.json" for cell in self._expand(rows)]
+        return {"start_mimg": elsewhere, "metrics": paths}
+
+    def searched(self):
+        """The tuned models whose intermediate times are searched."""
+        return [self._model(cut) for cut in self.search.models] if self.search else []
+
+    def _model(self, cut):
+        return Tuned(
+            self._start(cut.pretrain, cut.kimg), cut.schedule, cut.tune, cut.tune_kimg, cut.seed
+        )
+
+    def _start(self, name, kimg):
+        """A milestone of a pretraining run; an imported model has only milestone 0."""
+        return Milestone(name, 0 if name in self.init else self.pretrain[name].seed, kimg)
+
+    def _expand(self, rows):
+        for name in rows.pretrain:
+            for kimg, tune_kimg in rows.budgets():
+                start = self._start(name, int(kimg))
+                models = [start]
+                if rows.tune is not None:
+                    models = [
+                        Tuned(start, schedule, rows.tune, int(tune_kimg), seed)
+                        for schedule in rows.schedules
+                        for seed in rows.seeds
+                    ]
+                yield from (Sampled(m, sampler) for m in models for sampler in rows.samplers)
+
+    def network_files(self):
+        """The file of a feature space's network that the study does not train itself, if any."""
+        block = self.features
+        if block.extractor == "inception" and block.inception_path is None:
+            return [FETCHED]
+        if block.extractor == "inception":
+            return [f"{block.inception_path}/{INCEPTION_FILE}"]
+        return [block.dinov2_path] if block.extractor == "dinov2" else []
+
+    def consistency_samplers(self):
+        """The names of the multistep samplers, sorted by evaluations: Snakemake changes their order
+        when it lays one file over another."""
+        multistep = [name for name, block in self.samplers.items() if block.kind == "multistep"]
+        return sorted(multistep, key=lambda name: self.samplers[name].evaluations)
+
+    def chain(self, name):
+        """The milestones of a pretraining run that experiments use, and all before them."""
+        block = self.pretrain[name]
+        cells = [cell.model for cell in self.all_cells()]
+        starts = [m.start if isinstance(m, Tuned) else m for m in cells]
+        last = max((m.kimg for m in starts if m.pretrain == name), default=0)
+        return [Milestone(name, block.seed, k) for k in range(block.every, last + 1, block.every)]
+
+    def stages_of(self, model):
+        """The number of stages of a tuned model's schedule; None if it has no stages."""
+        stages = self.schedules[model.schedule].options().get("stages")
+        return stages if isinstance(stages, int) else None

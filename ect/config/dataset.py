@@ -1,0 +1,106 @@
+"""The block of a config that says which images. Loads no torch."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+
+from ect import registry
+from ect.config.base import Block, Count, names
+
+# The keys of each source beside normalize, held_out, split_seed and max_images.
+SOURCE_KEYS = {
+    "digits": (),
+    "images": ("path", "classes", "resolution", "channels", "on_error"),
+    "cifar10": ("path", "resolution", "channels"),
+    "mnist": ("path", "resolution", "channels"),
+    "fashion_mnist": ("path", "resolution", "channels"),
+    "imagenet64": ("path", "resolution", "channels", "on_error"),
+}
+OWN_TEST = (
+    "cifar10",
+    "mnist",
+    "fashion_mnist",
+)  # sources with a test split: held_out may be left out
+LABELS = "dataset.json"  # EDM's: {"labels": [["00000/img00000000.png", 6], ...]}
+# (channels, height, width) of the images of a source, where they are known before they are read.
+SHAPES = {
+    "digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28),
+    "cifar10": (3, 32, 32), "imagenet64": (3, 64, 64),
+}  # fmt: skip
+
+
+class Dataset(Block):
+    """The images. Which keys a source takes is in docs/datasets.md."""
+
+    source: Literal[registry.SOURCES]
+    """Where the images come from."""
+    normalize: Literal["standard", "unit"] = "unit"
+    """`standard`: mean 0 and sd 0.5; `unit`: the range [-1, 1]."""
+    held_out: Count | None = None
+    """Number of images to test with. Needed where a source has no test split of its own."""
+    split_seed: int = 0
+    """The seed by which those images are chosen."""
+    path: str | None = None
+    """For `images` a folder or .zip; for the other sources the folder of a local copy."""
+    classes: Literal["folders"] | None = None
+    """`folders`: each folder of images is a class."""
+    resolution: Count | None = None
+    """Side in pixels: the central square of each image is resized to it (Lanczos)."""
+    channels: Literal[1, 3] | None = None
+    """1: grey, 3: RGB. Without the key RGB for `images`, else as the source has them."""
+    max_images: Count | None = None
+    """Maximum number of images. Held-out images count, unless the source has its own test split."""
+    on_error: Literal["stop", "skip"] | None = None
+    """If an image cannot be read: `stop` (also without the key), or `skip` it and list it."""
+
+    @model_validator(mode="after")
+    def _fits_its_source(self):
+        keys = SOURCE_KEYS[self.source]
+        for key in ("path", "classes", "resolution", "channels", "on_error"):
+            if key not in keys and getattr(self, key) is not None:
+                allowed = names(("normalize", "held_out", "split_seed", "max_images", *keys))
+                raise ValueError(f"{key} is set for '{self.source}'; allowed: {allowed}")
+        if self.held_out is None and self.source not in OWN_TEST:
+            raise ValueError(f"held_out: missing; '{self.source}' has no test split of its own")
+        if self.source == "imagenet64" and self.resolution not in (None, 64):
+            raise ValueError(f"resolution is {self.resolution}; allowed for imagenet64: 64")
+        if "path" in keys:
+            self._check_path()
+        return self
+
+    def _check_path(self):
+        if self.path is None:
+            raise ValueError(f"path: missing; '{self.source}' needs one")
+        path = Path(self.path)
+        if self.source == "imagenet64" and not (path / "train").is_dir():
+            raise ValueError(f"path: found '{path}' without a folder train; allowed: with one")
+        if self.source == "images" and not path.is_dir() and not path.is_file():
+            raise ValueError(
+                f"path: found '{path}', which is not there; allowed: a folder of images, or a .zip"
+            )
+
+    def resolved(self):
+        """The settings of the job that prepares the file: the keys that are set."""
+        return self.model_dump(exclude_none=True)
+
+    @property
+    def shape(self):
+        """(channels, height, width) of the images; None if it is known only when they are read."""
+        known, side = SHAPES.get(self.source), self.resolution
+        if known is None and side is None:
+            return None
+        channels, height, _ = known or (3, side, side)
+        return self.channels or channels, side or height, side or height
+
+    @property
+    def folder(self):
+        """The folder whose images are read, or None."""
+        if self.source not in ("images", "imagenet64") or Path(self.path).is_file():
+            return None
+        return self.path if self.source == "images" else str(Path(self.path) / "train")
+
+    @property
+    def archive(self):
+        """The .zip whose images are read, or None."""
+        return self.path if self.source == "images" and self.folder is None else None

@@ -1,0 +1,171 @@
+"""The blocks of a config about measuring: feature space, samplers, evaluation. Loads no torch."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+
+from ect import registry
+from ect.config.base import Block, Count, Positive, names, part, plugin_parts, resolve_options
+
+INCEPTION_FILE = "inception-2015-12-05.pt"
+FETCHED = f"models/{INCEPTION_FILE}"  # where it is put for all studies, unless a config has its own
+
+
+class Classifier(Block):
+    """The study's own classifier, whose penultimate layer is the feature space."""
+
+    network: Literal["plain", "resnet"] = "plain"
+    """`plain`: three convolutions; `resnet`: a ResNet-18 for small images."""
+    channels: Count | None = None
+    """Width of `plain`; that of `resnet` is fixed."""
+    epochs: Count
+    """Passes over the training images."""
+    batch: Count
+    """Images in one step."""
+    lr: Positive
+    """Adam's highest learning rate: it rises, then falls to zero."""
+    augment: bool = False
+    """Training images are mirrored and shifted at random."""
+
+    @model_validator(mode="after")
+    def _sized(self):
+        if (self.channels is None) != (self.network == "resnet"):
+            raise ValueError(
+                f"network is '{self.network}' and channels is {self.channels}; allowed:"
+                " channels with the plain network, none with the resnet, whose width is fixed"
+            )
+        return self
+
+    def resolved(self):
+        """The settings of its training run, without keys that have the default."""
+        default = {"network": "plain", "augment": False, "channels": None}
+        return {k: v for k, v in self.model_dump().items() if k not in default or v != default[k]}
+
+
+class Features(Block):
+    """The feature space of every distance."""
+
+    extractor: part("features") = "inception"
+    """`classifier`: the study's own; `inception`: clean-fid's; `dinov2`: a TorchScript file."""
+    classifier: Classifier | None = None
+    """The study's own classifier; needed if it is the extractor."""
+    inception_mode: Literal["legacy_tensorflow", "clean"] = "legacy_tensorflow"
+    """clean-fid's mode: `legacy_tensorflow`, the FID of papers, or `clean`."""
+    inception_path: str | None = None
+    """The folder of Inception's weights; without the key clean-fid downloads them."""
+    dinov2_path: str | None = None
+    """The TorchScript file; ect/evaluation/pretrained.py says how to make it."""
+
+    @model_validator(mode="after")
+    def _complete(self):
+        weights = Path(self.inception_path or ".") / INCEPTION_FILE
+        if self.inception_path is not None and not weights.is_file():
+            raise ValueError(
+                f"inception_path is '{self.inception_path}' and there is no file {weights};"
+                f" allowed: a folder that holds {INCEPTION_FILE}, or no such key (clean-fid then"
+                f" downloads it to {FETCHED})"
+            )
+        if self.extractor == "dinov2" and not Path(self.dinov2_path or "").is_file():
+            raise ValueError(
+                f"dinov2_path is {self.dinov2_path!r}; allowed: the TorchScript file of DINOv2 that"
+                " ect/evaluation/pretrained.py says how to make"
+            )
+        if self.extractor == "classifier" and self.classifier is None:
+            raise ValueError("extractor is 'classifier'; allowed: with a block classifier: {...}")
+        return self
+
+
+class Sampler(Block):
+    """How images are sampled. A plugin's sampler takes its options as further keys."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    kind: part("sampler")
+    """`multistep` consistency, or a solver: `euler` (DDIM), `heun`, `dpm_solver` (its ++, 2M)."""
+    label: str
+    """Its name in tables and figures."""
+    times: list[Positive] | None = None
+    """Decreasing noise levels s to which `multistep` re-noises; without the key it is one step."""
+    steps: Count | None = None
+    """Number of steps of a solver."""
+    sigma_min: Positive | None = None
+    """The noise level s at which f(x) = x in `multistep`; without the key 0."""
+    labels: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    """Class labels, used in turn; without the key they are drawn uniformly."""
+    nfe: Count | None = None
+    """Evaluations of the network for one image; of a plugin's sampler only."""
+    _own: dict | None = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _options_fit(self, info):
+        added, extra = plugin_parts("sampler", info), self.model_extra or {}
+        if self.kind in added:
+            self._own = resolve_options(added[self.kind].options, self._set() | extra, self.kind)
+            if self.nfe is None:
+                raise ValueError(f"nfe is missing; '{self.kind}' is a plugin's, which needs it")
+            return self
+        if extra:
+            raise ValueError(
+                f"unknown key '{next(iter(extra))}'; allowed: {names(type(self).model_fields)}"
+            )
+        if self.nfe is not None:
+            raise ValueError(f"nfe is set for '{self.kind}'; allowed: samplers of plugins only")
+        if self.kind == "multistep" and self.steps is not None:
+            raise ValueError("steps is set for 'multistep'; allowed: times")
+        if self.kind != "multistep" and (self.times is not None or not self.steps):
+            raise ValueError(f"'{self.kind}' takes steps >= 1 and no times")
+        if self.kind != "multistep" and self.sigma_min:
+            raise ValueError(f"sigma_min is set for '{self.kind}'; allowed: multistep only")
+        return self
+
+    def _set(self):
+        options = {"times": self.times, "steps": self.steps, "sigma_min": self.sigma_min}
+        return {key: value for key, value in options.items() if value is not None}
+
+    def options(self):
+        if self._own is not None:
+            return self._own
+        if self.kind == "multistep":
+            shift = {"sigma_min": self.sigma_min} if self.sigma_min else {}
+            return {"times": self.times or [], **shift}
+        return {"steps": self.steps}
+
+    @property
+    def evaluations(self):
+        """Evaluations of the network for one image."""
+        if self.nfe is not None:
+            return self.nfe
+        if self.kind == "multistep":
+            return 1 + len(self.times or [])
+        return 2 * self.steps - 1 if self.kind == "heun" else self.steps
+
+
+class Evaluation(Block):
+    """Which images are measured, and how."""
+
+    images: Annotated[int, Field(ge=10)]
+    """Number of images for every sampler."""
+    batch: Count = 250
+    """Images sampled at a time."""
+    seed: int = 0
+    """Seed of the first image; the next has `seed` + 1."""
+    precision: Literal[registry.PRECISIONS] = "fp32"
+    """Precision of the sampled network, as in a recipe. The metrics' networks compute in fp32."""
+    repeats: Count = 1
+    """Number of such sets of images; each set is sampled from the seeds after the last one's."""
+    kd_subsets: Count = 100
+    """Subsets of at most 1,000 features; the kernel distance is the mean over them."""
+    metrics: list[Literal[registry.METRICS]] = ["fd", "kd"]
+    """Columns of the csv. `fd` is required: every table has it."""
+    export: list[Literal["npz", "png", "features"]] = ["npz"]
+    """What is stored of the images. Without `npz` only their features are stored."""
+
+    @model_validator(mode="after")
+    def _complete(self):
+        if "fd" not in self.metrics:
+            raise ValueError(f"metrics is {self.metrics}; allowed: fd among them, for the tables")
+        if not {"npz", "features"} & set(self.export):
+            raise ValueError(f"export is {self.export}; allowed: npz, features or both among them")
+        if "png" in self.export and "npz" not in self.export:
+            raise ValueError(f"export is {self.export}; allowed: png with npz, its source")
+        return self

@@ -1,0 +1,143 @@
+"""The blocks of a config that ask questions: experiments made of rows, a search, figures. Loads no
+torch."""
+
+from fractions import Fraction
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ect.config.base import Block, Count, Name, Positive
+
+
+class Published(Block):
+    """Lines of workflow/reference/published.csv."""
+
+    method: str
+    """As in the file."""
+    budget_mimg: Positive | None = None
+    """Million images of tuning, where the method has several budgets."""
+
+
+class Rows(Block):
+    """Cells as a product of lists: starts (a pretraining and its budget) x schedules x seeds, each
+    evaluated with `samplers`. Without `tune` the rows are the pretrained models themselves. The
+    budgets are `kimg` and `tune_kimg`, or `total_kimg` and `shares`."""
+
+    pretrain: Annotated[list[Name], Field(min_length=1)]
+    """Names in `pretrain` or `init`."""
+    samplers: Annotated[list[Name], Field(min_length=1)]
+    """Names in `samplers`."""
+    kimg: Annotated[list[int], Field(min_length=1)] | None = None
+    """Thousand images of pretraining: milestones of the chain; 0 is its start."""
+    tune: Name | None = None
+    """A name in `tune`."""
+    schedules: list[Name] = []
+    """Names in `schedules`."""
+    seeds: list[int] = [0]
+    """Seeds of tuning."""
+    tune_kimg: Count | None = None
+    """Thousand images of tuning."""
+    total_kimg: Count | None = None
+    """Thousand images of pretraining and tuning together."""
+    shares: list[Annotated[int, Field(ge=0, lt=100)]] | None = None
+    """Percent of the total that belong to pretraining."""
+    published: list[Published] = []
+    """Published numbers beside these rows in the paper's table; the rows must be of one model."""
+
+    @model_validator(mode="after")
+    def _budgets(self):
+        split, plain = (self.total_kimg, self.shares), (self.kimg, self.tune_kimg)
+        if self.tune is None:
+            if self.kimg is None or any(split) or self.tune_kimg or self.schedules:
+                raise ValueError("rows without tune take pretrain, kimg, samplers; nothing else")
+        elif not self.schedules:
+            raise ValueError("rows with tune need schedules: [...]")
+        elif (None in split) == (None in plain) or any(split) == any(plain):
+            raise ValueError("rows with tune need kimg and tune_kimg, or total_kimg and shares")
+        models = len(self.pretrain) * len(self.budgets()) * len(self.schedules or [None])
+        if self.published and models > 1:
+            raise ValueError(f"published is set for rows of {models} models; allowed: one model")
+        return self
+
+    def budgets(self):
+        """The pairs (thousand images of pretraining, of tuning)."""
+        if self.shares is None:
+            return [(kimg, self.tune_kimg) for kimg in self.kimg]
+        splits = [Fraction(share * self.total_kimg, 100) for share in self.shares]
+        return [(split, self.total_kimg - split) for split in splits]
+
+
+class Experiment(Block):
+    """A question, and the rows that answer it."""
+
+    question: str
+    """The question, a heading of the page."""
+    kind: Literal["methods", "schedules", "split", "solvers"]
+    """Which table, figure and sentences it gets."""
+    rows: Annotated[list[Rows], Field(min_length=1)]
+    """The cells that answer it."""
+
+
+class Cut(Block):
+    """One tuned model, named by its parts."""
+
+    pretrain: Name
+    """A name in `pretrain` or `init`."""
+    kimg: Annotated[int, Field(ge=0)]
+    """Thousand images of pretraining."""
+    tune: Name
+    """A name in `tune`."""
+    schedule: Name
+    """A name in `schedules`."""
+    tune_kimg: Count
+    """Thousand images of tuning."""
+    seed: int = 0
+    """Seed of tuning."""
+
+
+class Search(Block):
+    """A search of intermediate times by golden section in ln s. The times found are then
+    measured on the evaluation's own seeds."""
+
+    models: Annotated[list[Cut], Field(min_length=1)]
+    """The tuned models whose times are searched."""
+    metric: Literal["fd", "kd"] = "fd"
+    """What is minimized: Frechet or kernel distance."""
+    steps: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] = [2, 3, 4]
+    """Numbers of steps."""
+    images: Annotated[int, Field(ge=10)]
+    """Images of each evaluation."""
+    seed: Annotated[int, Field(ge=0)]
+    """Seed of the first image; the search uses no seed of the evaluation."""
+    evaluations: Count = 10
+    """Evaluations in one line search."""
+    low: Positive = 0.02
+    """The lowest noise level s."""
+    high: Positive = 40.0
+    """The highest noise level s."""
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.low >= self.high:
+            raise ValueError(f"low is {self.low}; allowed: < high = {self.high}")
+        return self
+
+
+class Figures(Block):
+    """What the figures show, and their widths."""
+
+    samples: Cut
+    """The model whose images the grid shows."""
+    loss: Cut
+    """The model of the loss page; its recipe keeps snapshots."""
+    solver: Name
+    """A name in `samplers`, for the images of the grid before tuning."""
+    width_in: Positive = 6.5
+    """Width of every figure, in inches."""
+    grid_columns: Count = 12
+    """Images in a row of the grid."""
+    widths_in: dict[Name, Positive] = {}
+    """Widths of single figures, in inches."""
+
+    def width(self, figure):
+        return self.widths_in.get(figure, self.width_in)

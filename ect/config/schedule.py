@@ -1,0 +1,50 @@
+"""The block of a config that names a map t -> r. Loads no torch."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+
+from ect import registry, schedule
+from ect.config.base import Block, names, plugin_parts, resolve_options
+from ect.schedule import CONTINUOUS_TIME
+
+
+class Schedule(Block):
+    """A map t -> r, with its options as further keys."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    map: Annotated[str, Field(examples=list(schedule.SCHEDULES))]
+    """A function of ect/schedule.py, or of a plugin."""
+    clock: Literal[registry.CLOCKS] = "noise"
+    """`noise`: it maps noise levels s; `time`: the process's own t."""
+    _chosen: dict = PrivateAttr({})
+
+    @model_validator(mode="after")
+    def _options(self, info):
+        added = plugin_parts("schedule", info)
+        if self.map not in schedule.SCHEDULES and self.map not in added:
+            allowed = names((*schedule.SCHEDULES, *added))
+            raise ValueError(f"map is '{self.map}'; allowed: {allowed}")
+        if self.map in added:
+            options = added[self.map].options
+            self._chosen = resolve_options(options, self.model_extra or {}, self.map)
+            return self
+        known = registry.schedule_options(self.map)
+        options = self._chosen = resolve_options(known, self.model_extra or {}, self.map)
+        for key, value in (self.model_extra or {}).items():
+            fits, words = registry.OPTION_RANGES.get(key, (lambda _: True, ""))
+            if not fits(value):
+                raise ValueError(f"{key} is {value!r}; allowed: {words}")
+        if self.map in CONTINUOUS_TIME and self.clock != "noise":
+            raise ValueError(f"clock is '{self.clock}' with {self.map}; allowed: noise")
+        for low, high in (("low", "high"), ("s0", "s1")):
+            if low in options and options[low] >= options[high]:
+                raise ValueError(f"{low} is {options[low]}; allowed: < {high} = {options[high]}")
+        return self
+
+    def resolved(self):
+        return {"map": self.map, "options": self.options(), "clock": self.clock}
+
+    def options(self):
+        """Every option, as in the config or by default."""
+        return dict(self._chosen)

@@ -1,0 +1,76 @@
+"""The block of a config that names a pretrained model from elsewhere. Loads no torch."""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import model_validator
+
+from ect import registry
+from ect.config.base import Block, Name, Positive, names, require_defined
+
+
+class Init(Block):
+    """A pretrained model from elsewhere. A `state_dict` does not describe itself, so its meaning
+    stands here."""
+
+    format: Literal[registry.FORMATS]
+    """Its format: which of the readers in ect/models/importers."""
+    file: str
+    """For `diffusers` a folder, or a repository of the Hugging Face hub: owner/name, or
+    owner/name@revision, a commit, branch or tag."""
+    pretrain_mimg: Positive | None = None
+    """Million images it was trained on; without the key they are unknown."""
+    network: Name | None = None
+    """Of a `state_dict`: a name in `networks`."""
+    process: Literal[registry.PROCESSES] | None = None
+    """Of a `state_dict`."""
+    parameterization: Literal[registry.PARAMETERIZATIONS] | None = None
+    """Of a `state_dict`: what its network's output means."""
+    c_noise: Literal[registry.C_NOISE] | None = None
+    """Of a `state_dict`: the time label its network receives."""
+    c_in: Literal["scaled", "one"] | None = None
+    """Of a `state_dict`: its input, scaled to unit variance (also without the key) or as it is."""
+    sd: Positive | None = None
+    """Of a `state_dict`: the images' standard deviation; without the key the dataset's."""
+
+    @model_validator(mode="after")
+    def _there(self):
+        if self.format == "diffusers":
+            if not Path(self.file).is_dir() and not self.from_hub:
+                raise ValueError(
+                    f"file is '{self.file}', which is not there; allowed: a folder, or a"
+                    " repository of the hub (owner/name, or owner/name@revision)"
+                )
+        elif not Path(self.file).is_file():
+            raise ValueError(f"file is '{self.file}', which is not there; allowed: a file")
+        return self
+
+    @model_validator(mode="after")
+    def _meaning_is_told(self):
+        needed, given = ("network", "process", "parameterization", "c_noise"), self.meaning()
+        if self.format != "state_dict" and given:
+            raise ValueError(
+                f"{names(given)}: set for '{self.format}'; allowed: for a state_dict only"
+            )
+        if self.format == "state_dict" and (absent := [key for key in needed if key not in given]):
+            raise ValueError(f"found no {names(absent)}; a state_dict needs {names(needed)}")
+        require_defined(self.process, self.parameterization)
+        return self
+
+    @property
+    def from_hub(self):
+        """Whether `file` names a repository of the hub rather than a folder on this disk."""
+        named = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w-][\w./-]*)?", self.file)
+        return self.format == "diffusers" and bool(named) and not Path(self.file).exists()
+
+    def meaning(self):
+        """What the config says of the weights."""
+        return self.model_dump(exclude={"format", "file", "pretrain_mimg"}, exclude_none=True)
+
+    def files(self):
+        """The files that are read: of a folder its configs and weights, of the hub none."""
+        if self.format != "diffusers":
+            return [self.file]
+        paths = sorted(Path(self.file).rglob("*"))
+        return [str(path) for path in paths if path.suffix in (".json", ".safetensors")]

@@ -1,0 +1,181 @@
+"""The blocks of a config that say how a network is trained: what it is, on which noise levels, with
+which loss. Loads no torch.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ect import registry
+from ect.config.base import Block, Count, Name, Positive, Share, part, require_defined
+from ect.schedule import HIGH, LOW
+
+
+class Network(Block):
+    """A U-Net."""
+
+    channels: Annotated[int, Field(ge=8, multiple_of=4)]
+    """Base width, which `multipliers` multiply; multiples of 32 always fit the group norms."""
+    multipliers: Annotated[list[Count], Field(min_length=1)]
+    """Factors of the width, one for each resolution; each resolution is half of the one before."""
+    blocks: Count
+    """Residual blocks at each resolution."""
+    attention: list[int] = []
+    """Resolutions (pixels of a side) with self-attention."""
+    architecture: Literal[registry.ARCHITECTURES] = "ddpmpp"
+    """DDPM++, NCSN++ or ADM."""
+    embedding: Literal[registry.EMBEDDINGS] = "positional"
+    """Embedding of the noise level: sinusoids, or random Fourier features."""
+    classes: Annotated[int, Field(ge=0)] = 0
+    """Number of classes the network is conditioned on; 0: unconditional."""
+    span: bool = False
+    """Also condition on t - r (MeanFlow)."""
+
+    def resolved(self):
+        return self.model_dump(exclude=set() if self.span else {"span"})
+
+
+class Prior(Block):
+    """The distribution of the noise level s of a training image."""
+
+    kind: Literal[registry.PRIORS] = "lognormal"
+    """`lognormal`: ln s ~ N(mean, std^2); `karras`: uniform over the points of the grid of `ct`."""
+    mean: float | None = None
+    """Mean of ln s."""
+    std: Positive | None = None
+    """Standard deviation of ln s."""
+    low: Positive | None = None
+    """The lowest level of `karras`; without the key 0.002, as in the schedule `ct`."""
+    high: Positive | None = None
+    """The highest level of `karras`; without the key 80."""
+
+    @model_validator(mode="after")
+    def _options_fit(self):
+        options = self.resolved()["options"]
+        log, grid = {"mean", "std"}, {"low", "high"}
+        if log != set(options) if self.kind == "lognormal" else not grid >= set(options):
+            raise ValueError(
+                f"kind is '{self.kind}' with {', '.join(options) or 'nothing'}; allowed:"
+                " {mean: ..., std: ...}, or {kind: karras}, with low, high, both or neither"
+            )
+        low, high = options.get("low", LOW), options.get("high", HIGH)
+        if low >= high:
+            raise ValueError(f"low is {low}; allowed: < high = {high}")
+        return self
+
+    def resolved(self):
+        options = self.model_dump(exclude={"kind"}, exclude_none=True)
+        return {"kind": self.kind, "options": options}
+
+
+class Distance(Block):
+    """The distance of f(x_t) to its target."""
+
+    kind: Literal[registry.DISTANCES]
+    """`squared`: mean squared error; `huber`: sqrt(|a - b|^2 + c^2) - c."""
+    c: Annotated[float, Field(ge=0)] = 0.0
+    """The constant of `huber`; 0 gives the L2 norm."""
+
+    @model_validator(mode="after")
+    def _c_is_used(self):
+        if self.kind != "huber" and self.c:
+            raise ValueError(f"c is {self.c} with kind '{self.kind}'; allowed: kind 'huber' only")
+        return self
+
+
+class Optimizer(Block):
+    """The optimizer. Its learning rate rises, stays, and may fall."""
+
+    name: Literal[registry.OPTIMIZERS]
+    """Adam or RAdam."""
+    lr: Positive
+    """The learning rate."""
+    betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    """Of the running means of the gradient and its square."""
+    warmup_kimg: Annotated[float, Field(ge=0)] = 0.0
+    """Thousand images over which the learning rate rises."""
+    decay_from: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the run after which the learning rate falls linearly; 1.0: it never falls."""
+    lr_final: Share = 0.0
+    """The final learning rate, as a share of `lr`."""
+
+
+class Recipe(Block):
+    """How a network is trained, whatever the schedule."""
+
+    batch: Count
+    """Images in one step."""
+    microbatch: Count | None = None
+    """Images computed at a time: less memory, the same step, other dropout masks."""
+    prior: Prior
+    """The noise level of a training image."""
+    distance: Distance
+    """Between f(x_t) and its target."""
+    weight: part("weight")
+    """Weight of the loss, as a function of s and r."""
+    optimizer: Optimizer
+    """The optimizer and its learning rate."""
+    ema_halflife_kimg: Positive
+    """Half-life of the averaged weights, in thousand images."""
+    ema_ramp: Annotated[float, Field(gt=0)] | None = None
+    """The half-life is at most this share of the images seen."""
+    dropout: Share = 0.0
+    """Dropout probability."""
+    precision: Literal[registry.PRECISIONS] = "fp32"
+    """Precision of the network's matrix products. In `fp16` the loss is scaled, and a step whose
+    gradient overflows is skipped and counted. What each costs: docs/speed.md."""
+    kernels: Literal[registry.KERNELS] = "torch"
+    """What computes on a CPU: torch, or this project's kernels, not in `fp16` (docs/speed.md)."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self):
+        if self.microbatch is not None and self.microbatch > self.batch:
+            found = f"microbatch is {self.microbatch}"
+            raise ValueError(f"{found}; allowed: at most batch = {self.batch}")
+        if self.kernels == "native" and self.precision == "fp16":
+            raise ValueError("precision is fp16 with kernels 'native'; allowed: fp32, tf32, bf16")
+        return self
+
+
+class Pretrain(Recipe):
+    """A pretraining run: a chain of milestones. `optimizer.decay_from` must be 1.0."""
+
+    network: Name
+    """A name in `networks`."""
+    process: part("process")
+    """x_t = alpha(t) x_0 + sigma(t) eps."""
+    parameterization: Literal[registry.PARAMETERIZATIONS]
+    """What the network's output means."""
+    c_noise: Literal[registry.C_NOISE] = "log_s"
+    """The time label the network receives: `log_s` (EDM), `log_half_s` (NCSN++), `time` (1000 t),
+    `vp` (999 t), `ddpm` (steps 0 to 999)."""
+    kimg: Count
+    """Thousand images to the end of the chain."""
+    every: Count
+    """Thousand images from one milestone to the next."""
+    seed: int = 0
+    """Seed of weights, batches and noise."""
+
+    @model_validator(mode="after")
+    def _chain(self):
+        if self.kimg % self.every:
+            raise ValueError(f"kimg is {self.kimg}; allowed: multiples of every = {self.every}")
+        require_defined(self.process, self.parameterization)
+        if self.optimizer.decay_from < 1:
+            raise ValueError(
+                f"optimizer.decay_from is {self.optimizer.decay_from}; allowed: 1.0 only, since"
+                " milestones of one chain may not depend on where the chain ends"
+            )
+        return self
+
+
+class Tune(Recipe):
+    """A recipe of consistency tuning."""
+
+    target: Literal[registry.TARGETS] = "own"
+    """`own`: the target's x_r has the noise of x_t (ECT); `euler`, `heun`: it is where one step of
+    the frozen start leads (ECD)."""
+    shared_dropout: bool = True
+    """Both sides of the loss share a dropout mask; if false, the target draws a second one."""
+    snapshots: Annotated[int, Field(ge=0)] = 0
+    """Number of snapshots of the weights kept during the run, for the loss page."""

@@ -1,0 +1,108 @@
+"""The prepared dataset file: a safetensors file, written in a stream and read image by image.
+
+It holds `train` and `test`, uint8 (N, H, W, C), `train_labels` and `test_labels`, int64 (N,), and
+in its metadata the mapping `about`. Writing and reading keep only the images of the current call
+in memory.
+"""
+
+import json
+import math
+import os
+from contextlib import contextmanager
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from ect.runtime.checkpoint import CheckpointError, replacing
+
+ROOM = 4096  # bytes of header beyond the metadata known at the start; padded with spaces
+
+
+class Pixels:
+    """The images of a split, uint8 (N, H, W, C), read from the file as they are indexed: by a
+    number, a slice or a list of numbers.
+
+    The file is read, not memory-mapped: mapping loads large pieces around each byte, so a random
+    batch would load most of a small file and take ten times as long.
+    """
+
+    def __init__(self, path, start, shape):
+        self.file = open(path, "rb")  # noqa: SIM115 - one file for as long as the split is in use
+        self.start, self.shape = start, shape
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, rows):
+        if isinstance(rows, (int, np.integer)):
+            return self[[rows]][0]
+        every, size = range(len(self)), math.prod(self.shape[1:])
+        chosen = every[rows] if isinstance(rows, slice) else [every[row] for row in rows]
+        handle = self.file.fileno()
+        parts = (os.pread(handle, size, self.start + size * row) for row in chosen)
+        return np.frombuffer(bytearray().join(parts), np.uint8).reshape(-1, *self.shape[1:])
+
+
+def read(path, split):
+    """(pixels, labels, about) of a split; raises `CheckpointError`."""
+    try:
+        with safe_open(path, framework="np") as file:  # checks the header and the file's length
+            about = json.loads(file.metadata()["about"])
+            labels = file.get_tensor(f"{split}_labels")
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            entry = json.loads(file.read(length))[split]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a readable dataset ({error})") from None
+    return Pixels(path, 8 + length + entry["data_offsets"][0], tuple(entry["shape"])), labels, about
+
+
+class Writer:
+    """Writes the images of one split after another; counts each split's pixel values and adds up
+    them and their squares, as integers."""
+
+    def __init__(self, file):
+        self.file, self.labels, self.sums, self.shape = file, {}, {}, None
+
+    def add(self, split, pixels, labels):
+        """Append uint8 images (N, H, W, C) and their labels to a split, one split after another."""
+        self.shape = pixels.shape[1:]
+        self.file.write(np.ascontiguousarray(pixels))
+        self.labels.setdefault(split, []).extend(map(int, labels))
+        squares = np.square(pixels, dtype=np.uint16)  # 255^2 < 2^16
+        more = (pixels.size, *(int(x.sum(dtype=np.uint64)) for x in (pixels, squares)))
+        self.sums[split] = [a + b for a, b in zip(self.sums.get(split, (0, 0, 0)), more)]
+
+    def moments(self, split):
+        """(mean, standard deviation) of a split's pixel values, exact until the last division."""
+        count, total, squares = self.sums[split]
+        return total / count, math.sqrt(count * squares - total**2) / count
+
+
+@contextmanager
+def writing(path, about):
+    """Yield a `Writer`. The caller may add a few numbers to `about`, a JSON mapping, until the end.
+    The file appears at `path` only if no error occurred."""
+    with replacing(path) as scratch, open(scratch, "wb") as file:
+        room = ROOM + 2 * len(json.dumps(about))
+        file.seek(8 + room)
+        writer = Writer(file)
+        yield writer
+        for labels in writer.labels.values():
+            file.write(np.array(labels, np.int64).tobytes())
+        header = json.dumps(_entries(writer) | {"__metadata__": {"about": json.dumps(about)}})
+        file.seek(0)
+        file.write(room.to_bytes(8, "little") + header.encode().ljust(room))
+
+
+def _entries(writer):
+    """The header's entries, in the order of the file: all pixels, then all labels."""
+    entries, end = {}, 0
+    counts = {split: len(labels) for split, labels in writer.labels.items()}
+    parts = {split: ("U8", [n, *writer.shape], n * math.prod(writer.shape))
+             for split, n in counts.items()}  # fmt: skip
+    parts |= {f"{split}_labels": ("I64", [n], 8 * n) for split, n in counts.items()}
+    for name, (kind, shape, size) in parts.items():
+        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    return entries

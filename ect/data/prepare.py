@@ -1,0 +1,73 @@
+"""The job: the images of a source as one dataset file."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ect.data import file
+from ect.data.sources import SOURCES, decoded
+from ect.runtime import checkpoint
+from ect.runtime.record import job_record
+
+
+def run(settings, out, threads=None):
+    """Write a dataset file (see `ect/data/file.py`) of the splits `train` and `test`, with the
+    names of the classes and the `shift` and `scale` that map pixels to the network's range; beside
+    it run.json, which is returned, and, where images were skipped, skipped.txt.
+
+    `held_out` and `max_images` choose images at random, fixed by `split_seed`. `threads`, by
+    default one for each processor, changes only the time.
+    """
+    started, out = time.monotonic(), Path(out)
+    found = SOURCES[settings["source"]](settings)
+    skipped = [] if settings.get("on_error") == "skip" else None
+    about = {"classes": found.classes}
+    with file.writing(out, about) as writer:
+        for split, kept, pixels in decoded(found, _splits(settings, found), threads, skipped):
+            writer.add(split, pixels, [found.labels[row] for row in kept])
+        about |= _range(settings, writer)
+    counts = {split: len(labels) for split, labels in writer.labels.items()}
+    record = job_record(
+        settings, found.files, started, [out], images=counts, shape=writer.shape,
+        classes=found.classes, skipped=skipped or [], **found.about,
+    )  # fmt: skip
+    checkpoint.write_json(out.with_name("run.json"), record)
+    _list_skipped(out.with_name("skipped.txt"), skipped)
+    return record
+
+
+def _splits(settings, found):
+    """{split: the indices of its images, in random order}."""
+    random, held_out = np.random.default_rng(settings["split_seed"]), settings.get("held_out")
+    count = len(found.names) - found.tests
+    order = random.permutation(count)[: settings.get("max_images")]
+    if found.tests:
+        if (held_out or 0) > found.tests:
+            raise ValueError(f"dataset.held_out is {held_out}; allowed: <= {found.tests}")
+        return {"train": order, "test": count + random.permutation(found.tests)[:held_out]}
+    if held_out >= len(order):
+        raise ValueError(f"dataset.held_out is {held_out}; allowed: < {len(order)}")
+    test, train = np.split(order, [held_out])
+    return {"train": train, "test": test}
+
+
+def _range(settings, writer):
+    """{shift, scale} from pixels to the network's range; `sd`, their standard deviation there."""
+    for split in ("train", "test"):
+        if split not in writer.sums:
+            raise ValueError(f"no {split} image could be read; allowed: at least one")
+    mean, deviation = writer.moments("train")
+    if deviation == 0:
+        raise ValueError("all pixels of the training images have the same value")
+    if settings["normalize"] == "standard":
+        return {"shift": mean, "scale": 0.5 / deviation, "sd": 0.5}
+    return {"shift": 127.5, "scale": 1 / 127.5, "sd": deviation / 127.5}
+
+
+def _list_skipped(path, skipped):
+    """Write a line for each skipped image, its name and the reason; no file if there is none."""
+    path.unlink(missing_ok=True)
+    if skipped:
+        text = "".join(f"{name}: {reason}\n" for name, reason in skipped)
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")

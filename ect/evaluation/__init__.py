@@ -1,0 +1,14 @@
+"""Images -> features -> distances; traces and searches.
+
+============  ============================================================================
+`samples`     sets of sampled images: samples.npz, PNG files
+`features`    images -> features, with any network
+`classifier`  the study's own classifier, whose penultimate layer is a feature space
+`pretrained`  Inception and DINOv2
+`metrics`     features -> Frechet and kernel distance, precision, recall, Inception score
+`sample`      the job: a model's images as samples.npz
+`evaluate`    the jobs: features, and distances to the training images
+`trace`       the job: what a run learned, measured on its snapshots
+`search`      the job: times of multistep sampling, searched and tested on different seeds
+============  ============================================================================
+"""

@@ -1,0 +1,141 @@
+"""A model's images, and their distance to the training images: the files behind every table.
+
+Images go from the sampler to the features a batch at a time; samples.npz between them is optional.
+"""
+
+import collections
+import functools
+import statistics
+import time
+from pathlib import Path
+
+from ect import plugins
+from ect.data.batches import Images
+from ect.evaluation import features, metrics, pretrained, samples
+from ect.evaluation.classifier import extractor as classifier_space
+from ect.evaluation.sample import drawn_by_all, processes
+from ect.runtime import checkpoint, distributed
+from ect.runtime.record import job_record
+from ect.runtime.versions import setting
+
+
+def extractor(settings, classifier=None):
+    """(name, extract) of the study's feature space, which may be a plugin's."""
+    if settings["extractor"] == "classifier":
+        if classifier is None:
+            raise ValueError("extractor is 'classifier'; allowed: only with --classifier WEIGHTS")
+        return classifier_space(classifier)
+    added = plugins.with_plugins({}, "features", settings)
+    if settings["extractor"] in added:
+        return settings["extractor"], features.plugin_extractor(added[settings["extractor"]])
+    if settings["extractor"] == "dinov2":
+        return "dinov2", pretrained.dinov2(settings["dinov2_path"])
+    mode = settings["inception_mode"]
+    return f"inception:{mode}", pretrained.inception(mode, settings["inception_path"])
+
+
+def space_of(reference, settings, classifier=None):
+    """(name, extract, features (N, D) of the training images) of the study's feature space. The
+    features are read from `reference`; raises `ValueError` if they are of another space."""
+    name, network = extractor(settings, classifier)
+    stored, real = features.load(reference)
+    if stored != name:
+        raise ValueError(f"{reference}: features are '{stored}'; allowed: '{name}', as in settings")
+    return name, network, real
+
+
+def network_file(settings, classifier=None):
+    """[the file of the feature space's network]; empty for a plugin's."""
+    if settings["extractor"] == "inception":
+        return [pretrained.weights_in(settings["inception_path"])]
+    known = {"classifier": classifier, "dinov2": settings.get("dinov2_path")}
+    return [path for name, path in known.items() if name == settings["extractor"]]
+
+
+def extract(settings, out, drawn=None, model=None, data=None, classifier=None):
+    """Write features to `out`, and the record of the job beside it as .json. The images are those
+    of a samples.npz (`drawn`), of a model while it draws them, or the training images of `data`.
+    `settings` holds features, and for a model `sampling`. Several processes share the drawing."""
+    started = time.monotonic()
+    sources = [path for path in (drawn, model, data) if path is not None]
+    if len(sources) != 1:
+        raise ValueError(f"found {len(sources)} sources; allowed: one of samples, a model or data")
+    with distributed.together():
+        if drawn is not None:
+            batches = samples.read(drawn)
+        elif model is not None:
+            batches = drawn_by_all(model, settings["sampling"])
+        else:
+            batches = samples.pieces(Images(data).pixels)
+        if not distributed.is_first():
+            collections.deque(batches if model is not None else (), maxlen=0)
+            return
+        name, network = extractor(settings["features"], classifier)
+        features.save(out, features.of_batches(network, batches), name)
+        weights = network_file(settings["features"], classifier)
+        inputs = [*sources, *weights]
+        record = job_record(settings, inputs, started, [Path(out)], **processes())
+        checkpoint.write_json(Path(out).with_suffix(".json"), record)
+
+
+def run(settings, drawn, data, out, classifier=None, reference=None):
+    """Write metrics.json: distances of the images drawn (or, without any, of the held-out ones) to
+    the training images, and the facts of the cell they belong to.
+
+    `settings` holds features, cell and, unless they are fd and kd, the names of the metrics.
+    `drawn` is a samples.npz or a file of features or, for repeats, a list of them: then each metric
+    is the mean over the repeats, and `repeats` lists the values. `reference` is the file of the
+    training images' features; without it they are extracted from `data`.
+    """
+    if data is None and (reference is None or drawn is None):
+        raise ValueError("samples or reference is missing, and so is data; allowed: both, or data")
+    space = functools.cache(lambda: extractor(settings["features"], classifier))
+    real = samples.pieces(Images(data).pixels) if reference is None else reference
+    name, real = represented(real, space)
+    if drawn is None:
+        sources = [samples.pieces(Images(data, "test").pixels)]
+    else:
+        sources = drawn if isinstance(drawn, list) else [drawn]
+    results = []
+    for source in sources:
+        drawn_name, features_drawn = represented(source, space)
+        if drawn_name != name:
+            where = reference or data
+            raise ValueError(f"{where}: features are '{name}', not '{drawn_name}' as of the images")
+        results.append(measured(settings, features_drawn, real))
+    checkpoint.write_json(out, mean(results) | {"features": name, "cell": settings["cell"]})
+
+
+def represented(source, space):
+    """(name of the feature space, features (N, D) in float64) of stored features, of a samples.npz,
+    or of uint8 images in batches (n, H, W, C); `space()` returns (name, extract)."""
+    batches = source
+    if isinstance(source, (str, Path)):
+        if Path(source).suffix == ".safetensors":
+            return features.load(source)
+        batches = samples.read(source)
+    name, network = space()
+    return name, features.of_batches(network, batches).double().numpy()
+
+
+def mean(results):
+    """The metrics of one set as they are; of several sets each metric's mean, and `repeats`,
+    {metric: values}. Raises `ValueError` if the sets have different sizes."""
+    sizes = [one["images"] for one in results]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"the repeats have {sizes} images; allowed: the same number in each")
+    if len(results) == 1:
+        return results[0]
+    counts = ("images", "reference_images")
+    values = {name: [one[name] for one in results] for name in results[0] if name not in counts}
+    means = {name: statistics.fmean(each) for name, each in values.items()}
+    return {**results[0], **means, "repeats": values}
+
+
+def measured(settings, drawn, reference):
+    """{metric: value} of features against the reference's, and the sizes of both sets."""
+    names, space = setting(settings, "metrics"), settings["features"]
+    probabilities = None
+    if "inception_score" in names:
+        probabilities = pretrained.class_probabilities(drawn, space["inception_path"])
+    return metrics.measures(names, drawn, reference, space["kd_subsets"], probabilities)

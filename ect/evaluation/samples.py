@@ -1,0 +1,74 @@
+"""Sets of drawn images: samples.npz, written and read a batch at a time, and PNG files.
+
+samples.npz holds one array `arr_0`, uint8 (N, H, W, C), the format of OpenAI's evaluator.
+"""
+
+import math
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+from ect.runtime.checkpoint import replacing
+
+ARRAY = "arr_0.npy"
+
+
+def write(path, count, batches):
+    """Write `count` images that come in batches (n, H, W, C), atomically. The bytes are those of
+    numpy's `savez`; no more than one batch is in memory."""
+    with (
+        replacing(path) as scratch,
+        zipfile.ZipFile(scratch, "w") as file,
+        file.open(ARRAY, "w", force_zip64=True) as array,
+    ):
+        for index, images in enumerate(batches):
+            if index == 0:
+                shape = (count, *images.shape[1:])
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                npy.write_array_header_1_0(array, header)
+            array.write(images.tobytes())
+
+
+def read(path, size=500):
+    """The images of a samples.npz in order, in batches of `size`; raises `ValueError` if the
+    file is not one."""
+    try:
+        with zipfile.ZipFile(path) as file, file.open(ARRAY) as array:
+            npy.read_magic(array)
+            shape, _, dtype = npy.read_array_header_1_0(array)
+            for start in range(0, shape[0], size):
+                part = (min(size, shape[0] - start), *shape[1:])
+                pixels = bytearray(array.read(math.prod(part) * dtype.itemsize))
+                yield np.frombuffer(pixels, dtype).reshape(part)
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not a readable samples.npz ({error})") from None
+
+
+def pieces(pixels, size=500):
+    """Images (N, H, W, C), an array or the `Pixels` of a dataset file, in batches of `size`."""
+    return (pixels[start : start + size] for start in range(0, len(pixels), size))
+
+
+def regrouped(batches, size):
+    """The same images in batches of `size`, the last one smaller."""
+    rest = np.empty(0)
+    for images in batches:
+        rest = np.concatenate([rest, images]) if len(rest) else images
+        while len(rest) >= size:
+            yield rest[:size]
+            rest = rest[size:]
+    if len(rest):
+        yield rest
+
+
+def export(path, folder):
+    """Write the images of a samples.npz into a folder: 000000.png, 000001.png, ..."""
+    from PIL import Image
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    images = (image for batch in read(path) for image in batch)
+    for index, image in enumerate(images):
+        grey = image.shape[2] == 1
+        Image.fromarray(image[..., 0] if grey else image).save(Path(folder) / f"{index:06}.png")

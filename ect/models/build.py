@@ -1,0 +1,113 @@
+"""From a description to its parts: network, process, consistency function."""
+
+import torch
+
+from ect import plugins
+from ect.consistency import Consistency
+from ect.networks.unet import UNet
+from ect.networks.unet2d import UNet2D
+from ect.process import S_MAX, VE, Flow, Process, Tabulated, VPCosine, VPLinear
+from ect.runtime import checkpoint, device
+from ect.runtime.seeds import seed_of
+from ect.runtime.versions import setting
+
+PROCESSES = {"ve": VE, "flow": Flow, "vp_cosine": VPCosine, "vp_linear": VPLinear}
+
+
+def build_network(network, shape, dropout=0.0):
+    """The network that settings describe, for images of `shape` (C, H, W), on torch's default
+    device and with weights from its default generator."""
+    if network.get("architecture") == "unet2d":
+        return UNet2D(**{k: v for k, v in network.items() if k != "architecture"}, dropout=dropout)
+    channels, height, width = shape
+    if height != width or height % 2 ** (len(network["multipliers"]) - 1):
+        raise ValueError(f"the network cannot halve {height} x {width} images often enough")
+    return UNet(height, channels, **network, dropout=dropout)
+
+
+def skeleton(network, shape):
+    """The network of a description on the device `meta`: names and shapes without values."""
+    with torch.device("meta"):
+        return build_network(network, shape)
+
+
+def parameters(network, shape):
+    """How many parameters a network for images of `shape` (C, H, W) has."""
+    return sum(weight.numel() for weight in skeleton(network, shape).parameters())
+
+
+def make_network(network, shape, dropout=0.0, seed=0):
+    """The network on this machine's device, with weights drawn from `seed`."""
+    torch.manual_seed(seed_of(seed, "init"))
+    model = build_network(network, shape, dropout)
+    return model.to(device.current(), memory_format=torch.channels_last)
+
+
+def make_process(settings):
+    """The process that settings, or a model's description, name; `tabulated` from its betas."""
+    name = settings["process"]
+    if name == "tabulated":
+        return Tabulated(**settings["betas"])
+    return PROCESSES[name]() if name in PROCESSES else plugin_process(name, settings)
+
+
+def plugin_process(name, settings):
+    """A plugin's process; raises `ValueError` if it breaks a law that f and the samplers rely
+    on: no noise at t = 0, and `time` the inverse of a clock that reaches `S_MAX`."""
+    process_class = plugins.with_plugins({}, "process", settings)[name]
+    if not issubclass(process_class, Process) or process_class.coefficients is Process.coefficients:
+        raise ValueError(f"process '{name}'; allowed: a subclass of Process with coefficients")
+    if not hasattr(process_class, "t_max"):
+        raise ValueError(f"process '{name}': no t_max; allowed: a number")
+    process, s = process_class(), torch.tensor([0.002, 0.05, 1.0, 20.0, S_MAX], dtype=torch.float64)
+    start = [float(value) for value in process.coefficients(torch.zeros(1))]
+    if start != [1.0, 0.0]:
+        raise ValueError(f"process '{name}': alpha, sigma are {start} at t = 0; allowed: 1, 0")
+    levels = process.clock(process.time(s))
+    if not torch.allclose(levels, s, rtol=1e-3):
+        raise ValueError(
+            f"process '{name}': clock(time(s)) is {levels.tolist()}; allowed: s = {s.tolist()}"
+        )
+    return process
+
+
+def make_consistency(network, process, about):
+    """f of a model's description; older files lack c_noise and c_in, which are EDM's."""
+    inputs, span = (
+        (setting(about, "c_noise"), setting(about, "c_in")),
+        setting(about["network"], "span"),
+    )
+    return Consistency(network, process, about["parameterization"], about["sd"], *inputs, span)
+
+
+def description(settings, images):
+    """What a model file says of itself: all it takes to rebuild f and to decode its images. An
+    imported model keeps its betas, c_in and sd; a plugin's process keeps its file and sha256."""
+    extra = {"betas": settings["betas"]} if "betas" in settings else {}
+    extra |= plugins.providing("process", settings["process"], settings)
+    return extra | {
+        "network": settings["network"],
+        "process": settings["process"],
+        "parameterization": settings["parameterization"],
+        "c_noise": settings["c_noise"],
+        "c_in": setting(settings, "c_in"),
+        "shape": list(images.shape),
+        "sd": settings.get("sd", images.sd),
+        "shift": images.shift,
+        "scale": images.scale,
+    }
+
+
+def load_model(path):
+    """(f, process, about) from a model file: the consistency function in evaluation mode."""
+    weights, about = checkpoint.load(path)
+    return from_description(weights, about)
+
+
+def from_description(weights, about):
+    """(f, process, about) from weights by name and a model's description."""
+    network = make_network(about["network"], about["shape"])
+    network.load_state_dict(weights)
+    network.eval().requires_grad_(False)
+    process = make_process(about)
+    return make_consistency(network, process, about), process, about

@@ -1,0 +1,59 @@
+"""Images from a model, a batch at a time: each depends on its seed alone."""
+
+import numpy as np
+import torch
+
+from ect import plugins, sampler
+from ect.data.batches import decode
+from ect.runtime import device
+from ect.runtime.seeds import generator_of
+from ect.runtime.versions import setting
+
+TIMES = {1: (), 2: (0.821,)}  # by the number of steps; ECT's for CIFAR-10
+
+
+def draw(f, process, about, settings):
+    """uint8 images (N, H, W, C) from the seeds `seed`, `seed` + 1, ..., as `stream` draws them."""
+    return np.concatenate(list(stream(f, process, about, settings)))
+
+
+def stream(f, process, about, settings, bar=False):
+    """The images of `draw` a batch at a time.
+
+    `settings` holds kind, options, images, batch and seed; for a network with classes `labels`;
+    and, if not fp32, `precision`, as in `device.precision`.
+    """
+    if settings["images"] < 1:
+        raise ValueError(f"images is {settings['images']}; allowed: >= 1")
+    sample = plugins.with_plugins(sampler.SAMPLERS, "sampler", settings)[settings["kind"]]
+    options = settings["options"]
+    count = 1 + len(options.get("times", ()))
+    first, last, batch = settings["seed"], settings["seed"] + settings["images"], settings["batch"]
+    precision = setting(settings, "precision")
+    starts = range(first, last, batch)
+    if bar:
+        from tqdm import tqdm
+
+        starts = tqdm(starts, disable=None, unit="batch")
+    for start in starts:
+        seeds = range(start, min(start + batch, last))
+        eps = device.to_device(sampler.noise(seeds, count, about["shape"]))
+        labels = labels_of(seeds, setting(about["network"], "classes"), settings.get("labels"))
+        conditioned = f if labels is None else f.conditioned_on(device.to_device(labels))
+        with torch.no_grad(), device.deterministic(), device.precision(precision):
+            x = sample(conditioned, process, eps, **options)
+        yield decode(x, about)
+
+
+def labels_of(seeds, classes, given=None):
+    """A class label for each image, a function of its seed alone: uniform, or the given ones in
+    turn; None for a network without classes, which takes none."""
+    if given and max(given) >= classes:
+        allowed = f"0 to {classes - 1}" if classes else "none, as the model has no classes"
+        raise ValueError(f"labels has {max(given)}; allowed: {allowed}")
+    if not classes:
+        return None
+    if given:
+        return torch.tensor([given[seed % len(given)] for seed in seeds])
+    draws = [torch.randint(classes, (1,), generator=generator_of(seed, "label")) for seed in seeds]
+    return torch.cat(draws)

@@ -1,0 +1,88 @@
+"""A model as a folder that draws images without this package.
+
+It holds the weights, their description, a card, and the script `sample.py` of this folder with the
+files of ect/ that it imports, word for word: the mathematics exists once.
+"""
+
+import ast
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import ect
+from ect.models.export import card
+from ect.models.importers import ours
+from ect.runtime import checkpoint, record
+
+ROOT = Path(ect.__file__).parent
+HEADER = "Written by `python -m ect export` of Easy Consistency Tuning {version}, commit {commit}"
+
+
+def export(model, out):
+    """Write the folder `out`: model.safetensors, config.json, README.md, sample.py and ect/.
+
+    Raises `ValueError` if `model` is no model file, or `out` is there and not an empty folder.
+    """
+    model, out = Path(model), Path(out)
+    _, about = ours.read(model)
+    if "plugins" in about:
+        plugins = ", ".join(about["plugins"])
+        raise ValueError(f"{model}: its process is from {plugins}; allowed: a process of ect")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(
+            f"{out}: found a file or a non-empty folder; allowed: a new or an empty folder"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        folder = Path(scratch) / "model"
+        folder.mkdir()
+        shutil.copyfile(model, folder / "model.safetensors")
+        checkpoint.write_json(folder / "config.json", about)
+        (folder / "README.md").write_text(card.text(about, card.run_beside(model)))
+        write_script(folder)
+        os.replace(folder, out)
+
+
+def write_script(folder):
+    """Write sample.py and the package it imports, each file as it is here; the headers say so."""
+    code = record.source()
+    header = HEADER.format(version=ect.__version__, commit=code["commit"] or "unknown")
+    script = Path(__file__).with_name("sample.py")
+    (folder / "sample.py").write_text(f"# {header}.\n{script.read_text()}")
+    note = f'"""{header}.\n\nEvery other file here is that of the pipeline, word for word."""\n'
+    for path in closure(script):
+        copy = folder / "ect" / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    (folder / "ect" / "__init__.py").write_text(note)
+    if (ROOT.parent / "LICENSE").is_file():  # none beside an installed package
+        shutil.copyfile(ROOT.parent / "LICENSE", folder / "ect" / "LICENSE")
+
+
+def closure(path):
+    """The files of ect/ that a file imports, directly or not, sorted by name; with each the
+    `__init__.py` of its folders."""
+    files, waiting = set(), [path]
+    while waiting:
+        fresh = set(imported(waiting.pop())) - files
+        files |= fresh
+        waiting += fresh
+    return sorted(files)
+
+
+def imported(path):
+    """The files of ect/ that a file imports directly."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ect":
+            for alias in node.names:
+                yield from files_of(f"{node.module}.{alias.name}".split(".")[1:])
+
+
+def files_of(names):
+    """The files that an import of `names`, below ect/, runs: for each folder its `__init__.py`."""
+    for depth in range(1, len(names) + 1):
+        path = ROOT.joinpath(*names[:depth])
+        for file in (path / "__init__.py", path.with_suffix(".py")):
+            if file.is_file():
+                yield file

@@ -1,0 +1,34 @@
+"""Models from elsewhere -> (weights, about) of a model file: one file for each format.
+
+==============  ==================================================================================
+`fitting`       what a foreign file must be: allowed values, weights that fit their network
+`pickles`       a pickle of EDM or ECT, read without running any code in it
+`edm`           checkpoints of EDM and ECT
+`diffusers`     a UNet2DModel of diffusers with its scheduler
+`ours`          model.safetensors of another study
+`state_dict`    bare weights of this package's U-Net; the config says what they mean
+==============  ==================================================================================
+"""
+
+from collections.abc import Callable
+
+from ect.models.importers import diffusers, edm, ours, state_dict
+
+FORMATS: dict[str, Callable] = {
+    "edm": edm.read,
+    "diffusers": diffusers.read,
+    "ect": ours.read,
+    "state_dict": state_dict.read,
+}
+
+
+def read(format, source, about=None, data=None):
+    """(weights, about) of a file, folder or name. Only `state_dict` takes, and needs, `about`, the
+    meaning of its weights, and `data`, the dataset file of its images. Raises `ValueError`."""
+    extra = [value for value in (about, data) if value is not None]
+    if len(extra) != (2 if format == "state_dict" else 0):
+        found = f"{len(extra)} of --about and --data"
+        raise ValueError(
+            f"{format}: found {found}; allowed: both for state_dict, none for other formats"
+        )
+    return FORMATS[format](source, *extra)

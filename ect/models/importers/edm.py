@@ -1,0 +1,162 @@
+"""Checkpoints of EDM and ECT (`.pkl`) -> (weights, about).
+
+A class in the file is taken to compute what EDM's class of the same name does. EDM's D(x, sigma) is
+then f(alpha x, t) at s = sigma. ECT's D in evaluation mode uses sigma - 0.003 in place of sigma in
+c_skip and c_out; f is D as trained, which is the identity at sigma = 0.
+"""
+
+from typing import Any
+
+import torch
+
+from ect.models.importers.fitting import Foreign, fitted, said, wanted
+from ect.models.importers.pickles import Node, Reader, tensors
+
+WRAPPERS = ("EDMPrecond", "ECMPrecond", "VPPrecond", "VEPrecond")
+
+SONG = {  # options of SongUNet that tell DDPM++ and NCSN++ apart, by EDM's names
+    "ddpmpp": {"channel_mult_noise": 1, "encoder_type": "standard", "resample_filter": [1, 1]},
+    "ncsnpp": {
+        "channel_mult_noise": 2,
+        "encoder_type": "residual",
+        "resample_filter": [1, 3, 3, 1],
+    },
+}
+DEFAULTS: dict[str, dict[str, Any]] = {  # of EDM's constructors
+    "SongUNet": {"model_channels": 128, "channel_mult": [1, 2, 2, 2], "num_blocks": 4}
+    | {"attn_resolutions": [16], "embedding_type": "positional", "decoder_type": "standard"}
+    | SONG["ddpmpp"],
+    "DhariwalUNet": {"model_channels": 192, "channel_mult": [1, 2, 3, 4], "num_blocks": 3}
+    | {"attn_resolutions": [32, 16, 8]},
+}
+COMMON = {"img_resolution", "in_channels", "out_channels", "label_dim", "channel_mult_emb"}
+UNUSED = {"augment_dim", "dropout", "label_dropout"}  # they matter in training only
+
+
+def network_of(model):
+    """(about["network"], shape) from EDM's U-Net and the arguments that made it."""
+    kind = wanted("network", model.kind, *DEFAULTS)
+    options = {"label_dim": 0, "channel_mult_emb": 4} | DEFAULTS[kind] | dict(model._init_kwargs)
+    for name in sorted(set(options) - set(DEFAULTS[kind]) - COMMON - UNUSED):
+        raise Foreign(f"{kind}'s arguments", name, "those of EDM's class")
+    if model._init_args:
+        raise Foreign(f"{kind}'s arguments", f"{len(model._init_args)} without names", "names")
+    wanted("channel_mult_emb", options["channel_mult_emb"], 4)
+    wanted("out_channels", options["out_channels"], options["in_channels"])
+    architecture, embedding = "adm", "positional"
+    if kind == "SongUNet":
+        wanted("decoder_type", options["decoder_type"], "standard")
+        form = {key: options[key] for key in SONG["ddpmpp"]}
+        wanted("SongUNet's form", form, *SONG.values())
+        architecture = next(name for name, value in SONG.items() if value == form)
+        embedding = wanted("embedding_type", options["embedding_type"], "positional", "fourier")
+    network = {
+        "architecture": architecture,
+        "channels": options["model_channels"],
+        "multipliers": list(options["channel_mult"]),
+        "blocks": options["num_blocks"],
+        "attention": list(options["attn_resolutions"]),
+        "embedding": embedding,
+        "classes": options["label_dim"],
+    }
+    return network, [options["in_channels"], options["img_resolution"], options["img_resolution"]]
+
+
+def meaning_of(wrapper):
+    """The part of `about` that says how F makes D, from EDM's preconditioning module."""
+    kind = wrapper.kind
+    about = {"process": "ve", "parameterization": "edm", "c_noise": "log_s", "c_in": "scaled"}
+    if kind in ("EDMPrecond", "ECMPrecond"):
+        return about | {"sd": float(wrapper.sigma_data)}
+    about["parameterization"] = "noise"
+    if kind == "VEPrecond":  # sd is not used; 0.5 is that of EDM's data
+        return about | {"c_noise": "log_half_s", "c_in": "one", "sd": 0.5}
+    for name, value in {"beta_d": 19.9, "beta_min": 0.1, "M": 1000}.items():
+        wanted(name, getattr(wrapper, name), value)
+    return about | {"process": "vp_linear", "c_noise": "vp", "sd": 1.0}
+
+
+def places(network, resolution):
+    """Pairs (name here, EDM's name) of the U-Net's blocks and single layers."""
+    adm, depth = network["architecture"] == "adm", len(network["multipliers"])
+    blocks = range(network["blocks"])
+    sizes = ["{0}x{0}".format(resolution >> level) for level in range(depth)]
+    encoder = [f"enc.{sizes[0]}_block{n}" for n in blocks]
+    decoder = []
+    for level in range(1, depth):
+        encoder += [f"enc.{sizes[level]}_down", *(f"enc.{sizes[level]}_block{n}" for n in blocks)]
+    for level in reversed(range(depth)):
+        decoder += [f"dec.{sizes[level]}_up"] if level < depth - 1 else []
+        decoder += [f"dec.{sizes[level]}_block{n}" for n in range(network["blocks"] + 1)]
+    middle = [f"dec.{sizes[-1]}_in{n}" for n in (0, 1)]
+    pyramid = [f"enc.{size}_aux_residual" for size in sizes[1:]]
+    yield "stem", f"enc.{sizes[0]}_conv"
+    yield "head_norm", "out_norm" if adm else f"dec.{sizes[0]}_aux_norm"
+    yield "head", "out_conv" if adm else f"dec.{sizes[0]}_aux_conv"
+    yield from (("embedding.first", "map_layer0"), ("embedding.second", "map_layer1"))
+    yield "embedding.label", "map_label"
+    yield from ((f"pyramid.{n}.conv", name) for n, name in enumerate(pyramid))
+    for group, names in (("encoder", encoder), ("middle", middle), ("decoder", decoder)):
+        yield from ((f"{group}.{n}", name) for n, name in enumerate(names))
+
+
+INSIDE = {"norm2": "attention.norm", "qkv": "attention.qkv", "proj": "attention.proj"}
+
+
+def renamed(found, network, resolution):
+    """{name here: tensor} from EDM's, without the augmentation's layer and the fixed filters."""
+    ours, weights = {theirs: name for name, theirs in places(network, resolution)}, {}
+    for name, value in found.items():
+        parts = name.split(".")
+        size = 2 if parts[0] in ("enc", "dec") else 1
+        layer, inside, leaf = ".".join(parts[:size]), parts[size:-1], parts[-1]
+        if name == "map_noise.freqs":
+            weights["embedding.frequencies"] = 2 * torch.pi * value.float()
+        if parts[0] in ("map_augment", "map_noise") or leaf == "resample_filter":
+            continue
+        if layer not in ours:
+            raise Foreign("weight", name, "those of the network that the arguments describe")
+        if inside == ["qkv"]:
+            value = sorted_heads(value, value.shape[0] // 3, network["architecture"])
+        inside = [INSIDE.get(part, part) for part in inside]
+        weights[".".join([ours[layer], *inside, leaf])] = value.float().contiguous()
+    return weights
+
+
+def sorted_heads(value, channels, architecture):
+    """EDM's rows (head, channel, q k v) -> (q k v, head, channel), the order of `Attention`."""
+    heads = channels // 64 if architecture == "adm" else 1
+    rows = value.reshape(heads, channels // heads, 3, *value.shape[1:])
+    return rows.movedim(2, 0).reshape(value.shape)
+
+
+def converted(content):
+    """(weights, about) from what the pickle holds."""
+    if not isinstance(content, dict) or not isinstance(content.get("ema"), Node):
+        raise Foreign("pickle", type(content).__name__, "a dict with a network at 'ema'")
+    wrapper = content["ema"]
+    wanted("class at 'ema'", wrapper.kind, *WRAPPERS)
+    model = wrapper._modules["model"]
+    network, shape = network_of(model)
+    about = {"network": network, **meaning_of(wrapper), "shape": shape}
+    weights = fitted(renamed(tensors(model), network, shape[1]), network, shape)
+    if wrapper.kind == "VEPrecond":  # its F predicts -eps
+        weights |= {name: -weights[name] for name in ("head.weight", "head.bias")}
+    return weights, about | {"shift": 127.5, "scale": 1 / 127.5}
+
+
+def read(path):
+    """(weights, about) of the network at 'ema' in a `.pkl` file of EDM or ECT.
+
+    Raises ValueError for any other content, without running code in it.
+    """
+    with open(path, "rb") as file:
+        try:
+            return converted(Reader(file).load())
+        except Foreign as error:
+            raise ValueError(f"{path}: {error}") from None
+        except Exception as error:  # a damaged pickle can raise anything
+            allowed = "a complete .pkl file of EDM or ECT"
+            raise ValueError(
+                f"{path}: found damaged content ({said(error)}); allowed: {allowed}"
+            ) from None

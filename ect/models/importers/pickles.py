@@ -1,0 +1,109 @@
+"""A pickle of EDM or ECT, read without running or importing anything that it names.
+
+Such a file carries Python source and asks the reader to run it. Here the names on a short list are
+mapped to the readers below, and every other name is refused.
+"""
+
+import collections
+import io
+import pickle
+import struct
+
+import torch
+
+from ect.models.importers.fitting import Foreign
+
+
+class Node:
+    """An object of the file: its attributes, and the class name it had where it was written."""
+
+    kind = "container"
+
+
+def persistent(meta):
+    """What persistence._reconstruct_persistent_obj makes of `meta`, without running its source."""
+    form = (meta["type"], meta["version"], type(meta["class_name"]))
+    if form != ("class", 6, str):
+        raise Foreign("persistent object", form[:2], "type 'class', version 6")
+    node = Node()
+    node.__dict__.update(meta["state"])
+    node.kind = meta["class_name"]
+    return node
+
+
+def storage(content):
+    """A storage, from the bytes of a nested file that torch wrote."""
+    read = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if not isinstance(read, torch.storage.TypedStorage):
+        raise Foreign("nested file", type(read).__name__, "a storage of numbers with a type")
+    return torch.tensor([], dtype=read.dtype).set_(read)
+
+
+def tensor(flat, offset, size, stride, *_):
+    """A tensor on the flat storage; as_strided refuses what lies outside of it."""
+    return flat.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
+
+
+class Dtype:
+    """numpy's description of a scalar, such as 'f8'."""
+
+    def __init__(self, code, *_):
+        self.code = code
+
+    def __setstate__(self, state):
+        self.order = state[1]
+
+
+def scalar(dtype, content):
+    """A numpy float64; other scalars stay bytes, as nothing here reads them."""
+    return struct.unpack("<d", content)[0] if dtype.code == "f8" else content
+
+
+def readers():
+    """{(module, name): what stands for it} of the names that a file may use; made anew for each
+    file, since a pickle can set attributes of these objects."""
+    module = type("Module", (Node,), {})
+    scalars = {f"numpy.{core}.multiarray": lambda *a: scalar(*a) for core in ("core", "_core")}
+    return {
+        ("torch_utils.persistence", "_reconstruct_persistent_obj"): lambda meta: persistent(meta),
+        ("torch._utils", "_rebuild_tensor_v2"): lambda *a: tensor(*a),
+        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+        ("torch.storage", "_load_from_bytes"): lambda content: storage(content),
+        ("torch.nn.modules.container", "ModuleDict"): module,
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("dnnlib.util", "EasyDict"): type("EasyDict", (dict,), {}),
+        ("numpy", "dtype"): type("Dtype", (Dtype,), {}),
+        ("builtins", "set"): set,
+        ("builtins", "getattr"): lambda *_: None,  # ECT's loss keeps a bound method; not needed
+    } | {(module, "scalar"): reader for module, reader in scalars.items()}
+
+
+class Reader(pickle.Unpickler):
+    """An unpickler that knows `readers` and nothing else."""
+
+    def __init__(self, file):
+        super().__init__(file)
+        self.readers = readers()
+
+    def find_class(self, module, name):
+        if (module, name) not in self.readers:
+            known = ", ".join(".".join(pair) for pair in self.readers)
+            raise Foreign("name in the pickle", f"{module}.{name}", known)
+        return self.readers[module, name]
+
+    def persistent_load(self, pid):
+        raise Foreign("persistent id", repr(pid)[:80], "tensors inside the pickle, as EDM has them")
+
+
+def tensors(node, prefix=""):
+    """{name: tensor} of a module and those below it, as its state_dict would name them."""
+    found = {}
+    for name, value in (node._parameters | node._buffers).items():
+        if value is not None:
+            if not isinstance(value, torch.Tensor):
+                raise Foreign(prefix + name, type(value).__name__, "a tensor")
+            found[prefix + name] = value
+    for name, child in node._modules.items():
+        if child is not None:
+            found |= tensors(child, f"{prefix}{name}.")
+    return found

@@ -1,0 +1,60 @@
+"""Bare weights of this package's U-Net, written elsewhere -> (weights, about).
+
+The file holds no description. The config names the network, the process, the parameterization and
+the time label; the dataset gives the images' shape, their range and, unless the config does, their
+sd.
+"""
+
+import torch
+from safetensors.torch import load_file
+
+from ect.data.batches import Images
+from ect.models import build
+from ect.models.importers.fitting import Foreign, fitted, said
+
+PREFIXES = ("module.", "model.", "_orig_mod.")  # of DDP, of a wrapper, of torch.compile
+
+
+def read(path, settings, data):
+    """(weights, about) of a `.safetensors` file, or of a `.pt` file read without running code.
+
+    `settings` holds network, process, parameterization, c_noise and, if they differ from
+    `scaled` and the dataset's, c_in and sd; `data` is the dataset file. Raises ValueError.
+    """
+    about = build.description(settings, Images(data))
+    try:
+        weights = bare(tensors_in(path))
+        return fitted(weights, about["network"], about["shape"]), about
+    except Foreign as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def tensors_in(path):
+    """{name: tensor} of the file."""
+    try:
+        if str(path).endswith(".safetensors"):
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged or malicious file can raise anything
+        allowed = "a state dict as .safetensors, or of torch.save"
+        raise Foreign("content", said(error), allowed) from None
+    tensors = isinstance(content, dict) and all(
+        isinstance(value, torch.Tensor) for value in content.values()
+    )
+    if not (tensors and content):
+        keys = ""
+        if isinstance(content, dict):
+            keys = f" with {', '.join(map(str, list(content)[:4]))}"
+        raise Foreign("content", f"{type(content).__name__}{keys}", "a dict of tensors by name")
+    return content
+
+
+def bare(tensors):
+    """The tensors, float32, without the prefixes that all of their names have."""
+    weights = {str(name): value.float().contiguous() for name, value in tensors.items()}
+    while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in weights)), None):
+        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights

@@ -1,0 +1,9 @@
+"""What finished and running jobs left: found, watched, compared, verified.
+
+=========  ===============================================
+`find`     the runs under a folder
+`status`   what runs, how far it is, what waits
+`compare`  runs side by side, and what differs between two
+`verify`   whether results still fit together
+=========  ===============================================
+"""

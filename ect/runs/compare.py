@@ -1,0 +1,167 @@
+"""Runs side by side: what differs between runs, what they reached, what they cost."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from ect.report import markup
+from ect.runs import find
+from ect.runtime import checkpoint
+
+BUDGET = ("kimg", "tune_kimg")
+COST = ("seconds", "images_per_second")
+APART = ("run", "label", "first_kimg", "last_kimg")  # said by sampler, kimg, tune_kimg already
+
+
+def show(places, sort=None, filters=(), form="table"):
+    """Print a row for each run and sampler under the folders `places`: the parameters that differ,
+    budget, metrics, cost. `sort` is a column; `filters` are texts 'column=value'."""
+    frame = read(places)
+    for text in filters:
+        frame = chosen(frame, text)
+    if sort is not None:
+        frame = frame.sort_values(column(frame, sort), kind="stable", na_position="last")
+    print(written(differing(frame), form), end="")
+
+
+def read(places):
+    """One row for each run and sampler under folders: `run` and `sampler`, the facts of the cell,
+    all settings of training by their dotted names, metrics, cost. Raises `ValueError`."""
+    rows = [row for place in places for row in _rows_under(place)]
+    if not rows:
+        where = ", ".join(map(str, places))
+        raise ValueError(f"{where}: no runs there; allowed: a folder such as results/digits")
+    frame = pd.DataFrame(rows)
+    frame.attrs["metrics"] = list(dict.fromkeys(key for row in rows for key in row["metrics"]))
+    names = frame.pop("metrics")
+    return frame.assign(**{m: [row.get(m) for row in names] for m in frame.attrs["metrics"]})
+
+
+def _rows_under(place):
+    measured = {}
+    for path in find.files(place, "metrics.json"):
+        measured.setdefault(path.parent.parent, []).append(path)
+    for folder in sorted({*measured, *find.trainings(place)}, key=find.order):
+        for path in measured.get(folder, [None]):
+            yield _row(folder, path)
+
+
+def _row(folder, path):
+    """A row. Its metrics, the floats of metrics.json, are a mapping in it."""
+    record = checkpoint.read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+    measured = find.flat(checkpoint.read_json(path)) if path else {}
+    cell = {k.removeprefix("cell."): v for k, v in measured.items() if k.startswith("cell.")}
+    facts = {"sampler": path.parent.name} if path else {}
+    facts |= find.facts(folder) | {k: v for k, v in cell.items() if v is not None}
+    rest = {k: v for k, v in measured.items() if not k.startswith("cell.")}
+    metrics = {k: v for k, v in rest.items() if isinstance(v, float)}
+    return {
+        "run": str(folder),
+        **facts,
+        **{k: v for k, v in find.flat(record.get("settings", {})).items() if k not in facts},
+        **{k: v for k, v in rest.items() if k not in metrics},
+        **{key: record.get(key) for key in (*COST, "device")},
+        "metrics": metrics,
+    }
+
+
+def column(frame, name):
+    """The column called `name`, or the only one that ends in .name; raises `ValueError`."""
+    if name in frame:
+        return name
+    ending = [key for key in frame if key.endswith(f".{name}")]
+    if len(ending) == 1:
+        return ending[0]
+    words = f"is one of {', '.join(ending)}" if ending else "is not a column"
+    raise ValueError(f"{name} {words}; allowed: {', '.join(frame)}")
+
+
+def chosen(frame, text):
+    """The rows in which a column has a value: 'schedule=sigmoid'. Numbers are compared as such."""
+    name, equals, wanted = text.partition("=")
+    if not equals:
+        raise ValueError(f"--filter: found '{text}'; allowed: column=value")
+    values = frame[column(frame, name)]
+    rows = frame[[_same(value, wanted) for value in values]]
+    if rows.empty:
+        found = ", ".join(map(str, values.dropna().unique()))
+        raise ValueError(f"--filter {text}: no such run; found: {found}")
+    return rows
+
+
+def _same(value, text):
+    try:
+        return float(value) == float(text)
+    except (TypeError, ValueError):
+        return str(value) == text
+
+
+def differing(frame):
+    """The columns in which rows differ, then budget, metrics and cost."""
+    last = [key for key in (*BUDGET, *frame.attrs["metrics"], *COST) if key in frame]
+    apart = APART if "kimg" in frame else APART[:1]
+    others = [key for key in frame if key not in (*apart, *last)]
+    varying = [key for key in others if frame[key].nunique(dropna=False) > 1]
+    return frame[["run", *varying, *last]]
+
+
+def written(frame, form):
+    """A frame as text: 'csv', 'json', 'md', or a 'table' to read. In the last two, names are
+    shortened as far as they stay distinct."""
+    if form == "csv":
+        return frame.to_csv(index=False, lineterminator="\n")
+    if form == "json":
+        return frame.to_json(orient="records", indent=1) + "\n"
+    texts = frame.map(_text).rename(columns=_shortest(list(frame)))
+    if form == "md":
+        aligns = ["r" if pd.api.types.is_numeric_dtype(frame[key]) else "l" for key in frame]
+        return markup.markdown(list(texts), texts.values.tolist(), aligns, f"{len(frame)} rows.")
+    return texts.to_string(index=False) + "\n"
+
+
+def _shortest(names):
+    """{name: its shortest ending at a dot that no other name shares}."""
+
+    def endings(name):
+        parts = name.split(".")
+        return [".".join(parts[i:]) for i in range(len(parts))]
+
+    shared = [ending for name in names for ending in endings(name)]
+    return {n: next((e for e in reversed(endings(n)) if shared.count(e) == 1), n) for n in names}
+
+
+def _text(value):
+    if pd.isna(value):
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def diff(first, second):
+    """Print what differs between two runs: settings, inputs, code, packages, device, metrics."""
+    one, other = (_all_of(folder) for folder in (first, second))
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    table = pd.DataFrame({
+        "": keys,
+        str(first): [_short(one.get(key)) for key in keys],
+        str(second): [_short(other.get(key)) for key in keys],
+    })  # fmt: skip
+    print(table.to_string(index=False) if keys else "no difference")
+
+
+def _all_of(folder):
+    """All that a run's files say of it, by dotted names; inputs by file name, no outputs."""
+    path = Path(folder)
+    path = path.parent if path.name == "run.json" else path
+    record = checkpoint.read_json(path / "run.json")
+    inputs = record.get("inputs", {})
+    record["inputs"] = {Path(name).name: digest[:12] for name, digest in inputs.items()}
+    found = find.flat({k: v for k, v in record.items() if k != "outputs"})
+    for metrics in sorted([*path.glob("*/metrics.json"), *path.glob("metrics.json")]):
+        name = "metrics" if metrics.parent == path else f"metrics.{metrics.parent.name}"
+        measured = {k: v for k, v in checkpoint.read_json(metrics).items() if k != "cell"}
+        found |= find.flat(measured, name)
+    return found | {"last loss": find.last_loss(path)}
+
+
+def _short(value):
+    return "" if value is None else _text(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,63 @@
+"""The runs under a folder, from the files that they leave. Loads no torch."""
+
+import json
+import re
+from pathlib import Path
+
+from ect.runtime import progress
+from ect.runtime.checkpoint import read_json
+
+PLACE = re.compile(
+    r"(?:pretrain|tune)/(?P<pretrain>\w+)/s(?P<start_seed>\d+)/k(?P<kimg>\d+)"
+    r"(?:/(?P<schedule>\w+)/(?P<recipe>\w+)/k(?P<tune_kimg>\d+)/s(?P<seed>\d+))?$"
+)
+
+
+def files(root, name):
+    """The files called `name` under a folder, sorted, not in hidden ones; raises `ValueError`."""
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; allowed: one with runs, such as results/digits")
+    found = (path for path in root.rglob(name) if path.is_file())
+    return sorted(p for p in found if not any(x.startswith(".") for x in p.relative_to(root).parts))
+
+
+def trainings(root):
+    """The folders of training runs, finished or in progress, under `root` or `root` itself."""
+    ended = {
+        path.parent
+        for path in files(root, "run.json")
+        if "recipe" in read_json(path).get("settings", {})
+    }
+    return sorted(ended | {path.parent for path in files(root, progress.NAME)}, key=order)
+
+
+def order(folder):
+    """Names by their alphabet, numbers by their size: k12 before k108."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(folder))]
+
+
+def facts(folder):
+    """What a folder's path says of its model: pretrain, start_seed, kimg and, of a tuned one,
+    schedule, recipe, tune_kimg, seed; nothing for any other path."""
+    match = PLACE.search(Path(folder).as_posix())
+    parts = {k: v for k, v in match.groupdict().items() if v is not None} if match else {}
+    return {key: int(value) if value.isdigit() else value for key, value in parts.items()}
+
+
+def last_loss(folder):
+    """The loss in the last line of a run's log; None without one."""
+    path = Path(folder) / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return json.loads(lines[-1])["loss"] if lines else None
+
+
+def flat(value, name=""):
+    """A nested mapping as {'a.b': value}; lists become JSON text."""
+    if isinstance(value, dict):
+        return {
+            key: leaf
+            for inner, below in value.items()
+            for key, leaf in flat(below, f"{name}.{inner}" if name else str(inner)).items()
+        }
+    return {name: json.dumps(value) if isinstance(value, list) else value}

@@ -1,0 +1,130 @@
+"""GPUs of one machine, each lent to one job at a time. Loads no torch.
+
+Snakemake counts GPUs but does not say which. A job that asks for n of them locks a file for each
+and sees only these. The lock belongs to the open file: the job's command inherits it through
+`exec`, and it ends with the command, however that ends. Nothing is lent where the GPUs were chosen
+already (by SLURM, or CUDA_VISIBLE_DEVICES), or where there is no GPU.
+"""
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PORT = 20000  # of torchrun's rendezvous; SLURM's job id adds up to 10,000
+PAUSE = 0.2  # seconds between two checks while too few devices are free
+TAKEN = []  # the open lock files of this process
+
+
+def devices():
+    """The names of this machine's GPUs, as CUDA_VISIBLE_DEVICES takes them. ECT_FAKE_DEVICES=n
+    makes up n, to try a lease where there are none."""
+    made_up = os.environ.get("ECT_FAKE_DEVICES")
+    if made_up:
+        return [str(index) for index in range(int(made_up))]
+    asked = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    if not shutil.which(asked[0]):
+        return []
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return done.stdout.split() if done.returncode == 0 else []
+
+
+def folder():
+    """The folder of the lock files: ECT_LEASE_DIR, else this user's own in the temporary folder."""
+    default = Path(tempfile.gettempdir()) / f"ect-lease-{os.getuid()}"
+    return Path(os.environ.get("ECT_LEASE_DIR") or default)
+
+
+def take(number):
+    """Wait for `number` GPUs, and lend them to this process and the command that it becomes. Raises
+    `ValueError` if the machine has fewer."""
+    if {"CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID"} & set(os.environ):
+        return
+    names = devices()
+    if not names:
+        return
+    if number > len(names):
+        raise ValueError(f"--gpus: found {number}; allowed: 1 to {len(names)}, this machine's GPUs")
+    locks = folder()
+    locks.mkdir(parents=True, exist_ok=True)
+    with open(locks / "queue", "a") as queue:  # one process at a time collects: no deadlock
+        fcntl.flock(queue, fcntl.LOCK_EX)
+        taken = _collected(locks, names, number)
+    for file in taken.values():
+        os.set_inheritable(file.fileno(), True)
+    TAKEN.extend(taken.values())
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(sorted(taken, key=names.index))
+
+
+def _collected(locks, names, number):
+    """{name: its open lock file} of the first `number` devices that are or become free."""
+    taken, said = {}, False
+    while True:
+        for name in names:
+            if len(taken) < number and name not in taken:
+                taken |= _locked(locks / name)
+        if len(taken) == number:
+            return taken
+        if not said:
+            missing = f"{number - len(taken)} more of the {len(names)} GPUs"
+            print(f"ect lease: waiting for {missing} (locks in {locks})", file=sys.stderr)
+            said = True
+        time.sleep(PAUSE)
+
+
+def _locked(path):
+    """{name: its open lock file} if the device was free, else {}."""
+    file = open(path, "a")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return {}
+    return {path.name: file}
+
+
+def become(command):
+    """Replace this process by a command, which keeps the leases. Raises `ValueError` if there is no
+    such program."""
+    if not shutil.which(command[0]):
+        raise ValueError(f"found '{command[0]}'; allowed: a program on the PATH")
+    sys.stdout.flush()
+    os.execvp(command[0], command)
+
+
+def start_over(number, nodes=None):
+    """Lease GPUs for this verb. For several GPUs, or several nodes of a SLURM job, torchrun starts
+    the verb again, in one process for each GPU; there this function does nothing."""
+    if (number or nodes) is None or "TORCHELASTIC_RUN_ID" in os.environ:
+        return
+    nodes = nodes or 1
+    number = number or nodes
+    take(number)
+    if number > 1:
+        os.environ["ECT_STARTER"] = str(os.getppid())
+        become([*torchrun(number, nodes), "-m", "ect", *sys.argv[1:]])
+
+
+def torchrun(number, nodes):
+    """The command that starts a program in `number` processes, equally many on each node. For
+    several nodes, srun starts torchrun on each, with the rendezvous on this one. Raises
+    `ValueError` for several nodes outside SLURM, and if `nodes` does not divide `number`."""
+    if number % nodes:
+        raise ValueError(f"--gpus: found {number}; allowed: multiples of --nodes, {nodes}")
+    share = str(number // nodes)
+    program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", share]
+    if nodes == 1:
+        return [*program, "--standalone"]
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        raise ValueError(f"--nodes: found {nodes}; allowed: 1, or more in a job of SLURM")
+    host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    rendezvous = f"{host}:{PORT + int(job) % 10000}"
+    srun = ["srun", "--overlap", "--nodes", str(nodes), "--ntasks-per-node", "1"]
+    where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", rendezvous, "--rdzv-id", job]
+    return [*srun, *program, "--nnodes", str(nodes), *where]

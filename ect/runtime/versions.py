@@ -1,0 +1,43 @@
+"""The version of what each stage computes, and the defaults of keys that settings may leave out."""
+
+from typing import Any
+
+# The version of what each stage computes. Raising one re-runs its jobs: do so whenever the same
+# settings would give other bits.
+STAGES = {
+    "prepare": 1,
+    "import": 1,
+    "classifier": 1,
+    "train": 2,
+    "sample": 1,
+    "extract": 1,
+    "evaluate": 1,
+    "trace": 1,
+    "search": 1,
+    "report": 1,
+}
+# The version of ect/networks/kernels. Only recipes that use them have it in their settings.
+NATIVE = 3
+
+# The defaults of absent keys. A job's settings hold these keys only where they differ, so that a
+# new key does not change the settings of other jobs; files of models and older settings lack them.
+DEFAULTS: dict[str, Any] = {
+    # of a recipe or of sampling
+    "microbatch": None,
+    "precision": "fp32",
+    "kernels": "torch",
+    "shared_dropout": True,
+    # of a network
+    "classes": 0,
+    "span": False,
+    # of f: EDM's
+    "c_noise": "log_s",
+    "c_in": "scaled",
+    # of an evaluation
+    "metrics": ["fd", "kd"],
+}
+
+
+def setting(settings, key):
+    """A key of a job's settings, of a network or of a model's description; or its default."""
+    return settings.get(key, DEFAULTS[key])

@@ -1,0 +1,188 @@
+"""The work in progress of a run, and the lock on it.
+
+The work for the folder `k12` lies in the scratch folder `.k12.work` beside it. No rule declares it:
+Snakemake deletes the outputs of a job that failed or runs again, but not this folder. A fingerprint
+says which run it belongs to. One process at a time holds the lock, which ends with the process.
+Loads no torch.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+import sys
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from ect.runtime import checkpoint, crash
+from ect.runtime.stop import Obstacle
+
+PUBLISHED, OF = "published", "of.json"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have none
+
+
+def log_line(text):
+    """One line on stderr."""
+    print(f"ect train: {text}", file=sys.stderr)
+
+
+def work_folder(out):
+    """The scratch folder of the artefact folder `out`."""
+    path = Path(out).resolve()
+    return path.with_name(f".{path.name}.work")
+
+
+@contextmanager
+def locked(out):
+    """Lock the scratch folder of the artefact folder `out`, and yield it. The lock ends with the
+    block, or with this process. Raises `Obstacle`, which names the process that holds the lock.
+
+    At the end of the block a folder that holds only the lock is removed.
+    """
+    folder = work_folder(out)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder) as lock:
+        lock.truncate(0)
+        print(f"pid {os.getpid()} on {socket.gethostname()}", end="", file=lock, flush=True)
+        checkpoint.sweep(folder)
+        try:
+            yield folder
+        finally:
+            if {path.name for path in folder.glob("*")} == {"lock"}:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked(folder):
+    """The open lock file, locked. If the holder before removed the folder in the meantime, the file
+    that was opened is deleted: try again."""
+    while True:
+        with suppress(FileExistsError):
+            folder.mkdir()
+        with suppress(FileNotFoundError), ExitStack() as stack:
+            file = stack.enter_context(open(folder / "lock", "a+"))
+            _flock(file)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(file.name)):
+                stack.pop_all()
+                return file
+
+
+def _flock(file):
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read() or "another process"
+        raise Obstacle(
+            f"{Path(file.name).parent} is held by {holder}, which is training this model: wait for"
+            " it, or end it"
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        log_line(f"{file.name}: this file system has no locks; start one training run at a time")
+
+
+def release(root):
+    """Delete the published files that the work folders under `root` hold: Snakemake has recorded
+    their jobs. A folder that is locked, or cannot be deleted, stays."""
+    for published in Path(root).rglob(f".*.work/{PUBLISHED}"):
+        name = published.parent.name.removeprefix(".").removesuffix(".work")
+        with suppress(Obstacle, OSError), locked(published.parent.with_name(name)):
+            shutil.rmtree(published)
+
+
+class Work:
+    """The work in progress of one run, in a locked scratch folder. `fingerprint`, JSON-able, is all
+    that the run's bits depend on."""
+
+    def __init__(self, folder, fingerprint):
+        self.state_file, self.crash_file = folder / "state.safetensors", folder / "crash.json"
+        self.published = folder / PUBLISHED
+        self.fingerprint = json.loads(json.dumps(fingerprint))
+        self.kept = None  # images seen, in the saved state
+
+    def load(self):
+        """(tensors, about) as saved last, or None. A file that is damaged or belongs to another run
+        is deleted."""
+        if not self.state_file.exists():
+            return None
+        try:
+            tensors, about = checkpoint.load(self.state_file)
+            if about.get("fingerprint") == self.fingerprint:
+                self.kept = about["seen"]
+                return tensors, about
+            log_line(f"{self.state_file} belongs to other settings, inputs or code: discarded")
+        except checkpoint.CheckpointError as error:
+            log_line(f"{error}: discarded")
+        self.state_file.unlink()
+        return None
+
+    def save(self, tensors, seen, **about):
+        """Replace the saved state; if that fails, leave it as it was and raise `Obstacle`."""
+        about |= {"seen": seen, "fingerprint": self.fingerprint}
+        try:
+            checkpoint.save(self.state_file, tensors, **about)
+        except checkpoint.CheckpointError as error:
+            last = "the start" if self.kept is None else f"image {self.kept}"
+            raise Obstacle(f"{error}; run again to go on from {last}") from None
+        self.kept = seen
+
+    def note_divergence(self, seen, message):
+        """Note that this run diverges at image `seen`, so that it is not retried."""
+        crash.note_divergence(self.crash_file, self.fingerprint, seen, message)
+
+    def refuse_to_repeat(self, seen):
+        """Raise `FloatingPointError` if this run, at image `seen`, is known to diverge."""
+        crash.refuse_to_repeat(self.crash_file, self.fingerprint, seen)
+
+    def clear(self):
+        """Delete the saved state and the note of a crash: the run has succeeded."""
+        self.state_file.unlink(missing_ok=True)
+        self.crash_file.unlink(missing_ok=True)
+
+    @contextmanager
+    def publishing(self, out):
+        """Yield an empty folder for the files of `out`. At the end of the block hard links to them
+        are made in `out`; the files stay here until `release`, because Snakemake deletes those in
+        `out` if it is killed before it has recorded the job. At every moment there is a saved state
+        or the finished files."""
+        part = self.published.with_name(f"{PUBLISHED}.partial")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        yield part
+        checkpoint.write_json(part / OF, self.fingerprint)
+        os.replace(part, self.published)
+        self._restore(out)
+
+    def restored(self, out):
+        """Whether this run's finished files are held here; if so, put them into `out` again."""
+        try:
+            known = json.loads((self.published / OF).read_text()) == self.fingerprint
+        except (OSError, ValueError):
+            known = False
+        if not known:
+            shutil.rmtree(self.published, ignore_errors=True)
+            return False
+        self._restore(out)
+        self.clear()
+        log_line(f"{out} was finished before: its files are restored")
+        return True
+
+    def _restore(self, out):
+        """Hard-link the held files into `out`, with a new modification time."""
+        out.mkdir(parents=True, exist_ok=True)
+        for path in self.published.iterdir():
+            if path.name != OF:
+                with checkpoint.replacing(out / path.name) as scratch:
+                    _linked(path, scratch)
+                os.utime(out / path.name)
+
+
+def _linked(path, name):
+    """Make `name` a hard link to a file, or a copy where the file system has no hard links."""
+    try:
+        os.link(path, name)
+    except OSError:
+        shutil.copy(path, name)

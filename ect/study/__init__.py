@@ -1,0 +1,8 @@
+"""What a config comes to: the settings of every job, the jobs, their cost. Loads no torch.
+
+==========  ===================================
+`settings`  the settings that each job receives
+`jobs`      every job of a study
+`cost`      what a study costs before it starts
+==========  ===================================
+"""

@@ -1,0 +1,231 @@
+"""What a study costs, before it starts: jobs, images, evaluations, hours, disk. Loads no torch.
+
+A job counts as finished if its file exists; `snakemake -n` says whether a changed setting will run
+it again. Hours come from the run.json of earlier jobs with the same network, images and kind of
+work, and do not include distances, tables and figures. Disk space is that of models, training
+states, snapshots and samples.
+"""
+
+import json
+import math
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ect.config.cells import Tuned
+from ect.runtime.versions import setting
+from ect.schedule import CONTINUOUS_TIME
+from ect.study import settings
+from ect.study.jobs import jobs
+
+FLOAT = 4  # bytes
+EMPTY = (
+    "Empty: some of that work was not measured on that device yet (--rate gives a rate of"
+    " training), or a start was not imported yet."
+)
+MOMENTS = 2  # of Adam, for each parameter
+
+
+def plan(config, rate=None, count=None):
+    """The costs of the jobs that are to do and of all jobs, JSON-able; None if unknown.
+
+    `rate` (images/s) is a rate of training besides the measured ones; `count(network, shape)` gives
+    a network's number of parameters. An imported start is unknown until its file was imported.
+    Raises `ValueError` on a rate that is not > 0.
+    """
+    if rate is not None and not rate > 0:
+        raise ValueError(f"--rate is {rate:g}; allowed: > 0 images/s")
+    every = jobs(config)
+    left = [job for job in every if not _is_there(config, job)]
+    facts = {job: _facts(config, job) for job in every if job.model}
+    speeds, sizes = measured(), {}
+    costs = {
+        "pretraining_images": lambda subset: sum(j.trained for j in subset if j.rule == "pretrain"),
+        "tuning_images": lambda subset: sum(j.trained for j in subset if j.rule == "tune"),
+        "images_to_draw": lambda subset: sum(j.drawn for j in subset),
+        "network_evaluations": lambda subset: sum(j.evaluations for j in subset),
+        "disk_bytes": lambda subset: _disk(config, subset, facts, count, sizes),
+    }
+    both = {name: {"to_do": cost(left), "in_all": cost(every)} for name, cost in costs.items()}
+    counts = [Counter(job.rule for job in subset) for subset in (left, every)]
+    rules = {rule: {"to_do": counts[0][rule], "in_all": counts[1][rule]} for rule in counts[1]}
+    hours = [
+        {"device": device, "of": of, "rate": assumed}
+        | {
+            "to_do": _hours(left, device, of, assumed, facts, speeds),
+            "in_all": _hours(every, device, of, assumed, facts, speeds),
+        }
+        for device, of, assumed in _rows(facts, speeds, rate)
+    ]
+    return {"study": config.study, "jobs": rules, **both, "hours": hours}
+
+
+def _is_there(config, job):
+    return any(Path().glob(os.path.normpath(f"{config.root}/{job.path}")))
+
+
+def _rows(facts, speeds, rate):
+    """(device, of what, given rate) of each row of hours: the devices that ran one of the networks,
+    and the rate that was given."""
+    networks = {network for network, _ in facts.values()}
+    devices = sorted({device for device, network, _ in speeds if network in networks})
+    rows = [(device, of, None) for device in devices for of in ("training", "drawing")]
+    return rows + ([(None, "training", rate)] if rate or not rows else [])
+
+
+def _hours(subset, device, of, rate, facts, speeds):
+    """Hours of training (images) or of drawing (evaluations) on a device, or at a given rate; None
+    if a job has no known rate."""
+    amounts = {job: job.trained if of == "training" else job.evaluations for job in subset}
+    amounts = {job: amount for job, amount in amounts.items() if amount}
+    rates = [rate or speeds.get((device, *facts[job])) for job in amounts]
+    if None in rates:
+        return None
+    return sum(amount / rate for amount, rate in zip(amounts.values(), rates)) / 3600
+
+
+def _facts(config, job):
+    """(network, work) as `measured` names them; the network is None before its import."""
+    start = _start(job.model)
+    if start.pretrain in config.init:
+        network = _described(_file(config, start))
+    else:
+        network = config.networks[config.pretrain[start.pretrain].network].resolved()
+        network = _text(network, config.dataset.shape)
+    if job.trained:
+        return network, _training(settings.train(config, job.model))
+    return network, _drawing(config.evaluation.model_dump())
+
+
+def _text(network, shape):
+    return None if shape is None else json.dumps([network, list(shape)], sort_keys=True)
+
+
+def _described(path):
+    """What a model file says of its network and images; None where there is no such file."""
+    if not path.is_file():
+        return None
+    with safe_open(path, framework="numpy") as file:
+        about = json.loads(file.metadata()["about"])
+    return _text(about["network"], about["shape"])
+
+
+def _drawing(settings):
+    """The kind of work of sampling: it depends on the precision."""
+    return f"drawing, {setting(settings, 'precision')}"
+
+
+def _training(settings):
+    """The kind of work of a training run: its map where that decides the cost, else its target; and
+    its precision."""
+    name = settings["schedule"]["map"]
+    kind = name if name == "zero" or name in CONTINUOUS_TIME else settings["target"]
+    return f"{kind}, {setting(settings['recipe'], 'precision')}"
+
+
+def measured(folder="results"):
+    """{(device, network, work): images, or evaluations, per second} of all jobs in `folder` that
+    left a run.json: their sum over the sum of their seconds. Raises `ValueError` on a broken one.
+    """
+    sums = defaultdict(lambda: [0.0, 0.0])
+    kinds = ("pretrain", "tune")
+    for path in (p for kind in kinds for p in Path(folder).glob(f"*/{kind}/**/run.json")):
+        try:
+            key, amount, seconds = _spent(path)
+        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise ValueError(f"{path}: not the record of a job ({error!r})") from None
+        if amount and seconds:
+            sums[key][0] += amount
+            sums[key][1] += seconds
+    return {key: amount / seconds for key, (amount, seconds) in sums.items()}
+
+
+def _spent(path):
+    """(key, amount, seconds) of a job that trained or drew something."""
+    record = json.loads(path.read_text())
+    settings, folder = record["settings"], path.parent
+    if "last_kimg" in settings:
+        key = record["device"], _described(folder / "model.safetensors"), _training(settings)
+        images = 1000 * (settings["last_kimg"] - settings["first_kimg"])
+        return key, images, record["seconds"] * record.get("processes", 1)
+    metrics, key = folder / "metrics.json", _described(folder.parent / "model.safetensors")
+    nfe = json.loads(metrics.read_text())["cell"]["nfe"] if metrics.is_file() else 0
+    key = record["device"], key, _drawing(settings)
+    return key, nfe * settings["images"], record["seconds"]
+
+
+def _disk(config, subset, facts, count, sizes):
+    """Bytes of models, training states, snapshots and samples; None where a size is unknown."""
+    shape, total = config.dataset.shape, 0
+    for job in subset:
+        if job.rule == "sample":
+            size = None if shape is None else job.drawn * math.prod(shape)
+        elif job.rule in ("import_model", "pretrain", "tune"):
+            size = _size(config, job, facts[job][0], count, sizes)
+            size = None if size is None else size * _copies(config, job)
+        else:
+            continue
+        if size is None:
+            return None
+        total += size
+    return total
+
+
+def _size(config, job, network, count, sizes):
+    """Bytes of a job's network: of its imported file, or by its parameters; None if unknown."""
+    start = _start(job.model)
+    if network is None or start.pretrain in config.init:
+        return _file(config, start).stat().st_size if network else None
+    if network not in sizes:
+        sizes[network] = FLOAT * count(*json.loads(network)) if count else None
+    return sizes[network]
+
+
+def _start(model):
+    return model.start if isinstance(model, Tuned) else model
+
+
+def _file(config, model):
+    return Path(config.root, model.folder, "model.safetensors")
+
+
+def _copies(config, job):
+    """How many copies of its network's weights a job writes: the moving average; the state, which
+    is weights, moving average and moments; the snapshots."""
+    if job.rule == "import_model":
+        return 1
+    state = 2 + (MOMENTS if job.trained else 0)
+    return 1 + state + (config.tune[job.model.recipe].snapshots if job.rule == "tune" else 0)
+
+
+def table(costs):
+    """The plan as a table in text: name, to do, in all."""
+    lines: list[tuple[str, ...]] = [(f"study {costs['study']}", "to do", "in all")]
+    jobs = costs["jobs"].values()
+    lines.append(("jobs", *(f"{sum(job[key] for job in jobs):,}" for key in ("to_do", "in_all"))))
+    lines += [_line(f"  {rule}", both, "{:,}") for rule, both in costs["jobs"].items()]
+    for name in ("pretraining_images", "tuning_images", "images_to_draw", "network_evaluations"):
+        lines.append(_line(name.replace("_", " "), costs[name], "{:,}"))
+    for hours in costs["hours"]:
+        lines.append(_line(_name_of(hours), hours, "{:,.2f}"))
+    disk = {key: size and size / 1e9 for key, size in costs["disk_bytes"].items()}
+    lines.append(_line("disk, GB", disk, "{:,.2f}"))
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    rows = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in lines]
+    unknown = any("" in line for line in lines)
+    return "\n".join([*rows, EMPTY] if unknown else rows)
+
+
+def _name_of(hours):
+    if hours["device"]:
+        unit = "core-hours" if hours["device"].startswith("cpu") else "GPU-hours"
+        return f"{unit} of {hours['of']}, {hours['device']}"
+    rate = f", at {hours['rate']:g} images/s" if hours["rate"] else ""
+    return f"hours of {hours['of']}{rate}"
+
+
+def _line(name, both, form):
+    """A row of the table; empty where a number is unknown."""
+    return name, *("" if both[k] is None else form.format(both[k]) for k in ("to_do", "in_all"))

@@ -1,0 +1,129 @@
+"""Every job of a study, and what it trains and draws. Loads no torch.
+
+The Snakefile makes the same jobs from the config; a test checks that, rule by rule.
+"""
+
+from collections import Counter
+from typing import NamedTuple
+
+from ect.config.cells import Milestone, Sampled, Tuned
+from ect.config.evaluation import FETCHED
+from ect.study import settings
+
+
+class Job(NamedTuple):
+    """One job: its rule, the file that says it is finished, and what it costs."""
+
+    rule: str
+    path: str
+    model: Milestone | Tuned | None = None  # the one that it trains or samples
+    trained: int = 0  # images
+    drawn: int = 0  # images
+    evaluations: int = 0  # of the network, to draw them
+
+
+def jobs(config):
+    """Every job of a study but `all`, as the Snakefile makes them."""
+    milestones, tuned = models(config)
+    every = [Job("prepare_data", "data/dataset.*"), Job("measure_floor", "data/floor.json")]
+    every.append(Job("extract_reference", "features/reference.safetensors"))
+    if config.features.extractor == "classifier":
+        every.append(Job("train_classifier", "features/classifier.safetensors"))
+    if FETCHED in config.network_files():
+        every.append(Job("fetch_inception", f"../../{FETCHED}"))
+    every += [_training(config, model) for model in (*milestones, *tuned)]
+    every += _images(config)
+    every += [Job("evaluate", f"{cell.folder}/metrics.json") for cell in config.all_cells()]
+    every.append(_trace(config))
+    every += [_search(config, model) for model in dict.fromkeys(config.searched())]
+    return every + [Job(rule, path) for rule, path in _reports(config)]
+
+
+def models(config):
+    """(milestones, with all before them on their chains; tuned models), each once."""
+    cells = [*config.all_cells(), *grid(config)]
+    asked = [cell.model for cell in cells] + [config.shown("loss"), *config.searched()]
+    tuned = [model for model in dict.fromkeys(asked) if isinstance(model, Tuned)]
+    starts = [m for m in asked if isinstance(m, Milestone)] + [m.start for m in tuned]
+    last = {}
+    for start in starts:
+        last[start.pretrain] = max(start, last.get(start.pretrain, start), key=lambda m: m.kimg)
+    milestones = []
+    for name, end in last.items():
+        every = 1 if name in config.init else config.pretrain[name].every
+        milestones += [Milestone(name, end.seed, k) for k in range(0, end.kimg + 1, every)]
+    return milestones, tuned
+
+
+def grid(config):
+    """What the grid of samples shows: the solver and one step before tuning, every step after."""
+    after, names = config.shown("samples"), config.consistency_samplers()
+    before = [config.figures.solver, *names[:1]]
+    return [Sampled(after.start, name) for name in before] + [Sampled(after, n) for n in names]
+
+
+def _training(config, model):
+    path = f"{model.folder}/model.safetensors"
+    if isinstance(model, Milestone) and model.pretrain in config.init:
+        return Job("import_model", path, model)
+    run = settings.train(config, model)
+    images = 1000 * (run["last_kimg"] - run["first_kimg"])
+    return Job("tune" if isinstance(model, Tuned) else "pretrain", path, model, trained=images)
+
+
+def _images(config):
+    """The jobs that draw the images of every cell and repeat, and what `evaluation.export` makes of
+    them: samples.npz (else that of the grid alone), features, PNG files."""
+    export, count = config.evaluation.export, config.evaluation.images
+    repeats = ["", *(f"/repeat-{index}" for index in range(1, config.evaluation.repeats))]
+    sets = [(cell, f"{cell.folder}{repeat}") for cell in config.all_cells() for repeat in repeats]
+    shown = [(cell, cell.folder) for cell in grid(config)]
+    kept = "npz" in export
+    for cell, folder in dict.fromkeys([*sets, *shown] if kept else shown):
+        images = count if kept else min(count, config.figures.grid_columns)
+        yield _drawing(config, "sample", cell, f"{folder}/samples.npz", images)
+    for cell, folder in sets:
+        if "features" in export:
+            file = f"{folder}/features.safetensors"
+            yield _drawing(config, "extract", cell, file, 0 if kept else count)
+        if "png" in export:
+            yield Job("export_images", f"{folder}/png")
+
+
+def _drawing(config, rule, cell, path, images):
+    nfe = config.samplers[cell.sampler].evaluations
+    return Job(rule, path, cell.model, drawn=images, evaluations=images * nfe)
+
+
+def _trace(config):
+    """The start and every snapshot of the loss page's tuning run, with every multistep sampler."""
+    model = config.shown("loss")
+    times, images = 1 + config.tune[model.recipe].snapshots, config.evaluation.images
+    nfes = [config.samplers[name].evaluations for name in config.consistency_samplers()]
+    drawn, evaluations = times * images * len(nfes), times * images * sum(nfes)
+    path = f"{model.folder}/trace.csv"
+    return Job("trace_tuning", path, model, drawn=drawn, evaluations=evaluations)
+
+
+def _search(config, model):
+    """An upper bound: k steps have k - 1 levels, each a line search of `evaluations` points."""
+    block, test = config.search, config.evaluation.images
+    lines = {k: (k - 1) * block.evaluations * block.images for k in range(2, max(block.steps) + 1)}
+    drawn = Counter(lines) + Counter({k: test for k in block.steps})
+    evaluations = sum(k * images for k, images in drawn.items())
+    path, images = f"{model.folder}/steps.json", drawn.total()
+    return Job("search_steps", path, model, drawn=images, evaluations=evaluations)
+
+
+def _reports(config):
+    """(rule, file) of every table and figure."""
+    for name in config.experiments:
+        yield "tabulate", f"tables/{name}.csv"
+        yield "draw_experiment", f"figures/{name}.png"
+    if config.searched():
+        yield "tabulate_steps", "tables/steps.csv"
+    if config.beside_published():
+        yield "tabulate_paper", "tables/paper.csv"
+    for name in ("maps", "curves", "samples", "loss"):
+        yield f"draw_{name}", f"figures/{name}.png"
+    yield "write_page", "index.html"

@@ -1,0 +1,109 @@
+"""The loop. Pretraining and tuning are the same; pretraining is the schedule r = 0.
+
+A step depends on (seed, images seen) and on the state before it, and on nothing else, so a run that
+was stopped and resumed gives the same bits as one that was not. Several processes (see
+`ect/runtime/distributed.py`) take one step together: the noise, noise level and image at an index
+of the whole batch are the same for any number of processes.
+"""
+
+import functools
+
+import torch
+
+from ect.models import build
+from ect.objective import PRIORS, Terms
+from ect.runtime import device, distributed
+from ect.runtime.seeds import generator_of, seed_of
+from ect.runtime.versions import setting
+from ect.training.log import Meter
+from ect.training.parts import learning_rate, make_objective
+
+LOG_LINES, LOG_KIMG = 50, 50  # at least so many lines, at most so many thousand images apart
+
+
+def step(state, settings, images, objective, f, total):
+    """One update; returns the loss's terms, the flag of `State.take_step` (still on the device),
+    and the learning rate."""
+    recipe, seen = settings["recipe"], state.seen
+    size = min(recipe["batch"], total - seen)
+    share = distributed.slice_of(size)
+    x, eps, s, label = draw_batch(settings, images, objective, seen, size, share)
+
+    rate = learning_rate(recipe["optimizer"], seen, total)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.zero_grad(set_to_none=True)
+    terms = []
+    for part in _parts(len(x), setting(recipe, "microbatch") or size):
+        dropout_seed = seed_of(settings["seed"], "dropout", seen + share.start + part.start)
+        f_part = f if label is None else f.conditioned_on(label[part])
+        with device.precision(setting(recipe, "precision")):
+            part_terms = objective(f_part, x[part], eps[part], s[part], seen / total, dropout_seed)
+        loss = part_terms.loss.mean() * (len(part_terms.loss) / size)
+        state.scaler.scale(loss).backward()
+        terms.append([term.detach() for term in part_terms])
+    distributed.sum_gradients(state.network.parameters())
+    whole = Terms(*distributed.all_gather([torch.cat(term) for term in zip(*terms)], size))
+    fine = state.take_step(whole.loss.mean())
+    state.seen += size
+    state.update_average(recipe, size)
+    return whole, fine, rate
+
+
+def draw_batch(settings, images, objective, seen, size, share):
+    """Images x (B, C, H, W), noise eps like x, noise levels s (B,), and class labels (B,) or None:
+    the `share` of a batch of `size` that belongs to this process. All of it depends on (seed,
+    images seen) alone. x, eps and the labels are on the device; s, which decides what is computed,
+    stays on the CPU."""
+    prior, seed = settings["recipe"]["prior"], settings["seed"]
+    generator = generator_of(seed, "step", seen)
+    draw = functools.partial(PRIORS[prior["kind"]], generator, size, **prior["options"])
+    s = objective.levels(draw)[share]
+    first, count = seen + share.start, share.stop - share.start
+    x = images.batch(seed, first, count)
+    eps = torch.randn((size, *x.shape[1:]), generator=generator)[share]
+    label = None
+    if setting(settings["network"], "classes"):
+        label = device.to_device(images.batch_labels(seed, first, count))
+    return device.to_device(x), device.to_device(eps), s, label
+
+
+def _parts(size, most):
+    """A batch in parts of at most `most` images, whose gradients add up: less memory and the same
+    step, except for dropout masks, which are drawn for each part (and for each process)."""
+    return [slice(first, min(first + most, size)) for first in range(0, size, most)]
+
+
+def loop(state, settings, images, teacher=None):
+    """Train from `state.seen` to the end, logging and keeping snapshots. Yields after each step,
+    where a run can be saved, and stopped."""
+    first, total = 1000 * settings["first_kimg"], 1000 * settings["last_kimg"]
+    objective = make_objective(settings, images.sd, teacher)
+    about = build.description(settings, images)
+    f = build.make_consistency(state.network, objective.process, about)
+    marks = _marks(first, total, max(LOG_LINES, (total - first) // (1000 * LOG_KIMG)))
+    keeps = _marks(first, total, settings["snapshots"])
+    while state.seen < total:
+        before = state.seen
+        terms, fine, rate = step(state, settings, images, objective, f, total)
+        state.meter.add(terms, fine, state.seen)
+        if _passed(keeps, before, state.seen):
+            state.snapshots[state.seen] = {k: v.clone() for k, v in state.average.items()}
+        if _passed(marks, before, state.seen):
+            state.meter.check()
+            state.lines.append(state.meter.line(state.seen, rate) | skipped(state))
+            state.meter = Meter()
+        yield
+
+
+def skipped(state):
+    """The entry of the log and of run.json that only fp16 has."""
+    return {"skipped_steps": int(state.skipped)} if state.scaler.is_enabled() else {}
+
+
+def _marks(first, total, count):
+    return [first + (total - first) * (i + 1) // count for i in range(count)]
+
+
+def _passed(marks, before, now):
+    return any(before < mark <= now for mark in marks)

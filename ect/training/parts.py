@@ -1,0 +1,116 @@
+"""From the settings of a training run to its parts: objective, optimizer, rate."""
+
+import functools
+
+import torch
+
+from ect import limit, plugins
+from ect.models.build import make_process
+from ect.objective import DISTANCES, UNIT, WEIGHTS, Objective, huber
+from ect.ode import STEPS
+from ect.runtime import checkpoint, device
+from ect.runtime.versions import setting
+from ect.schedule import SCHEDULES, SNAPS
+
+
+def check_plugin_map(name, bound):
+    """Raises `ValueError` if a plugin's map, bound to its options, violates 0 <= r < s."""
+    s = torch.logspace(-2.5, 1.9, 45, dtype=torch.float64)
+    for progress in (0.0, 0.25, 0.5, 0.75, 0.99):
+        r = bound(s, progress)
+        for at, value in zip(s.tolist(), r.expand_as(s).tolist()):
+            if not 0 <= value < at:
+                raise ValueError(
+                    f"schedule '{name}': r is {value:g} at s = {at:g}, progress {progress:g};"
+                    " allowed: 0 <= r < s"
+                )
+
+
+def check_plugin_weight(name, weight, sd):
+    """Raises `ValueError` if a plugin's weights of n pairs (s, r) are not n finite numbers."""
+    s = torch.tensor([0.01, 1.0, 50.0])
+    weights = weight(s, s / 2, sd)
+    if weights.shape != s.shape or not weights.isfinite().all():
+        raise ValueError(
+            f"weight '{name}': {weights.tolist()} at s = {s.tolist()}, r = s / 2; allowed: as many"
+            " finite numbers"
+        )
+
+
+def make_objective(settings, sd, teacher=None):
+    """The loss of a cell, its schedule and distance bound to their options. `teacher`, a frozen
+    consistency function, is used if the target is one step of its ODE."""
+    recipe, schedule = settings["recipe"], settings["schedule"]
+    process = make_process(settings)
+    weight = plugins.with_plugins(WEIGHTS, "weight", settings)[recipe["weight"]]
+    if recipe["weight"] not in WEIGHTS:
+        check_plugin_weight(recipe["weight"], weight, sd)
+    if schedule["map"] in limit.OBJECTIVES:
+        return limit.OBJECTIVES[schedule["map"]](process, weight, sd, **schedule["options"])
+    maps = plugins.with_plugins(SCHEDULES, "schedule", settings)
+    bound = on_clock(maps[schedule["map"]], schedule, process)
+    if schedule["map"] not in SCHEDULES:
+        check_plugin_map(schedule["map"], bound)
+    masked = recipe["dropout"] > 0 and settings["network"].get("architecture") == "unet2d"
+    distance = DISTANCES[recipe["distance"]["kind"]]
+    if distance is huber:
+        distance = functools.partial(huber, c=recipe["distance"]["c"])
+    return Objective(
+        process=process,
+        schedule=bound,
+        distance=distance,
+        weight=weight,
+        sd=sd,
+        snap=on_clock(SNAPS.get(schedule["map"]), schedule, process),
+        step=STEPS.get(settings["target"]),
+        teacher=teacher,
+        shared_dropout=setting(recipe, "shared_dropout"),
+        unit=None if masked else UNIT,
+    )
+
+
+def on_clock(function, schedule, process):
+    """A map (or a snap, or None) with its options, as a function of noise levels s. With the clock
+    `time` it maps the process's t."""
+    if function is None:
+        return None
+    bound = functools.partial(function, **schedule["options"])
+    if schedule["clock"] == "noise":
+        return bound
+    return lambda s, progress: process.clock(bound(process.time(s), progress))
+
+
+def make_optimizer(options, parameters):
+    """Adam or RAdam at the config's rate and betas."""
+    common = {"lr": options["lr"], "betas": tuple(options["betas"]), "eps": 1e-8}
+    if options["name"] == "adam":
+        return torch.optim.Adam(parameters, **common, fused=device.current().type != "mps")
+    return torch.optim.RAdam(parameters, **common, foreach=True)
+
+
+def learning_rate(options, seen, total):
+    """The rate after `seen` images of `total`: warm-up, plateau, and a linear decay if set."""
+    rate = options["lr"]
+    if options["warmup_kimg"] > 0:
+        rate *= min(1.0, seen / (1000 * options["warmup_kimg"]))
+    fallen = (seen / max(total, 1) - options["decay_from"]) / max(1 - options["decay_from"], 1e-9)
+    return rate * (1 - (1 - options["lr_final"]) * max(fallen, 0.0))
+
+
+def settings_with_start(settings, init, images):
+    """Settings, completed for an imported start with what the config leaves open: the network and
+    its meaning, which the file describes. Raises `ValueError` if they are for other images."""
+    if "network" in settings:
+        return settings
+    about = checkpoint.load(init)[1]
+    reads = {key: about[key] for key in ("shape", "shift", "scale")}
+    dataset = {"shape": list(images.shape), "shift": images.shift, "scale": images.scale}
+    if reads != dataset:
+        raise ValueError(
+            f"{init}: the model reads images as {reads}, the dataset has {dataset}; allowed: images"
+            " of that shape, with dataset.normalize: unit"
+        )
+    parts = ("network", "process", "betas", "parameterization", "c_noise", "c_in", "sd")
+    both = about.get("plugins", {}) | settings.get("plugins", {})
+    merged = {"plugins": both} if both else {}
+    return settings | {key: about[key] for key in parts if key in about} | merged

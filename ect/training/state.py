@@ -1,0 +1,119 @@
+"""What a training run is at one moment, and as tensors that can be saved."""
+
+import torch
+
+from ect.models import build
+from ect.networks import native
+from ect.runtime import checkpoint, device
+from ect.runtime.versions import DEFAULTS, NATIVE, setting
+from ect.training import parts
+from ect.training.log import Meter, finite
+
+SCALE = 2.0**16  # the initial loss scale in fp16: torch's default
+# The smallest normal number of fp16: with a lower loss scale even a gradient of 1 is subnormal.
+LEAST_SCALE = 2.0**-14
+
+
+def _require_known(kernels):
+    known = ("native", f"native-{NATIVE}")
+    if kernels not in known:
+        raise ValueError(f"kernels is '{kernels}'; allowed: {', '.join(known)}, or no such key")
+
+
+class State:
+    """What a run is at one moment: network, moving average, optimizer, images seen, and the log;
+    the seconds it took so far, and the images at which it was resumed. In fp16 also the loss scale,
+    and how many steps were skipped since the start of its chain."""
+
+    def __init__(self, settings, images):
+        recipe = settings["recipe"]
+        self.network = build.make_network(
+            settings["network"], images.shape, recipe["dropout"], settings["seed"]
+        )
+        precision, kernels = setting(recipe, "precision"), setting(recipe, "kernels")
+        if kernels != DEFAULTS["kernels"]:
+            _require_known(kernels)
+            native.use(self.network, precision)
+        self.network.train()
+        self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
+        self.optimizer = parts.make_optimizer(recipe["optimizer"], self.network.parameters())
+        self.scaler = torch.amp.GradScaler(
+            device.current().type, SCALE, enabled=precision == "fp16"
+        )
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device.current())
+        self.seen, self.lines, self.snapshots = 1000 * settings["first_kimg"], [], {}
+        self.meter, self.seconds, self.resumed = Meter(), 0.0, []
+
+    def start_from(self, weights):
+        """Start from these weights, with a fresh optimizer."""
+        self.network.load_state_dict(weights)
+        self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
+
+    def take_step(self, loss):
+        """Step the optimizer along the gradient of `loss`. Returns a Boolean tensor of one element:
+        whether loss and gradient are finite. In fp16 a step with a non-finite gradient is skipped
+        and halves the loss scale, and counts as finite while the scale is >= `LEAST_SCALE`."""
+        self.scaler.unscale_(self.optimizer)
+        fine = finite(loss, self.network.parameters())
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if not self.scaler.is_enabled():
+            return fine
+        self.skipped += ~fine
+        return loss.isfinite() & (self.scaler.scale(torch.ones_like(loss)) >= LEAST_SCALE)
+
+    def scaling(self):
+        """The loss scale as tensors, and the number of skipped steps; {} unless in fp16."""
+        if not self.scaler.is_enabled():
+            return {}
+        scaler = self.scaler.state_dict()
+        scale = torch.tensor(scaler["scale"], dtype=torch.float64)
+        tracker = torch.tensor(scaler["_growth_tracker"])
+        return {"scale": scale, "growth_tracker": tracker, "skipped": self.skipped}
+
+    def tensors(self):
+        slots = {
+            f"{index}.{name}": value
+            for index, slot in self.optimizer.state_dict()["state"].items()
+            for name, value in slot.items()
+        }
+        return (
+            checkpoint.prefixed("network", self.network.state_dict())
+            | checkpoint.prefixed("average", self.average)
+            | checkpoint.prefixed("optimizer", slots)
+            | checkpoint.prefixed("scaler", self.scaling())
+        )
+
+    def snapshot_tensors(self):
+        """The snapshots' tensors by name, headed by their number of images."""
+        snapshots = (checkpoint.prefixed(seen, weights) for seen, weights in self.snapshots.items())
+        return {key: value for tensors in snapshots for key, value in tensors.items()}
+
+    def restore(self, tensors, seen):
+        self.network.load_state_dict(checkpoint.within("network", tensors))
+        for key, value in checkpoint.within("average", tensors).items():
+            self.average[key].copy_(value)
+        slots, parameters = {}, list(self.network.parameters())
+        for key, value in checkpoint.within("optimizer", tensors).items():
+            index, name = key.split(".")
+            if value.ndim:  # fused Adam reads moments in the memory format of their parameter
+                value = torch.empty_like(parameters[int(index)]).copy_(value)
+            slots.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
+        if scaling := checkpoint.within("scaler", tensors):
+            saved = {"scale": scaling["scale"].item()}
+            saved["_growth_tracker"] = int(scaling["growth_tracker"])
+            self.scaler.load_state_dict(self.scaler.state_dict() | saved)
+            self.skipped.copy_(scaling["skipped"])
+        self.seen = seen
+
+    @torch.no_grad()
+    def update_average(self, recipe, size):
+        """Exponential moving average with a half-life in images (EDM: with a ramp at the start)."""
+        halflife = 1000 * recipe["ema_halflife_kimg"]
+        if recipe["ema_ramp"] is not None:
+            halflife = min(halflife, recipe["ema_ramp"] * self.seen)
+        keep = 0.5 ** (size / max(halflife, 1e-8))
+        torch._foreach_lerp_(
+            list(self.average.values()), list(self.network.state_dict().values()), 1 - keep
+        )

@@ -1,0 +1,202 @@
+"""One training run as a job: started or resumed, saved, published."""
+
+import functools
+import json
+import time
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ect.data.batches import Images
+from ect.models import build
+from ect.runtime import checkpoint, device, distributed, progress, record, stop
+from ect.runtime.versions import STAGES, setting
+from ect.runtime.work import Work, locked, log_line, work_folder
+from ect.training.log import Diverged
+from ect.training.loop import loop, skipped
+from ect.training.parts import settings_with_start
+from ect.training.state import State
+
+SAVE_SECONDS, SAVING_SHARE = 60.0, 0.02  # saving takes at most this share of the time
+ARTEFACTS = ("model.safetensors", "state.safetensors", "snapshots.safetensors", "metrics.jsonl")
+
+
+@device.deterministic()
+def run(
+    settings, data, out, resume=None, init=None, save_seconds=None, max_minutes=None, hold=False
+):
+    """Train one cell and publish its artefacts in the folder `out`.
+
+    `resume` is the state of the previous milestone, `init` a model to start from; with neither the
+    start is random. Writes model.safetensors (the moving average), state.safetensors,
+    snapshots.safetensors, metrics.jsonl and run.json.
+
+    The state is saved every `save_seconds` in a scratch folder beside `out`, and a run that is
+    started again resumes from there; without `save_seconds` every minute, or less often if that
+    would take more than 2 % of the time. With `hold` hard links to the published files stay there
+    until `work.release`, and the same run started again ends at once. Of several processes only the
+    first locks that folder, saves and publishes. Raises `stop.Stopped` after a signal or
+    `max_minutes`, `FloatingPointError` if the loss or gradient is not finite.
+    """
+    started, out, parents = time.monotonic(), Path(out), distributed.parents()
+    images = Images(data)
+    original, settings = settings, settings_with_start(settings, init, images)
+    _require_classes(setting(settings["network"], "classes"), images, data)
+    inputs = [path for path in (data, resume, init) if path]
+    fingerprint = [STAGES["train"], settings, [record.digest(path) for path in inputs]]
+    with distributed.together(), _held(out) as folder, stop.signals() as received:
+        distributed.require_shares(_smallest_batch(settings))
+        work = Work(folder, fingerprint)
+        if any(distributed.all_max(distributed.is_first() and work.restored(out))):
+            return
+        with distributed.first_before_the_others():
+            state = _begin(settings, images, resume, init, work)
+        distributed.require_same(state.tensors())
+        teacher = None if settings["target"] == "own" else build.load_model(init)[0]
+        began = started - state.seconds
+        keep = functools.partial(save, state, work, began)
+        ended = functools.partial(distributed.torchrun_ended, parents)
+        requests = stop.Requests(received, started, max_minutes, ended)
+        steps = loop(state, settings, images, teacher)
+        with _crash_noted(work, state, resume or init or "its start"):
+            _advance(state, steps, settings, out, keep, save_seconds, requests)
+            orphaned = distributed.parents() != parents
+            if orphaned:  # the next attempt may need this state again
+                keep()
+        if distributed.is_first():
+            with work.publishing(out) if hold else nullcontext(out) as target:
+                publish(state, settings, images, target)
+                _record(state, original, inputs, began, target)
+            if not orphaned:
+                work.clear()
+
+
+def _held(out):
+    """The scratch folder, locked by the first process; the others only read it."""
+    return locked(out) if distributed.is_first() else nullcontext(work_folder(out))
+
+
+def _smallest_batch(settings):
+    """Images in the smallest batch of a run, which may be its last."""
+    batch = settings["recipe"]["batch"]
+    return 1000 * (settings["last_kimg"] - settings["first_kimg"]) % batch or batch
+
+
+def _advance(state, steps, settings, out, keep, save_seconds, requests):
+    """Take the steps, saving when it is time and when asked to stop."""
+    total, saved = 1000 * settings["last_kimg"], time.monotonic()
+    pause = SAVE_SECONDS if save_seconds is None else save_seconds
+    label = "/".join(out.parts[-6:])
+    bar = tqdm(
+        total=total, initial=state.seen, unit="img", unit_scale=True, desc=label,
+        disable=None if distributed.is_first() else True,
+    )  # fmt: skip  # no bar without a terminal
+    tell = progress.reporter(out, 1000 * settings["first_kimg"], total, device.device_name())
+    with bar:
+        for _ in steps:
+            bar.update(state.seen - bar.n)
+            if distributed.is_first():
+                tell(state.seen, state.lines)
+            if state.lines:
+                bar.set_postfix_str(f"loss {state.lines[-1]['loss']:.4g}", refresh=False)
+            asked = requests.code() if state.seen < total else 0
+            now = time.monotonic()
+            due = distributed.is_first() and now - saved > pause
+            code, due = distributed.all_max(asked, due)
+            if code or due:
+                keep()
+                saved = time.monotonic()
+                if save_seconds is None:
+                    pause = max(SAVE_SECONDS, (saved - now) / SAVING_SHARE)
+            if code:
+                why, where = requests.reason(code), f"at image {state.seen} of {total}"
+                raise stop.Stopped(f"{why} {where}; run again to go on", code)
+
+
+@contextmanager
+def _crash_noted(work, state, start):
+    """If the run diverges, say where its last good state is, here and to attempts that would repeat
+    it; to any other error add the image at which it came."""
+    try:
+        yield
+    except Diverged as end:
+        good = start if work.kept is None else f"{work.state_file} (image {work.kept})"
+        message = (
+            f"{end}: lower optimizer.lr, or raise distance.c; nothing was published, the last good"
+            f" checkpoint is {good}"
+        )
+        with suppress(OSError):
+            if distributed.is_first():
+                work.note_divergence(end.seen, message)
+        raise FloatingPointError(message) from None
+    except Exception as error:
+        error.add_note(f"at image {state.seen}")
+        raise
+
+
+def _require_classes(classes, images, data):
+    count = int(images.labels.max()) + 1
+    if 0 < classes < count:
+        raise ValueError(f"networks: classes is {classes}, but {data} has labels up to {count - 1}")
+
+
+def save(state, work, began):
+    state.meter.check()
+    state.seconds = time.monotonic() - began
+    if not distributed.is_first():
+        return
+    tensors = state.tensors() | checkpoint.prefixed("meter", state.meter.tensors())
+    tensors |= checkpoint.prefixed("snapshot", state.snapshot_tensors())
+    log = {"seen": state.seen, "lines": state.lines}
+    work.save(tensors, **log, seconds=state.seconds, resumed=state.resumed)
+
+
+def _begin(settings, images, resume, init, work):
+    """The state to start from: this run's own work in progress, else `resume` or `init`."""
+    state, saved = State(settings, images), work.load()
+    if saved:
+        restore(state, *saved)
+        if distributed.is_first():
+            log_line(f"going on from image {state.seen} of {1000 * settings['last_kimg']}")
+    elif resume:
+        tensors, about = checkpoint.load(resume)
+        state.restore(tensors, about["seen"])
+    elif init:
+        state.start_from(checkpoint.load(init)[0])
+    work.refuse_to_repeat(state.seen)
+    return state
+
+
+def restore(state, tensors, about):
+    """The inverse of `save`."""
+    state.restore(tensors, about["seen"])
+    state.meter.restore(checkpoint.within("meter", tensors))
+    state.lines, state.seconds = about["lines"], about["seconds"]
+    state.resumed = [*about["resumed"], state.seen]
+    for key, value in checkpoint.within("snapshot", tensors).items():
+        seen, name = key.split(".", 1)
+        state.snapshots.setdefault(int(seen), {})[name] = value
+
+
+def _record(state, original, inputs, began, out):
+    """Write run.json."""
+    made = 1000 * (original["last_kimg"] - original["first_kimg"])
+    seconds = time.monotonic() - began
+    extra = {"images_per_second": round(made / seconds, 1), "resumed_at": state.resumed}
+    extra |= skipped(state)
+    if distributed.world() > 1:
+        extra["processes"] = distributed.world()
+    extra["outputs"] = [out / name for name in ARTEFACTS]
+    checkpoint.write_json(out / "run.json", record.job_record(original, inputs, began, **extra))
+
+
+def publish(state, settings, images, out):
+    """Write the artefacts of a finished run."""
+    checkpoint.sweep(out)
+    about = build.description(settings, images)
+    checkpoint.save(out / "model.safetensors", state.average, **about)
+    checkpoint.save(out / "state.safetensors", state.tensors(), seen=state.seen)
+    checkpoint.save(out / "snapshots.safetensors", state.snapshot_tensors(), **about)
+    with checkpoint.replacing(out / "metrics.jsonl") as scratch:
+        scratch.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in state.lines))

@@ -1,0 +1,76 @@
+"""The command line: a mistake is one line on stderr and an exit code, never a traceback."""
+
+import json
+
+import pytest
+
+from ect.cli.jobs import VERBS
+from ect.cli.main import main
+from ect.data import prepare
+
+SETTINGS = {
+    "network": {"channels": 8, "multipliers": [1], "blocks": 1, "attention": []},
+    "process": "ve",
+    "parameterization": "edm",
+    "recipe": {"dropout": 0.0, "optimizer": {"name": "adam", "lr": 1e-3, "betas": [0.9, 0.999]}},
+    "seed": 0,
+    "first_kimg": 0,
+    "last_kimg": 1,
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a dataset and a torn checkpoint, made the working directory."""
+    monkeypatch.chdir(tmp_path)
+    settings = {"source": "digits", "normalize": "unit", "held_out": 1700, "split_seed": 0}
+    prepare.run(settings, tmp_path / "data.file")
+    (tmp_path / "torn.safetensors").write_bytes(b"\x10\x00\x00")
+    (tmp_path / "run.json").write_text("{")
+    return tmp_path
+
+
+TRAIN = ["train", json.dumps(SETTINGS), "--out", "out"]
+MISTAKES = {
+    "no data": ([*TRAIN, "--data", "none.file"], "none.file"),
+    "torn start": (
+        [*TRAIN, "--data", "data.file", "--init", "torn.safetensors"],
+        "not a readable",
+    ),
+    "no model": (["sample", "{}", "--model", "none.file", "--out", "o"], "none.file"),
+    "no metrics": (["tabulate", "split", "--metrics", "none.json", "--out", "t"], "none.json"),
+    "figure": (["draw", "pie", "{}", "--out", "f"], "'pie'; allowed: methods"),
+    "figure's setting": (["draw", "maps", '{"colour": 1}', "--out", "f"], "'schedules'"),
+    "all held out": (
+        [
+            "prepare",
+            '{"source": "digits", "held_out": 1797, "split_seed": 0}',
+            "--out",
+            "d.file",
+        ],
+        "held_out is 1797; allowed: < 1797",
+    ),
+}
+
+
+@pytest.mark.parametrize("words, named", MISTAKES.values(), ids=MISTAKES)
+def test_mistake_is_one_line(folder, capsys, words, named):
+    assert main(words) == 1
+    said = capsys.readouterr().err.strip()
+    assert named in said and said.startswith(f"ect {words[0]}: ") and len(said.splitlines()) == 1
+    assert not (folder / "out" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("settings", ["none.json", "run.json", "{"])
+def test_settings_that_cannot_be_read(folder, capsys, settings):
+    with pytest.raises(SystemExit) as left:
+        main(["sample", settings, "--model", "m", "--out", "o"])
+    assert left.value.code != 0 and settings in capsys.readouterr().err
+
+
+def test_every_verb_has_help(capsys):
+    for function in VERBS:
+        with pytest.raises(SystemExit) as left:
+            main([function.__name__.replace("_", "-"), "--help"])
+        assert left.value.code == 0
+    assert "--out" in capsys.readouterr().out

@@ -1,0 +1,415 @@
+"""Your own datasets: a folder and its .zip give the same images, and what is wrong is named."""
+
+import json
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ect.data import sources
+from ect.data.batches import Images, encode
+from ect.data.folder import fingerprint, is_image, walk
+from ect.data.prepare import run
+from ect.evaluation import classifier, features
+from ect.runtime.record import digest
+
+BASE = {"source": "images", "normalize": "unit", "held_out": 3, "split_seed": 0}
+CLASSES = ("café", "кот", "犬")
+
+
+def draw(path, seed, size=(8, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 12 images of 8x8, in three classes, beside other files of a real disk."""
+    root = tmp_path / "photos"
+    for index in range(12):
+        suffix = (".png", ".PNG", ".bmp", ".webp")[index % 4]
+        draw(root / CLASSES[index % 3] / "deep" / f"{index:02}{suffix}", index)
+    for litter in (".DS_Store", "__MACOSX/a.png", ".hidden/b.png", "café/.c.png", "café/._00.png"):
+        (root / litter).parent.mkdir(exist_ok=True)
+        (root / litter).write_bytes(b"no image")
+    (root / "notes.txt").write_text("about the cat")
+    (root / "кот" / "old.zip").write_bytes(b"PK")
+    return root
+
+
+def zipped(folder, path, prefix=""):
+    with zipfile.ZipFile(path, "w") as file:
+        for found in sorted(folder.rglob("*"), reverse=True):
+            file.write(found, prefix + str(found.relative_to(folder)))
+    return path
+
+
+def prepared(path, out, **changes):
+    run(BASE | {"path": str(path)} | changes, out, 2)
+    return out
+
+
+def rows(file):
+    """The images of a dataset file, each with its class's name."""
+    found = []
+    for split in ("train", "test"):
+        images = Images(file, split)
+        names = images.classes or [None]
+        found += [(x.tobytes(), names[k]) for x, k in zip(images.pixels, images.labels)]
+    return sorted(found, key=repr)
+
+
+def test_every_image_is_there_once_with_its_class(photos, tmp_path):
+    found = rows(prepared(photos, tmp_path / "d", classes="folders"))
+    files = [p for p in photos.glob("[!._]*/deep/*")]
+    wanted = [(np.asarray(Image.open(p).convert("RGB")).tobytes(), p.parts[-3]) for p in files]
+    assert found == sorted(wanted, key=repr) and len(found) == 12
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["classes"] == sorted(CLASSES) and record["images"] == {"train": 9, "test": 3}
+    assert record["ignored"] == {".txt": 1, ".zip": 1} and record["skipped"] == []
+
+
+@pytest.mark.parametrize("classes", [None, "folders"])
+def test_a_folder_its_zip_and_a_folder_around_it_are_one_dataset(photos, tmp_path, classes):
+    around = zipped(photos, tmp_path / "around.zip", "my photos/")
+    paths = [photos, zipped(photos, tmp_path / "photos.zip"), around]
+    files = [prepared(path, tmp_path / f"{k}", classes=classes) for k, path in enumerate(paths)]
+    assert digest(files[0]) == digest(files[1]) == digest(files[2])
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert list(record["inputs"]) == [str(around)]
+
+
+def test_threads_and_chunks_do_not_matter(photos, tmp_path, monkeypatch):
+    settings = BASE | {"path": str(photos), "resolution": 5}
+    for threads, chunk in ((1, 256), (5, 256), (3, 2)):
+        monkeypatch.setattr(sources, "CHUNK", chunk)
+        run(settings, tmp_path / f"{threads}", threads)
+    assert digest(tmp_path / "1") == digest(tmp_path / "5") == digest(tmp_path / "3")
+
+
+def test_links_are_followed_but_not_in_circles(photos, tmp_path):
+    (photos / "кот" / "again").symlink_to(photos)
+    (photos / "犬" / "cats").symlink_to(photos / "кот")
+    more = tmp_path / "elsewhere"
+    draw(more / "x.png", 99)
+    (photos / "café" / "linked").symlink_to(more)
+    names = [name for name, _ in walk(photos) if is_image(name)]
+    assert "café/linked/x.png" in names and "犬/cats/deep/01.PNG" in names
+    assert not any("again/café" in name for name in names)
+
+
+def test_a_subset_and_its_tests_are_random_and_the_seeds(photos, tmp_path):
+    whole = rows(prepared(photos, tmp_path / "whole"))
+    parts = [prepared(photos, tmp_path / f"{s}", max_images=7, split_seed=s) for s in (0, 1)]
+    for part in parts:
+        assert len(Images(part).pixels) == 4 and len(Images(part, "test").pixels) == 3
+        assert set(rows(part)) < set(whole)
+    assert rows(parts[0]) != rows(parts[1])
+    tests = [Images(p, "test").pixels[:] for p in (tmp_path / "whole", tmp_path / "0")]
+    assert np.array_equal(*tests)  # a smaller study is tested on the same images
+
+
+def edm_labels(photos, labels=...):
+    images = sorted(str(p.relative_to(photos)) for p in photos.glob("[!._]*/deep/*"))
+    pairs = [[name, k % 5] for k, name in enumerate(images)]
+    text = json.dumps({"labels": pairs if labels is ... else labels})
+    (photos / "dataset.json").write_text(text)
+    return pairs
+
+
+def test_labels_of_dataset_json_are_used(photos, tmp_path):
+    pairs = edm_labels(photos)
+    found = rows(prepared(photos, tmp_path / "d"))
+    wanted = [
+        (np.asarray(Image.open(photos / name).convert("RGB")).tobytes(), str(k))
+        for name, k in pairs
+    ]
+    assert found == sorted(wanted, key=repr)
+    assert rows(prepared(zipped(photos, tmp_path / "z.zip"), tmp_path / "e")) == found
+    edm_labels(photos, None)
+    assert Images(prepared(photos, tmp_path / "f")).classes is None
+
+
+def stray(photos):
+    draw(photos / "stray.png", 0)
+
+
+def other_case(photos):
+    draw(photos / "КОТ" / "x.png", 0)
+
+
+def other_encoding(photos):
+    draw(photos / "cafe\u0301" / "x.png", 0)
+
+
+def torn(photos):
+    path = photos / "кот" / "deep" / "01.PNG"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def text_as_image(photos):
+    (photos / "кот" / "x.jpg").write_text("not an image")
+
+
+def link_to_nothing(photos):
+    (photos / "кот" / "gone.png").symlink_to("nowhere.png")
+
+
+def large(photos):
+    draw(photos / "кот" / "large.png", 0, (9, 9))
+
+
+def oblong(photos):
+    for path in photos.rglob("deep/*"):
+        path.unlink()
+    for index in range(9):
+        draw(photos / "кот" / f"{index}.png", index, (8, 6))
+
+
+def empty(photos):
+    for path in photos.rglob("deep/*"):
+        path.unlink()
+
+
+def splits(photos):
+    for index, name in enumerate(CLASSES):
+        (photos / name).rename(photos / ("train", "test", "val")[index])
+
+
+def labels_of(labels):
+    return lambda photos: edm_labels(photos, labels)
+
+
+NAMED = {"classes": "folders"}
+MISTAKES = {
+    "outside of classes": (stray, NAMED, ["'stray.png' is not in a class folder"]),
+    "case": (other_case, NAMED, ["'КОТ'", "'кот'", "differ in case or encoding only"]),
+    "encoding": (other_encoding, NAMED, ["café", "cafe\u0301", "differ in case or encoding only"]),
+    "splits": (splits, NAMED, ["test, train, val are splits, not classes"]),
+    "torn": (torn, {}, ["01.PNG' cannot be read: ", "dataset.on_error: skip"]),
+    "text": (text_as_image, {}, ["'кот/x.jpg' cannot be read: not an image"]),
+    "link": (link_to_nothing, {}, ["'кот/gone.png' cannot be read: ", "No such file"]),
+    "size": (large, {}, ["large.png'", "9x9 pixels", "8x8", "dataset.resolution"]),
+    "oblong": (oblong, {}, [".png' has 8x6 pixels;", "dataset.resolution"]),
+    "empty": (empty, {}, ["no images, found 1 x .txt, 1 x .zip; allowed: .avif"]),
+    "held out": (lambda photos: None, {"held_out": 12}, ["held_out is 12; allowed: < 12"]),
+    "label missing": (labels_of([["a.png", 1]]), {}, ["the class of 'café/deep/00.png'", "None"]),
+    "labels torn": (labels_of(3), {}, ["dataset.json is not", "labels"]),
+    "labels below": (
+        lambda photos: (photos / "кот" / "dataset.json").write_text("{}"),
+        {"classes": None},
+        ["found 'кот/dataset.json'", "at the top"],
+    ),
+    "no such image": (
+        lambda photos: edm_labels(photos, [*edm_labels(photos), ["lost.png", 0]]),
+        {},
+        ["dataset.json names 'lost.png'", "no such image"],
+    ),
+}
+
+
+@pytest.mark.parametrize("spoil, settings, words", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_that_names_it(photos, tmp_path, spoil, settings, words):
+    spoil(photos)
+    paths = [photos]
+    if spoil is not link_to_nothing:  # a .zip holds no links
+        paths.append(zipped(photos, tmp_path / "photos.zip"))
+    for path in paths:
+        with pytest.raises(ValueError) as caught:
+            prepared(path, tmp_path / "d", **settings)
+        assert all(word in str(caught.value) for word in words), str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1 and not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("seed", range(13))
+def test_another_size_is_found_in_either_split(photos, tmp_path, seed):
+    large(photos)
+    for held_out in (1, 12):
+        with pytest.raises(ValueError, match=r"9x9.*dataset\.resolution"):
+            prepared(photos, tmp_path / "d", held_out=held_out, split_seed=seed)
+
+
+def test_what_is_skipped_is_listed_and_the_rest_is_as_without_it(photos, tmp_path):
+    torn(photos)
+    text_as_image(photos)
+    out = prepared(photos, tmp_path / "d", on_error="skip", classes="folders")
+    listed = (tmp_path / "skipped.txt").read_text().splitlines()
+    assert sorted(line.split(": ")[0] for line in listed) == ["кот/deep/01.PNG", "кот/x.jpg"]
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert [f"{name}: {reason}" for name, reason in record["skipped"]] == listed
+    assert sum(record["images"].values()) == len(rows(out)) == 11
+    (photos / "кот" / "x.jpg").unlink()
+    (photos / "кот" / "deep" / "01.PNG").unlink()
+    assert rows(prepared(photos, tmp_path / "e", on_error="skip", classes="folders")) == rows(out)
+    assert not (tmp_path / "skipped.txt").exists()
+
+
+def test_images_of_which_none_can_be_read(photos, tmp_path):
+    for path in photos.rglob("deep/*"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="no train image could be read"):
+        prepared(photos, tmp_path / "d", on_error="skip")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"x" * 1000])
+def test_a_torn_zip_is_named(tmp_path, content):
+    (tmp_path / "torn.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=r"torn\.zip: not a readable \.zip"):
+        prepared(tmp_path / "torn.zip", tmp_path / "d")
+
+
+def test_a_zip_with_one_name_twice_is_refused(tmp_path):
+    draw(tmp_path / "a.png", 0)
+    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as file:
+        file.write(tmp_path / "a.png", "b/a.png")
+        with pytest.warns(UserWarning):
+            file.write(tmp_path / "a.png", "b/a.png")
+    with pytest.raises(ValueError, match=r"holds 'b/a\.png' twice"):
+        prepared(tmp_path / "twice.zip", tmp_path / "d")
+
+
+def test_the_fingerprint_is_that_of_the_images(photos):
+    first = fingerprint(photos)
+    (photos / "notes.txt").write_text("changed")
+    (photos / ".DS_Store").write_bytes(b"changed")
+    assert fingerprint(photos) == first
+    image = photos / "кот" / "deep" / "01.PNG"
+    before = image.stat()
+    seen = {first}
+    for change in (
+        lambda: draw(photos / "кот" / "new.png", 1),
+        lambda: (photos / "кот" / "new.png").unlink(),
+        lambda: image.write_bytes(image.read_bytes()[::-1]),  # the same size
+        lambda: image.rename(image.with_name("02.png")),
+        lambda: (photos / "dataset.json").write_text("{}"),
+    ):
+        change()
+        seen.add(fingerprint(photos))
+    assert len(seen) == 5  # the second change undid the first
+    image.with_name("02.png").rename(image)
+    (photos / "dataset.json").unlink()
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert fingerprint(photos) == first
+
+
+def test_a_classifier_needs_classes(photos, tmp_path):
+    settings = {"channels": 8, "epochs": 1, "batch": 4, "lr": 1e-3}
+    out = prepared(photos, tmp_path / "d")
+    with pytest.raises(ValueError, match="classes: folders, or features"):
+        classifier.run(settings, out, tmp_path / "features")
+    out = prepared(photos, tmp_path / "e", classes="folders")
+    classifier.run(settings, out, tmp_path / "features")
+    _, extract = classifier.extractor(tmp_path / "features" / "classifier.safetensors")
+    assert features.of_images(extract, Images(out).pixels).shape == (9, 64)
+
+
+@pytest.mark.parametrize("size, channels", [(16, 3), (32, 3), (28, 1)])
+def test_the_classifier_takes_larger_images(size, channels):
+    network = classifier.Plain((channels, size, size), 10, 8)
+    pixels = np.zeros((2, size, size, channels), np.uint8)
+    about = {"shift": 127.5, "scale": 1 / 127.5}
+    assert network(encode(pixels, about)).shape == (2, 10)
+
+
+def idx(values):
+    """An array in MNIST's format."""
+    head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+    return head + values.tobytes()
+
+
+@pytest.mark.parametrize("source, folder", [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
+def test_mnist_from_a_local_copy(tmp_path, source, folder):
+    """torchvision's own splits, in its own order of classes."""
+    raw, random, parts = tmp_path / folder / "raw", np.random.default_rng(0), {}
+    raw.mkdir(parents=True)
+    for name, split, count in (("train", "train", 12), ("t10k", "test", 5)):
+        pixels = random.integers(0, 256, (count, 28, 28), np.uint8)
+        labels = np.arange(count, dtype=np.uint8) % 10
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(idx(pixels))
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(idx(labels))
+        parts[split] = sorted((x.tobytes(), int(k)) for x, k in zip(pixels, labels))
+    settings = {"source": source, "normalize": "unit", "split_seed": 0, "path": str(tmp_path)}
+    run(settings, tmp_path / "d")
+    for split, wanted in parts.items():
+        images = Images(tmp_path / "d", split)
+        assert images.shape == (1, 28, 28) and len(images.classes) == 10
+        assert sorted((x.tobytes(), int(k)) for x, k in zip(images.pixels, images.labels)) == wanted
+    run(settings | {"max_images": 7, "held_out": 2, "resolution": 8}, tmp_path / "e")
+    assert len(Images(tmp_path / "e").pixels) == 7
+    assert Images(tmp_path / "e", "test").pixels[:].shape == (2, 8, 8, 1)
+    with pytest.raises(ValueError, match="held_out is 6; allowed: <= 5"):
+        run(settings | {"held_out": 6}, tmp_path / "f")
+
+
+def test_cifar10_from_a_local_copy(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10
+
+    folder, pixels = tmp_path / "cifar-10-batches-py", {}
+    folder.mkdir()
+    for name, split in (("data_batch_1", "train"), ("test_batch", "test")):
+        data = np.random.default_rng(len(name)).integers(0, 256, (6, 3072), np.uint8)
+        (folder / name).write_bytes(pickle.dumps({"data": data, "labels": list(range(6))}))
+        planes = data.reshape(6, 3, 32, 32).transpose(0, 2, 3, 1)
+        pixels[split] = sorted(image.tobytes() for image in planes)
+        listing = [[name, digest_md5(folder / name)]]
+        monkeypatch.setattr(CIFAR10, f"{split}_list", listing)
+    names = [f"class {k}" for k in range(10)]
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names}))
+    meta = {"filename": "batches.meta", "key": "label_names"}
+    monkeypatch.setattr(CIFAR10, "meta", meta | {"md5": digest_md5(folder / "batches.meta")})
+    settings = {"source": "cifar10", "normalize": "unit", "split_seed": 0, "path": str(tmp_path)}
+    run(settings, tmp_path / "d")
+    for split, wanted in pixels.items():
+        images = Images(tmp_path / "d", split)
+        assert sorted(x.tobytes() for x in images.pixels) == wanted and images.classes == names
+
+
+def digest_md5(path):
+    from torchvision.datasets.utils import calculate_md5
+
+    return calculate_md5(path)
+
+
+@pytest.mark.parametrize(
+    "source, place, file",
+    [
+        ("cifar10", "", "cifar-10-python.tar.gz (md5 c58f30108f718f92721af3b95e74349a)"),
+        ("mnist", "MNIST/raw", "train-images-idx3-ubyte.gz (md5 f68b3c2dcbeaaa9fbdd348bbdeb94873)"),
+        ("fashion_mnist", "FashionMNIST/raw", "t10k-labels-idx1-ubyte.gz (md5 bb300cfdad3c16e7a"),
+    ],
+)
+def test_without_a_network_the_error_says_what_to_put_where(
+    tmp_path, monkeypatch, source, place, file
+):
+    from urllib.error import URLError
+
+    from torchvision.datasets import utils
+
+    def offline(*words, **options):
+        raise URLError("no network")
+
+    monkeypatch.setattr(utils, "_get_redirect_url", offline)
+    settings = {"source": source, "normalize": "unit", "split_seed": 0, "path": str(tmp_path)}
+    with pytest.raises(ValueError, match="no intact") as caught:
+        run(settings, tmp_path / "d")
+    text = str(caught.value)
+    assert str(Path(tmp_path, place)) in text and file in text and "no network" in text
+    assert len(text.splitlines()) == 1
+
+
+def test_imagenet64_is_its_train_folder_at_64(tmp_path):
+    for index in range(8):
+        draw(tmp_path / "train" / f"n{index % 2}" / f"{index}.png", index, (70, 66))
+    draw(tmp_path / "val" / "v.png", 0)
+    out = tmp_path / "d"
+    prepared(tmp_path, out, source="imagenet64")
+    assert Images(out).shape == (3, 64, 64) and Images(out).classes == ["n0", "n1"]
+    same = prepared(tmp_path / "train", tmp_path / "e", classes="folders", resolution=64)
+    assert rows(out) == rows(same)

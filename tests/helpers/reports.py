@@ -1,0 +1,91 @@
+"""Inputs of a report."""
+
+import json
+
+import numpy as np
+
+from ect.data.file import writing
+
+SAMPLERS = {"heun": ("Heun, 35 NFE", 35), "one_step": ("1 step", 1), "two_step": ("2 steps", 2)}
+SAMPLERS |= {"heun_9": ("named by hand", 9), "dpm_9": ("other", 9)}
+SEEDS = {"one_step": [20.0, 22.5, 19.0], "two_step": [10.0, 11.0, 13.5]}
+
+
+class Inputs:
+    """Writes made-up metrics.json files."""
+
+    def __init__(self, folder):
+        self.folder, self.count = folder, 0
+
+    def file(self, text):
+        self.count += 1
+        path = self.folder / f"in_{self.count}"
+        path.write_text(text)
+        return str(path)
+
+    def metrics(self, fd, cell, **changes):
+        facts = {"images": 2000, "reference_images": 1437, "features": "classifier"}
+        return self.file(json.dumps(facts | {"fd": fd, "kd": fd / 100, "cell": cell} | changes))
+
+    def cell(self, sampler, fd, kimg=96, schedule=None, tune=None, seed=0, **changes):
+        label, nfe = SAMPLERS[sampler]
+        cell = {
+            "pretrain": "ve", "process": "ve", "parameterization": "edm", "kimg": kimg,
+            "schedule": schedule, "recipe": schedule and "ect_50%", "tune_kimg": tune,
+            "seed": seed, "sampler": sampler, "label": label, "nfe": nfe,
+        }  # fmt: skip
+        return self.metrics(fd, cell, **changes)
+
+    def floor(self):
+        return self.metrics(1.5, {"floor": True}, images=360)
+
+    def study(self):
+        """A pretrained model with Heun only, and two schedules with one and two steps."""
+        before = [self.cell("heun", 2.8)]
+        return before + [
+            self.cell(sampler, fd, schedule=schedule, tune=96, seed=seed)
+            for schedule in ("sigmoid", "con_stant")
+            for sampler, values in SEEDS.items()
+            for seed, fd in enumerate(values)
+        ]
+
+    def split(self):
+        return [
+            self.cell("one_step", 20 + share, kimg=share, schedule="sigmoid", tune=100 - share)
+            for share in (0, 50, 90)
+        ]
+
+    def solvers(self):
+        """The study, and its pretrained model with solvers at fewer evaluations."""
+        return [*self.study(), self.cell("heun_9", 15.0), self.cell("dpm_9", 9.0)]
+
+    def log(self):
+        line = {"learning_rate": 1e-3, "share_r_zero": 0.5, "residual_by_ln_s": [None, *[0.1] * 9]}
+        lines = [line | {"images": 1000 * i, "loss": 2.5} for i in range(1, 9)]
+        return self.file("".join(json.dumps(line) + "\n" for line in lines))
+
+    def trace(self):
+        rows = ["images,quantity,s,ratio,sampler,value"]
+        for images in (0, 4000, 8000):
+            rows += [f"{images},fd,,,{label},{9000 - images}" for label in ("1 step", "2 steps")]
+            for s in (0.1, 1.0, 10.0):
+                rows += [f"{images},end_to_end,{s},,,0.1", f"{images},residual,{s},0.5,,0.01"]
+        return self.file("\n".join(rows) + "\n")
+
+    def images(self, channels=1):
+        path = self.folder / f"images_{channels}.npz"
+        pixels = np.arange(12 * 64 * channels).reshape(12, 8, 8, channels) % 256
+        np.savez(path, pixels.astype(np.uint8))
+        return str(path)
+
+    def dataset(self):
+        path = self.folder / "dataset.safetensors"
+        with writing(path, {}) as writer:
+            writer.add("train", np.zeros((12, 8, 8, 1), np.uint8), range(12))
+        return str(path)
+
+
+def read_table(path):
+    """Rows of a Markdown table, as lists of cells."""
+    lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line[1:-1].split(" | ")] for line in lines]

@@ -1,0 +1,63 @@
+"""A workflow in a folder of its own, and how it is run."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from snakemake.utils import update_config
+
+ROOT = Path(__file__).parents[2]
+WORKFLOW = ("Snakefile", "config.yaml", "workflow", "ect", "envs")
+
+
+def copy_workflow(folder, *more):
+    """Copy the workflow, in which nothing has run, into a folder."""
+    for name in (*WORKFLOW, *more):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+
+
+SMOKE = "workflow/studies/smoke.yaml"
+
+
+def snakemake(folder, *words):
+    """Run snakemake in a copy of the workflow; returns the finished process."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "-m", "snakemake", "--profile", "workflow/profiles/local", *words]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path}
+    )
+
+
+OUTER = """
+module ect:
+    snakefile:
+        "{root}/Snakefile"
+    config:
+        config["ect"]
+    prefix:
+        "inner"
+
+
+use rule * from ect as ect_*
+
+
+rule outer:
+    default_target: True
+    input:
+        rules.ect_all.input,
+    output:
+        "outer.txt",
+    shell:
+        "touch {{output}}"
+"""
+
+
+def smoke():
+    """The config of the smoke study, as another workflow would hold it."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    update_config(config, yaml.safe_load((ROOT / "workflow/studies/smoke.yaml").read_text()))
+    return config | {"study": "theirs"}

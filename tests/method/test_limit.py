@@ -1,0 +1,258 @@
+"""The losses at r -> t: derivatives along a path, their papers' formulas, Gaussian closed forms."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from ect import limit
+from ect.consistency import Consistency
+from ect.models import build
+from ect.models.build import PROCESSES
+from ect.objective import Objective, squared, uniform
+from ect.process import VE, Flow, VPCosine, expand
+from ect.sampler import multistep, noise
+from ect.training import train
+from tests.helpers.runs import TUNE, changed, contents
+
+SD = 0.5
+S = torch.tensor([0.05, 0.4, 1.5, 12.0], dtype=torch.float64)
+PAIRS = [("ve", "edm"), ("flow", "velocity"), ("vp_cosine", "edm"), ("vp_linear", "noise")]
+
+
+def consistency(network, process, parameterization, sd=SD, span=False):
+    return Consistency(network, PROCESSES[process](), parameterization, sd, span=span)
+
+
+def continuous(process, warmup=0.1, c=0.1, sd=SD):
+    return limit.Continuous(process, uniform, sd, warmup, c)
+
+
+@pytest.mark.parametrize("process, parameterization", PAIRS)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_tangent_is_the_difference_quotient_under_one_mask(
+    process, parameterization, dropout, make_unet, draw
+):
+    network = make_unet(dropout, torch.float64).to(memory_format=torch.channels_last).train()
+    f, x, eps = consistency(network, process, parameterization), SD * draw(0), draw(1)
+
+    def at(s):
+        t = f.process.time(s)
+        torch.manual_seed(7)
+        return f(f.process.noise(x, eps, t), t)
+
+    loss = continuous(f.process)
+    _, _, g = loss.tangent(f, x, eps, f.process.time(S), 1.0, dropout_seed=7)
+    with torch.no_grad():
+        quotient = (at(S * (1 + 1e-5)) - at(S * (1 - 1e-5))) / expand(2e-5 * S, x)
+    wanted = expand((S**2 + SD**2).sqrt(), x) * quotient
+    torch.testing.assert_close(g, wanted, rtol=1e-6, atol=1e-7 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("process, parameterization", PAIRS)
+@pytest.mark.parametrize("s", [0.1, 1.0, 10.0])
+def test_its_gradient_points_where_ects_does(process, parameterization, s, make_unet, draw):
+    """One image, so that the norm of its tangent changes no direction."""
+    network, s = make_unet(0.2, torch.float64).train(), torch.tensor([s], dtype=torch.float64)
+    network.to(memory_format=torch.channels_last)
+    f, x, eps = consistency(network, process, parameterization), SD * draw(0, 1), draw(1, 1)
+
+    def gradient(objective):
+        network.zero_grad()
+        objective(f, x, eps, s, 0.9, 3).loss.sum().backward()
+        return torch.cat([p.grad.flatten() for p in network.parameters()])
+
+    steps = Objective(f.process, lambda s, _: s * (1 - 1e-5), squared, uniform, SD)
+    a, b = gradient(continuous(f.process)), gradient(steps)
+    assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 1 - 1e-6
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.03, 0.5])
+def test_it_is_scms_loss_in_trigflow(progress, make_unet, draw):
+    """sCM, algorithm 1, for sd = 1, where TrigFlow's angle is that of vp_cosine; its F is -F."""
+    network = make_unet(dtype=torch.float64)
+    f, x, eps = consistency(network, "vp_cosine", "edm", sd=1.0), draw(0), draw(1)
+    angle = expand(S.atan(), x)
+    x_t, dx = angle.cos() * x + angle.sin() * eps, angle.cos() * eps - angle.sin() * x
+
+    def scm(x_t, angle):
+        t = angle.flatten() * 2 / math.pi
+        return -network(f.scaled(x_t, t), f.c_noise(f.process, t))
+
+    with torch.no_grad():
+        h = 1e-6
+        out = scm(x_t, angle)
+        slope = (scm(x_t + h * dx, angle + h) - scm(x_t - h * dx, angle - h)) / (2 * h)
+        r = min(1.0, progress / 0.1)
+        g = -(angle.cos() ** 2) * (out - dx) - r * angle.cos() * angle.sin() * (x_t + slope)
+        rms = g.square().flatten(1).mean(1)
+        g = g / expand(rms.sqrt() + 0.1, x)
+    terms = continuous(f.process, sd=1.0)(f, x, eps, S, progress)
+    torch.testing.assert_close(terms.loss, squared(out, out + g), rtol=1e-6, atol=0)
+    torch.testing.assert_close(terms.residual, rms, rtol=1e-6, atol=0)
+
+
+def regression(y, x):
+    """The coefficient of y on x per image, over all pixels, with its standard error."""
+    y, x = y.flatten(1), x.flatten(1)
+    b = (x * y).sum(1) / (x * x).sum(1)
+    error = ((y - b[:, None] * x).square().mean(1) / (x * x).sum(1)).sqrt()
+    return b, error
+
+
+def gaussian(s, count=40_000):
+    generator = torch.Generator().manual_seed(0)
+    x, eps = torch.randn(2, len(s), 1, 1, count, generator=generator, dtype=torch.float64)
+    return SD * x, eps
+
+
+def test_on_gaussian_data_the_mean_tangent_of_the_exact_function_is_zero():
+    """f = sd y / sqrt(s^2 + sd^2) solves the ODE; the denoiser sd^2 y / (s^2 + sd^2) does not."""
+    x, eps = gaussian(S)
+    exact, denoiser = (consistency(network, "ve", "edm") for network in (solution, zero))
+    for f, is_solution in ((exact, True), (denoiser, False)):
+        _, _, g = continuous(VE()).tangent(f, x, eps, S, 1.0, 0)
+        b, error = regression(g, x + expand(S, x) * eps)
+        assert ((b.abs() < 4 * error) if is_solution else (b.abs() > 20 * error)).all()
+
+
+def zero(x, c_noise, span=None):
+    return torch.zeros_like(x)
+
+
+def solution(x_in, c_noise):
+    """(f - c_skip y) / c_out of f = sd y / sqrt(s^2 + sd^2); its input is y / sqrt(s^2 + sd^2)."""
+    s = expand((4 * c_noise).exp(), x_in)
+    root = (s**2 + SD**2).sqrt()
+    return (SD - SD**2 / root) * x_in * root / (s * SD)
+
+
+def spread(t):
+    return ((1 - t) ** 2 * SD**2 + t**2).sqrt()
+
+
+class AverageVelocity:
+    """The exact u(x_t, r, t) of N(0, sd^2) under `flow`: (x_t - x_r) / (t - r), with
+    x_r = x_t spread(r) / spread(t); its inputs are c_in x_t = x_t / spread(t), 1000 t, t - r."""
+
+    def __call__(self, x_in, c_noise, span):
+        t, span = expand(c_noise / 1000, x_in), expand(span, x_in)
+        r = t - span
+        square = (1 - t) ** 2 * SD**2 + t**2 - (1 - r) ** 2 * SD**2 - r**2
+        # (spread(t) - spread(r)) / (t - r), also where t = r
+        slope = torch.where(span == 0, derivative(t), square / torch.where(span == 0, 1.0, span))
+        return x_in * slope / (spread(t) + spread(r))
+
+
+def derivative(t):
+    """Of spread(t)^2, so that spread' = derivative / (2 spread)."""
+    return 2 * t - 2 * (1 - t) * SD**2
+
+
+def meanflow(pairs=1.0, p=1.0, c=1e-3):
+    return limit.MeanFlow(Flow(), uniform, SD, pairs, p, c)
+
+
+def flow_consistency(network):
+    return Consistency(network, Flow(), "velocity", SD, c_noise="time", span=True)
+
+
+def test_on_gaussian_data_the_mean_error_of_the_exact_average_velocity_is_zero():
+    s, r = S, S / torch.tensor([2.0, 10.0, 1.0, 5.0], dtype=torch.float64)
+    x, eps = gaussian(S)
+    t, t_r = Flow().time(s), Flow().time(r)
+    x_t, v = Flow().noise(x, eps, t), eps - x
+    for network, is_exact in ((AverageVelocity(), True), (zero, False)):
+        f = flow_consistency(network)
+        target = meanflow().target(f, x_t, v, t, t_r, 0)
+        b, error = regression(target - f.output(x_t, t, t_r), x_t)
+        assert ((b.abs() < 4 * error) if is_exact else (b.abs() > 20 * error)).all()
+
+
+def test_the_exact_average_velocity_samples_the_data_in_one_step():
+    eps = noise(range(1000), 1, (1, 8, 8)).double()
+    images = multistep(flow_consistency(AverageVelocity()), Flow(), eps)
+    torch.testing.assert_close(images, SD * eps[0], rtol=0.03, atol=1e-9)  # from t = 80 / 81
+
+
+def test_meanflow_with_r_equal_t_is_flow_matching(draw):
+    x, eps = SD * draw(0), draw(1)
+    f = flow_consistency(lambda x, c_noise, span: (x + expand(c_noise, x) / 1000).sin())
+    levels = torch.stack([S, S], dim=1)
+    t = Flow().time(S)
+    error = (f.output(Flow().noise(x, eps, t), t, t) - (eps - x)).square().flatten(1)
+    terms = meanflow(p=0.0)(f, x, eps, levels, 0.0)
+    torch.testing.assert_close(terms.loss, error.sum(1), rtol=1e-12, atol=0)
+    weighted = meanflow(p=1.0)(f, x, eps, levels, 0.0).loss
+    torch.testing.assert_close(weighted, error.sum(1) / (error.sum(1) + 1e-3), rtol=1e-12, atol=0)
+    torch.testing.assert_close(terms.residual, error.mean(1), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("pairs", [0.0, 0.25, 1.0])
+def test_meanflow_draws_ordered_pairs_in_their_share(pairs):
+    generator = torch.Generator().manual_seed(0)
+    levels = meanflow(pairs).levels(lambda: torch.randn(64, generator=generator).exp())
+    s, r = levels.unbind(dim=1)
+    assert (r <= s).all() and (r < s).sum() == round(64 * pairs)
+
+
+def test_the_target_of_meanflow_is_the_difference_quotient(make_unet, draw):
+    """u - target = u - v + (t - r) du/dt, the derivative along dx = v dt at fixed r."""
+    x, eps = SD * draw(0), draw(1)
+    t, r = Flow().time(S), Flow().time(S / 3)
+    x_t, v, h = Flow().noise(x, eps, t), eps - x, 1e-6
+    f = flow_consistency(lambda x, c_noise, span: (x * expand(c_noise / 1000 + 2 * span, x)).sin())
+    slope = f.output(x_t + h * v, t + h, r) - f.output(x_t - h * v, t - h, r)
+    wanted = v - expand(t - r, x) * slope / (2 * h)
+    target = meanflow().target(f, x_t, v, t, r, 0)
+    torch.testing.assert_close(target, wanted, rtol=1e-6, atol=1e-7)
+
+
+CONTINUOUS = changed(
+    TUNE,
+    recipe__distance={"kind": "squared", "c": 0.0},
+    recipe__weight="uniform",
+    schedule={"map": "continuous", "options": {"warmup": 0.5, "c": 0.1}, "clock": "noise"},
+)
+MEANFLOW = changed(
+    CONTINUOUS,
+    process="flow",
+    parameterization="velocity",
+    c_noise="time",
+    network__span=True,
+    schedule={
+        "map": "meanflow", "options": {"pairs": 0.5, "p": 1.0, "c": 1e-3}, "clock": "noise",
+    },
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [CONTINUOUS, MEANFLOW], ids=["continuous", "meanflow"])
+def test_both_train_and_repeat_their_bits_and_sample(settings, digits_file, tmp_path):
+    for name in ("a", "b"):
+        train.run(copy.deepcopy(settings), digits_file, tmp_path / name)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    f, process, about = build.load_model(tmp_path / "a/model.safetensors")
+    images = multistep(f, process, noise(range(3), 2, about["shape"]), times=[0.5])
+    assert images.isfinite().all() and len(images.unique()) > 100
+
+
+def test_a_network_with_span_leads_to_the_image_at_zero(draw):
+    network = build.make_network(MEANFLOW["network"], (1, 8, 8))
+    f, x = flow_consistency(network), draw(0).float()
+    assert torch.equal(f(x, torch.zeros(4)), x)
+    with torch.no_grad():
+        network.embedding.span.weight.add_(1.0)
+        network.head.weight.add_(1.0)
+    told = [f.output(x, torch.full((4,), 0.7), r) for r in (0.0, 0.3)]
+    assert not torch.equal(*told)
+
+
+def test_vp_cosine_and_ve_have_one_tangent_at_equal_s(make_unet, draw):
+    """f, edm's, depends on s alone, and so does g."""
+    network, x, eps = make_unet(dtype=torch.float64), SD * draw(0), draw(1)
+    tangents = []
+    for process in (VE(), VPCosine()):
+        f = Consistency(network, process, "edm", SD)
+        tangents.append(continuous(process).tangent(f, x, eps, process.time(S), 0.3, 0)[2])
+    torch.testing.assert_close(*tangents, rtol=1e-7, atol=1e-9)

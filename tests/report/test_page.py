@@ -1,0 +1,251 @@
+"""The page: what it shows is what the files say, and a browser shows it."""
+
+import base64
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ect.cli.main import main
+from ect.report.page import provenance, write_page
+from ect.report.tables import tabulate
+from tests.helpers.reports import Inputs, read_table
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "workflow" / "report" / "page.html"
+LABELS = {"heun": "Heun, 35 NFE", "one_step": "1 step", "two_step": "2 steps"}
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--v=0",
+    "--virtual-time-budget=5000", "--window-size=900,1200", "--hide-scrollbars",
+]  # fmt: skip
+RECORD = {
+    "code": {"commit": "0123abcd", "dirty": False}, "packages": {"torch": "2.14.1"},
+    "device": "cpu (x86_64)", "threads": 1, "seconds": 61.5,
+}  # fmt: skip
+QUESTION = "Is 1 < 2 & “3” > 2?"
+
+
+def record(folder, name, **changes):
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(RECORD | changes))
+    return str(path)
+
+
+@pytest.fixture
+def given(tmp_path):
+    """The settings of a page with two experiments and a figure, and its records."""
+    inputs = Inputs(tmp_path)
+    experiments = {}
+    for kind, metrics in (("schedules", inputs.study()), ("split", inputs.split())):
+        tabulate(kind, metrics, tmp_path / kind, inputs.floor())
+        experiments[kind] = {
+            "question": QUESTION, "kind": kind, "table": str(tmp_path / f"{kind}.csv"),
+            "figure": str(tmp_path / f"{kind}.png"),
+        }  # fmt: skip
+    for shade, name in enumerate((*experiments, "samples")):
+        pixels = np.full((300, 600, 3), 60 * shade, np.uint8)
+        pixels[100:200] = np.arange(600)[None, :, None] % 256
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    settings = {"study": "made <up>", "config": "ab" * 32, "samplers": LABELS, "tables": {}}
+    figures = {"samples": str(tmp_path / "samples.png")}
+    return settings | {"experiments": experiments, "figures": figures}, [record(tmp_path, "one")]
+
+
+@pytest.fixture
+def written(given, tmp_path):
+    """The page, by the verb."""
+    settings, runs = given
+    words = ["write-page", json.dumps(settings), "--template", str(TEMPLATE), "--runs", *runs]
+    out = tmp_path / "index.html"
+    assert main([*words, "--out", str(out)]) == 0
+    return out
+
+
+class Page(HTMLParser):
+    """What a page is made of: text of each kind of element, addresses, ids."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.texts, self.addresses, self.ids = [], {}, [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag not in ("meta", "link", "img", "input"):
+            self.open.append(tag)
+            self.texts.setdefault(tag, []).append("")
+        self.addresses += [attrs[key] for key in ("href", "src") if key in attrs]
+        self.ids += [attrs["id"]] if "id" in attrs else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag  # well formed
+
+    def handle_data(self, data):
+        for tag in set(self.open):
+            self.texts[tag][-1] += data
+
+
+def test_questions_are_headings_and_numbers_those_of_the_tables(written, given):
+    found = Page(written.read_text())
+    assert found.open == [] and found.texts["h2"].count(QUESTION) == 2
+    cells = [text.strip() for text in found.texts["td"]]
+    for name in given[0]["experiments"]:
+        headers, _, *rows = read_table(written.with_name(f"{name}.md"))
+        assert set(headers) <= {text.strip() for text in found.texts["th"]}
+        flat = [cell for row in rows for cell in row]
+        assert any(cells[i : i + len(flat)] == flat for i in range(len(cells)))
+    said = [text for text in found.texts["li"] if "best is" in text]
+    assert said and all(
+        value in cells for text in said for value in re.findall(r"with (.*?\))", text)
+    )
+
+
+def test_it_needs_no_other_file_and_every_link_leads_somewhere(written, given):
+    found = Page(written.read_text())
+    inside = [address for address in found.addresses if address.startswith("#")]
+    assert {address[1:] for address in inside} == set(found.ids)
+    assert len(found.ids) == len(set(found.ids)) == 4
+    held = [base64.b64decode(a.partition(",")[2]) for a in found.addresses if a not in inside]
+    blocks = given[0]["experiments"].values()
+    files = [block[key] for block in blocks for key in ("table", "figure")]
+    files += given[0]["figures"].values()
+    assert all(Path(path).read_bytes() in held for path in files)
+    assert all(a.startswith("data:") for a in found.addresses if a not in inside)
+
+
+def test_captions_are_those_of_snakemakes_report(written):
+    text = html.unescape(" ".join(written.read_text().split()))
+    assert "Rows whose bars overlap are not told apart by these seeds. Large markers" in text
+    assert "What does tuning do to single images?" in text and "{%" not in text
+
+
+def test_provenance_is_that_of_the_records(tmp_path):
+    other = {"code": {"commit": "0123abcd", "dirty": True}, "packages": {"torch": "2.6.0"}}
+    runs = [record(tmp_path, "one"), record(tmp_path, "two"), record(tmp_path, "three", **other)]
+    facts = dict(provenance(runs))
+    assert "commit 0123abcd (2 jobs)" in facts["code"]
+    assert "commit 0123abcd, with changes that were not committed (1 job)" in facts["code"]
+    assert facts["packages"] == "torch 2.14.1 and 2.6.0" and facts["devices"] == "cpu (x86_64)"
+    assert (
+        facts["time of these jobs, summed"] == "3 min 04 s" and facts["jobs with a record"] == "3"
+    )
+
+
+def test_the_same_files_give_the_same_bytes(given, tmp_path):
+    settings, runs = given
+    for name in ("a", "b"):
+        write_page(**settings, template=TEMPLATE, runs=runs, out=tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("spoil", ["missing", "torn record", "no table"])
+def test_a_file_that_cannot_be_read_is_named_in_one_line(given, tmp_path, capsys, spoil):
+    settings, (run,) = given
+    file = {"missing": "split.png", "torn record": "one.json", "no table": "split.md"}[spoil]
+    (tmp_path / file).unlink() if spoil == "missing" else (tmp_path / file).write_text("{")
+    words = ["write-page", json.dumps(settings), "--template", str(TEMPLATE), "--runs", run]
+    assert main([*words, "--out", str(tmp_path / "index.html")]) == 1
+    said = capsys.readouterr().err.strip()
+    assert file in said and len(said.splitlines()) == 1
+    assert not (tmp_path / "index.html").exists()
+
+
+# In a real browser.
+
+
+def browse(folder, path, *words):
+    """Open a page in a headless Chromium; returns its standard output and console lines."""
+    command = [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", *words, path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+REPORT = """<script>
+const wrong = [];
+addEventListener("error", event => wrong.push(String(event.message || event.target)), true);
+addEventListener("load", () => {
+  const wide = image => image.getBoundingClientRect().width;
+  const facts = [...document.images].map(image => {
+    const plain = wide(image);
+    image.parentElement.click();
+    const large = [wide(image), image.getBoundingClientRect().height];
+    image.parentElement.click();
+    return {natural: image.naturalWidth, plain, large, after: wide(image)};
+  });
+  const links = [...document.querySelectorAll("a[href^='#']")].map(link => {
+    link.click();
+    return Math.round(document.querySelector(link.hash).getBoundingClientRect().top);
+  });
+  const seen = {wrong, facts, links, window: [innerWidth, innerHeight]};
+  document.title = "told:" + JSON.stringify(seen) + ":told";
+});
+</script>"""
+
+
+@needs_browser
+def test_a_browser_shows_figures_enlarges_them_and_follows_links(written, tmp_path):
+    told = tmp_path / "told.html"
+    told.write_text(written.read_text().replace("<head>", "<head>" + REPORT))
+    out, console = browse(tmp_path, told, "--dump-dom")
+    seen = json.loads(html.unescape(re.search("<title>told:(.*):told</title>", out).group(1)))
+    assert seen["wrong"] == console == [] and len(seen["facts"]) == 3
+    for image in seen["facts"]:
+        assert image["natural"] == 600 and image["plain"] == image["after"] > 300
+        assert image["large"] == seen["window"]
+    # each at the top of the window, unless the page ends before
+    assert len(seen["links"]) == 4 and seen["links"][0] == 0
+    assert all(0 <= top < seen["window"][1] for top in seen["links"])
+
+
+NARROW = """<script>
+addEventListener("load", () => {
+  const left = element => element.getBoundingClientRect().left;
+  const tables = [...document.querySelectorAll(".scroll")].map(box => {
+    box.scrollLeft = 10000;
+    const first = box.querySelector("tbody tr > :first-child");
+    return {hidden: box.scrollWidth - box.clientWidth, moved: box.scrollLeft,
+            first: left(first) - left(box)};
+  });
+  const page = [document.documentElement.scrollWidth, innerWidth];
+  document.title = "told:" + JSON.stringify({page, tables}) + ":told";
+});
+</script>"""
+
+
+@needs_browser
+def test_in_a_narrow_window_tables_scroll_and_the_page_does_not(written, tmp_path):
+    told = tmp_path / "told.html"
+    told.write_text(written.read_text().replace("<head>", "<head>" + NARROW))
+    out, console = browse(tmp_path, told, "--dump-dom", "--window-size=390,800")
+    seen = json.loads(html.unescape(re.search("<title>told:(.*):told</title>", out).group(1)))
+    page, tables = seen["page"], seen["tables"]
+    assert console == [] and page[0] <= page[1] and len(tables) == 3
+    assert any(table["hidden"] > 50 for table in tables)
+    assert all(table["moved"] == table["hidden"] and table["first"] == 0 for table in tables)
+
+
+@needs_browser
+def test_a_browser_draws_it_without_a_word_on_its_console(written, tmp_path):
+    _, console = browse(tmp_path, written, f"--screenshot={tmp_path / 'shot.png'}")
+    shades = np.asarray(Image.open(tmp_path / "shot.png").convert("L"))
+    assert console == [] and shades.max() == 255 and shades.min() < 60
+    assert 0.01 < (shades < 250).mean() < 0.9
+
+
+@needs_browser
+def test_a_mistake_on_a_page_would_be_seen(tmp_path):
+    bad = tmp_path / "bad.html"
+    bad.write_text("<html><head></head><body><script>console.error('no'); none()</script>")
+    assert len(browse(tmp_path, bad, "--dump-dom")[1]) == 2

@@ -1,0 +1,170 @@
+"""GPUs are lent to one job at a time, many jobs all end, and only its command holds a lock."""
+
+import fcntl
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ect.cli.main import main
+from ect.runtime import lease
+
+# Notes each of its devices as begun and ended, in a file for each.
+JOB = """
+for device in $(echo $CUDA_VISIBLE_DEVICES | tr , ' '); do echo begin $$ >> $0.$device; done
+sleep $1
+for device in $(echo $CUDA_VISIBLE_DEVICES | tr , ' '); do echo end $$ >> $0.$device; done
+"""
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """Four devices that do not exist, lent in a folder of this test."""
+    for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ECT_FAKE_DEVICES", "4")
+    monkeypatch.setenv("ECT_LEASE_DIR", str(tmp_path / "leases"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setattr(lease, "TAKEN", [])
+    return tmp_path
+
+
+def until(happened):
+    """Wait until `happened()`, for a minute at most."""
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def leased(number, *command, **options):
+    words = [sys.executable, "-m", "ect", "lease", "--gpus", str(number), "--", *command]
+    return subprocess.Popen(words, **options)
+
+
+def free(folder):
+    """The devices that nobody holds."""
+    found = []
+    for name in lease.devices():
+        with open(folder / name, "a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                found.append(name)
+            except BlockingIOError:
+                continue
+    return found
+
+
+def test_of_many_jobs_no_two_have_a_device_and_all_end(environment, monkeypatch):
+    monkeypatch.setenv("ECT_FAKE_DEVICES", "3")
+    source, log = random.Random(0), environment / "log"
+    numbers = [1, 2, 3] * 2 + [1, 2] * 4
+    source.shuffle(numbers)
+    pauses = [str(round(source.uniform(0, 0.2), 2)) for _ in numbers]
+    jobs = [leased(n, "sh", "-c", JOB, str(log), pause) for n, pause in zip(numbers, pauses)]
+    assert [job.wait(60) for job in jobs] == [0] * len(jobs)
+    lines = [(environment / f"log.{name}").read_text().split("\n")[:-1] for name in "012"]
+    for device in lines:
+        begins, ends = device[::2], device[1::2]
+        assert [begin.replace("begin", "end") for begin in begins] == ends
+    assert sum(len(device) for device in lines) == 2 * sum(numbers)
+
+
+def test_the_command_itself_holds_the_lock(environment):
+    """`lease` becomes the command: the devices are free when it ends, not when its parent does. A
+    child of the command that inherits its open files holds them too, also after its end."""
+    starter = [sys.executable, "-c", "import os, subprocess, sys\n"
+        "p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); p.wait()"]  # fmt: skip
+    words = [sys.executable, "-m", "ect", "lease", "--gpus", "3", "--", "sh", "-c"]
+    words.append("echo $$; exec sleep 60")
+    parent = subprocess.Popen([*starter, *words], stdout=subprocess.PIPE, text=True)
+    pids = [int(parent.stdout.readline()) for _ in range(2)]
+    assert pids[0] == pids[1]
+    parent.kill()
+    parent.wait()
+    assert free(environment / "leases") == ["3"]
+    os.kill(pids[0], signal.SIGKILL)
+    until(lambda: len(free(environment / "leases")) == 4)
+
+
+def test_a_waiting_job_says_so_and_gets_what_is_given_back(environment):
+    holder = leased(3, "sleep", "60")
+    until(lambda: (environment / "leases").exists() and len(free(environment / "leases")) <= 1)
+    waiting = leased(2, "sh", "-c", "echo $CUDA_VISIBLE_DEVICES",
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    assert "waiting for 1 more of the 4 GPUs" in waiting.stderr.readline()
+    holder.kill()
+    assert waiting.communicate()[0] == "0,3\n" and waiting.returncode == 0
+    holder.wait()
+
+
+def test_more_than_there_are_is_refused_at_once(environment, capsys):
+    assert main(["lease", "--gpus", "5", "--", "true"]) == 1
+    said = capsys.readouterr().err
+    assert said == "ect lease: --gpus: found 5; allowed: 1 to 4, this machine's GPUs\n"
+    assert main(["lease", "--gpus", "1", "--", "no such program"]) == 1
+    assert "found 'no such program'; allowed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", None])
+def test_nothing_is_lent_where_another_chose_or_there_is_none(name, environment, monkeypatch):
+    if name:
+        monkeypatch.setenv(name, "7")
+    else:
+        monkeypatch.delenv("ECT_FAKE_DEVICES")
+        monkeypatch.setattr(lease.shutil, "which", lambda program: None)
+    before = dict(os.environ)
+    lease.take(5)
+    assert os.environ == before and lease.TAKEN == []
+    assert not (environment / "leases").exists()
+
+
+def test_a_training_leases_for_itself_once(environment, monkeypatch):
+    """One device in this process; several through torchrun, whose processes lease nothing more."""
+    started = []
+    monkeypatch.setattr(lease, "become", started.append)
+    monkeypatch.setattr(sys, "argv", ["ect", "train", "x", "--gpus", "2"])
+    with monkeypatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "unset below")
+        patch.delenv("CUDA_VISIBLE_DEVICES")
+        lease.start_over(1)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "0" and started == []
+        assert free(environment / "leases") == ["1", "2", "3"]
+        lease.TAKEN.pop().close()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("ECT_STARTER", "0")
+    lease.start_over(2)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    wanted = [*torchrun, "--standalone", "-m", "ect", *sys.argv[1:]]
+    assert started == [wanted]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    lease.start_over(2)
+    lease.start_over(None)
+    assert started == [wanted]
+
+
+def test_several_nodes_are_srun_and_one_meeting_place(environment, monkeypatch):
+    """The words of two processes on each of three nodes; outside SLURM there are none."""
+    with pytest.raises(ValueError, match="--nodes: found 3; allowed: 1, or more in a job of SLURM"):
+        lease.torchrun(6, 3)
+    with pytest.raises(ValueError, match="--gpus: found 7; allowed: multiples of --nodes, 3"):
+        lease.torchrun(7, 3)
+    monkeypatch.setenv("SLURM_JOB_ID", "120034")
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setenv("ECT_STARTER", "0")
+    monkeypatch.setattr(sys, "argv", ["ect", "train", "x", "--gpus", "6", "--nodes", "3"])
+    started = []
+    monkeypatch.setattr(lease, "become", started.append)
+    lease.start_over(6, 3)
+    words = " ".join(started[0]).replace(sys.executable, "python")
+    assert words == (
+        "srun --overlap --nodes 3 --ntasks-per-node 1 python -m torch.distributed.run"
+        " --nproc-per-node 2 --nnodes 3 --rdzv-backend c10d --rdzv-endpoint n7:20034"
+        " --rdzv-id 120034 -m ect train x --gpus 6 --nodes 3"
+    )

@@ -1,0 +1,282 @@
+"""The loop: the same bits each time, after a stop, and along a chain of milestones."""
+
+import json
+
+import pytest
+import torch
+
+from ect import registry
+from ect.data.batches import Images
+from ect.models import build
+from ect.runtime import checkpoint, device
+from ect.training import loop, parts, train
+from ect.training.state import State
+from tests.helpers.runs import ARTEFACTS, PRETRAIN, TUNE, changed, contents
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [PRETRAIN, TUNE, changed(TUNE, recipe__precision="bf16")],
+    ids=["pretrain", "tune", "bf16"],
+)
+def test_a_run_is_its_config_and_seed(settings, digits_file, tmp_path):
+    torch.manual_seed(1)
+    train.run(settings, digits_file, tmp_path / "a")
+    torch.manual_seed(2)
+    train.run(settings, digits_file, tmp_path / "b")
+    train.run(changed(settings, seed=1), digits_file, tmp_path / "c")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "a" / name).read_bytes() != (tmp_path / "c" / name).read_bytes()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "radam"])
+def test_a_chain_of_milestones_is_one_run(optimizer, digits_file, tmp_path):
+    """k0 -> k1 -> k2 has the bits of k0 -> k2, since 100 divides 1,000."""
+    settings = changed(PRETRAIN, recipe__optimizer__name=optimizer)
+    previous = None
+    for kimg in (0, 1, 2):
+        step = changed(settings, first_kimg=max(kimg - 1, 0), last_kimg=kimg)
+        train.run(step, digits_file, tmp_path / f"k{kimg}", resume=previous)
+        previous = tmp_path / f"k{kimg}" / "state.safetensors"
+    train.run(changed(settings, last_kimg=2), digits_file, tmp_path / "once")
+    names = ("model.safetensors", "state.safetensors")
+    assert contents(tmp_path / "k2", names) == contents(tmp_path / "once", names)
+    assert contents(tmp_path / "k1", names) != contents(tmp_path / "k2", names)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(digits_file, tmp_path_factory):
+    """The artefacts of runs that nothing stopped, by optimizer."""
+    found = {}
+    for name in ("adam", "radam"):
+        out = tmp_path_factory.mktemp(name)
+        train.run(changed(TUNE, recipe__optimizer__name=name), digits_file, out)
+        found[name] = contents(out)
+    return found
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "radam"])
+@pytest.mark.parametrize("steps", [1, 4, 5, 10])
+def test_a_stopped_run_ends_with_the_bits_of_an_undisturbed_one(
+    optimizer, steps, undisturbed, digits_file, tmp_path, monkeypatch
+):
+    """Stopped after 1 to 10 of its 10 steps; at steps 5 and 10 a snapshot is due."""
+    settings = changed(TUNE, recipe__optimizer__name=optimizer)
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        taken, step, publish = [], loop.step, train.publish
+
+        def stop(whole):
+            def stopping(*args):
+                if len(taken) == steps:
+                    raise KeyboardInterrupt
+                taken.append(1)
+                return whole(*args)
+
+            return stopping
+
+        patch.setattr(loop, "step", stop(step))
+        patch.setattr(train, "publish", stop(publish))
+        with pytest.raises(KeyboardInterrupt):
+            train.run(settings, digits_file, out, save_seconds=-1.0)
+    assert not (out / "model.safetensors").exists()
+
+    again, step = [], loop.step
+    monkeypatch.setattr(loop, "step", lambda *args: again.append(1) or step(*args))
+    train.run(settings, digits_file, out)
+    assert len(again) == 10 - steps
+    found = contents(out)
+    assert [name for name in ARTEFACTS if found[name] != undisturbed[optimizer][name]] == []
+    assert {p.name for p in out.iterdir()} == {*ARTEFACTS, "run.json", "progress.json"}
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_work_of_other_settings_is_not_continued(digits_file, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "publish", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train.run(PRETRAIN, digits_file, tmp_path / "a", save_seconds=-1.0)
+    other = changed(PRETRAIN, seed=5)
+    train.run(other, digits_file, tmp_path / "a")
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "other settings, inputs or code: discarded" in said[0]
+    train.run(other, digits_file, tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+@pytest.mark.parametrize("size", [10, 50, 100])
+def test_the_average_moves_half_way_in_a_half_life(size, digits_file):
+    state = State(PRETRAIN, Images(digits_file))
+    with torch.no_grad():
+        for old, new in zip(state.average.values(), state.network.parameters()):
+            old.fill_(0.0)
+            new.fill_(1.0)
+    for _ in range(300 // size):
+        state.update_average(PRETRAIN["recipe"], size)
+    for value in state.average.values():
+        torch.testing.assert_close(value, torch.full_like(value, 0.5), rtol=1e-5, atol=0)
+
+
+def test_the_ramp_shortens_the_half_life_at_the_start(digits_file):
+    """With ramp 0.05 after 1,000 images the half-life is 50 images."""
+    state = State(PRETRAIN, Images(digits_file))
+    state.seen = 1000
+    with torch.no_grad():
+        for old, new in zip(state.average.values(), state.network.parameters()):
+            old.fill_(0.0)
+            new.fill_(1.0)
+    state.update_average(PRETRAIN["recipe"] | {"ema_ramp": 0.05}, 50)
+    for value in state.average.values():
+        torch.testing.assert_close(value, torch.full_like(value, 0.5), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("seen", "wanted"),
+    [(0, 0.0), (500, 0.5), (1000, 1.0), (2000, 1.0), (3000, 1.0), (4000, 0.6), (4999, 0.2004)],
+)
+def test_learning_rate_warms_up_stays_and_falls(seen, wanted):
+    options = {"lr": 2.0, "warmup_kimg": 1.0, "decay_from": 0.6, "lr_final": 0.2}
+    assert parts.learning_rate(options, seen, 5000) == pytest.approx(2 * wanted)
+
+
+@pytest.mark.parametrize("seen", [0, 1, 4999])
+def test_learning_rate_is_constant_by_default(seen):
+    options = {"lr": 2.0, "warmup_kimg": 0.0, "decay_from": 1.0, "lr_final": 0.0}
+    assert parts.learning_rate(options, seen, 5000) == 2.0
+
+
+def test_init_copies_weights_and_nothing_else(digits_file, tmp_path):
+    train.run(PRETRAIN, digits_file, tmp_path / "start")
+    model = tmp_path / "start" / "model.safetensors"
+    train.run(changed(TUNE, last_kimg=0, seed=3), digits_file, tmp_path / "tuned", init=model)
+    weights, _ = checkpoint.load(model)
+    tuned, _ = checkpoint.load(tmp_path / "tuned" / "model.safetensors")
+    state, about = checkpoint.load(tmp_path / "tuned" / "state.safetensors")
+    assert all(torch.equal(tuned[key], value) for key, value in weights.items())
+    assert checkpoint.within("optimizer", state) == {} and about["seen"] == 0
+    network = checkpoint.within("network", state)
+    assert all(torch.equal(network[key], value) for key, value in weights.items())
+
+
+def test_training_reduces_the_loss(digits_file, tmp_path):
+    train.run(changed(PRETRAIN, last_kimg=6), digits_file, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines]
+    assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
+    assert lines[-1]["images"] == 6000 and len(lines) == loop.LOG_LINES
+    assert all(line["share_r_zero"] == 1 for line in lines)
+
+
+def test_a_loss_that_is_no_number_publishes_nothing(digits_file, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"optimizer\.lr"):
+        train.run(changed(PRETRAIN, recipe__optimizer__lr=1e30), digits_file, tmp_path / "run")
+    assert {path.name for path in tmp_path.iterdir()} == {".run.work", "run"}
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["progress.json"]
+
+
+def test_snapshots_and_model_describe_themselves(digits_file, tmp_path):
+    """The last snapshot is the published model, and both load as a consistency function."""
+    train.run(TUNE, digits_file, tmp_path)
+    snapshots, about = checkpoint.load(tmp_path / "snapshots.safetensors")
+    model, model_about = checkpoint.load(tmp_path / "model.safetensors")
+    assert about == model_about
+    assert {key.split(".")[0] for key in snapshots} == {"500", "1000"}
+    last = checkpoint.within("1000", snapshots)
+    assert all(torch.equal(last[key], value) for key, value in model.items())
+    f, process, _ = build.load_model(tmp_path / "model.safetensors")
+    t = process.time(torch.tensor([0.5]))
+    assert f(torch.zeros(1, 1, 8, 8), t).isfinite().all()
+
+
+def test_distillation_asks_the_frozen_start(digits_file, tmp_path):
+    """Every target gives another model; the start, which is the teacher, is not trained."""
+    train.run(PRETRAIN, digits_file, tmp_path / "start")
+    init = tmp_path / "start" / "model.safetensors"
+    before = init.read_bytes()
+    for target in ("own", "euler", "heun"):
+        settings = changed(TUNE, target=target, recipe__dropout=0.0)
+        train.run(settings, digits_file, tmp_path / target, init=init)
+    models = {
+        t: (tmp_path / t / "model.safetensors").read_bytes() for t in ("own", "euler", "heun")
+    }
+    assert len(set(models.values())) == 3 and init.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["ct", "ict"])
+def test_consistency_training_runs_on_its_grid(name, digits_file, tmp_path):
+    options = {k: default for k, (_, default) in registry.schedule_options(name).items()}
+    schedule = {"map": name, "options": options, "clock": "noise"}
+    settings = changed(TUNE, schedule=schedule, recipe__prior={"kind": "karras", "options": {}})
+    train.run(settings, digits_file, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["share_r_zero"] == 0 for line in lines) and lines[-1]["loss"] > 0
+
+
+@pytest.mark.parametrize("settings", [PRETRAIN, TUNE], ids=["pretrain", "tune"])
+def test_a_step_does_not_wait_for_a_gpu(settings, digits_file):
+    """CUDA itself raises if it does; the first steps may wait to allocate and compile."""
+    if device.current().type != "cuda":
+        pytest.skip("needs --device cuda")
+    images = Images(digits_file)
+    state, about = State(settings, images), build.description(settings, images)
+    objective = parts.make_objective(settings, images.sd)
+    f = build.make_consistency(state.network, objective.process, about)
+    for mode in ("default", "default", "error"):
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            loop.step(state, settings, images, objective, f, 1000)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+CONDITIONAL = changed(PRETRAIN, network__classes=10, recipe__dropout=0.0)
+
+
+def test_a_network_with_classes_is_told_the_labels(digits_file, tmp_path):
+    """Trained on labels, f depends on them; a uniform or given label is a function of the seed."""
+    train.run(CONDITIONAL, digits_file, tmp_path)
+    f, _, about = build.load_model(tmp_path / "model.safetensors")
+    assert about["network"]["classes"] == 10
+    weight = f.network.embedding.label.weight
+    start = build.make_network(CONDITIONAL["network"], about["shape"])
+    assert (weight - start.embedding.label.weight).abs().max() > 1e-4
+    x, t = map(device.to_device, (torch.randn(4, 1, 8, 8), torch.ones(4)))
+    one, two = (
+        f.conditioned_on(torch.full((4,), label, device=x.device))(x, t) for label in (1, 2)
+    )
+    assert (one - two).abs().max() > 1e-4 and f.label is None
+
+
+def test_distillation_tells_the_teacher_the_labels(digits_file, tmp_path):
+    train.run(CONDITIONAL, digits_file, tmp_path / "start")
+    settings = changed(TUNE, network__classes=10, target="euler")
+    init = tmp_path / "start" / "model.safetensors"
+    train.run(settings, digits_file, tmp_path / "ecd", init=init)
+    seen = []
+    teacher = build.load_model(init)[0]
+    told = lambda module, args, named: seen.append(named["label"])  # noqa: E731
+    teacher.network.register_forward_pre_hook(told, with_kwargs=True)
+    objective = parts.make_objective(settings, 0.5, teacher)
+    label, x = map(device.to_device, (torch.tensor([3, 5]), torch.randn(2, 1, 8, 8)))
+    objective(teacher.conditioned_on(label), x, torch.randn_like(x), torch.tensor([5.0, 9.0]), 0.9)
+    assert seen and all(torch.equal(given, label) for given in seen)
+
+
+def test_too_few_classes_are_named(digits_file, tmp_path):
+    with pytest.raises(ValueError, match=r"classes is 4, but .* has labels up to 9"):
+        train.run(changed(CONDITIONAL, network__classes=4), digits_file, tmp_path)
+
+
+def test_bf16_rounds_the_network_and_nothing_else(digits_file, tmp_path):
+    """The losses are those of fp32 to bfloat16's 8 bits; weights and average stay float32."""
+    losses = []
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / precision
+        train.run(changed(PRETRAIN, recipe__precision=precision), digits_file, out)
+        lines = (out / "metrics.jsonl").read_text().splitlines()
+        losses.append(torch.tensor([json.loads(line)["loss"] for line in lines]))
+        weights, _ = checkpoint.load(out / "model.safetensors")
+        assert all(value.dtype == torch.float32 for value in weights.values())
+    assert not torch.equal(*losses)
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.02, atol=0)

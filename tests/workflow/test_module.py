@@ -1,0 +1,78 @@
+"""The workflow as a module of another one: its own config, its own prefix, another folder."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ect.config.config import Config
+from ect.runs import status
+from tests.helpers.workflow import OUTER, ROOT, smoke
+
+REFUSED = {"No log directive defined:", "Mixed rules and functions in same snakefile.:"}
+
+pytestmark = pytest.mark.pipeline
+
+
+def snakemake(folder, *words):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *words],
+        cwd=folder, capture_output=True, text=True, env=env | {"PATH": path},
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def outer(tmp_path_factory):
+    """A folder with a workflow that uses this one, and no file of this one."""
+    folder = tmp_path_factory.mktemp("outer")
+    (folder / "Snakefile").write_text(OUTER.format(root=ROOT))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"ect": smoke()}))
+    return folder
+
+
+def test_every_file_lies_below_the_prefix(outer):
+    code, text = snakemake(outer, "-n", "-p", "--cores", "1", "--configfile", "config.yaml")
+    assert code == 0, text[-3000:]
+    places = re.findall(r"[^\s\"'=,\[{]*results/theirs/", text)
+    assert len(places) > 500 and set(places) == {"inner/results/theirs/"}
+
+
+def test_its_jobs_are_those_of_the_study(outer):
+    code, text = snakemake(outer, "-n", "--cores", "1", "--configfile", "config.yaml")
+    assert code == 0, text[-3000:]
+    counts = dict(re.findall(r"^ect_(\w+) +(\d+)$", text, re.MULTILINE))
+    rows = status.of_study(Config.read(smoke()))
+    assert int(counts["pretrain"]) + int(counts["tune"]) == len(rows)
+
+
+def test_networks_that_the_config_names_stay_where_they_are(outer):
+    config = smoke() | {"features": {"extractor": "inception"}}
+    (outer / "inception.yaml").write_text(yaml.safe_dump({"ect": config}))
+    code, text = snakemake(outer, "-n", "--cores", "1", "--configfile", "inception.yaml")
+    assert code == 0, text[-3000:]
+    assert "inner/models" not in text and "models/inception" in text
+
+
+def test_jobs_run_there(outer):
+    wanted = ["inner/results/theirs/data/floor.json", "inner/results/theirs/figures/maps.png"]
+    code, text = snakemake(outer, *wanted, "--cores", "1", "--configfile", "config.yaml")
+    assert code == 0, text[-3000:]
+    assert all((outer / path).stat().st_size > 0 for path in wanted)
+    assert sorted(path.name for path in outer.iterdir() if path.suffix == "") == [
+        ".snakemake", "Snakefile", "inner",
+    ]  # fmt: skip
+
+
+def test_snakemake_finds_nothing_to_object_to_but_what_contributing_refuses():
+    _, text = snakemake(ROOT, "--lint")
+    found = set(re.findall(r"^    \* (.*)$", text, re.MULTILINE))
+    assert found == REFUSED
+    contributing = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+    assert all(title.rstrip(".:") in contributing for title in REFUSED)

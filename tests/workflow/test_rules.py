@@ -1,0 +1,121 @@
+"""Real runs of rules whose jobs fail, or are shared: a copy of the workflow for each."""
+
+import pytest
+import yaml
+
+from ect.config import load
+from ect.config.config import Config
+from tests.helpers.workflow import SMOKE, copy_workflow, snakemake
+
+pytestmark = pytest.mark.pipeline
+
+ODD = '''"""A weight and a sampler that note each call and fail as no mistake of a config does."""
+
+from ect.plugins import sampler, weight
+
+
+def fail(name):
+    with open(name, "a") as file:
+        file.write("x")
+    raise KeyError(name)
+
+
+@weight
+def odd(s, r, sd):
+    return fail("odd") if len(s) == 20 else 1 / s**2
+
+
+@sampler
+def strange(f, process, eps):
+    fail("strange")
+'''
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A copy of the workflow in which nothing has run, with an empty overlay."""
+    copy_workflow(tmp_path)
+    (tmp_path / "overlay.yaml").write_text("{}")
+    return tmp_path
+
+
+def run(study, target, *words):
+    done = snakemake(study, target, *words, "--configfile", SMOKE, "overlay.yaml")
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_what_is_no_cell_of_the_study_is_named(study):
+    asked = "pretrain/ve/s0/k1/two_step"
+    code, said = run(study, f"results/smoke/{asked}/metrics.json", "-n")
+    assert code == 1 and "KeyError" not in said
+    cells = len(Config.read(load.read("config.yaml", SMOKE)).all_cells())
+    told = f"ValueError: {asked} is no cell of the study 'smoke'; allowed: the {cells} of its"
+    assert told in said
+    model = "results/smoke/tune/ve/s0/k1/{}/{}/k1/s0/model.safetensors"
+    for names, known in ((("none", "ect"), 0), (("sigmoid", "none"), 0), (("sigmoid", "ect"), 1)):
+        code, said = run(study, model.format(*names), "-n")
+        assert code == 1 - known and ("No rule to produce" in said) == (not known)
+
+
+def test_jobs_find_packages_where_the_workflow_found_them(study, monkeypatch):
+    """For instance in a folder of `pip install --target`."""
+    noting = "import pathlib, sys\npathlib.Path('seen').open('a').write(' '.join(sys.orig_argv))"
+    (study / "packages").mkdir()
+    (study / "packages/sitecustomize.py").write_text(noting)
+    monkeypatch.setenv("PYTHONPATH", str(study / "packages"))
+    assert run(study, "results/smoke/data/dataset.safetensors")[0] == 0
+    assert "-m ect --threads" in (study / "seen").read_text()
+
+
+def test_snakemake_tries_a_crash_that_repeats_itself_twice(study):
+    """Of four attempts only two train, or draw; the next run of Snakemake tries again."""
+    (study / "odd.py").write_text(ODD)
+    overlay = {
+        "plugins": ["odd.py"],
+        "pretrain": {"ve": {"weight": "odd", "batch": 20}},
+        "samplers": {"heun": {"kind": "strange", "steps": None, "nfe": 1}},
+    }
+    (study / "overlay.yaml").write_text(yaml.safe_dump(overlay))
+    trained, drawn = (f"results/smoke/pretrain/{name}" for name in ("ve/s0/k1", "flow/s0/k1/heun"))
+    for name, job, words in (
+        ("odd", f"{trained}/model.safetensors", ()),
+        ("strange", f"{drawn}/samples.npz", ("--retries", "3")),
+    ):
+        for calls in (2, 4):
+            code, said = run(study, job, *words)
+            assert code == 1 and said.count("Trying to restart") == 3, said
+            assert said.count(f"two attempts ended with KeyError: '{name}'") == 2
+            assert len((study / name).read_text()) == calls
+
+
+def test_gpus_and_nodes_are_the_trainers_words(study):
+    words = ["pretrain:nodes=2", "pretrain:gpu=8", "sample:gpu=2"]
+    drawn = "results/smoke/pretrain/ve/s0/k1/one_step/samples.npz"
+    code, said = run(study, drawn, "-n", "--set-resources", *words)
+    assert code == 0, said
+    ends = [line.partition("--gpus")[2] for line in said.splitlines() if "--gpus" in line]
+    assert ends == [" 8 --nodes 2", " 8 --nodes 2", " 2"]
+
+
+def test_a_second_workflow_takes_data_and_reference_from_the_cache(
+    study, tmp_path_factory, monkeypatch
+):
+    """With equal settings; with others it makes its own. Without `--cache` nothing is printed."""
+    monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    other = tmp_path_factory.mktemp("other")
+    copy_workflow(other)
+    (other / "overlay.yaml").write_text("{}")
+    reference = "results/smoke/features/reference.safetensors"
+    words = ["--cache", "prepare_data", "train_classifier", "extract_reference"]
+    found = []
+    for folder, stored in ((study, 6), (other, 0)):
+        code, said = run(folder, reference, *words)
+        assert code == 0 and said.count("to cache.") == stored, said
+        files = sorted(path for path in (folder / "results").rglob("*") if path.is_symlink())
+        found.append({str(path.relative_to(folder)): path.read_bytes() for path in files})
+    assert found[0] == found[1] and len(found[0]) == 6
+    (other / "overlay.yaml").write_text("dataset: {held_out: 400}\n")
+    code, said = run(other, reference, *words)
+    assert code == 0 and said.count("to cache.") == 6
+    code, said = run(study, reference)
+    assert code == 0 and "Nothing to be done" in said and "cach" not in said

@@ -1,0 +1,155 @@
+# Figures: files in, files out. A figure depends on its own files and its own width.
+from ect.study.jobs import grid
+
+PLOTS = list(STUDY.experiments) + ["maps", "curves", "samples", "loss"]
+FIGURES = expand(f"{ROOT}/figures/{{figure}}.{{kind}}", figure=PLOTS, kind=["pdf", "png"])
+
+# {label: the logs of a run, in order}: whole pretraining chains, and tuning runs of seed 0.
+RUNS = {
+    f"pretrain {chain}": [f"{ROOT}/{m.folder}/metrics.jsonl" for m in STUDY.chain(chain)]
+    for chain in STUDY.pretrain
+} | {
+    f"{m.schedule}, {m.recipe}, {m.start.pretrain} {m.start.kimg} + {m.kimg}": [
+        f"{ROOT}/{m.folder}/metrics.jsonl"
+    ]
+    for m in TUNED
+    if m.seed == 0
+}
+
+# The rows of the grid of samples: the solver and one step before, every consistency sampler after.
+AFTER = STUDY.shown("samples")
+GRID = [
+    [
+        f"{STUDY.samplers[cell.sampler].label}, {'after' if cell.model == AFTER else 'before'}",
+        f"{ROOT}/{cell.folder}/samples.npz",
+    ]
+    for cell in grid(STUDY)
+]
+
+
+def plotting(figure, **settings):
+    """The settings of a figure: its width, its files, its options. They must not depend on
+    `input`, since Snakemake does not compare params that do."""
+    return placed(as_json({"width_in": STUDY.figures.width(figure), **settings}))
+
+
+# FD against NFE, against the share of pretraining, or by schedule, as the experiment's kind asks.
+rule draw_experiment:
+    input:
+        metrics=lambda wildcards: metrics_of(wildcards.experiment),
+        floor=FLOOR,
+    output:
+        pdf=f"{ROOT}/figures/{{experiment}}.pdf",
+        png=report(
+            f"{ROOT}/figures/{{experiment}}.png",
+            caption="../report/experiment.rst",
+            category="Figures",
+            labels={"figure": "{experiment}"},
+        ),
+    params:
+        kind=lambda wildcards: KIND[wildcards.experiment],
+        settings=lambda wildcards: plotting(
+            wildcards.experiment,
+            metrics=metrics_of(wildcards.experiment),
+            floor=FLOOR,
+            **solvers_of(wildcards.experiment),
+        ),
+        out=subpath(output.pdf, strip_suffix=".pdf"),
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect draw {params.kind} {params.settings:q} --out {params.out:q}"
+
+
+# The maps t -> r, stage by stage.
+rule draw_maps:
+    output:
+        pdf=f"{ROOT}/figures/maps.pdf",
+        png=report(
+            f"{ROOT}/figures/maps.png",
+            caption="../report/maps.rst",
+            category="Figures",
+            labels={"figure": "maps"},
+        ),
+    params:
+        settings=plotting("maps", **settings.plot_maps(STUDY)),
+        out=subpath(output.pdf, strip_suffix=".pdf"),
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect draw maps {params.settings:q} --out {params.out:q}"
+
+
+# The training loss of every chain and of the tuning runs of seed 0.
+rule draw_curves:
+    input:
+        [path for paths in RUNS.values() for path in paths],
+    output:
+        pdf=f"{ROOT}/figures/curves.pdf",
+        png=report(
+            f"{ROOT}/figures/curves.png",
+            caption="../report/curves.rst",
+            category="Figures",
+            labels={"figure": "curves"},
+        ),
+    params:
+        settings=plotting("curves", runs=RUNS),
+        out=subpath(output.pdf, strip_suffix=".pdf"),
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect draw curves {params.settings:q} --out {params.out:q}"
+
+
+# Data, and samples before and after tuning from the same noise in every column.
+rule draw_samples:
+    input:
+        data=DATA,
+        samples=[path for _, path in GRID],
+    output:
+        pdf=f"{ROOT}/figures/samples.pdf",
+        png=report(
+            f"{ROOT}/figures/samples.png",
+            caption="../report/samples.rst",
+            category="Figures",
+            labels={"figure": "samples"},
+        ),
+    params:
+        settings=plotting("samples", rows=GRID, data=DATA, columns=STUDY.figures.grid_columns),
+        out=subpath(output.pdf, strip_suffix=".pdf"),
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect draw samples {params.settings:q} --out {params.out:q}"
+
+
+# Why the loss stays flat while the samples improve.
+rule draw_loss:
+    input:
+        metrics=f"{LOSS}/metrics.jsonl",
+        trace=f"{LOSS}/trace.csv",
+    output:
+        pdf=f"{ROOT}/figures/loss.pdf",
+        png=report(
+            f"{ROOT}/figures/loss.png",
+            caption="../report/loss.rst",
+            category="Figures",
+            labels={"figure": "loss"},
+        ),
+    params:
+        settings=plotting(
+            "loss",
+            metrics=f"{LOSS}/metrics.jsonl",
+            trace=f"{LOSS}/trace.csv",
+            stages=STUDY.stages_of(STUDY.shown("loss")),
+        ),
+        out=subpath(output.pdf, strip_suffix=".pdf"),
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect draw loss {params.settings:q} --out {params.out:q}"
