@@ -61,10 +61,8 @@ def _modules(node):
     folder = ".".join(node.module.split(".")[1:])
     for alias in node.names:
         module = f"{folder}.{alias.name}".strip(".")
-        if (
-            ROOT.joinpath(*module.split(".")).with_suffix(".py").exists()
-            or ROOT.joinpath(*module.split(".")).is_dir()
-        ):
+        path = ROOT.joinpath(*module.split("."))
+        if path.is_dir() or path.with_suffix(".py").exists():
             yield module
         elif folder:
             yield folder

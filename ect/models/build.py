@@ -73,11 +73,15 @@ def plugin_process(name, settings):
 
 def make_consistency(network, process, about):
     """f of a model's description; older files lack c_noise and c_in, which are EDM's."""
-    inputs, span = (
-        (setting(about, "c_noise"), setting(about, "c_in")),
-        setting(about["network"], "span"),
+    return Consistency(
+        network,
+        process,
+        about["parameterization"],
+        about["sd"],
+        c_noise=setting(about, "c_noise"),
+        c_in=setting(about, "c_in"),
+        span=setting(about["network"], "span"),
     )
-    return Consistency(network, process, about["parameterization"], about["sd"], *inputs, span)
 
 
 def description(settings, images):
