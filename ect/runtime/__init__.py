@@ -2,6 +2,7 @@
 
 =============  ================================================================
 `versions`     the version of what each stage computes; defaults of absent keys
+`text`         text of a user's files, as it may be printed
 `seeds`        seeds for named streams of random numbers
 `device`       the device, its precision, deterministic operations
 `checkpoint`   weights and training state, written atomically
