@@ -127,6 +127,11 @@ class Recipe(Block):
     kernels: Literal[registry.KERNELS] = "torch"
     """What computes on a CPU: torch, or this project's kernels, not in `fp16` (docs/speed.md)."""
 
+    @property
+    def weight_reads_sd(self):
+        """Whether the weight depends on sd; a plugin's receives it too."""
+        return self.weight in registry.WEIGHTS_OF_SD or self.weight not in registry.WEIGHTS
+
     @model_validator(mode="after")
     def _parts_fit(self):
         if self.microbatch is not None and self.microbatch > self.batch:

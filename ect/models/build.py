@@ -86,7 +86,10 @@ def make_consistency(network, process, about):
 
 def description(settings, images):
     """What a model file says of itself: all it takes to rebuild f and to decode its images. An
-    imported model keeps its betas, c_in and sd; a plugin's process keeps its file and sha256."""
+    imported model keeps its betas, c_in and sd; a plugin's process keeps its file and sha256.
+
+    Its `sd` is that of f and of the loss in training: the settings' (of an import, or stated by a
+    recipe), else the images'."""
     extra = {"betas": settings["betas"]} if "betas" in settings else {}
     extra |= plugins.providing("process", settings["process"], settings)
     return extra | {

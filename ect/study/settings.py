@@ -36,8 +36,20 @@ def _tune(config, model):
         "first_kimg": 0,
         "last_kimg": model.kimg,
         "snapshots": snapshots,
+        **_start_sd(config, model),
         **_plugins(config, used),
     }
+
+
+def _start_sd(config, model):
+    """{"start_sd": True} where the loss of an imported start reads sd: the start's. Before this key
+    it was the dataset's, so these runs alone are not those of before. A `state_dict` has the
+    dataset's sd unless the config states one."""
+    start = config.init.get(model.start.pretrain)
+    if start is None or (start.format == "state_dict" and start.sd is None):
+        return {}
+    limit = config.schedules[model.schedule].map in CONTINUOUS_TIME
+    return {"start_sd": True} if limit or config.tune[model.recipe].weight_reads_sd else {}
 
 
 def _pretrain(config, model):

@@ -78,8 +78,8 @@ def loop(state, settings, images, teacher=None):
     """Train from `state.seen` to the end, logging and keeping snapshots. Yields after each step,
     where a run can be saved, and stopped."""
     first, total = 1000 * settings["first_kimg"], 1000 * settings["last_kimg"]
-    objective = make_objective(settings, images.sd, teacher)
     about = build.description(settings, images)
+    objective = make_objective(settings, about["sd"], teacher)
     f = build.make_consistency(state.network, objective.process, about)
     marks = _marks(first, total, max(LOG_LINES, (total - first) // (1000 * LOG_KIMG)))
     keeps = _marks(first, total, settings["snapshots"])

@@ -38,8 +38,9 @@ def check_plugin_weight(name, weight, sd):
 
 
 def make_objective(settings, sd, teacher=None):
-    """The loss of a cell, its schedule and distance bound to their options. `teacher`, a frozen
-    consistency function, is used if the target is one step of its ODE."""
+    """The loss of a cell, its schedule and distance bound to their options. `sd` is that of f, as
+    `build.description` decides it. `teacher`, a frozen consistency function, is used if the target
+    is one step of its ODE."""
     recipe, schedule = settings["recipe"], settings["schedule"]
     process = make_process(settings)
     weight = plugins.with_plugins(WEIGHTS, "weight", settings)[recipe["weight"]]
@@ -99,10 +100,15 @@ def learning_rate(options, seen, total):
 
 def settings_with_start(settings, init, images):
     """Settings, completed for an imported start with what the config leaves open: the network and
-    its meaning, which the file describes. Raises `ValueError` if they are for other images."""
+    its meaning, which the file describes. Raises `ValueError` if they are for other images, or if
+    the start's f has another sd than the settings give it."""
+    about = checkpoint.load(init)[1] if init else {}
     if "network" in settings:
+        sd = settings.get("sd", images.sd)
+        if about.get("sd", sd) != sd:
+            found = f"the start has sd {about['sd']:g}, the settings with these images {sd:g}"
+            raise ValueError(f"{init}: {found}; allowed: equal ones")
         return settings
-    about = checkpoint.load(init)[1]
     reads = {key: about[key] for key in ("shape", "shift", "scale")}
     dataset = {"shape": list(images.shape), "shift": images.shift, "scale": images.scale}
     if reads != dataset:
