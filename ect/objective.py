@@ -37,6 +37,11 @@ def squared(a, b):
     return (a - b).square().flatten(1).mean(1)
 
 
+def sum_squared(a, b):
+    """Squared error per image, summed over pixels and channels as in EDM's code (eq. 2)."""
+    return (a - b).square().flatten(1).sum(1)
+
+
 def huber(a, b, c=0.0):
     """Pseudo-Huber sqrt(|a - b|^2 + c^2) - c per image (iCT, eq. 7); c = 0 is the L2 norm."""
     square = (a - b).square().flatten(1).sum(1)
@@ -45,7 +50,7 @@ def huber(a, b, c=0.0):
     return (square + torch.finfo(square.dtype).tiny).sqrt()  # keeps the gradient finite at 0
 
 
-DISTANCES = {"squared": squared, "huber": huber}
+DISTANCES = {"squared": squared, "sum_squared": sum_squared, "huber": huber}
 
 
 def uniform(s, r, sd):

@@ -4,7 +4,7 @@ which loss. Loads no torch.
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from ect import registry
 from ect.config.base import Block, Count, Name, Positive, Share, part, require_defined
@@ -72,7 +72,9 @@ class Distance(Block):
     """The distance of f(x_t) to its target."""
 
     kind: Literal[registry.DISTANCES]
-    """`squared`: mean squared error; `huber`: sqrt(|a - b|^2 + c^2) - c."""
+    """`squared`: |a - b|^2 / D, the mean over the D numbers of an image; `sum_squared`: |a - b|^2,
+    their sum, as in EDM's code; `huber`: sqrt(|a - b|^2 + c^2) - c, of the sum too. Which one
+    matters for Adam's eps: docs/mathematics.md."""
     c: Annotated[float, Field(ge=0)] = 0.0
     """The constant of `huber`; 0 gives the L2 norm."""
 
@@ -154,6 +156,9 @@ class Pretrain(Recipe):
     c_noise: Literal[registry.C_NOISE] = "log_s"
     """The time label the network receives: `log_s` (EDM), `log_half_s` (NCSN++), `time` (1000 t),
     `vp` (999 t), `ddpm` (steps 0 to 999)."""
+    sd: Positive | None = None
+    """The images' standard deviation, in f and in the weight, here and in tuning from here; without
+    the key it is measured. EDM states 0.5."""
     kimg: Count
     """Thousand images to the end of the chain."""
     every: Count
@@ -172,6 +177,11 @@ class Pretrain(Recipe):
                 " milestones of one chain may not depend on where the chain ends"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler):
+        """Without `sd` where it is not stated: as before there was such a key."""
+        return {k: v for k, v in handler(self).items() if (k, v) != ("sd", None)}
 
 
 class Tune(Recipe):

@@ -82,7 +82,8 @@ def _network(config, name):
         return {}
     chain = config.pretrain[name]
     parts = {key: getattr(chain, key) for key in ("process", "parameterization", "c_noise")}
-    return {"network": config.networks[chain.network].resolved(), **parts}
+    stated = {} if chain.sd is None else {"sd": chain.sd}
+    return {"network": config.networks[chain.network].resolved(), **parts, **stated}
 
 
 def _plugins(config, used):

@@ -334,6 +334,17 @@ def test_a_choice_is_in_the_settings_only_where_it_is_made(key, value):
     assert given == study_settings.train(plain, model)
 
 
+def test_a_stated_sd_is_in_the_settings_of_the_chain_and_of_tuning_from_it():
+    """Without one, neither the settings nor the config as a whole (the page's hash) know the key."""
+    plain, stated = Config.read(DEFAULT), Config.read(changed("pretrain/ve/sd", 0.5))
+    start = Milestone("ve", 0, 12)
+    for model in (start, Tuned(start, "sigmoid", "ect", 60, 0)):
+        settings = study_settings.train(stated, model)
+        assert settings.pop("sd") == 0.5 and settings == study_settings.train(plain, model)
+    assert stated.model_dump()["pretrain"]["ve"].pop("sd") == 0.5
+    assert not any("sd" in block for block in plain.model_dump(mode="json")["pretrain"].values())
+
+
 @pytest.mark.parametrize("part", [{"channels": 24}, {"architecture": "adm"}])
 @pytest.mark.parametrize("recipe", ["pretrain/ve", "tune/ect"])
 def test_native_kernels_name_the_networks_that_they_know(part, recipe):
