@@ -9,8 +9,6 @@ from ect.runtime import device
 from ect.runtime.seeds import generator_of
 from ect.runtime.versions import setting
 
-TIMES = {1: (), 2: (0.821,)}  # by the number of steps; ECT's for CIFAR-10
-
 
 def draw(f, process, about, settings):
     """uint8 images (N, H, W, C) from the seeds `seed`, `seed` + 1, ..., as `stream` draws them."""

@@ -1,24 +1,28 @@
 """A trained model, for use in a program: `ect.load(path).sample(16)`."""
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ect.consistency import Consistency
 from ect.models import build
-from ect.models.draw import TIMES, draw
+from ect.models import steps as of_study
+from ect.models.draw import draw
 from ect.process import Process
-from ect.runtime import checkpoint
+from ect.runtime import checkpoint, record
 
 BATCH = 250  # that of the default study: the batch size may change the last bit
 
 
 @dataclass(frozen=True)
 class Model:
-    """A consistency model: `f`, its `process`, and `about`, what its file says of it."""
+    """A consistency model: `f`, its `process`, `about`, what its file says of it, and `samplers`,
+    the multistep samplers of its study: {name: {times: [...]}}."""
 
     f: Consistency
     process: Process
     about: dict
+    samplers: dict = field(default_factory=dict)
 
     @property
     def shape(self):
@@ -26,34 +30,79 @@ class Model:
         channels, height, width = self.about["shape"]
         return height, width, channels
 
+    def sampler(self, steps):
+        """What `sample` does in so many steps: (options, words, of_study). The words say at which
+        noise levels, and whether they are the study's. Raises `ValueError`."""
+        return of_study.chosen(self.samplers, steps)
+
     def sample(self, n, steps=2, seed=0, times=None, labels=None):
         """n images as a numpy array, uint8 (n, H, W, C), computed on a GPU if there is one.
 
-        Image i is a function of `seed` + i. `steps` is 1 or 2; `times` replaces it: falling noise
-        levels s = sigma / alpha between 80 and 0, one less than there are steps. `labels` are the
-        classes to cycle through, for a model with classes; by default they are drawn at random.
-        Raises `ValueError`. The same as `python -m ect sample` in batches of 250, to the bit.
+        Image i is a function of `seed` + i. `steps` are those of the study's sampler with so many
+        steps, its times and its sigma_min; if none is known, 1, or 2 at ECT's time for CIFAR-10,
+        with a warning. `times` replaces it: falling noise levels s = sigma / alpha between 80 and
+        0, one less than there are steps. `labels` are the classes to cycle through, for a model
+        with classes; by default they are drawn at random. Raises `ValueError`. The same as
+        `python -m ect sample` in batches of 250, to the bit.
         """
         if not (isinstance(n, int) and n > 0):
             raise ValueError(f"n is {n!r}; allowed: a number of images >= 1")
-        if times is None and steps not in TIMES:
-            raise ValueError(f"steps is {steps!r}; allowed: 1, 2, or times=[...]")
-        levels = [float(s) for s in (TIMES[steps] if times is None else times)]
-        if not all(low < high for high, low in zip([80.0, *levels], [*levels, 0.0])):
-            raise ValueError(f"times is {times}; allowed: falling noise levels between 80 and 0")
         settings = {
-            "kind": "multistep", "options": {"times": levels}, "images": n,
+            "kind": "multistep", "options": self._options(steps, times), "images": n,
             "batch": BATCH, "seed": seed, "labels": labels,
         }  # fmt: skip
         return draw(self.f, self.process, self.about, settings)
 
+    def _options(self, steps, times):
+        if times is None:
+            options, words, known = self.sampler(steps)
+            if options["times"] and not known:
+                warnings.warn(words, stacklevel=3)
+            return options
+        levels = [float(s) for s in times]
+        if not of_study.falling(levels):
+            raise ValueError(f"times is {times}; allowed: falling noise levels between 80 and 0")
+        return {"times": levels}
+
 
 def load(path):
-    """The model in a model.safetensors, or in the folder of a run that holds one; raises
-    `ValueError` for what is neither."""
+    """The model in a model.safetensors, or in the folder of a run or an export that holds one;
+    raises `ValueError` for what is neither."""
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     weights, about = checkpoint.load(file)
     if "network" not in about:
         raise checkpoint.CheckpointError(f"{file}: no model; allowed: a model.safetensors")
-    return Model(*build.from_description(weights, about))
+    f, process, about = build.from_description(weights, about)
+    return Model(f, process, about, samplers_beside(file))
+
+
+def samplers_beside(model):
+    """The study's multistep samplers, {name: options}: those that an export carries, else those
+    that drew images of this file, by the records of these jobs in the folders beside it."""
+    carried = of_study.read(model.with_name(of_study.CARRIED))
+    if carried:
+        return carried
+    paths = [path for name in ("run", "features") for path in model.parent.glob(f"*/{name}.json")]
+    found = {path: _sampling(path) for path in sorted(paths)}
+    found = {path: drawn for path, drawn in found.items() if drawn}
+    digest = record.digest(model) if found else None
+    of_this = {path: options for path, (options, of) in found.items() if digest in of}
+    return {path.parent.name: options for path, options in of_this.items()}
+
+
+def _sampling(path):
+    """(options, hashes of the inputs) of a job that drew images in several steps, from its record;
+    None for any other file."""
+    try:
+        whole = checkpoint.read_json(path)
+    except ValueError:
+        return None
+    settings, inputs = whole.get("settings"), whole.get("inputs")
+    if not isinstance(settings, dict) or not isinstance(inputs, dict):
+        return None
+    drawing = settings.get("sampling", settings)
+    fits = isinstance(drawing, dict) and drawing.get("kind") == "multistep"
+    if not fits or not of_study.is_multistep(drawing.get("options")):
+        return None
+    return drawing["options"], list(inputs.values())

@@ -335,7 +335,7 @@ def test_a_choice_is_in_the_settings_only_where_it_is_made(key, value):
 
 
 def test_a_stated_sd_is_in_the_settings_of_the_chain_and_of_tuning_from_it():
-    """Without one, neither the settings nor the config as a whole (the page's hash) know the key."""
+    """Without one, neither the settings nor the whole config (the page's hash) know the key."""
     plain, stated = Config.read(DEFAULT), Config.read(changed("pretrain/ve/sd", 0.5))
     start = Milestone("ve", 0, 12)
     for model in (start, Tuned(start, "sigmoid", "ect", 60, 0)):

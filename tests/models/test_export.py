@@ -202,7 +202,8 @@ def test_what_goes_along_is_the_pipelines_word_for_word(saved, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--steps", "3"], "--steps: found 3 without --times; allowed: [1, 2]"),
+        (["--steps", "3"], "steps is 3; allowed: 1, 2, or times"),
+        (["--times", "0.5", "1.0"], "--times: found [0.5, 1.0]; allowed: falling noise levels"),
         (["--steps", "3", "--times", "1.0"], "--steps: found 3 with 1 times"),
         (["--sampler", "heun", "--times", "1.0"], "--times: found [1.0] with heun"),
         (["--out", "no/such/folder/a.png", "--labels", "3"], "config.json"),  # no model beside

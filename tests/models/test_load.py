@@ -59,7 +59,8 @@ def test_another_seed_is_another_image(run):
     [
         ({"n": 0}, "n is 0; allowed: .* >= 1"),
         ({"n": 2.5}, "n is 2.5"),
-        ({"n": 2, "steps": 3}, "steps is 3; allowed: 1, 2, or times="),
+        ({"n": 2, "steps": 3}, "steps is 3; allowed: 1, 2, or times"),
+        ({"n": 2, "steps": [2]}, r"steps is \[2\]; allowed: 1, 2, or times"),
         ({"n": 2, "times": [0.5, 1.0]}, "times is .*; allowed: falling"),
         ({"n": 2, "times": [80.0]}, "between 80 and 0"),
         ({"n": 2, "times": [0]}, "between 80 and 0"),

@@ -64,7 +64,7 @@ def flat(network):
 
 
 def our_trajectory(settings, images):
-    """(the network at its start, batches (x, noise, sigma), the weights after each step) of `loop`."""
+    """(the network at its start, batches (x, noise, sigma), weights after each step) of `loop`."""
     state = State(settings, images)
     start, batches, weights = copy.deepcopy(state.network), [], []
     for _ in loop.loop(state, settings, images):

@@ -13,6 +13,8 @@ from pathlib import Path
 import ect
 from ect.models.export import card
 from ect.models.importers import ours
+from ect.models.load import samplers_beside
+from ect.models.steps import CARRIED
 from ect.runtime import checkpoint, record
 
 ROOT = Path(ect.__file__).parent
@@ -20,7 +22,8 @@ HEADER = "Written by `python -m ect export` of Easy Consistency Tuning {version}
 
 
 def export(model, out):
-    """Write the folder `out`: model.safetensors, config.json, README.md, sample.py and ect/.
+    """Write the folder `out`: model.safetensors, config.json, README.md, sample.py and ect/; and
+    sampling.json, the study's multistep samplers, where the model has been sampled by any.
 
     Raises `ValueError` if `model` is no model file, or `out` is there and not an empty folder.
     """
@@ -39,7 +42,10 @@ def export(model, out):
         folder.mkdir()
         shutil.copyfile(model, folder / "model.safetensors")
         checkpoint.write_json(folder / "config.json", about)
-        (folder / "README.md").write_text(card.text(about, card.run_beside(model)))
+        samplers = samplers_beside(model)
+        if samplers:
+            checkpoint.write_json(folder / CARRIED, samplers)
+        (folder / "README.md").write_text(card.text(about, card.run_beside(model), samplers))
         write_script(folder)
         os.replace(folder, out)
 

@@ -2,7 +2,8 @@
 
 import json
 
-from ect.models import build
+from ect.models import build, steps
+from ect.runtime.text import shown
 
 PROCESSES = {
     "ve": "x_t = x_0 + t eps, t from 0 to 80",
@@ -34,10 +35,10 @@ def run_beside(model):
         return None
 
 
-def text(about, run):
-    """The card of a model; `run` is its run.json, or None."""
+def text(about, run, samplers):
+    """The card of a model; `run` is its run.json, or None, `samplers` those of its study."""
     parts = [front_matter(run), *model_lines(about, run), *training_lines(run)]
-    return "\n".join([*parts, *sampling_lines(about, run), *citation_lines()]) + "\n"
+    return "\n".join([*parts, *sampling_lines(about, run, samplers), *citation_lines()]) + "\n"
 
 
 def kind_of(run):
@@ -102,10 +103,12 @@ def training_lines(run):
     ]
 
 
-def sampling_lines(about, run):
+def sampling_lines(about, run, samplers):
     solver = kind_of(run) == "diffusion or flow model"
     more = ", diffusers" if about["network"].get("architecture") == "unet2d" else ""
-    drawn = "--sampler heun --steps 18" if solver else "--steps 2 --times 0.5"
+    drawn = "--sampler heun --steps 18" if solver else "--steps 2"
+    study = [f"- `{shown(name)}`: {steps.described(options)}" for name, options in samplers.items()]
+    known = ["The samplers of its study (`sampling.json`), by their number of steps:", "", *study]
     return [
         "## Sampling",
         "",
@@ -116,11 +119,13 @@ def sampling_lines(about, run):
         "```",
         "",
         "`--times` names the noise levels s = sigma / alpha of all steps but the first, which is",
-        "at s = 80; without it there is one step, or with `--steps 2` the second at 0.821. Image i",
-        "depends on `--seed` + i alone. `ect/` holds files of the pipeline, word for word",
-        "(Apache-2.0). The terms of the training images, and of the start where it came from",
-        "elsewhere, hold for the weights too.",
+        "at s = 80. Without it they are those of the study's sampler with so many steps; where it",
+        "has none, there is one step, or with `--steps 2` a second at 0.821 (ECT's for CIFAR-10).",
+        "The script says which. Image i depends on `--seed` + i alone. `ect/` holds files of the",
+        "pipeline, word for word (Apache-2.0). The terms of the training images, and of the start",
+        "where it came from elsewhere, hold for the weights too.",
         "",
+        *([*known, ""] if samplers else []),
     ]
 
 

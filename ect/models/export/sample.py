@@ -1,7 +1,8 @@
 """Draws images from model.safetensors: python sample.py --n 16 --steps 2 --seed 0 --out samples.png
 
 Needs torch, safetensors, numpy and pillow (and diffusers, if config.json says `unet2d`). An image
-depends on its seed: the i-th of a run is that of `--seed` + i.
+depends on its seed: the i-th of a run is that of `--seed` + i. Without `--times`, the noise levels
+of `--steps` are those of the model's study (sampling.json), else ECT's for CIFAR-10: it says which.
 """
 
 import argparse
@@ -15,28 +16,32 @@ SAMPLERS = ("multistep", "euler", "heun", "dpm_solver")
 sys.path.insert(0, str(FOLDER))  # for ect/, also where Python ignores a script's own folder
 
 
-def options_of(sampler, steps, times, known):
-    """The options of ect/sampler.py's function; `known` are times by the number of steps. Raises
-    `ValueError`."""
+def options_of(sampler, steps, times, samplers):
+    """(options of ect/sampler.py's function, words); `samplers` are those of the model's study.
+    Raises `ValueError`."""
+    from ect.models.steps import chosen, falling
+
     if sampler != "multistep":
         if times is not None:
             raise ValueError(f"--times: found {times} with {sampler}; allowed: --steps alone")
-        return {"steps": steps or 18}
+        return {"steps": steps or 18}, f"{sampler} with {steps or 18} steps"
     if times is None:
-        if (steps or 1) not in known:
-            raise ValueError(f"--steps: found {steps} without --times; allowed: {list(known)}")
-        return {"times": list(known[steps or 1])}
+        return chosen(samplers, steps or 1)[:2]
+    if not falling(times):
+        raise ValueError(f"--times: found {times}; allowed: falling noise levels between 80 and 0")
     if steps is not None and steps != len(times) + 1:
         raise ValueError(f"--steps: found {steps} with {len(times)} times; allowed: one step more")
-    return {"times": times}
+    return {"times": times}, f"{1 + len(times)} steps, at the times given"
 
 
 def draw(args):
     """uint8 images (N, H, W, C)."""
-    from ect.models import build, draw
+    from ect.models import build, draw, steps
     from ect.runtime import checkpoint
 
-    options = options_of(args.sampler, args.steps, args.times, draw.TIMES)
+    samplers = steps.read(FOLDER / steps.CARRIED)
+    options, words = options_of(args.sampler, args.steps, args.times, samplers)
+    print(words, file=sys.stderr)
     about = json.loads((FOLDER / "config.json").read_text())
     weights, _ = checkpoint.load(FOLDER / "model.safetensors")
     f, process, _ = build.from_description(weights, about)
