@@ -27,6 +27,8 @@ DEFAULTS: dict[str, Any] = {
     "precision": "fp32",
     "kernels": "torch",
     "shared_dropout": True,
+    "ema_halflife_kimg": None,
+    "ema_std": None,
     # of a network
     "classes": 0,
     "span": False,
