@@ -48,9 +48,16 @@ def test_the_weight_of_a_step_is_the_integral_of_its_power(size):
     np.testing.assert_allclose(weights[1:], np.diff(edges), rtol=1e-9)
 
 
-def test_an_exponential_average_keeps_half_of_its_start_after_its_half_life():
-    recipe = POWER | {"ema_std": None, "ema_halflife_kimg": 0.64, "ema_ramp": None}
-    assert profile(recipe, 10, 64)[0] == pytest.approx(0.5)
+@pytest.mark.parametrize("size", [10, 50, 100])
+def test_an_exponential_average_keeps_half_of_its_start_after_its_half_life(size):
+    recipe = PRETRAIN["recipe"]  # half-life 300
+    assert profile(recipe, 300 // size, size)[0] == pytest.approx(0.5)
+
+
+def test_the_ramp_shortens_the_half_life_at_the_start():
+    ramped = PRETRAIN["recipe"] | {"ema_ramp": 0.05}
+    assert average.kept(ramped, 1000, 50) == pytest.approx(0.5 ** (50 / (0.05 * 1000)))
+    assert average.kept(ramped, 100_000, 50) == average.kept(PRETRAIN["recipe"], 100_000, 50)
 
 
 def test_tensors_move_by_the_share_that_is_not_kept():
