@@ -177,7 +177,7 @@ def _plot_floor(axis, frame, path, upright=False, beside=True):
     floor = gather.read_floor(path)
     gather.require_same_features(frame, floor, path)
     line = {"color": "black", "linestyle": ":", "linewidth": 1}
-    label = f"floor: {floor['images']} real test images"
+    label = f"{floor['images']} real test images"
     if not beside:
         axis.axhline(floor["fd"], label=label, **line)
         return
