@@ -25,8 +25,8 @@ def _carried_starts(config):
             case = recipes[name].ema_halflife_kimg, shortest[name], share
             alike.setdefault(case, []).append(name)
     return [
-        f"{', '.join(names)}: ema_halflife_kimg is {halflife:g}, so after {kimg} kimg {share:.0%} of"
-        " the average is still the start; ema_std keeps none"
+        f"{', '.join(names)}: ema_halflife_kimg is {halflife:g}, so after {kimg} kimg {share:.0%}"
+        " of the average is still the start; ema_std keeps none"
         for (halflife, kimg, share), names in alike.items()
     ]
 
