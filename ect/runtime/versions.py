@@ -9,6 +9,7 @@ STAGES = {
     "import": 1,
     "classifier": 1,
     "train": 2,
+    "perfect": 1,
     "sample": 1,
     "extract": 1,
     "evaluate": 1,

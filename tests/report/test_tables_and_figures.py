@@ -35,7 +35,12 @@ def settings(inputs):
         "maps": {"schedules": {"sigmoid": {"map": "sigmoid", "options": {"stages": 4}}}},
         "curves": {"runs": {"pretrain ve": [inputs.log()], "sigmoid": [inputs.log()]}},
         "samples": {"rows": [["1 step", samples]], "columns": 10, "data": inputs.dataset()},
-        "loss": {"metrics": inputs.log(), "trace": inputs.trace(), "stages": 4},
+        "loss": {
+            "metrics": inputs.log(),
+            "trace": inputs.trace(),
+            "stages": 4,
+            "perfect": inputs.perfect(),
+        },
     }
 
 
