@@ -30,6 +30,7 @@ from runners import NETWORKS, Ours, Sampling, images_of, options
 from torch.utils.flop_counter import FlopCounterMode
 
 from ect.runtime import device
+from ect.training import average
 
 QUARTILES = (0.25, 0.5, 0.75)
 
@@ -120,7 +121,7 @@ def split(ours, count):
         parts = {"data": batch, "forward": forward, "target": target, "backward": backward}
         parts |= {
             "optimizer": state.optimizer.step,
-            "average": lambda: state.update_average(recipe, size),
+            "average": lambda: average.update(state.average, state.network.state_dict(), 0.999),
         }
         taken = {}
         for name, part in parts.items():

@@ -25,6 +25,7 @@ STARTS = {
     "import": [("models.importers", "read"), ("runtime.checkpoint", "save")],
     "classifier": [("evaluation.classifier", "run")],
     "train": [("training.train", "run")],
+    "perfect": [("training.perfect", "run")],
     "sample": [("evaluation.sample", "run")],
     "extract": [("evaluation.evaluate", "extract"), ("evaluation.samples", "export")],
     "evaluate": [("evaluation.evaluate", "run")],

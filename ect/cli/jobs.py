@@ -51,6 +51,12 @@ def train(args):
     )
 
 
+def perfect_loss(args):
+    from ect.training import perfect
+
+    perfect.run(args.settings, args.data, args.out, init=args.init)
+
+
 def sample(args):
     lease.start_over(args.gpus, args.nodes)
     from ect.evaluation import sample
@@ -176,6 +182,15 @@ VERBS: dict[Callable, tuple[str, dict]] = {
                 " it is killed before, it deletes them",
             },
             **GPUS,
+        },
+    ),
+    perfect_loss: (
+        "the loss of a perfect model along a tuning run, for Gaussian data of the same covariance",
+        {
+            "settings": SETTINGS,
+            "--data": NEEDED,
+            "--init": {"help": "the model that the run starts from, if it was imported"},
+            "--out": NEEDED,
         },
     ),
     sample: (

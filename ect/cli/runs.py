@@ -34,11 +34,13 @@ def plan(args):
     from ect.config import load
     from ect.config.config import Config
     from ect.models import build
-    from ect.study import cost
+    from ect.study import advice, cost
 
     study = Config.read(load.planned(*args.studies))
     costs = cost.plan(study, args.rate, build.parameters)
-    print(json.dumps(costs, indent=1) if args.json else cost.table(costs))
+    lines = advice.advice(study)
+    text = "\n".join([cost.table(costs), *lines])
+    print(json.dumps(costs | {"advice": lines}, indent=1) if args.json else text)
 
 
 VERBS: dict[Callable, tuple[str, dict]] = {

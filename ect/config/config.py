@@ -12,6 +12,7 @@ from ect.config.experiments import Experiment, Figures, Search
 from ect.config.schedule import Schedule
 from ect.config.start import Init
 from ect.plugins import read as read_plugins
+from ect.schedule import CONTINUOUS_TIME
 
 
 class ConfigError(ValueError):
@@ -162,6 +163,10 @@ class Config(base.Block):
         starts = [m.start if isinstance(m, Tuned) else m for m in cells]
         last = max((m.kimg for m in starts if m.pretrain == name), default=0)
         return [Milestone(name, block.seed, k) for k in range(block.every, last + 1, block.every)]
+
+    def has_pairs(self, model):
+        """Whether a tuned model's loss compares f at pairs of noise levels, not at r -> s."""
+        return self.schedules[model.schedule].map not in CONTINUOUS_TIME
 
     def stages_of(self, model):
         """The number of stages of a tuned model's schedule; None if it has no stages."""

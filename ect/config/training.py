@@ -117,8 +117,11 @@ class Recipe(Block):
     """Weight of the loss, as a function of s and r."""
     optimizer: Optimizer
     """The optimizer and its learning rate."""
-    ema_halflife_kimg: Positive
-    """Half-life of the averaged weights, in thousand images."""
+    ema_std: Annotated[float, Field(gt=0, lt=0.2886)] | None = None
+    """Length of the averaged weights as a share of the images seen: the standard deviation of the
+    power profile of EDM2. Either this or `ema_halflife_kimg`; null takes one back."""
+    ema_halflife_kimg: Positive | None = None
+    """Half-life of the averaged weights in thousand images, whatever the length of the run."""
     ema_ramp: Annotated[float, Field(gt=0)] | None = None
     """The half-life is at most this share of the images seen."""
     dropout: Share = 0.0
@@ -133,6 +136,23 @@ class Recipe(Block):
     def weight_reads_sd(self):
         """Whether the weight depends on sd; a plugin's receives it too."""
         return self.weight in registry.WEIGHTS_OF_SD or self.weight not in registry.WEIGHTS
+
+    @model_validator(mode="after")
+    def _one_average(self):
+        found = f"ema_std is {self.ema_std}, ema_halflife_kimg {self.ema_halflife_kimg}"
+        if (self.ema_std is None) == (self.ema_halflife_kimg is None):
+            raise ValueError(f"{found}; allowed: one of the two, the other null")
+        if self.ema_ramp is not None and self.ema_std is not None:
+            raise ValueError(
+                f"ema_ramp is {self.ema_ramp} with ema_std; allowed: ema_halflife_kimg only"
+            )
+        return self
+
+    def carried(self, kimg):
+        """The share of the start's weights that is left in the average after a run of `kimg`."""
+        if self.ema_halflife_kimg is None or self.ema_ramp is not None:
+            return 0.0
+        return 0.5 ** (kimg / self.ema_halflife_kimg)
 
     @model_validator(mode="after")
     def _parts_fit(self):

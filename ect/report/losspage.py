@@ -15,14 +15,17 @@ STYLES = ["-", "--", "-.", ":"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 
 
-def plot_losspage(metrics, trace, out, width_in, stages=None):
+def plot_losspage(metrics, trace, out, width_in, stages=None, perfect=None):
     """Loss, its parts and quality over one tuning run, from its metrics.jsonl and its trace.csv;
-    the ends of `stages` equal stages are marked."""
+    the ends of `stages` equal stages are marked. `perfect` is the csv of the loss of a perfect
+    model of Gaussian data."""
     log, trace = read_log([metrics]), pd.read_csv(trace)
     trace["kimg"] = trace["images"] / 1000
     with style.figure(out, width_in, 1.2 * width_in, 3, 2, sharex=True) as (_, axes):
         (loss, bins), (pairs, chain), (share, quality) = axes
         _plot_log(loss, log, "loss", "a  training loss")
+        if perfect:
+            _plot_perfect(loss, pd.read_csv(perfect))
         _plot_bins(bins, log)
         _plot_pairs(pairs, trace[trace["quantity"] == "residual"])
         _plot_chain(chain, trace[trace["quantity"] == "end_to_end"])
@@ -40,6 +43,15 @@ def _plot_log(axis, log, key, title):
     axis.set_title(title, loc="left")
     axis.set_ylabel(key.partition("_")[0])
     axis.set_ylim(0, max(line[key] for line in log) * 1.1 or 1)
+
+
+def _plot_perfect(axis, table):
+    """A dotted line in the panel of the loss."""
+    axis.lines[0].set_label("this run")
+    label = "perfect model of Gaussian data"
+    axis.plot(table["images"] / 1000, table["loss"], color="black", linestyle=":", label=label)
+    axis.set_ylim(0, max(axis.get_ylim()[1], 1.1 * table["loss"].max()))
+    axis.legend(loc="lower left", fontsize=6)
 
 
 def _plot_bins(axis, log):

@@ -5,33 +5,33 @@ import math
 
 from ect.report import gather, style
 
-ASIDE = 1.03  # starts stand this factor apart in NFE, so that equal values do not hide each other
+ASIDE = 1.03  # models stand this factor apart in NFE, so that equal values do not hide each other
 BESIDE_NFE = 1.06  # single seeds stand this factor to the right of their mean, in NFE
 BESIDE = 1.2  # single seeds stand this much to the right of their mean, in percent of the budget
 BELOW = 0.1  # and this much below it, in rows, where the distance runs along x
 
 
 def plot_nfe(metrics, out, width_in, floor=None):
-    """FD against network evaluations: hollow and dashed before tuning, filled and solid after.
+    """FD against network evaluations, a marker for each model and sampler: hollow before tuning,
+    filled after it.
 
     Error bars are sd over tuning seeds; `floor` is the metrics.json of real test images.
     """
     frame = gather.read(metrics)
     table = _with_budget(gather.spread(frame))
-    starts = list(dict.fromkeys(table["pretrain"]))
-    drawn = {start: 0 for start in starts}
+    models = [model for _, model in table.groupby(gather.MODEL, dropna=False, sort=False)]
     with style.figure(out, width_in, 0.65 * width_in) as (figure, axes):
         axis = axes[0, 0]
-        for _, model in table.groupby(gather.MODEL, dropna=False, sort=False):
+        for index, model in enumerate(models):
             first = model.iloc[0]
-            start, tuned = first["pretrain"], isinstance(first["schedule"], str)
-            look = _look(starts.index(start), drawn[start] if tuned else None)
-            aside = ASIDE ** (starts.index(start) - (len(starts) - 1) / 2)
-            drawn[start] += tuned
+            tuned = isinstance(first["schedule"], str)
+            look = style.series(index) | {"linestyle": ""}
             what = f"tuned: {first['schedule']}" if tuned else "pretrained"
             extra = _varying(first, table, ["recipe", "budget"])
-            label = f"{', '.join([start, what, *extra])} ({_n(model)})"
-            _line(axis, model.assign(nfe=model["nfe"] * aside), "nfe", label, look)
+            label = f"{', '.join([first['pretrain'], what, *extra])} ({_n(model)})"
+            aside = ASIDE ** (index - (len(models) - 1) / 2)
+            hollow = {} if tuned else {"markerfacecolor": "white"}
+            _line(axis, model.assign(nfe=model["nfe"] * aside), "nfe", label, look | hollow)
         axis.set(xscale="log", yscale="log", xlabel="network evaluations per image (NFE)")
         axis.set_ylabel(gather.measure(frame))
         _plot_floor(axis, frame, floor)
@@ -161,14 +161,6 @@ def _line(axis, model, x, label, look):
     axis.errorbar(places, model["fd_mean"], yerr=spread, label=label, **look)
 
 
-def _look(start, tuned):
-    """A colour for each start; hollow and dashed before tuning, filled and solid after it."""
-    look = style.series(start)
-    if tuned is None:
-        return look | {"linestyle": "--", "markerfacecolor": "white"}
-    return look | {"linestyle": "-", "marker": style.series(start + tuned)["marker"]}
-
-
 def _plot_floor(axis, frame, path, upright=False, beside=True):
     """A dotted line at the distance of real test images, across the axis on which FD runs; its name
     stands beside it, or in the legend if not `beside`."""
@@ -177,7 +169,7 @@ def _plot_floor(axis, frame, path, upright=False, beside=True):
     floor = gather.read_floor(path)
     gather.require_same_features(frame, floor, path)
     line = {"color": "black", "linestyle": ":", "linewidth": 1}
-    label = f"floor: {floor['images']} real test images"
+    label = f"{floor['images']} real test images"
     if not beside:
         axis.axhline(floor["fd"], label=label, **line)
         return

@@ -1,8 +1,8 @@
 """Sentences computed from the rows of a table: which row is best, and whether noise explains it.
 
 A row is a line of an experiment's csv, as `read` gives it. Two rows differ beyond noise if Welch's
-t-test of their means over tuning seeds says so, two-sided, at 5 %. It needs a spread in both, so
-where n = 1 there is no verdict.
+t-test of their means over tuning seeds says so, two-sided, at 5 %, with Bonferroni's correction for
+the comparisons that answer one question. With fewer than three seeds there is no verdict.
 """
 
 import csv
@@ -12,12 +12,11 @@ from scipy import stats
 
 from ect.report import gather, markup
 
-LEVEL = 0.05
+LEVEL, LEAST_N = 0.05, 3
 CRITERION = (
-    "Beyond noise: Welch's t-test of two means over tuning seeds, two-sided, p < 0.05. It needs"
-    " n >= 2 in both rows; where n = 1 there is no spread and no verdict. The p-values are not"
-    " corrected for choosing the best of several rows, and the spread between pretrainings is not"
-    " in them."
+    "Beyond noise: Welch's t-test of two means over tuning seeds, two-sided, p < 0.05, where p is"
+    " multiplied by the number of rows that the best one is compared with (Bonferroni). With fewer"
+    " than three seeds in a row there is no verdict. The spread between pretrainings is not in p."
 )
 # What a row is called, by the kind of its experiment, and what is added until names differ.
 NAMED = {
@@ -71,9 +70,9 @@ def best_of(rows):
     first, *others = sorted(rows, key=lambda row: row["fd_mean"])
     if not others:
         return f"{_told(first)}; there is no other row to compare it with."
-    second = others[0]
-    start = f"best is {_told(first)}, then {_told(second)}. {verdict(first, second)}"
-    alike = [row["name"] for row in others if (p_value(first, row) or 0) >= LEVEL]
+    second, count = others[0], len(others)
+    start = f"best is {_told(first)}, then {_told(second)}. {verdict(first, second, count)}"
+    alike = [row["name"] for row in others if (p_value(first, row, count) or 0) >= LEVEL]
     if second["name"] in alike[:1] and len(alike) > 1:
         return f"{start}; nor from {', '.join(alike[1:])}."
     return f"{start}."
@@ -96,7 +95,8 @@ def gains(rows, label):
 def reached(rows):
     """For each named row of a tuned model, the fewest evaluations with which its start, before
     tuning, is as good."""
-    for tuned in (row for row in rows if row["schedule"]):
+    after = [row for row in rows if row["schedule"]]
+    for tuned in after:
         start = (tuned["pretrain"], tuned["pretrain_kimg"])
         others = [r for r in rows if start == (r["pretrain"], r["pretrain_kimg"])]
         before = [r for r in others if not r["schedule"]]
@@ -110,29 +110,33 @@ def reached(rows):
             first = min(before, key=lambda row: row["fd_mean"])
             what = f"Nothing measured before tuning is as good; the nearest: {_solved(first)}"
         label = f"{tuned['name']}, {tuned['nfe']} NFE"
-        yield f"{label}: {_value(tuned)}. {what}. {verdict(first, tuned)}."
+        yield f"{label}: {_value(tuned)}. {what}. {verdict(first, tuned, len(after))}."
 
 
-def verdict(less, more):
-    """Whether the difference of two rows is beyond noise, in words without the full stop."""
-    p = p_value(less, more)
+def verdict(less, more, comparisons=1):
+    """Whether the difference of two rows, one of so many comparisons, is beyond noise, in words
+    without the full stop."""
+    p = p_value(less, more, comparisons)
     if p is None:
+        least = min(less["n"], more["n"])
         where = "both" if less["n"] == more["n"] else "one of them"
-        return f"n = 1 in {where}: no spread, no verdict"
+        return f"n = {least} in {where}: no verdict"
     if p >= LEVEL:
         return f"No difference beyond noise ({_probability(p)})"
     apart = markup.digits(abs(more["fd_mean"] - less["fd_mean"]))
     return f"The difference of {apart} is beyond noise ({_probability(p)})"
 
 
-def p_value(one, other):
-    """Welch's two-sided p for two rows of mean, sd and n; None where an n is 1."""
-    if min(one["n"], other["n"]) < 2:
+def p_value(one, other, comparisons=1):
+    """Welch's two-sided p for two rows of mean, sd and n, times the comparisons and at most 1; None
+    where an n is below `LEAST_N`."""
+    if min(one["n"], other["n"]) < LEAST_N:
         return None
     if one["fd_sd"] == other["fd_sd"] == 0:
         return float(one["fd_mean"] == other["fd_mean"])
     three = [[row["fd_mean"], row["fd_sd"], row["n"]] for row in (one, other)]
-    return float(stats.ttest_ind_from_stats(*three[0], *three[1], equal_var=False).pvalue)
+    found = stats.ttest_ind_from_stats(*three[0], *three[1], equal_var=False).pvalue
+    return min(1.0, comparisons * float(found))
 
 
 def floor_of(floor):

@@ -9,6 +9,7 @@ STAGES = {
     "import": 1,
     "classifier": 1,
     "train": 2,
+    "perfect": 1,
     "sample": 1,
     "extract": 1,
     "evaluate": 1,
@@ -27,6 +28,8 @@ DEFAULTS: dict[str, Any] = {
     "precision": "fp32",
     "kernels": "torch",
     "shared_dropout": True,
+    "ema_halflife_kimg": None,
+    "ema_std": None,
     # of a network
     "classes": 0,
     "span": False,

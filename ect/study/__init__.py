@@ -4,5 +4,6 @@
 `settings`  the settings that each job receives
 `jobs`      every job of a study
 `cost`      what a study costs before it starts
+`advice`    what to know before the first job
 ==========  ===================================
 """

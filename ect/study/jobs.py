@@ -35,6 +35,8 @@ def jobs(config):
     every += _images(config)
     every += [Job("evaluate", f"{cell.folder}/metrics.json") for cell in config.all_cells()]
     every.append(_trace(config))
+    if config.has_pairs(shown := config.shown("loss")):
+        every.append(Job("perfect_loss", f"{shown.folder}/perfect.csv"))
     every += [_search(config, model) for model in dict.fromkeys(config.searched())]
     return every + [Job(rule, path) for rule, path in _reports(config)]
 

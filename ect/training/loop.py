@@ -15,6 +15,7 @@ from ect.objective import PRIORS, Terms
 from ect.runtime import device, distributed
 from ect.runtime.seeds import generator_of, seed_of
 from ect.runtime.versions import setting
+from ect.training import average
 from ect.training.log import Meter
 from ect.training.parts import learning_rate, make_objective
 
@@ -46,7 +47,8 @@ def step(state, settings, images, objective, f, total):
     whole = Terms(*distributed.all_gather([torch.cat(term) for term in zip(*terms)], size))
     fine = state.take_step(whole.loss.mean())
     state.seen += size
-    state.update_average(recipe, size)
+    beta = average.kept(recipe, state.seen, size)
+    average.update(state.average, state.network.state_dict(), beta)
     return whole, fine, rate
 
 

@@ -106,14 +106,3 @@ class State:
             self.scaler.load_state_dict(self.scaler.state_dict() | saved)
             self.skipped.copy_(scaling["skipped"])
         self.seen = seen
-
-    @torch.no_grad()
-    def update_average(self, recipe, size):
-        """Exponential moving average with a half-life in images (EDM: with a ramp at the start)."""
-        halflife = 1000 * recipe["ema_halflife_kimg"]
-        if recipe["ema_ramp"] is not None:
-            halflife = min(halflife, recipe["ema_ramp"] * self.seen)
-        keep = 0.5 ** (size / max(halflife, 1e-8))
-        torch._foreach_lerp_(
-            list(self.average.values()), list(self.network.state_dict().values()), 1 - keep
-        )

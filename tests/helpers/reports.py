@@ -72,6 +72,10 @@ class Inputs:
                 rows += [f"{images},end_to_end,{s},,,0.1", f"{images},residual,{s},0.5,,0.01"]
         return self.file("\n".join(rows) + "\n")
 
+    def perfect(self):
+        rows = [f"{1000 * i},{3.5 - 0.1 * i},0.01" for i in range(8)]
+        return self.file("images,loss,standard_error\n" + "\n".join(rows) + "\n")
+
     def images(self, channels=1):
         path = self.folder / f"images_{channels}.npz"
         pixels = np.arange(12 * 64 * channels).reshape(12, 8, 8, channels) % 256

@@ -11,7 +11,8 @@ from scipy import stats
 
 from ect.report import markup, sentences
 
-VALUES = st.lists(st.floats(1, 1000), min_size=2, max_size=5)
+VALUES = st.lists(st.floats(1, 1000), min_size=3, max_size=5)
+FEW = st.lists(st.floats(1, 1000), min_size=1, max_size=2)
 
 
 def row(values, schedule="sigmoid", sampler="one_step", share="50", **changes):
@@ -49,17 +50,33 @@ def test_well_separated_samples_differ(middle, spread):
     assert f"The difference of {markup.digits(middle)}" in text
 
 
-@given(st.floats(1, 1000), VALUES)
-def test_one_seed_has_no_verdict(value, others):
-    for rows in ([row([value]), row(others, "constant")], [row([value]), row([2000], "constant")]):
+@given(VALUES, VALUES, st.integers(1, 9))
+def test_p_grows_with_the_number_of_comparisons_and_is_at_most_one(one, other, count):
+    alone = sentences.p_value(row(one), row(other))
+    assert sentences.p_value(row(one), row(other), count) == pytest.approx(min(1, count * alone))
+
+
+def test_the_best_of_many_rows_needs_a_larger_difference():
+    """p = 0.021 of one pair: a verdict for two rows, none for four."""
+    best, near = [10.0, 11.0, 12.0], [13.0, 14.0, 15.0]
+    others = [row([v + far for v in near], name) for far, name in ((8, "b"), (9, "c"))]
+    (text,) = said("schedules", row(best), row(near, "a"))
+    assert "The difference of 3.00 is beyond noise" in text
+    (text,) = said("schedules", row(best), row(near, "a"), *others)
+    assert "No difference beyond noise (p = 0.064)" in text
+
+
+@given(FEW, VALUES)
+def test_fewer_than_three_seeds_have_no_verdict(few, others):
+    for rows in ([row(few), row(others, "constant")], [row(few), row([2000], "constant")]):
         (text,) = said("schedules", *rows)
-        assert "n = 1" in text and "no spread, no verdict" in text
+        assert f"n = {min(r['n'] for r in rows)} in " in text and "no verdict" in text
         assert "beyond noise" not in text and "p = " not in text
 
 
 @pytest.mark.parametrize("other, differs", [(20.0, False), (20.5, True)])
 def test_seeds_without_any_spread_differ_where_their_means_do(other, differs):
-    (text,) = said("schedules", row([20.0, 20.0]), row([other] * 2, "constant"))
+    (text,) = said("schedules", row([20.0] * 3), row([other] * 3, "constant"))
     assert ("No difference" not in text) == differs
 
 
@@ -75,8 +92,8 @@ def test_numbers_are_the_rows_and_the_best_is_the_least(seeds):
 
 
 def test_every_row_that_noise_may_explain_is_named():
-    near = [[10, 12], [10.5, 12.5], [10.2, 12.4]]
-    rows = [row(v, name) for v, name in zip([*near, [900, 901]], ("a", "b", "c", "far"))]
+    near = [[10, 11, 12], [10.5, 11.5, 12.5], [10.2, 11.3, 12.4]]
+    rows = [row(v, name) for v, name in zip([*near, [900, 901, 902]], ("a", "b", "c", "far"))]
     (text,) = said("schedules", *rows)
     assert "then c with" in text and text.endswith("; nor from b.")
 
@@ -113,7 +130,7 @@ def test_the_fewest_evaluations_are_those_of_the_table(tuned, solvers):
     enough = [(nfe, fd) for nfe, fd in solvers if fd <= tuned]
     nfe, fd = min(enough) if enough else min(solvers, key=lambda pair: pair[1])
     assert ("Nothing measured before tuning is as good" in text) == (not enough)
-    assert f": Heun, {nfe} NFE, with {markup.digits(fd)} (1). n = 1 in both: no spread" in text
+    assert f": Heun, {nfe} NFE, with {markup.digits(fd)} (1). n = 1 in both: no verdict" in text
 
 
 def test_a_tuned_model_is_held_against_its_own_start_alone():

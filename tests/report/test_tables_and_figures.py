@@ -35,7 +35,12 @@ def settings(inputs):
         "maps": {"schedules": {"sigmoid": {"map": "sigmoid", "options": {"stages": 4}}}},
         "curves": {"runs": {"pretrain ve": [inputs.log()], "sigmoid": [inputs.log()]}},
         "samples": {"rows": [["1 step", samples]], "columns": 10, "data": inputs.dataset()},
-        "loss": {"metrics": inputs.log(), "trace": inputs.trace(), "stages": 4},
+        "loss": {
+            "metrics": inputs.log(),
+            "trace": inputs.trace(),
+            "stages": 4,
+            "perfect": inputs.perfect(),
+        },
     }
 
 
@@ -173,7 +178,7 @@ def test_every_mean_and_every_seed_of_solvers_is_drawn(inputs, tmp_path, monkeyp
     names = ["tuned: sigmoid, multistep", "tuned: con_stant, multistep"]
     names = [f"{name} (n = 3)" for name in names] + ["Heun (n = 1)", "DPM-Solver++(2M) (n = 1)"]
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == [
-        "floor: 360 real test images", *names,
+        "360 real test images", *names,
     ]  # fmt: skip
     hollow = [keys[0].get_markerfacecolor() == "white" for keys in axes[0].containers]
     assert hollow == [False, False, True, True]

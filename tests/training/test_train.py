@@ -105,32 +105,6 @@ def test_work_of_other_settings_is_not_continued(digits_file, tmp_path, monkeypa
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-@pytest.mark.parametrize("size", [10, 50, 100])
-def test_the_average_moves_half_way_in_a_half_life(size, digits_file):
-    state = State(PRETRAIN, Images(digits_file))
-    with torch.no_grad():
-        for old, new in zip(state.average.values(), state.network.parameters()):
-            old.fill_(0.0)
-            new.fill_(1.0)
-    for _ in range(300 // size):
-        state.update_average(PRETRAIN["recipe"], size)
-    for value in state.average.values():
-        torch.testing.assert_close(value, torch.full_like(value, 0.5), rtol=1e-5, atol=0)
-
-
-def test_the_ramp_shortens_the_half_life_at_the_start(digits_file):
-    """With ramp 0.05 after 1,000 images the half-life is 50 images."""
-    state = State(PRETRAIN, Images(digits_file))
-    state.seen = 1000
-    with torch.no_grad():
-        for old, new in zip(state.average.values(), state.network.parameters()):
-            old.fill_(0.0)
-            new.fill_(1.0)
-    state.update_average(PRETRAIN["recipe"] | {"ema_ramp": 0.05}, 50)
-    for value in state.average.values():
-        torch.testing.assert_close(value, torch.full_like(value, 0.5), rtol=1e-5, atol=0)
-
-
 @pytest.mark.parametrize(
     ("seen", "wanted"),
     [(0, 0.0), (500, 0.5), (1000, 1.0), (2000, 1.0), (3000, 1.0), (4000, 0.6), (4999, 0.2004)],

@@ -91,7 +91,7 @@ def test_every_study_is_dry_run_here():
 
 @pytest.mark.parametrize(
     "name, factor",
-    [("cifar10-1hour", 0.9993), ("budget-split", 0.9993)]
+    [("cifar10-1hour", 0.9993)]
     + [(name, 0.9999) for name in ("cifar10", "cifar10-scratch", "cifar10-flow")],
 )
 def test_half_lives_are_the_released_factors_of_a_step(name, factor):

@@ -21,11 +21,15 @@ from ect.data.folder import fingerprint
 from ect.runtime import work
 from ect.runtime.versions import STAGES
 from ect.study import settings
+from ect.study.advice import advice
 
 try:
     STUDY = Config.read(config)
 except ConfigError as error:
     raise WorkflowError(f"the config cannot be run:\n{error}") from None
+if workflow.is_main_process:
+    for line in advice(STUDY):
+        print(line, file=sys.stderr)
 
 ROOT = STUDY.root
 # ROOT with the prefix of a module, which Snakemake adds to inputs and outputs but not to params.
@@ -44,6 +48,7 @@ PAPER = STUDY.beside_published()
 PAPER_TABLE = f"{ROOT}/tables/paper.csv"
 PUBLISHED = str(published.FILE)
 LOSS = f"{ROOT}/{STUDY.shown('loss').folder}"
+PERFECT = [f"{LOSS}/perfect.csv"] if STUDY.has_pairs(STUDY.shown("loss")) else []
 
 
 def one_of(names):

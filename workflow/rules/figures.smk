@@ -132,6 +132,7 @@ rule draw_loss:
     input:
         metrics=f"{LOSS}/metrics.jsonl",
         trace=f"{LOSS}/trace.csv",
+        perfect=PERFECT,
     output:
         pdf=f"{ROOT}/figures/loss.pdf",
         png=report(
@@ -146,6 +147,7 @@ rule draw_loss:
             metrics=f"{LOSS}/metrics.jsonl",
             trace=f"{LOSS}/trace.csv",
             stages=STUDY.stages_of(STUDY.shown("loss")),
+            perfect=next(iter(PERFECT), None),
         ),
         out=subpath(output.pdf, strip_suffix=".pdf"),
         version=STAGES["report"],

@@ -126,3 +126,21 @@ rule tune:
         "python -m ect --threads {threads} --attempt {resources.attempt} train"
         " {params.settings:q} --data {input.data:q} --init {input.init:q}"
         " --out {params.out:q} --hold {params.limit}"
+
+
+# The loss of a perfect model along a tuning run, for Gaussian data of the images' covariance.
+rule perfect_loss:
+    input:
+        data=DATA,
+        init=f"{MILESTONE}/model.safetensors",
+    output:
+        f"{TUNING}/perfect.csv",
+    params:
+        settings=lambda wildcards: as_json(settings.train(STUDY, tuned_of(wildcards))),
+        version=STAGES["perfect"],
+    threads: 1
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} perfect-loss {params.settings:q} --data {input.data:q}"
+        " --init {input.init:q} --out {output:q}"
