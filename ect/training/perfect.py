@@ -20,6 +20,7 @@ import functools
 import torch
 
 from ect.data.batches import Images
+from ect.models import build
 from ect.objective import PRIORS
 from ect.process import expand
 from ect.runtime import checkpoint
@@ -64,7 +65,7 @@ def run(settings, data, out, init=None):
     `init` is the model that an imported start gives. Computed on the CPU."""
     images = Images(data)
     settings = settings_with_start(settings, init, images)
-    objective = make_objective(settings, images.sd)
+    objective = make_objective(settings, build.description(settings, images)["sd"])
     eigenvalues = spectrum(images)
     f = Gaussian(objective.process, eigenvalues)
     objective.teacher = Gaussian(objective.process, eigenvalues, power=1)
