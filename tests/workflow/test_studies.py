@@ -18,17 +18,17 @@ from tests.helpers.workflow import copy_workflow
 ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "workflow" / "studies"
 JOBS = {  # with `all`
-    "cifar10-1hour": 36,
-    "cifar10": 90,
-    "cifar10-scratch": 86,
-    "cifar10-flow": 73,
-    "budget-split": 455,
-    "cifar10-jpeg": 130,
-    "imagenet64": 36,
-    "smoke": 58,
-    "baselines": 106,
-    "ablations": 319,
-    "precision": 174,
+    "cifar10-1hour": 37,
+    "cifar10": 91,
+    "cifar10-scratch": 87,
+    "cifar10-flow": 74,
+    "budget-split": 456,
+    "cifar10-jpeg": 131,
+    "imagenet64": 37,
+    "smoke": 59,
+    "baselines": 107,
+    "ablations": 320,
+    "precision": 175,
 }
 each_study = pytest.mark.parametrize("name", JOBS)
 
