@@ -153,6 +153,14 @@ def test_config_loads_no_torch(module):
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
 
 
+@pytest.mark.parametrize("module", ["config.config", "data.folder", "runtime.work", "study.jobs"])
+def test_planning_loads_no_images(module):
+    """What common.smk imports needs neither numpy nor Pillow."""
+    code = f"import sys, ect.{module}; sys.exit(any(m in sys.modules for m in ('numpy', 'PIL')))"
+    env = {"PYTHONPATH": ":".join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
+
+
 def test_help_loads_no_torch():
     code = (
         "import sys; from ect.cli import main\n"

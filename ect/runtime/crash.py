@@ -63,8 +63,9 @@ def _passing(error):
 def short_of_memory(error):
     """Whether an error means out of memory, on any device: on the CPU torch raises a plain
     RuntimeError."""
-    phrases = ("out of memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)
+    phrases = ("out of memory", "can't allocate memory", "insufficient memory")
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(phrase in said for phrase in phrases)
 
 
 def _read(path):
