@@ -34,6 +34,7 @@ ALLOWED = {
     "evaluation": ("method", "runtime", "plugins", "config.evaluation", "data", "models"),
     "report": (
         "schedule", "registry", "plugins", "runtime.checkpoint", "config.published", "data.file",
+        "data.npz",
     ),
     "runs": ("runtime", "config", "study", "report.markup"),
     "cli": (

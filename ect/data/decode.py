@@ -25,8 +25,11 @@ from ect.runtime.text import shown
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage and size; errors say them
 
-# Errors of the system that are a property of a file's name: a link to nothing or to itself.
-OF_THE_FILE = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+# Errors of the system that come from a file's name (a link to nothing or to itself), or from an
+# offset in an archive.
+OF_THE_FILE = (
+    errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL,
+)  # fmt: skip
 # How files begin that are often named as images, beside those that Pillow knows.
 BEGINNINGS = {
     b"%PDF": "PDF",

@@ -309,6 +309,7 @@ MACHINE = [
 DAMAGE = [
     FileNotFoundError(errno.ENOENT, "No such file or directory"),
     OSError(errno.ELOOP, "Too many levels of symbolic links"),
+    OSError(errno.EINVAL, "Invalid argument"),
     OSError("image file is truncated (3 bytes not processed)"),
     SyntaxError("broken PNG file"),
     zlib.error("Error -3 while decompressing data: invalid block type"),
