@@ -8,7 +8,6 @@ A run that diverged is refused at once, whoever starts it: a note in its work fo
 fingerprint, the code, and the image at which it diverged.
 """
 
-import json
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -69,8 +68,8 @@ def short_of_memory(error):
 
 
 def _read(path):
-    with suppress(OSError, ValueError):
-        return json.loads(path.read_text())
+    with suppress(ValueError):
+        return checkpoint.read_json(path)
     return {}
 
 
@@ -85,8 +84,8 @@ def refuse_to_repeat(path, fingerprint, image):
     delete the note."""
     if not path.exists():
         return
-    note = json.loads(path.read_text())
-    known = [note["fingerprint"], note["code"]] == [fingerprint, record.code()]
+    note = _read(path)
+    known = [note.get("fingerprint"), note.get("code")] == [fingerprint, record.code()]
     if known and image < note["image"]:
         raise FloatingPointError(
             f"{note['message']} (known from before; to try again, delete {path})"
