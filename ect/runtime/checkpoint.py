@@ -18,6 +18,10 @@ class CheckpointError(ValueError):
     """A file that is not a checkpoint of ours, or does not fit what it is loaded into."""
 
 
+class Unreadable(CheckpointError):
+    """A file that the machine could not read (memory, disk, open files); it may be intact."""
+
+
 @contextmanager
 def replacing(path):
     """Yield the path of a scratch file next to `path`. On success it is synced to disk and replaces
@@ -61,13 +65,16 @@ def save(path, tensors, **about):
 
 
 def load(path):
-    """(tensors by name, about) of a file that `save` wrote; raises `CheckpointError`."""
+    """(tensors by name, about) of a file that `save` wrote; raises `CheckpointError`, and of it
+    `Unreadable` if that says nothing about the file."""
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("about", "{}"))
             return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from None
+        of_machine = isinstance(error, OSError) or "(os error" in str(error)
+        kind = Unreadable if of_machine else CheckpointError
+        raise kind(f"{path}: not a readable checkpoint ({error})") from None
 
 
 def prefixed(prefix, tensors):
