@@ -34,6 +34,7 @@ ALLOWED = {
     "evaluation": ("method", "runtime", "plugins", "config.evaluation", "data", "models"),
     "report": (
         "schedule", "registry", "plugins", "runtime.checkpoint", "config.published", "data.file",
+        "data.npz",
     ),
     "runs": ("runtime", "config", "study", "report.markup"),
     "cli": (
@@ -149,6 +150,14 @@ LIGHT = (
 @pytest.mark.parametrize("module", [f"ect.{name}".rstrip(".") for name in LIGHT])
 def test_config_loads_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    env = {"PYTHONPATH": ":".join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("module", ["config.config", "data.folder", "runtime.work", "study.jobs"])
+def test_planning_loads_no_images(module):
+    """What common.smk imports needs neither numpy nor Pillow."""
+    code = f"import sys, ect.{module}; sys.exit(any(m in sys.modules for m in ('numpy', 'PIL')))"
     env = {"PYTHONPATH": ":".join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
 

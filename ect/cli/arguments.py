@@ -121,7 +121,7 @@ def _wrong(path, key):
             json.loads(Path(path).read_text())
             return None
         held = _held(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, zipfile.BadZipFile, OSError, ValueError) as error:
         kind = "a readable checkpoint or archive" if key else "JSON"
         return f"is not {kind} ({error})"
     return None if set(key.split("|")) & set(held) else f"holds no '{key}'"

@@ -22,6 +22,14 @@ OWN_TEST = (
     "mnist",
     "fashion_mnist",
 )  # sources with a test split: held_out may be left out
+# What is read as an image: by its name, and, in Pillow's words, by its content.
+SUFFIXES = (
+    ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
+    ".webp",
+)  # fmt: skip
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MAX_PIXELS = 2**30 // 12  # of an image, Pillow's own bound: 0.25 GiB of RGB
+MAX_BYTES = 2**28  # of a file, or of a member of a .zip
 LABELS = "dataset.json"  # EDM's: {"labels": [["00000/img00000000.png", 6], ...]}
 # (channels, height, width) of the images of a source, where they are known before they are read.
 SHAPES = {

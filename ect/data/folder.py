@@ -15,9 +15,9 @@ import zipfile
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from ect.config.dataset import LABELS
-from ect.data.decode import SUFFIXES
+from ect.config.dataset import LABELS, MAX_BYTES, SUFFIXES
 
+PIECE = 2**14  # bytes that are unpacked at a time: a few bytes of bzip2 can hold a gigabyte
 SPLITS = {"train", "test", "val", "valid", "validation"}
 
 
@@ -48,8 +48,12 @@ class Zip:
         self.names = sorted(name for name in self.entries if not _hidden(name))
 
     def open(self, name):
-        with self.lock:
-            return io.BytesIO(self.file.read(self.entries[name]))
+        """The content of a file, unpacked; raises `ValueError` if it is larger than `MAX_BYTES`."""
+        entry = self.entries[name]
+        if entry.file_size > MAX_BYTES:
+            raise ValueError(f"holds {entry.file_size:,} bytes; allowed: up to {MAX_BYTES:,}")
+        with self.lock, self.file.open(entry) as file:
+            return io.BytesIO(b"".join(iter(lambda: file.read(PIECE), b"")))
 
 
 def opened(path):

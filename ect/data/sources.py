@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ect.data import decode
 from ect.data.folder import classes_by_file, classes_by_folder, images_of, opened
+from ect.runtime.text import shown
 
 CHUNK = 256  # images that are decoded, and kept in memory, at a time
 
@@ -24,7 +25,7 @@ class Found(NamedTuple):
     names: list  # of the images, for messages
     labels: list  # the class of each, 0 without classes
     classes: list | None  # their names
-    read: Callable  # index -> uint8 (H, W, C); raises PictureError
+    read: Callable  # index -> uint8 (H, W, C); raises PictureError or MachineError
     tests: int = 0
     files: list = []  # input files, whose digests go into the record
     about: dict = {}  # further entries of the record
@@ -53,11 +54,7 @@ def images(settings):
     channels, resolution = settings.get("channels") or 3, settings.get("resolution")
 
     def read(index):
-        try:
-            file = files.open(names[index])
-        except Exception as error:  # zipfile raises almost any error for a bad archive
-            raise decode.PictureError(str(error)) from None
-        with file:
+        with decode.faults(), files.open(names[index]) as file:
             return decode.read(file, channels, resolution)
 
     inputs = [] if os.path.isdir(path) else [path]
@@ -126,7 +123,8 @@ def decoded(found, splits, threads, skipped=None):
     this order and in chunks.
 
     For an image that cannot be read, [name, reason] is added to `skipped`. Raises `ValueError` if
-    `skipped` is None, or if an image has another size than the first.
+    `skipped` is None, or if an image has another size than the first; `MachineError`, whatever
+    `skipped` is, if the machine could not read one, so that no dataset depends on free memory.
     """
 
     def attempt(row):
@@ -134,6 +132,11 @@ def decoded(found, splits, threads, skipped=None):
             return found.read(row)
         except decode.PictureError as error:
             return error
+        except decode.MachineError as error:
+            raise decode.MachineError(
+                f"'{shown(found.names[row])}' could not be read by this machine: {error}; it may be"
+                " intact, so it is not skipped: run again, with fewer --threads if memory is short"
+            ) from None
 
     first, count = None, sum(map(len, splits.values()))
     bar = tqdm(total=count, unit="img", disable=None)  # none without a terminal

@@ -34,11 +34,13 @@ def extractor(settings, classifier=None):
     return f"inception:{mode}", pretrained.inception(mode, settings["inception_path"])
 
 
-def space_of(reference, settings, classifier=None):
+def space_of(reference, settings, shape, classifier=None):
     """(name, extract, features (N, D) of the training images) of the study's feature space. The
-    features are read from `reference`; raises `ValueError` if they are of another space."""
+    features are read from `reference`; raises `ValueError` if they are of another space, or of
+    images of another shape (C, H, W) than the model's."""
     name, network = extractor(settings, classifier)
-    stored, real = features.load(reference)
+    stored, real, stored_shape = features.load_shaped(reference)
+    features.require_shape("the model", shape, stored_shape, reference)
     if stored != name:
         raise ValueError(f"{reference}: features are '{stored}'; allowed: '{name}', as in settings")
     return name, network, real
@@ -70,8 +72,9 @@ def extract(settings, out, drawn=None, model=None, data=None, classifier=None):
         if not distributed.is_first():
             collections.deque(batches if model is not None else (), maxlen=0)
             return
+        shape, batches = samples.shaped(batches)
         name, network = extractor(settings["features"], classifier)
-        features.save(out, features.of_batches(network, batches), name)
+        features.save(out, features.of_batches(network, batches), name, shape)
         weights = network_file(settings["features"], classifier)
         inputs = [*sources, *weights]
         record = job_record(settings, inputs, started, [Path(out)], **processes())
@@ -91,31 +94,35 @@ def run(settings, drawn, data, out, classifier=None, reference=None):
         raise ValueError("samples or reference is missing, and so is data; allowed: both, or data")
     space = functools.cache(lambda: extractor(settings["features"], classifier))
     real = samples.pieces(Images(data).pixels) if reference is None else reference
-    name, real = represented(real, space)
+    where = reference or data
+    name, real, shape = represented(real, space)
     if drawn is None:
         sources = [samples.pieces(Images(data, "test").pixels)]
     else:
         sources = drawn if isinstance(drawn, list) else [drawn]
     results = []
     for source in sources:
-        drawn_name, features_drawn = represented(source, space)
+        drawn_name, features_drawn, _ = represented(source, space, shape, where)
         if drawn_name != name:
-            where = reference or data
             raise ValueError(f"{where}: features are '{name}', not '{drawn_name}' as of the images")
         results.append(measured(settings, features_drawn, real))
     checkpoint.write_json(out, mean(results) | {"features": name, "cell": settings["cell"]})
 
 
-def represented(source, space):
-    """(name of the feature space, features (N, D) in float64) of stored features, of a samples.npz,
-    or of uint8 images in batches (n, H, W, C); `space()` returns (name, extract)."""
-    batches = source
-    if isinstance(source, (str, Path)):
-        if Path(source).suffix == ".safetensors":
-            return features.load(source)
-        batches = samples.read(source)
+def represented(source, space, wanted=None, where=None):
+    """(name of the feature space, features (N, D) in float64, (C, H, W) of the images) of stored
+    features, of a samples.npz, or of uint8 images in batches (n, H, W, C); `space()` returns
+    (name, extract). Raises `ValueError` if the images' shape is known and not the one `wanted`,
+    that of the images of `where`."""
+    if isinstance(source, (str, Path)) and Path(source).suffix == ".safetensors":
+        name, found, shape = features.load_shaped(source)
+        features.require_shape(source, shape, wanted, where)
+        return name, found, shape
+    stored = isinstance(source, (str, Path))
+    shape, batches = samples.shaped(samples.read(source) if stored else source)
+    features.require_shape(source, shape, wanted, where)
     name, network = space()
-    return name, features.of_batches(network, batches).double().numpy()
+    return name, features.of_batches(network, batches).double().numpy(), shape
 
 
 def mean(results):

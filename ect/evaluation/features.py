@@ -52,15 +52,32 @@ def of_batches(extract, batches):
     return found[:seen].clone()
 
 
-def save(path, found, name):
-    """Write features (N, D), and the name of their space."""
-    checkpoint.save(path, {"features": found}, features=name)
+def save(path, found, name, shape=None):
+    """Write features (N, D), the name of their space, and the shape (C, H, W) of their images."""
+    about = {} if shape is None else {"shape": list(shape)}
+    checkpoint.save(path, {"features": found}, features=name, **about)
 
 
 def load(path):
     """(name of the space, features (N, D) in float64) of a file that `save` wrote; raises
     `CheckpointError`."""
+    name, found, _ = load_shaped(path)
+    return name, found
+
+
+def load_shaped(path):
+    """(name of the space, features, (C, H, W) of their images) as `load` and `save` say; the shape
+    is None in a file from before it was stored."""
     tensors, about = checkpoint.load(path)
     if "features" not in tensors:
         raise checkpoint.CheckpointError(f"{path}: holds no features")
-    return about["features"], tensors["features"].double().numpy()
+    shape = about.get("shape")
+    return about["features"], tensors["features"].double().numpy(), shape and tuple(shape)
+
+
+def require_shape(path, shape, wanted, where):
+    """Raise `ValueError` if images have another shape (C, H, W) than those of `where`, where both
+    are known. A network that resizes its images would measure them all the same."""
+    if None not in (shape, wanted) and tuple(shape) != tuple(wanted):
+        (found, allowed) = ("x".join(map(str, (h, w, c))) for c, h, w in (shape, wanted))
+        raise ValueError(f"{path}: images of {found}; allowed: of {allowed}, as those of {where}")

@@ -1,18 +1,20 @@
-"""Sets of drawn images: samples.npz, written and read a batch at a time, and PNG files.
+"""Sets of drawn images: samples.npz, written a batch at a time, and PNG files.
 
-samples.npz holds one array `arr_0`, uint8 (N, H, W, C), the format of OpenAI's evaluator.
+samples.npz holds one array `arr_0`, uint8 (N, H, W, C), the format of OpenAI's evaluator; it is
+read by `ect/data/npz.py`.
 """
 
-import math
+import itertools
 import zipfile
 from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy
 
+from ect.data.npz import ARRAY, read
 from ect.runtime.checkpoint import replacing
 
-ARRAY = "arr_0.npy"
+__all__ = ["export", "pieces", "read", "regrouped", "shaped", "write"]
 
 
 def write(path, count, batches):
@@ -31,24 +33,19 @@ def write(path, count, batches):
             array.write(images.tobytes())
 
 
-def read(path, size=500):
-    """The images of a samples.npz in order, in batches of `size`; raises `ValueError` if the
-    file is not one."""
-    try:
-        with zipfile.ZipFile(path) as file, file.open(ARRAY) as array:
-            npy.read_magic(array)
-            shape, _, dtype = npy.read_array_header_1_0(array)
-            for start in range(0, shape[0], size):
-                part = (min(size, shape[0] - start), *shape[1:])
-                pixels = bytearray(array.read(math.prod(part) * dtype.itemsize))
-                yield np.frombuffer(pixels, dtype).reshape(part)
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable samples.npz ({error})") from None
-
-
 def pieces(pixels, size=500):
     """Images (N, H, W, C), an array or the `Pixels` of a dataset file, in batches of `size`."""
     return (pixels[start : start + size] for start in range(0, len(pixels), size))
+
+
+def shaped(batches):
+    """((C, H, W) of the images, the same batches); None for the shape if there are no images."""
+    batches = iter(batches)
+    first = list(itertools.islice(batches, 1))
+    if not first:
+        return None, batches
+    height, width, channels = first[0].shape[1:]
+    return (channels, height, width), itertools.chain(first, batches)
 
 
 def regrouped(batches, size):

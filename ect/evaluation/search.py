@@ -90,7 +90,7 @@ def measure(settings, model, reference, classifier=None):
     images from the seeds `seed`, `seed` + 1, ... to the training images, whose features are stored
     in `reference`."""
     f, process, about = build.load_model(model)
-    name, extract, real = space_of(reference, settings["features"], classifier)
+    name, extract, real = space_of(reference, settings["features"], about["shape"], classifier)
     precision = setting(settings, "precision")
 
     def value(times, seed, images):

@@ -32,7 +32,7 @@ def run(settings, init, snapshots, data, reference, out, classifier=None):
     batch of images and noise.
     """
     images = Images(data)
-    _, extract, real = space_of(reference, settings["features"], classifier)
+    _, extract, real = space_of(reference, settings["features"], images.shape, classifier)
     with checkpoint.replacing(out) as scratch, open(scratch, "w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()

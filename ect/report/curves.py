@@ -1,9 +1,7 @@
 """Training loss against images, pretraining and tuning side by side."""
 
-import json
-from pathlib import Path
-
 from ect.report import style
+from ect.runtime.checkpoint import read_jsonl
 
 
 def plot_curves(runs, out, width_in):
@@ -24,9 +22,11 @@ def plot_curves(runs, out, width_in):
             key.axis("off")
 
 
-def read_log(paths):
-    """The lines of a run's metrics.jsonl files, in order."""
-    return [json.loads(line) for path in paths for line in Path(path).read_text().splitlines()]
+def read_log(paths, more=None):
+    """The lines of a run's metrics.jsonl files, in order; `more` are the types of keys beside
+    images and loss. Raises `ValueError` that names file and line."""
+    needed = {"images": int, "loss": (int, float), **(more or {})}
+    return [line for path in paths for line in read_jsonl(path, needed)]
 
 
 def _curve(axis, label, lines, look):

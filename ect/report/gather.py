@@ -1,13 +1,12 @@
 """metrics.json files -> one frame; mean, sd and n over seeds."""
 
-import json
 import math
 import statistics
-from pathlib import Path
 
 import pandas as pd
 
 from ect.registry import METRICS
+from ect.runtime.checkpoint import read_json, typed
 
 MODEL = [
     "pretrain", "process", "parameterization", "kimg", "tune_kimg", "total_kimg", "share",
@@ -22,6 +21,11 @@ MORE = [name for name in METRICS if name not in ("fd", "kd")]  # where the confi
 EQUAL = ["features", "images", "reference_images", "repeats"]
 CELL = [key for key in MODEL + SAMPLER if key not in ("total_kimg", "share")] + ["seed"]
 
+COUNTS = ("kimg", "tune_kimg", "nfe", "seed")
+# The types in metrics.json, as `read_json` takes them; of a cell's keys any may be null.
+NUMBER, COUNT, NAME = (int, float), (int, type(None)), (str, type(None))
+SIZES = {"fd": NUMBER, "features": str, "images": int, "reference_images": int}
+
 
 def read(paths, solvers=None):
     """One row for each metrics.json, in the order given: its cell, its metrics, sizes, `path`.
@@ -33,7 +37,7 @@ def read(paths, solvers=None):
     frame = pd.DataFrame([_row(path) for path in dict.fromkeys(map(str, paths))])
     if frame.empty:
         raise ValueError("found no metrics.json; allowed: at least one")
-    for key in ("kimg", "tune_kimg", "nfe", "seed"):
+    for key in COUNTS:
         frame[key] = frame[key].astype("Int64")
     if "kd" not in frame:  # a config may leave it out, but the csv has its columns
         frame["kd"] = float("nan")
@@ -75,7 +79,7 @@ def spread(frame):
 
 def read_floor(path):
     """The floor's {"fd", "images", ...}: real test images against real training images."""
-    floor = json.loads(Path(path).read_text())
+    floor = read_json(path, SIZES | {"cell": dict})
     if not floor["cell"].get("floor"):
         raise ValueError(f"{path}: not a floor, its cell is {floor['cell']}")
     return floor
@@ -105,12 +109,17 @@ def measure(frame):
 
 
 def _row(path):
-    metrics = json.loads(Path(path).read_text())
+    metrics = read_json(
+        path, SIZES, {"cell": dict, "repeats": dict} | dict.fromkeys(METRICS, NUMBER)
+    )
     cell = metrics.pop("cell", {})
     missing = [key for key in CELL if key not in cell]
     if missing:
         raise ValueError(f"{path}: its cell has no {', '.join(missing)}")
-    each = metrics.pop("repeats", {"fd": [metrics["fd"]]})["fd"]
+    typed(cell, f"{path}: cell", {key: COUNT if key in COUNTS else NAME for key in CELL})
+    each = metrics.pop("repeats", {"fd": [metrics["fd"]]}).get("fd")
+    if not each or not isinstance(each, list) or not all(isinstance(x, NUMBER) for x in each):
+        raise ValueError(f"{path}: repeats of fd are {each!r:.60}; allowed: a list of numbers")
     repeats = {"repeats": len(each), "fd_repeats_min": min(each), "fd_repeats_sd": _sd(each)}
     return {**{key: cell[key] for key in CELL}, **metrics, **repeats, "path": path}
 

@@ -1,7 +1,10 @@
 """Samples, model by model: the images of a column come from the same noise."""
 
+from contextlib import closing
+
 import numpy as np
 
+from ect.data import npz
 from ect.data.file import read
 from ect.report import style
 
@@ -11,7 +14,7 @@ PIXELS = 64  # each image is enlarged to about this size before it is placed
 def plot_grid(rows, out, width_in, columns, data=None):
     """`rows` is [[label, samples.npz], ...]; each shows its first `columns` images. `data` is a
     dataset file, whose training images make a first row."""
-    strips = [(label, _first(path, _samples(path), columns)) for label, path in rows]
+    strips = [(label, _first(path, _samples(path, columns), columns)) for label, path in rows]
     if data is not None:
         strips.insert(0, ("data", _first(data, read(data, "train")[0], columns)))
     cell = (width_in - 1.1) / columns
@@ -34,9 +37,9 @@ def strip(images):
     return row[..., 0] if row.shape[-1] == 1 else row
 
 
-def _samples(path):
-    with np.load(path) as file:
-        return file["arr_0"]
+def _samples(path, columns):
+    with closing(npz.read(path, columns)) as batches:
+        return next(batches)
 
 
 def _first(path, images, columns):

@@ -9,6 +9,7 @@ from ect.report import style
 from ect.report.curves import read_log
 from ect.schedule import LN_S_EDGES
 
+LOGGED = {"share_r_zero": (int, float), "residual_by_ln_s": list}  # beside images and loss
 SHOWN_BINS = range(1, 10, 2)  # every second bin: five lines stay legible
 LN_S = (-6.0, math.log(80))  # noise levels from the lightest to the darkest line
 STYLES = ["-", "--", "-.", ":"]
@@ -19,7 +20,9 @@ def plot_losspage(metrics, trace, out, width_in, stages=None, perfect=None):
     """Loss, its parts and quality over one tuning run, from its metrics.jsonl and its trace.csv;
     the ends of `stages` equal stages are marked. `perfect` is the csv of the loss of a perfect
     model of Gaussian data."""
-    log, trace = read_log([metrics]), pd.read_csv(trace)
+    log, trace = read_log([metrics], LOGGED), pd.read_csv(trace)
+    if not log:
+        raise ValueError(f"{metrics}: holds no lines; allowed: at least one")
     trace["kimg"] = trace["images"] / 1000
     with style.figure(out, width_in, 1.2 * width_in, 3, 2, sharex=True) as (_, axes):
         (loss, bins), (pairs, chain), (share, quality) = axes

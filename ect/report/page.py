@@ -14,6 +14,9 @@ from ect.report.markup import duration
 from ect.report.tables import write
 from ect.runtime.checkpoint import read_json
 
+# The keys of a run.json that the page names.
+RECORD = {"code": dict, "packages": dict, "device": str, "seconds": (int, float)}
+
 
 def write_page(study, config, samplers, experiments, figures, tables, template, runs, out):
     """Write `out`, an html file.
@@ -94,12 +97,12 @@ def _cells(line):
 
 def provenance(runs):
     """Pairs (what, text) from run.json files: code, packages, devices, threads, total time."""
-    records = [read_json(path) for path in runs]
+    records = [read_json(path, known=RECORD) for path in runs]
     codes = [record.get("code", {}) for record in records]
     packages = {}
     for record in records:
         for name, version in record.get("packages", {}).items():
-            packages.setdefault(name, []).append(version)
+            packages.setdefault(name, []).append(str(version))
     return [
         ("code", _counted(map(_commit, codes))),
         ("packages", ", ".join(f"{k} {_one_or_all(packages[k])}" for k in sorted(packages))),

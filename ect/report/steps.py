@@ -1,16 +1,18 @@
 """The table of searched times: what the search found, and its distance on the test's seeds."""
 
-import json
-from pathlib import Path
-
 import pandas as pd
 
 from ect.report import gather, markup
 from ect.report.tables import HEADERS, write
+from ect.runtime.checkpoint import read_json, typed
 
 MODEL = ("schedule", "pretrain", "recipe", "kimg", "tune_kimg", "seed")
 ROW = ("k", "times", "search", "test")
 SHARED = ("features", "metric", "search", "test")  # what values must share to stand in one table
+
+# The types in steps.json, and in each of its steps.
+FACTS = {"features": str, "metric": str, "search": dict, "test": dict, "steps": list}
+STEP = {"k": int, "times": list, "search": (int, float), "test": (int, float)}
 
 
 def tabulate(models, out):
@@ -19,7 +21,7 @@ def tabulate(models, out):
     `models` are mappings that name a tuned model and the `path` of its steps.json. Raises
     `ValueError` if the files measure different things.
     """
-    found = [json.loads(Path(model["path"]).read_text()) for model in models]
+    found = [_read(model["path"]) for model in models]
     for model, steps in zip(models, found):
         for key in SHARED:
             if steps[key] != found[0][key]:
@@ -33,6 +35,17 @@ def tabulate(models, out):
         for step in steps["steps"]
     ]
     _write_table(pd.DataFrame(rows), found[0], out)
+
+
+def _read(path):
+    found = read_json(path, FACTS)
+    for key in ("search", "test"):
+        typed(found[key], f"{path}: {key}", {"images": int, "seed": int})
+    for number, step in enumerate(found["steps"], 1):
+        typed(step, f"{path}: step {number}", STEP)
+        if not all(isinstance(time, (int, float)) for time in step["times"]):
+            raise ValueError(f"{path}: step {number}: found times that are no numbers")
+    return found
 
 
 def _write_table(frame, facts, out):

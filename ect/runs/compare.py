@@ -6,7 +6,6 @@ import pandas as pd
 
 from ect.report import markup
 from ect.runs import find
-from ect.runtime import checkpoint
 
 BUDGET = ("kimg", "tune_kimg")
 COST = ("seconds", "images_per_second")
@@ -48,8 +47,8 @@ def _rows_under(place):
 
 def _row(folder, path):
     """A row. Its metrics, the floats of metrics.json, are a mapping in it."""
-    record = checkpoint.read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-    measured = find.flat(checkpoint.read_json(path)) if path else {}
+    record = find.read(folder / "run.json") if (folder / "run.json").is_file() else {}
+    measured = find.flat(find.read(path)) if path else {}
     cell = {k.removeprefix("cell."): v for k, v in measured.items() if k.startswith("cell.")}
     facts = {"sampler": path.parent.name} if path else {}
     facts |= find.facts(folder) | {k: v for k, v in cell.items() if v is not None}
@@ -152,13 +151,13 @@ def _all_of(folder):
     """All that a run's files say of it, by dotted names; inputs by file name, no outputs."""
     path = Path(folder)
     path = path.parent if path.name == "run.json" else path
-    record = checkpoint.read_json(path / "run.json")
+    record = find.read(path / "run.json")
     inputs = record.get("inputs", {})
     record["inputs"] = {Path(name).name: digest[:12] for name, digest in inputs.items()}
     found = find.flat({k: v for k, v in record.items() if k != "outputs"})
     for metrics in sorted([*path.glob("*/metrics.json"), *path.glob("metrics.json")]):
         name = "metrics" if metrics.parent == path else f"metrics.{metrics.parent.name}"
-        measured = {k: v for k, v in checkpoint.read_json(metrics).items() if k != "cell"}
+        measured = {k: v for k, v in find.read(metrics).items() if k != "cell"}
         found |= find.flat(measured, name)
     return found | {"last loss": find.last_loss(path)}
 

@@ -5,8 +5,15 @@ import re
 from pathlib import Path
 
 from ect.runtime import progress
-from ect.runtime.checkpoint import read_json
+from ect.runtime.checkpoint import read_json, read_jsonl, typed
 
+NUMBER, NONE = (int, float), type(None)
+# The keys of a job's record, and of metrics.json, that are read here.
+RECORD = {
+    "settings": dict, "inputs": dict, "outputs": dict, "stages": dict, "code": dict,
+    "packages": dict, "device": str, "seconds": NUMBER, "images_per_second": (*NUMBER, NONE),
+}  # fmt: skip
+METRICS = {"cell": dict, "images": int}
 PLACE = re.compile(
     r"(?:pretrain|tune)/(?P<pretrain>\w+)/s(?P<start_seed>\d+)/k(?P<kimg>\d+)"
     r"(?:/(?P<schedule>\w+)/(?P<recipe>\w+)/k(?P<tune_kimg>\d+)/s(?P<seed>\d+))?$"
@@ -22,12 +29,26 @@ def files(root, name):
     return sorted(p for p in found if not any(x.startswith(".") for x in p.relative_to(root).parts))
 
 
+def read(path):
+    """The mapping in a metrics.json or, of any other name, in the record of a job; raises
+    `ValueError` that names the file and what is wrong in it."""
+    if Path(path).name == "metrics.json":
+        return read_json(path, known=METRICS)
+    record = read_json(path, known=RECORD)
+    settings, place = record.get("settings", {}), f"{path}: settings"
+    parts = {"features": dict, "sampling": dict, "plugins": dict}
+    typed(settings, place, known=parts)
+    for name in ("features", "sampling"):
+        typed(settings.get(name, {}), f"{place}: {name}", known={"plugins": dict})
+    return record
+
+
 def trainings(root):
     """The folders of training runs, finished or in progress, under `root` or `root` itself."""
     ended = {
         path.parent
         for path in files(root, "run.json")
-        if "recipe" in read_json(path).get("settings", {})
+        if "recipe" in read(path).get("settings", {})
     }
     return sorted(ended | {path.parent for path in files(root, progress.NAME)}, key=order)
 
@@ -48,8 +69,8 @@ def facts(folder):
 def last_loss(folder):
     """The loss in the last line of a run's log; None without one."""
     path = Path(folder) / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return json.loads(lines[-1])["loss"] if lines else None
+    lines = read_jsonl(path, {"loss": (*NUMBER, NONE)}, start=-1) if path.is_file() else []
+    return lines[-1]["loss"] if lines else None
 
 
 def flat(value, name=""):

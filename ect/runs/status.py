@@ -12,7 +12,7 @@ from ect.config.cells import Milestone
 from ect.config.config import Config
 from ect.report import markup
 from ect.runs import find
-from ect.runtime import checkpoint, progress
+from ect.runtime import progress
 from ect.study import jobs
 from ect.study import settings as study_settings
 
@@ -82,7 +82,7 @@ def of_run(folder, settings=None):
 
 
 def _ended(folder, settings):
-    record = checkpoint.read_json(folder / "run.json")
+    record = find.read(folder / "run.json")
     same = settings is None or record.get("settings") == json.loads(json.dumps(settings))
     return {
         "state": "done" if same else "outdated",

@@ -8,7 +8,6 @@ since then does not match.
 from pathlib import Path
 
 from ect.runs import find
-from ect.runtime import checkpoint
 from ect.runtime.record import digest as sha256
 
 RECORDS = ("run.json", "features.json", "reference.json")
@@ -39,7 +38,7 @@ def _read(root, names, wrong):
     mappings = {}
     for path in (path for name in names for path in find.files(root, name)):
         try:
-            mappings[path] = checkpoint.read_json(path)
+            mappings[path] = find.read(path)
         except ValueError as error:
             wrong.append(str(error))
     return mappings

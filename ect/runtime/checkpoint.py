@@ -11,9 +11,15 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from ect.runtime.text import shown
+
 
 class CheckpointError(ValueError):
     """A file that is not a checkpoint of ours, or does not fit what it is loaded into."""
+
+
+class Unreadable(CheckpointError):
+    """A file that the machine could not read (memory, disk, open files); it may be intact."""
 
 
 @contextmanager
@@ -59,13 +65,16 @@ def save(path, tensors, **about):
 
 
 def load(path):
-    """(tensors by name, about) of a file that `save` wrote; raises `CheckpointError`."""
+    """(tensors by name, about) of a file that `save` wrote; raises `CheckpointError`, and of it
+    `Unreadable` if that says nothing about the file."""
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("about", "{}"))
             return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from None
+        of_machine = isinstance(error, OSError) or "(os error" in str(error)
+        kind = Unreadable if of_machine else CheckpointError
+        raise kind(f"{path}: not a readable checkpoint ({error})") from None
 
 
 def prefixed(prefix, tensors):
@@ -79,14 +88,53 @@ def within(prefix, tensors):
     return {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
 
 
-def read_json(path):
-    """The mapping in a JSON file; raises `ValueError` that names the file."""
+def read_json(path, needed=None, known=None):
+    """The mapping in a JSON file. `needed` and `known` are {key: type or types}: of keys that must
+    be there, and of keys that may be missing. Raises `ValueError` that names the file."""
+    return _mapping(_text(path), path, needed, known)
+
+
+def read_jsonl(path, needed=None, known=None, start=0):
+    """The mappings in the lines of a JSON Lines file, from line `start` on; what `read_json` says
+    of a file holds for each line."""
+    lines = list(enumerate(_text(path).splitlines(), 1))[start:]
+    return [_mapping(text, f"{path}, line {number}", needed, known) for number, text in lines]
+
+
+def _text(path):
     try:
-        value = json.loads(Path(path).read_text())
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
+
+
+def _mapping(text, place, needed, known):
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: not JSON ({error})") from None
+    return typed(value, place, needed, known)
+
+
+def typed(value, place, needed=None, known=None):
+    """A mapping whose keys have the types that `read_json` takes; raises `ValueError` that begins
+    with `place`."""
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: found a {type(value).__name__}; allowed: a JSON object")
+        raise ValueError(f"{place}: found {_kind(type(value))}; allowed: a JSON object")
+    if lost := [key for key in needed or {} if key not in value]:
+        raise ValueError(f"{place}: no key '{lost[0]}'; it is needed")
+    for key, kind in {**(known or {}), **(needed or {})}.items():
+        if key in value and (not isinstance(value[key], kind) or isinstance(value[key], bool)):
+            allowed = " or ".join(map(_kind, kind if isinstance(kind, tuple) else (kind,)))
+            found = shown(json.dumps(value[key]), 60)
+            raise ValueError(f"{place}: '{key}' is {found}; allowed: {allowed}")
     return value
+
+
+def _kind(of):
+    """A type in the words of JSON."""
+    words = {dict: "an object", list: "a list", str: "a text", int: "a whole number",
+             float: "a number", bool: "true or false", type(None): "null"}  # fmt: skip
+    return words[of]

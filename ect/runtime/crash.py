@@ -8,7 +8,6 @@ A run that diverged is refused at once, whoever starts it: a note in its work fo
 fingerprint, the code, and the image at which it diverged.
 """
 
-import json
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -63,13 +62,14 @@ def _passing(error):
 def short_of_memory(error):
     """Whether an error means out of memory, on any device: on the CPU torch raises a plain
     RuntimeError."""
-    phrases = ("out of memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)
+    phrases = ("out of memory", "can't allocate memory", "insufficient memory")
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(phrase in said for phrase in phrases)
 
 
 def _read(path):
-    with suppress(OSError, ValueError):
-        return json.loads(path.read_text())
+    with suppress(ValueError):
+        return checkpoint.read_json(path)
     return {}
 
 
@@ -84,8 +84,8 @@ def refuse_to_repeat(path, fingerprint, image):
     delete the note."""
     if not path.exists():
         return
-    note = json.loads(path.read_text())
-    known = [note["fingerprint"], note["code"]] == [fingerprint, record.code()]
+    note = _read(path)
+    known = [note.get("fingerprint"), note.get("code")] == [fingerprint, record.code()]
     if known and image < note["image"]:
         raise FloatingPointError(
             f"{note['message']} (known from before; to try again, delete {path})"

@@ -4,7 +4,6 @@ It is no artefact: no rule declares it and nothing is computed from it. It stays
 it then says how far a stopped run came, or how many attempts a finished run took.
 """
 
-import json
 import os
 import socket
 import time
@@ -14,6 +13,11 @@ from pathlib import Path
 from ect.runtime import checkpoint
 
 NAME = "progress.json"
+NUMBER = (int, float, type(None))
+MOMENT = {
+    "first": int, "total": int, "images": int, "attempt": int, "pid": int, "host": str,
+    "device": str, "time": (int, float), "rate": NUMBER, "loss": NUMBER,
+}  # fmt: skip
 PAUSE = 2.0  # seconds between two writes, however fast the steps are
 SILENCE = 120.0  # seconds without an update after which a run no longer counts as running
 
@@ -48,9 +52,12 @@ def reporter(out, first, total, device):
 
 
 def read(out):
-    """What `reporter` wrote last in the folder `out`; None if there is nothing to read."""
-    with suppress(OSError, ValueError):
-        return json.loads((Path(out) / NAME).read_text())
+    """What `reporter` wrote last in the folder `out`; None if there is nothing of it to read."""
+    with suppress(ValueError):
+        moment = checkpoint.read_json(Path(out) / NAME, MOMENT)
+        counts = 0 <= moment["first"] <= moment["images"] <= moment["total"]
+        if counts and moment["first"] < moment["total"] and 0 < moment["pid"] < 2**31:
+            return moment
     return None
 
 

@@ -105,7 +105,7 @@ class Work:
 
     def load(self):
         """(tensors, about) as saved last, or None. A file that is damaged or belongs to another run
-        is deleted."""
+        is deleted; one that could not be read now is kept, and `Obstacle` raised."""
         if not self.state_file.exists():
             return None
         try:
@@ -114,6 +114,8 @@ class Work:
                 self.kept = about["seen"]
                 return tensors, about
             log_line(f"{self.state_file} belongs to other settings, inputs or code: discarded")
+        except checkpoint.Unreadable as error:
+            raise Obstacle(f"{error}; it may be intact, so it is kept: run again") from None
         except checkpoint.CheckpointError as error:
             log_line(f"{error}: discarded")
         self.state_file.unlink()
@@ -160,8 +162,11 @@ class Work:
         """Whether this run's finished files are held here; if so, put them into `out` again."""
         try:
             known = json.loads((self.published / OF).read_text()) == self.fingerprint
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             known = False
+        except OSError as error:
+            why = f"{self.published}: cannot be read ({error.strerror})"
+            raise Obstacle(f"{why}; it may be intact, so it is kept: run again") from None
         if not known:
             shutil.rmtree(self.published, ignore_errors=True)
             return False

@@ -1,5 +1,7 @@
 """Your own datasets: a folder and its .zip give the same images, and what is wrong is named."""
 
+import errno
+import io
 import json
 import os
 import pickle
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ect.data import sources
+from ect.data import folder, sources
 from ect.data.batches import Images, encode
 from ect.data.folder import fingerprint, is_image, walk
 from ect.data.prepare import run
@@ -158,6 +160,10 @@ def text_as_image(photos):
     (photos / "кот" / "x.jpg").write_text("not an image")
 
 
+def eps_as_image(photos):
+    (photos / "кот" / "x.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n")
+
+
 def link_to_nothing(photos):
     (photos / "кот" / "gone.png").symlink_to("nowhere.png")
 
@@ -194,6 +200,7 @@ MISTAKES = {
     "encoding": (other_encoding, NAMED, ["café", "cafe\u0301", "differ in case or encoding only"]),
     "splits": (splits, NAMED, ["test, train, val are splits, not classes"]),
     "torn": (torn, {}, ["01.PNG' cannot be read: ", "dataset.on_error: skip"]),
+    "eps": (eps_as_image, {}, ["'кот/x.png' cannot be read: its content is EPS; allowed: AVIF"]),
     "text": (text_as_image, {}, ["'кот/x.jpg' cannot be read: not an image"]),
     "link": (link_to_nothing, {}, ["'кот/gone.png' cannot be read: ", "No such file"]),
     "size": (large, {}, ["large.png'", "9x9 pixels", "8x8", "dataset.resolution"]),
@@ -256,6 +263,57 @@ def test_images_of_which_none_can_be_read(photos, tmp_path):
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="no train image could be read"):
         prepared(photos, tmp_path / "d", on_error="skip")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, "Input/output error")])
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_what_the_machine_cannot_read_is_not_skipped(
+    photos, tmp_path, monkeypatch, error, on_error
+):
+    """Else the dataset would depend on free memory."""
+
+    def fails(self, name):
+        if name.endswith("01.PNG"):
+            raise error
+        return open(photos / name, "rb")
+
+    monkeypatch.setattr(folder.Folder, "open", fails)
+    with pytest.raises(OSError, match=r"deep/01\.PNG' could not be read by this machine") as caught:
+        prepared(photos, tmp_path / "d", on_error=on_error)
+    said = str(caught.value)
+    assert len(said.splitlines()) == 1 and (str(error) or "MemoryError") in said
+    assert not (tmp_path / "d").exists() and not (tmp_path / "skipped.txt").exists()
+
+
+def test_no_permission_is_no_damage(photos, tmp_path, monkeypatch):
+    def fails(self, name):
+        raise PermissionError(errno.EACCES, "Permission denied", name)
+
+    monkeypatch.setattr(folder.Folder, "open", fails)
+    with pytest.raises(OSError, match=r"could not be read by this machine.*Permission denied"):
+        prepared(photos, tmp_path / "d", on_error="skip")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_a_large_member_of_a_zip_is_not_unpacked(photos, tmp_path, method):
+    """Nor more of a member than it says it holds; an archive in an archive is not opened."""
+    path = zipped(photos, tmp_path / "photos.zip")
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w") as inner, inner.open("x.png", "w") as file:
+        file.write(bytes(1000))
+    with zipfile.ZipFile(path, "a", method) as file:
+        file.writestr("cat/bomb.png", bytes(2**24))
+        file.writestr("cat/inner.zip", bomb.getvalue())
+    whole = path.read_bytes()
+    place = whole.rindex(b"cat/bomb.png") - 22  # of its size, in the directory
+    for said, words in ((2**31, "holds 2,147,483,648 bytes; allowed: up to"), (99, "CRC")):
+        path.write_bytes(whole[:place] + struct.pack("<I", said) + whole[place + 4 :])
+        with pytest.raises(ValueError, match=rf"'cat/bomb\.png' cannot be read: .*{words}"):
+            prepared(path, tmp_path / "d")
+    prepared(path, tmp_path / "d", on_error="skip")
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert len(record["skipped"]) == 1 and sum(record["images"].values()) == 12
+    assert record["ignored"][".zip"] == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"x" * 1000])

@@ -1,6 +1,7 @@
 """Images and their distances: each repeat is a separate evaluation with separate seeds."""
 
 import copy
+import itertools
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ect.data.batches import Images
 from ect.evaluation import classifier, evaluate, features, sample
 from ect.models import build
 from ect.runtime import checkpoint
+from ect.runtime.record import digest
 from ect.study import settings as study_settings
 from tests.helpers.configs import DEFAULT
 
@@ -183,7 +185,8 @@ def test_features_are_kept_in_the_networks_own_precision(files, tmp_path):
     found, about = checkpoint.load(path)
     images = Images(files["data"])
     _, network = classifier.extractor(files["classifier"])
-    assert about == {"features": "classifier"} and found["features"].dtype == torch.float32
+    assert about == {"features": "classifier", "shape": [1, 8, 8]}
+    assert found["features"].dtype == torch.float32
     assert (features.load(path)[1] == features.of_images(network, images.pixels)).all()
     with pytest.raises(checkpoint.CheckpointError, match=r"model\.safetensors: holds no features"):
         features.load(files["model"])
@@ -215,6 +218,41 @@ def test_features_of_another_space_are_refused(files, tmp_path, capsys):
     assert main([str(word) for word in words]) == 1
     said = capsys.readouterr().err
     assert f"{files['data']}: features are 'classifier'" in said and len(said.splitlines()) == 1
+
+
+def test_images_of_another_size_than_the_datas_are_refused(files, tmp_path, capsys):
+    """Inception resizes: without a check it would measure them as if they were comparable. So would
+    features, stored of either."""
+    settings = {
+        "features": study_settings.evaluate(study(), None)["features"] | {"extractor": "plain"},
+        "cell": {},
+    }
+    plugin = tmp_path / "plain.py"
+    plugin.write_text(
+        "import numpy as np\nfrom ect.plugins import features\n\n\n@features\ndef plain(pixels):\n"
+        "    return np.stack([pixels.mean((1, 2, 3)), pixels.std((1, 2, 3))], 1)\n"
+    )
+    settings["features"]["plugins"] = {str(plugin): digest(plugin)}
+    extracted = {"features": settings["features"]}
+    rng = np.random.default_rng(0)
+    for side in (8, 9):
+        pixels = rng.integers(0, 256, (20, side, side, 1), np.uint8)
+        np.savez(tmp_path / f"{side}.npz", pixels)
+        evaluate.extract(extracted, tmp_path / f"{side}.safetensors", tmp_path / f"{side}.npz")
+    evaluate.extract(extracted, tmp_path / "r.safetensors", data=files["data"])
+    old, about = checkpoint.load(tmp_path / "9.safetensors")
+    checkpoint.save(tmp_path / "old.safetensors", old, features=about["features"])
+    against = (["--data", files["data"]], ["--reference", tmp_path / "r.safetensors"])
+    for source, words in itertools.product(
+        ("8.npz", "8.safetensors", "9.npz", "9.safetensors", "old.safetensors"), against
+    ):
+        out = tmp_path / f"{source}.json"
+        verb = ["evaluate", json.dumps(settings), "--samples", tmp_path / source, *words]
+        code = main([str(word) for word in [*verb, "--out", out]])
+        said = capsys.readouterr().err
+        assert code == source.startswith("9") and out.exists() == (code == 0), said
+        wanted = f"{tmp_path / source}: images of 9x9x1; allowed: of 8x8x1, as those of {words[1]}"
+        assert code == 0 or (wanted in said and len(said.splitlines()) == 1)
 
 
 def test_features_are_of_one_source(files, tmp_path, capsys):

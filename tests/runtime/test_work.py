@@ -25,7 +25,7 @@ from ect.data.batches import Images
 from ect.models import build
 from ect.objective import Objective, Terms
 from ect.runtime import checkpoint, device, distributed, record
-from ect.runtime.stop import SIGNALS, Requests, signals
+from ect.runtime.stop import SIGNALS, Obstacle, Requests, signals
 from ect.runtime.work import Path, Work, fcntl, locked, release
 from ect.training import log, loop, parts, train
 from ect.training.parts import make_objective
@@ -418,6 +418,42 @@ def test_a_real_limit_on_file_sizes(digits_file, tmp_path):
     assert "state.safetensors: cannot be written (" in said and "File too large" in said
     assert list(tmp_path.rglob("*.partial")) == []
     assert main(words) == 0
+
+
+FAILING = [OSError(errno.EIO, "Input/output error"), OSError("No such device (os error 19)")]
+
+
+@pytest.mark.parametrize("error", FAILING, ids=str)
+def test_a_state_that_cannot_be_read_now_is_kept(tmp_path, monkeypatch, error):
+    one = Work(tmp_path, {"seed": 0})
+    one.save({"x": torch.zeros(2)}, 100)
+
+    def fails(*words, **options):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "safe_open", fails)
+        with pytest.raises(
+            Obstacle, match=r"state\.safetensors: not a .* so it is kept: run again"
+        ):
+            one.load()
+    assert one.load()[1]["seen"] == 100
+
+
+def test_finished_files_that_cannot_be_read_now_are_kept(tmp_path, monkeypatch):
+    one = Work(tmp_path, {"seed": 0})
+    with one.publishing(tmp_path / "out") as folder:
+        (folder / "model").write_text("weights")
+
+    def fails(*words, **options):
+        raise FAILING[0]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", fails)
+        with pytest.raises(Obstacle, match=r"cannot be read .Input/output error.; it may be"):
+            one.restored(tmp_path / "again")
+    assert one.restored(tmp_path / "again")
+    assert (tmp_path / "again" / "model").read_text() == "weights"
 
 
 def test_a_torn_state_is_discarded(words, undisturbed, tmp_path, capsys):
