@@ -8,12 +8,10 @@ import numpy as np
 
 from ect.data import file
 from ect.data.classes import without_images
-from ect.data.sources import SOURCES, decoded
+from ect.data.sources import LONG, SOURCES, decoded
 from ect.runtime import checkpoint
 from ect.runtime.record import job_record
 from ect.runtime.text import shown
-
-LONG = 5000  # characters: longer than any path
 
 
 def run(settings, out, threads=None):

@@ -17,6 +17,7 @@ from ect.data.classes import classes_by_file, classes_by_folder, require_one_spl
 from ect.data.folder import images_of, opened
 from ect.runtime.text import shown
 
+LONG = 5000  # characters: longer than any path
 CHUNK = 256  # images that are decoded, and kept in memory, at a time
 
 
@@ -115,8 +116,11 @@ def _published(name, inside, channels):
 def _what_to_put_where(dataset, folder, error):
     resources = getattr(dataset, "resources", None) or [(dataset.filename, dataset.tgz_md5)]
     wanted = ", ".join(f"{name} (md5 {md5})" for name, md5 in resources)
-    reason = " ".join(str(error).split())
-    return f"no intact {dataset.__name__}, and no download ({reason}); put into {folder}: {wanted}"
+    reason = shown(" ".join(str(error).split()))
+    return (
+        f"no intact {dataset.__name__}, and no download ({reason}); put into"
+        f" {shown(folder, LONG)}: {wanted}"
+    )
 
 
 cifar10 = _published("CIFAR10", "", 3)
