@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import re
+import stat
 import threading
 import zipfile
 from collections import Counter
@@ -37,7 +38,10 @@ class Folder:
         self.unreadable = [[name, error.strerror] for name, error in found if name.endswith("/")]
 
     def open(self, name):
-        return open(os.path.join(self.path, name), "rb")
+        path = os.path.join(self.path, name)
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe or a device may never end
+            raise ValueError("not a regular file")
+        return open(path, "rb")
 
 
 class Zip:
@@ -47,11 +51,7 @@ class Zip:
     unreadable = ()
 
     def __init__(self, path):
-        try:
-            self.file, self.lock = zipfile.ZipFile(path), threading.Lock()
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{shown(path)}: not a readable .zip ({shown(error)})") from None
-        self.entries = {}
+        self.file, self.lock, self.entries = _archive(path), threading.Lock(), {}
         for entry in self.file.infolist():
             name = below_top(entry.filename)
             if entry.filename.endswith(("/", "\\")) or _hidden(name):
@@ -66,6 +66,17 @@ class Zip:
     def open(self, name):
         with self.lock:
             return io.BytesIO(self.file.read(self.entries[name]))
+
+
+def _archive(path):
+    try:
+        return zipfile.ZipFile(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile raises almost any error for a damaged archive
+        if isinstance(error, OSError) and error.filename:  # not the archive's fault
+            raise
+        raise ValueError(f"{shown(path)}: not a readable .zip ({shown(error)})") from None
 
 
 def below_top(name):

@@ -291,6 +291,23 @@ def test_a_damaged_label_file_in_an_archive_is_named(tmp_path):
     refused(path, "dataset.json is not", "CRC")
 
 
+@pytest.mark.parametrize("version", [90, 255])
+def test_an_archive_of_a_later_version_is_named(tmp_path, version):
+    path = zip_of(tmp_path / "z.zip", labelled(ABC))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = version
+    path.write_bytes(content)
+    refused(path, f"z.zip: not a readable .zip (zip file version {version / 10})")
+
+
+def test_an_archive_whose_directory_is_before_its_start(tmp_path):
+    path = zip_of(tmp_path / "z.zip", labelled(ABC))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x05\x06") + 12 + 3] = 255  # the directory's size
+    path.write_bytes(content)
+    refused(path, "z.zip: not a readable .zip")
+
+
 @pytest.mark.parametrize("labels", [None, [], ABC, [*ABC, ABC[0]]])
 def test_labels_without_a_mistake(tmp_path, labels):
     found = images(folder_of(tmp_path / "photos", labelled(labels)))
@@ -312,6 +329,17 @@ def test_a_link_to_itself_is_an_image_that_cannot_be_read_or_nothing(tmp_path):
     assert found.about == {"ignored": {"no suffix": 3}}
     (path / "a" / "loop.png").symlink_to("loop.png")
     refused(path, "'a/loop.png' cannot be read", classes="folders")
+
+
+@pytest.mark.parametrize("name", ["a/x.png", "dataset.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_a_device_is_not_read(tmp_path, name, kind):
+    path = folder_of(tmp_path / "photos", ["a/1.png", "a/2.png"])
+    if kind == "pipe":
+        os.mkfifo(path / name)
+    else:
+        (path / name).symlink_to("/dev/zero")
+    refused(path, name, "not a regular file")
 
 
 @pytest.fixture
