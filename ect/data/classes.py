@@ -71,7 +71,7 @@ def _refuse_splits(splits, parent, path):
         where = f" in '{shown(parent)}'" if parent else ""
         raise ValueError(
             f"{shown(path)}: its folders {_listed(splits)}{where} are splits, not classes; allowed:"
-            " a path to one of them (test images are held_out of it), or other names"
+            " a path to one of them (held_out takes test images from it), or other names"
         )
 
 
@@ -118,6 +118,8 @@ def _refuse_labels(files, path):
     try:
         with files.open(LABELS) as file:
             content = json.load(file)
+    except (OSError, MemoryError):
+        raise
     except Exception:  # not EDM's, whatever it is
         return
     if isinstance(content, dict) and "labels" in content:
