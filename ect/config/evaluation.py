@@ -91,7 +91,8 @@ class Sampler(Block):
     sigma_min: Positive | None = None
     """The noise level s at which f(x) = x in `multistep`; without the key 0."""
     labels: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
-    """Class labels, used in turn; without the key they are drawn uniformly."""
+    """Class labels, used in turn; without the key they are drawn uniformly from the classes that
+    have training images, however many each has."""
     nfe: Count | None = None
     """Evaluations of the network for one image; of a plugin's sampler only."""
     _own: dict | None = PrivateAttr(None)

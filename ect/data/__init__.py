@@ -2,7 +2,8 @@
 
 =========  ===========================================================
 `decode`   one image of any kind -> uint8 pixels
-`folder`   the images of a folder or .zip: names, classes, fingerprint
+`folder`   the images of a folder or .zip: names, fingerprint
+`classes`  the class of each image; which folders are splits
 `sources`  where a dataset's images come from
 `npz`      images drawn before, or elsewhere: samples.npz
 `file`     the dataset file, written and read a few images at a time

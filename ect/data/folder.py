@@ -1,51 +1,67 @@
-"""The image files of a folder or a .zip: their names, their classes, their fingerprint.
+"""The image files of a folder or a .zip: their names, whether they can be read, their fingerprint.
 
-Images are recognized by suffix and sorted by name. Hidden files and folders (`.DS_Store`,
-`__MACOSX`) are ignored; links to folders are followed, but never in a circle. All other files,
-archives included, are counted by suffix. Loads no torch.
+Images are recognized by suffix and sorted by name. Hidden files and folders and the litter of
+operating systems (`LITTER`) are ignored; links to folders are followed, but never in a circle. All
+other files, archives included, are counted by suffix. Loads no torch.
 """
 
 import hashlib
 import io
-import json
 import os
+import re
+import stat
 import threading
-import unicodedata
 import zipfile
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from ect.config.dataset import LABELS, MAX_BYTES, SUFFIXES
+from ect.runtime.text import shown
 
 PIECE = 2**14  # bytes that are unpacked at a time: a few bytes of bzip2 can hold a gigabyte
-SPLITS = {"train", "test", "val", "valid", "validation"}
+# What macOS, Synology, QNAP, Windows and Linux put among a user's files, in lower case. Thumbnails
+# there would train as images.
+LITTER = {
+    "__macosx", "network trash folder", "temporary items", "@eadir", "#recycle", "#snapshot",
+    "@__thumb", "@recycle", "@recently-snapshot", "$recycle.bin", "recycler", "desktop.ini",
+    "system volume information", "thumbs.db", "ehthumbs.db", "lost+found",
+}  # fmt: skip
 
 
 class Folder:
-    """A folder's files: `names`, and `open` by name."""
+    """A folder's files: `names`, and `open` by name. `unreadable` is [name, reason] of each of its
+    subfolders that may not be read."""
 
     def __init__(self, path):
-        self.path = path
-        self.names = [name for name, _ in walk(path)]
+        self.path, found = path, walk(path)
+        self.names = [name for name, _ in found if not name.endswith("/")]
+        self.unreadable = [[name, error.strerror] for name, error in found if name.endswith("/")]
 
     def open(self, name):
-        return open(os.path.join(self.path, name), "rb")
+        path = os.path.join(self.path, name)
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe or a device may never end
+            raise ValueError("not a regular file")
+        return open(path, "rb")
 
 
 class Zip:
-    """A .zip's files: `names`, and `open` by name, from any thread."""
+    """A .zip's files: `names`, and `open` by name, from any thread. Names are below the archive's
+    top, as `below_top` has them."""
+
+    unreadable = ()
 
     def __init__(self, path):
-        try:
-            self.file, self.lock = zipfile.ZipFile(path), threading.Lock()
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{path}: not a readable .zip ({error})") from None
-        files = [entry for entry in self.file.infolist() if not entry.is_dir()]
-        self.entries = {entry.filename.replace("\\", "/"): entry for entry in files}
-        if len(self.entries) < len(files):
-            names = Counter(entry.filename.replace("\\", "/") for entry in files)
-            raise ValueError(f"{path}: holds '{names.most_common(1)[0][0]}' twice; allowed: once")
-        self.names = sorted(name for name in self.entries if not _hidden(name))
+        self.file, self.lock, self.entries = _archive(path), threading.Lock(), {}
+        for entry in self.file.infolist():
+            name = below_top(entry.filename)
+            if entry.filename.endswith(("/", "\\")) or _hidden(name):
+                continue
+            if name in self.entries:
+                raise ValueError(f"{shown(path)}: holds '{shown(name)}' twice; allowed: once")
+            self.entries[name] = entry
+        images = [entry.filename for name, entry in self.entries.items() if is_image(name)]
+        _require_one_top(images, path)
+        self.names = sorted(self.entries)
 
     def open(self, name):
         """The content of a file, unpacked; raises `ValueError` if it is larger than `MAX_BYTES`."""
@@ -56,13 +72,52 @@ class Zip:
             return io.BytesIO(b"".join(iter(lambda: file.read(PIECE), b"")))
 
 
+def _archive(path):
+    try:
+        return zipfile.ZipFile(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile raises almost any error for a damaged archive
+        if isinstance(error, OSError) and error.filename:  # not the archive's fault
+            raise
+        raise ValueError(f"{shown(path)}: not a readable .zip ({shown(error)})") from None
+
+
+def below_top(name):
+    """The name of a .zip's entry as a path below the archive's top: `./a//b`, `/a/b`, `C:\\a\\b`
+    are `a/b`."""
+    parts = _ANCHOR.sub("", name).replace("\\", "/").split("/")
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+_ANCHOR = re.compile(r"^([A-Za-z]:)?[/\\]+")
+
+
+def _require_one_top(names, path):
+    """The images' names are all absolute or all relative, and none leads above the top."""
+    absolute = {bool(_ANCHOR.match(name)): name for name in names}
+    if len(absolute) > 1:
+        raise ValueError(
+            f"{shown(path)}: '{shown(absolute[True])}' is an absolute name,"
+            f" '{shown(absolute[False])}' a relative one; allowed: names of one kind"
+        )
+    for name in names:
+        if ".." in below_top(name).split("/"):
+            raise ValueError(
+                f"{shown(path)}: '{shown(name)}' is a name above the archive's top; allowed: names"
+                " without '..'"
+            )
+
+
 def opened(path):
     """A `Folder` or a `Zip`, whichever the path is."""
     return Folder(path) if Path(path).is_dir() else Zip(path)
 
 
 def _hidden(name):
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    """Whether a part of a name is hidden or litter; `..` is neither, but an error."""
+    parts = [part for part in name.split("/") if part != ".."]
+    return any(part.startswith(".") or part.lower() in LITTER for part in parts)
 
 
 def is_image(name):
@@ -71,23 +126,36 @@ def is_image(name):
 
 
 def walk(folder):
-    """(name relative to the folder, its `os.DirEntry`) of all files that are not hidden, sorted."""
+    """(name relative to the folder, its `os.DirEntry`) of all files that are not hidden, sorted. A
+    folder that may not be read has a name that ends in `/`, and its `PermissionError`."""
     return sorted(_walk(os.fspath(folder), "", ()), key=lambda found: found[0])
 
 
 def _walk(folder, prefix, above):
-    status = os.stat(folder)
+    try:
+        status = os.stat(folder)
+        with os.scandir(folder) as entries:
+            inside = list(entries)
+    except PermissionError as error:
+        yield prefix or "./", error
+        return
     here = (status.st_dev, status.st_ino)
     if here in above:  # a link back to a folder that we are in
         return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if _hidden(entry.name):
-                continue
-            if entry.is_dir():
-                yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, here))
-            else:
-                yield prefix + entry.name, entry
+    for entry in inside:
+        if _hidden(entry.name):
+            continue
+        if _is_folder(entry):
+            yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, here))
+        else:
+            yield prefix + entry.name, entry
+
+
+def _is_folder(entry):
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or to where we may not look
+        return False
 
 
 def fingerprint(folder):
@@ -96,6 +164,8 @@ def fingerprint(folder):
     for name, entry in walk(folder):
         if is_image(name) or name == LABELS:
             digest.update(repr((name, *_status(entry))).encode())
+        elif name.endswith("/"):
+            digest.update(repr((name, "unreadable")).encode())
     return digest.hexdigest()
 
 
@@ -114,68 +184,7 @@ def images_of(files, path):
     ignored = dict(Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in others))
     if not images:
         found = ", ".join(f"{n} x {suffix}" for suffix, n in sorted(ignored.items())) or "nothing"
-        raise ValueError(f"{path}: no images, found {found}; allowed: {', '.join(SUFFIXES)}")
-    return images, ignored
-
-
-def classes_by_folder(names, path):
-    """(class names, class index of each image): its first folder below what all images share."""
-    shared = os.path.commonpath([os.path.dirname(name) for name in names])
-    depth = len(shared.split("/")) if shared else 0
-    for name in names:
-        if name.count("/") == depth:
-            raise ValueError(
-                f"{path}: '{name}' is not in a class folder; allowed with classes: folders: two"
-                " or more folders, every image in one"
-            )
-    folders = [name.split("/")[depth] for name in names]
-    classes = sorted(set(folders))
-    _require_distinct(classes, path)
-    if set(classes) <= SPLITS:
         raise ValueError(
-            f"{path}: its folders {', '.join(classes)} are splits, not classes; allowed: a path to"
-            " one of them"
+            f"{shown(path)}: no images, found {shown(found)}; allowed: {', '.join(SUFFIXES)}"
         )
-    indices = {name: index for index, name in enumerate(classes)}
-    return classes, [indices[folder] for folder in folders]
-
-
-def _require_distinct(classes, path):
-    seen = {}
-    for name in classes:
-        key = unicodedata.normalize("NFC", name).casefold()
-        if key in seen:
-            raise ValueError(
-                f"{path}: the classes '{seen[key]}' and '{name}' differ in case or encoding only,"
-                " and would be one folder on other systems; allowed: names that differ"
-            )
-        seen[key] = name
-
-
-def classes_by_file(files, names, path):
-    """(class names, the class of each image) as dataset.json says; (None, zeros) if it has none."""
-    if LABELS not in files.names:
-        if lower := [name for name in files.names if name.endswith(f"/{LABELS}")]:
-            raise ValueError(f"{path}: found '{lower[0]}'; allowed: {LABELS} at the top")
-        return None, [0] * len(names)
-    try:
-        with files.open(LABELS) as file:
-            labels = json.load(file)["labels"]
-        class_of = {name.replace("\\", "/"): label for name, label in labels or ()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f'{path}: {LABELS} is not {{"labels": [[name, class], ...]}} ({reason})'
-        ) from None
-    if not class_of:
-        return None, [0] * len(names)
-    for name in names:
-        if type(class_of.get(name)) is not int or class_of[name] < 0:
-            raise ValueError(
-                f"{path}: the class of '{name}' in {LABELS} is {class_of.get(name)!r}; allowed: a"
-                " whole number from 0 on for every image"
-            )
-    lost = class_of.keys() - set(names)
-    if lost:
-        raise ValueError(f"{path}: {LABELS} names '{min(lost)}', but there is no such image")
-    return [str(k) for k in range(max(class_of.values()) + 1)], [class_of[name] for name in names]
+    return images, ignored

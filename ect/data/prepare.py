@@ -1,14 +1,17 @@
 """The job: the images of a source as one dataset file."""
 
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
 from ect.data import file
-from ect.data.sources import SOURCES, decoded
+from ect.data.classes import without_images
+from ect.data.sources import LONG, SOURCES, decoded
 from ect.runtime import checkpoint
 from ect.runtime.record import job_record
+from ect.runtime.text import shown
 
 
 def run(settings, out, threads=None):
@@ -21,7 +24,7 @@ def run(settings, out, threads=None):
     """
     started, out = time.monotonic(), Path(out)
     found = SOURCES[settings["source"]](settings)
-    skipped = [] if settings.get("on_error") == "skip" else None
+    skipped = [*found.unreadable] if settings.get("on_error") == "skip" else None
     about = {"classes": found.classes}
     with file.writing(out, about) as writer:
         for split, kept, pixels in decoded(found, _splits(settings, found), threads, skipped):
@@ -31,6 +34,7 @@ def run(settings, out, threads=None):
     record = job_record(
         settings, found.files, started, [out], images=counts, shape=writer.shape,
         classes=found.classes, skipped=skipped or [], **found.about,
+        **_note(without_images(found.classes, writer.labels["train"])),
     )  # fmt: skip
     checkpoint.write_json(out.with_name("run.json"), record)
     _list_skipped(out.with_name("skipped.txt"), skipped)
@@ -65,9 +69,18 @@ def _range(settings, writer):
     return {"shift": 127.5, "scale": 1 / 127.5, "sd": deviation / 127.5}
 
 
+def _note(empty):
+    """The classes without a training image, for the record and on stderr; nothing if all have one.
+    They keep their numbers, and no image is sampled from them."""
+    if not empty:
+        return {}
+    print(f"ect prepare: no training image of {shown(', '.join(empty))}", file=sys.stderr)
+    return {"classes_without_training_images": empty}
+
+
 def _list_skipped(path, skipped):
     """Write a line for each skipped image, its name and the reason; no file if there is none."""
     path.unlink(missing_ok=True)
     if skipped:
-        text = "".join(f"{name}: {reason}\n" for name, reason in skipped)
-        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        lines = (f"{shown(name, LONG)}: {shown(reason, LONG)}\n" for name, reason in skipped)
+        path.write_text("".join(lines), encoding="utf-8")

@@ -13,9 +13,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ect.data import decode
-from ect.data.folder import classes_by_file, classes_by_folder, images_of, opened
+from ect.data.classes import classes_by_file, classes_by_folder, require_one_split
+from ect.data.folder import images_of, opened
 from ect.runtime.text import shown
 
+LONG = 5000  # characters: longer than any path
 CHUNK = 256  # images that are decoded, and kept in memory, at a time
 
 
@@ -29,6 +31,7 @@ class Found(NamedTuple):
     tests: int = 0
     files: list = []  # input files, whose digests go into the record
     about: dict = {}  # further entries of the record
+    unreadable: list = []  # [name, reason] of folders that are left out
 
 
 def digits(settings):
@@ -46,9 +49,13 @@ def images(settings):
     dataset.json at its top gives the classes."""
     path = settings["path"]
     files = opened(path)
+    unreadable = []
+    for name, reason in files.unreadable:
+        _skip(name, reason, unreadable if settings.get("on_error") == "skip" else None)
     names, ignored = images_of(files, path)
+    require_one_split(names, path)
     if settings.get("classes") == "folders":
-        classes, labels = classes_by_folder(names, path)
+        classes, labels = classes_by_folder(files, names, path)
     else:
         classes, labels = classes_by_file(files, names, path)
     channels, resolution = settings.get("channels") or 3, settings.get("resolution")
@@ -58,14 +65,19 @@ def images(settings):
             return decode.read(file, channels, resolution)
 
     inputs = [] if os.path.isdir(path) else [path]
-    return Found(names, labels, classes, read, files=inputs, about={"ignored": ignored})
+    return Found(
+        names, labels, classes, read, files=inputs, about={"ignored": ignored},
+        unreadable=unreadable,
+    )  # fmt: skip
 
 
 def imagenet64(settings):
     """ImageNet from a local copy, 64x64: `path` holds a folder `train` with a folder per class."""
     train = os.path.join(settings["path"], "train")
     if not os.path.isdir(train):
-        raise ValueError(f"{settings['path']}: no folder 'train'; allowed: one, with class folders")
+        raise ValueError(
+            f"{shown(settings['path'])}: no folder 'train'; allowed: one, with class folders"
+        )
     return images({**settings, "path": train, "classes": "folders", "resolution": 64})
 
 
@@ -100,8 +112,11 @@ def _published(name, inside, channels):
 def _what_to_put_where(dataset, folder, error):
     resources = getattr(dataset, "resources", None) or [(dataset.filename, dataset.tgz_md5)]
     wanted = ", ".join(f"{name} (md5 {md5})" for name, md5 in resources)
-    reason = " ".join(str(error).split())
-    return f"no intact {dataset.__name__}, and no download ({reason}); put into {folder}: {wanted}"
+    reason = shown(" ".join(str(error).split()))
+    return (
+        f"no intact {dataset.__name__}, and no download ({reason}); put into"
+        f" {shown(folder, LONG)}: {wanted}"
+    )
 
 
 cifar10 = _published("CIFAR10", "", 3)
@@ -165,7 +180,8 @@ def _chunks(splits):
 def _skip(name, error, skipped):
     if skipped is None:
         raise ValueError(
-            f"'{name}' cannot be read: {error}; allowed: intact images, or dataset.on_error: skip"
+            f"'{shown(name)}' cannot be read: {shown(error)}; allowed: intact images, or"
+            " dataset.on_error: skip"
         )
     skipped.append([name, str(error)])
 
@@ -175,8 +191,8 @@ def _require_size(name, shape, first, wanted):
     if shape == wanted and shape[0] == shape[1]:
         return
     (height, width, _), (first_height, first_width, _) = shape, wanted
-    other = "" if name == first else f", '{first}' {first_width}x{first_height}"
+    other = "" if name == first else f", '{shown(first)}' {first_width}x{first_height}"
     raise ValueError(
-        f"'{name}' has {width}x{height} pixels{other}; allowed: images of one square size, or"
-        " dataset.resolution: for a square from the centre of each, resized with Lanczos"
+        f"'{shown(name)}' has {width}x{height} pixels{other}; allowed: images of one square size,"
+        " or dataset.resolution: for a square from the centre of each, resized with Lanczos"
     )

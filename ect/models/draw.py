@@ -7,6 +7,7 @@ from ect import plugins, sampler
 from ect.data.batches import decode
 from ect.runtime import device
 from ect.runtime.seeds import generator_of
+from ect.runtime.text import shown
 from ect.runtime.versions import setting
 
 
@@ -36,22 +37,33 @@ def stream(f, process, about, settings, bar=False):
     for start in starts:
         seeds = range(start, min(start + batch, last))
         eps = device.to_device(sampler.noise(seeds, count, about["shape"]))
-        labels = labels_of(seeds, setting(about["network"], "classes"), settings.get("labels"))
+        labels = labels_of(seeds, about, settings.get("labels"))
         conditioned = f if labels is None else f.conditioned_on(device.to_device(labels))
         with torch.no_grad(), device.deterministic(), device.precision(precision):
             x = sample(conditioned, process, eps, **options)
         yield decode(x, about)
 
 
-def labels_of(seeds, classes, given=None):
-    """A class label for each image, a function of its seed alone: uniform, or the given ones in
-    turn; None for a network without classes, which takes none."""
-    if given and max(given) >= classes:
-        allowed = f"0 to {classes - 1}" if classes else "none, as the model has no classes"
-        raise ValueError(f"labels has {max(given)}; allowed: {allowed}")
+def labels_of(seeds, about, given=None):
+    """A class label for each image, a function of its seed alone: uniform over the classes that the
+    model was trained on, or the given ones in turn; None for a network without classes."""
+    classes = setting(about["network"], "classes")
+    trained = about.get("trained_classes") or range(classes)
+    for label in given or ():
+        if label not in trained:
+            raise ValueError(f"labels has {label}; allowed: {_trained(about, classes)}")
     if not classes:
         return None
     if given:
         return torch.tensor([given[seed % len(given)] for seed in seeds])
-    draws = [torch.randint(classes, (1,), generator=generator_of(seed, "label")) for seed in seeds]
-    return torch.cat(draws)
+    generators = (generator_of(seed, "label") for seed in seeds)
+    draws = [torch.randint(len(trained), (1,), generator=generator) for generator in generators]
+    return torch.tensor([trained[draw] for draw in draws])
+
+
+def _trained(about, classes):
+    if not classes:
+        return "none, as the model has no classes"
+    if "trained_classes" in about:
+        return shown(f"the classes it was trained on, {about['trained_classes']}")
+    return f"0 to {classes - 1}"

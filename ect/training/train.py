@@ -42,7 +42,7 @@ def run(
     started, out, parents = time.monotonic(), Path(out), distributed.parents()
     images = Images(data)
     original, settings = settings, settings_with_start(settings, init, images)
-    _require_classes(setting(settings["network"], "classes"), images, data)
+    _require_classes(settings, images, data, exact="network" in original)
     inputs = [path for path in (data, resume, init) if path]
     fingerprint = [STAGES["train"], settings, [record.digest(path) for path in inputs]]
     with distributed.together(), _held(out) as folder, stop.signals() as received:
@@ -135,10 +135,16 @@ def _crash_noted(work, state, start):
         raise
 
 
-def _require_classes(classes, images, data):
-    count = int(images.labels.max()) + 1
-    if 0 < classes < count:
-        raise ValueError(f"networks: classes is {classes}, but {data} has labels up to {count - 1}")
+def _require_classes(settings, images, data, exact):
+    """A network with classes has as many as the images; an imported one at least as many, as only
+    those that are trained are sampled."""
+    classes, count = setting(settings["network"], "classes"), len(images.classes or ())
+    if classes and (classes != count if exact or not count else classes < count):
+        allowed = f"{count}, as many" if exact or not count else f"{count} or more"
+        raise ValueError(
+            f"networks: classes is {classes}, but {data} has {count or 'no classes'}; allowed:"
+            f" {allowed}"
+        )
 
 
 def save(state, work, began):
@@ -195,8 +201,16 @@ def publish(state, settings, images, out):
     """Write the artefacts of a finished run."""
     checkpoint.sweep(out)
     about = build.description(settings, images)
+    about |= _trained_classes(setting(settings["network"], "classes"), images.labels)
     checkpoint.save(out / "model.safetensors", state.average, **about)
     checkpoint.save(out / "state.safetensors", state.tensors(), seen=state.seen)
     checkpoint.save(out / "snapshots.safetensors", state.snapshot_tensors(), **about)
     with checkpoint.replacing(out / "metrics.jsonl") as scratch:
         scratch.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in state.lines))
+
+
+def _trained_classes(classes, labels):
+    """Which of a network's classes have training images, where not all have: only these are
+    sampled."""
+    trained = sorted(set(labels.tolist())) if classes else []
+    return {"trained_classes": trained} if len(trained) < classes else {}

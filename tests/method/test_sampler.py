@@ -16,6 +16,7 @@ from ect.models.build import PROCESSES
 from ect.models.draw import draw as draw_images
 from ect.models.draw import labels_of
 from ect.process import S_MAX, VE
+from ect.runtime.seeds import generator_of
 
 every_process = pytest.mark.parametrize("process", [p() for p in PROCESSES.values()],
                                         ids=list(PROCESSES))  # fmt: skip
@@ -208,12 +209,15 @@ def test_declared_evaluations_are_those_counted(process, block, nfe, draw):
 
 
 def test_a_label_is_a_function_of_the_seed():
-    uniform = labels_of(range(2000), 10)
-    assert torch.equal(labels_of(range(500, 600), 10), uniform[500:600])
+    ten, none = {"network": {"classes": 10}}, {"network": {"classes": 0}}
+    uniform = labels_of(range(2000), ten)
+    assert torch.equal(labels_of(range(500, 600), ten), uniform[500:600])
+    alone = [torch.randint(10, (1,), generator=generator_of(k, "label")) for k in range(2000)]
+    assert torch.equal(uniform, torch.cat(alone))
     assert (torch.bincount(uniform) - 200).abs().max() < 60
-    assert labels_of(range(4, 9), 10, [7, 3]).tolist() == [7, 3, 7, 3, 7]
-    assert labels_of(range(3), 0) is None
+    assert labels_of(range(4, 9), ten, [7, 3]).tolist() == [7, 3, 7, 3, 7]
+    assert labels_of(range(3), none) is None
     with pytest.raises(ValueError, match="labels has 10; allowed: 0 to 9"):
-        labels_of(range(3), 10, [10])
+        labels_of(range(3), ten, [10])
     with pytest.raises(ValueError, match="labels has 3; allowed: none, as the model has no"):
-        labels_of(range(3), 0, [3])
+        labels_of(range(3), none, [3])

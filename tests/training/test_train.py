@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from ect import registry
+from ect.data import file
 from ect.data.batches import Images
-from ect.models import build
+from ect.models import build, draw
 from ect.runtime import checkpoint, device
 from ect.training import loop, parts, train
 from ect.training.state import State
@@ -237,9 +238,59 @@ def test_distillation_tells_the_teacher_the_labels(digits_file, tmp_path):
     assert seen and all(torch.equal(given, label) for given in seen)
 
 
-def test_too_few_classes_are_named(digits_file, tmp_path):
-    with pytest.raises(ValueError, match=r"classes is 4, but .* has labels up to 9"):
-        train.run(changed(CONDITIONAL, network__classes=4), digits_file, tmp_path)
+@pytest.mark.parametrize("classes", [4, 9, 11, 1000])
+def test_another_number_of_classes_than_the_images_have(digits_file, tmp_path, classes):
+    with pytest.raises(ValueError, match=rf"classes is {classes}, but .* has 10; allowed: 10, as"):
+        train.run(changed(CONDITIONAL, network__classes=classes), digits_file, tmp_path)
+
+
+def with_labels(digits_file, path, names, label_of):
+    """The digits with other classes: `names`, and a function of each label."""
+    _, _, about = file.read(digits_file, "train")
+    about = about | {"classes": names}
+    with file.writing(path, about) as writer:
+        for split in ("train", "test"):
+            pixels, labels, _ = file.read(digits_file, split)
+            writer.add(split, pixels[:200], [label_of(k) for k in labels[:200].tolist()])
+    return path
+
+
+def test_images_without_classes_do_not_train_a_network_with_classes(digits_file, tmp_path):
+    data = with_labels(digits_file, tmp_path / "d", None, lambda k: 0)
+    with pytest.raises(ValueError, match=r"classes is 10, but .* has no classes; allowed: 0, as"):
+        train.run(CONDITIONAL, data, tmp_path / "out")
+
+
+def sampled(path, **settings):
+    return draw.labels_of(range(300), build.load_model(path)[2], **settings)
+
+
+def test_classes_without_training_images_are_not_sampled(digits_file, tmp_path):
+    """Their embedding is that of the start. The file of a model with all classes says nothing."""
+    train.run(CONDITIONAL, digits_file, tmp_path / "all")
+    assert "trained_classes" not in build.load_model(tmp_path / "all" / "model.safetensors")[2]
+    names = [str(k) for k in range(10)]
+    data = with_labels(digits_file, tmp_path / "d", names, lambda k: k // 4 * 4 + 1)
+    train.run(CONDITIONAL, data, tmp_path / "some")
+    model = tmp_path / "some" / "model.safetensors"
+    assert build.load_model(model)[2]["trained_classes"] == [1, 5, 9]
+    assert set(sampled(model).tolist()) == {1, 5, 9}
+    assert sampled(model, given=[9, 1])[:3].tolist() == [9, 1, 9]
+    with pytest.raises(ValueError, match=r"labels has 2; allowed: .* trained on, \[1, 5, 9\]"):
+        sampled(model, given=[1, 2])
+
+
+def test_an_imported_network_may_have_more_classes_than_are_trained(digits_file, tmp_path):
+    train.run(CONDITIONAL, digits_file, tmp_path / "start")
+    init = tmp_path / "start" / "model.safetensors"
+    inherited = ("network", "process", "parameterization", "c_noise", "c_in")
+    settings = {key: value for key, value in TUNE.items() if key not in inherited}
+    data = with_labels(digits_file, tmp_path / "d", ["a", "b", "c"], lambda k: k % 3)
+    train.run(settings, data, tmp_path / "tuned", init=init)
+    assert set(sampled(tmp_path / "tuned" / "model.safetensors").tolist()) == {0, 1, 2}
+    data = with_labels(digits_file, tmp_path / "e", [str(k) for k in range(11)], lambda k: k)
+    with pytest.raises(ValueError, match=r"classes is 10, but .* has 11; allowed: 11 or more"):
+        train.run(settings, data, tmp_path / "few", init=init)
 
 
 def test_bf16_rounds_the_network_and_nothing_else(digits_file, tmp_path):
