@@ -27,7 +27,7 @@ ALLOWED = {
     "registry": ("schedule",),
     "plugins": ("schedule", "registry"),
     "config": ("schedule", "registry", "plugins", "networks.widths"),
-    "study": ("schedule", "config", "runtime.versions"),
+    "study": ("schedule", "config", "networks.widths", "runtime.versions"),
     "data": ("runtime", "config.dataset"),
     "models": ("method", "networks", "runtime", "plugins", "data"),
     "training": ("method", "networks", "runtime", "plugins", "data", "models"),

@@ -4,6 +4,7 @@
 `decode`   one image of any kind -> uint8 pixels
 `folder`   the images of a folder or .zip: names, classes, fingerprint
 `sources`  where a dataset's images come from
+`look`     what a look at the source says, before its job runs
 `file`     the dataset file, written and read a few images at a time
 `prepare`  the job: a source as a dataset file
 `batches`  batches that depend on (seed, images seen)

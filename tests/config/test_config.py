@@ -271,6 +271,7 @@ def test_a_figure_is_not_distilled_from_a_random_start_either():
 
 def test_an_imported_start_has_one_milestone_and_brings_its_own_network():
     config = changed("init", {"edm": {"format": "edm", "file": str(ROOT / "README.md")}})
+    config["dataset"]["normalize"] = "unit"
     row = config["experiments"]["methods"]["rows"][1] | {"pretrain": ["edm"], "kimg": [0]}
     config["experiments"]["methods"]["rows"] = [row]
     study = Config.read(config)

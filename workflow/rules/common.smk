@@ -13,10 +13,11 @@ sys.path.insert(0, HOME)
 ELSEWHERE = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([HOME, *ELSEWHERE])))
 
-from ect.config import published
+from ect.config import fits, published
 from ect.config.cells import Milestone, Tuned
-from ect.config.config import Config, ConfigError
+from ect.config.config import Config
 from ect.config.evaluation import FETCHED
+from ect.data import look
 from ect.data.folder import fingerprint
 from ect.runtime import work
 from ect.runtime.versions import STAGES
@@ -24,7 +25,9 @@ from ect.study import settings
 
 try:
     STUDY = Config.read(config)
-except ConfigError as error:
+    if workflow.is_main_process:  # a job of a cluster has a Snakemake of its own
+        fits.check(STUDY, look.facts(STUDY.dataset))
+except ValueError as error:
     raise WorkflowError(f"the config cannot be run:\n{error}") from None
 
 ROOT = STUDY.root
