@@ -25,7 +25,7 @@ ALLOWED = {
     "runtime": (),
     "method": ("networks.dropout", "runtime.device"),
     "registry": ("schedule",),
-    "plugins": ("schedule", "registry"),
+    "plugins": ("schedule", "registry", "runtime.text", "runtime.crash"),
     "config": ("schedule", "registry", "plugins", "networks.widths"),
     "study": ("schedule", "config", "networks.widths", "runtime.versions"),
     "data": ("runtime", "config.dataset"),

@@ -1,4 +1,5 @@
 # The config is read here and nowhere else; every other rule file takes names from this one.
+import importlib.util
 import json
 import os
 import shlex
@@ -9,9 +10,14 @@ from snakemake.exceptions import WorkflowError
 
 # This repository, not that of a workflow that uses it as a module.
 HOME = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
-sys.path.insert(0, HOME)
+# `ect` alone is taken from it, here and in jobs: a file beside it may be named like a module.
+if "ect" not in sys.modules:
+    found = importlib.util.spec_from_file_location("ect", f"{HOME}/ect/__init__.py")
+    sys.modules["ect"] = importlib.util.module_from_spec(found)
+    found.loader.exec_module(sys.modules["ect"])
 ELSEWHERE = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([HOME, *ELSEWHERE])))
+os.environ.update(PYTHONSAFEPATH="1")  # no working directory in front of it
 
 from ect.config import fits, published
 from ect.config.cells import Milestone, Tuned
