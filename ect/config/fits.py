@@ -5,7 +5,10 @@ source adds (`ect/data/look.py`). What is not known is not checked. Each check r
 the key, what was found, what is allowed.
 """
 
+import json
 from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
 
 from ect.config.base import names
 from ect.config.cells import Milestone
@@ -16,6 +19,7 @@ from ect.networks.widths import levels
 LEAST = {"fd": 2, "kd": 2, "precision": 4, "recall": 4, "inception_score": 10}
 POOLED = 4  # pixels of a side that the plain classifier pools to one
 UNIT_ONLY = ("edm", "diffusers")  # formats of models that read images in the range [-1, 1]
+UNIT = {"shift": 127.5, "scale": 1 / 127.5}  # of pixels to that range
 
 
 class Used(NamedTuple):
@@ -34,7 +38,7 @@ def check(config, facts):
     _check_sets(config, train, test)
     _check_grid(config, train)
     _check_classifier(config, facts, train)
-    _check_ranges(config)
+    _check_starts(config, facts.shape)
     for used in networks(config):
         if facts.shape is not None:
             _check_sides(used, facts.shape)
@@ -138,15 +142,44 @@ def _check_classifier(config, facts, train):
         )
 
 
-def _check_ranges(config):
-    """An imported model reads the range it was trained on."""
+def _check_starts(config, shape):
+    """An imported model reads images of the shape and in the range that it was trained on. What
+    shape those of EDM and diffusers have, only their job knows."""
     for start in _drawn(config):
         block = config.init.get(start)
-        if block and block.format in UNIT_ONLY and config.dataset.normalize != "unit":
-            raise ValueError(
-                f"dataset.normalize: found '{config.dataset.normalize}' with the start '{start}'"
-                f" ({block.format}), which reads images in [-1, 1]; allowed: unit"
-            )
+        if block and block.format in UNIT_ONLY:
+            _require_range(config, start, UNIT)
+        elif block and block.format == "ect":
+            about = _about(start, block.file)
+            _require_range(config, start, about)
+            if shape is not None and list(shape) != about["shape"]:
+                raise ValueError(
+                    f"init.{start}.file: '{block.file}' reads images (C, H, W) of {about['shape']},"
+                    f" the dataset has {list(shape)}; allowed: equal ones"
+                )
+
+
+def _about(start, path):
+    """What a model.safetensors says of itself."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads(file.metadata()["about"])
+        return {key: about[key] for key in ("shape", *UNIT)}
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"init.{start}.file: found '{path}', which is no model; allowed: a model.safetensors"
+        ) from None
+
+
+def _require_range(config, start, reads):
+    """`standard` depends on the images: of a start that reads them so, only its job knows more."""
+    found, unit = config.dataset.normalize, all(reads[key] == UNIT[key] for key in UNIT)
+    if unit != (found == "unit"):
+        what = "in [-1, 1]" if unit else "of mean 0 and sd 0.5"
+        raise ValueError(
+            f"dataset.normalize: found '{found}' with the start '{start}', which reads images"
+            f" {what}; allowed: {'unit' if unit else 'standard'}"
+        )
 
 
 def _check_sides(used, shape):

@@ -17,12 +17,14 @@ from ect.cli.main import main
 from ect.config import fits
 from ect.config.config import Config, ConfigError
 from ect.config.dataset import COUNTS
+from ect.config.evaluation import INCEPTION_FILE
 from ect.config.training import Network
 from ect.data import look
 from ect.evaluation import metrics
 from ect.models.build import build_network
 from ect.networks.unet import Attention
 from ect.networks.widths import levels
+from ect.runtime import checkpoint
 from tests.helpers.configs import CUT, DEFAULT, ROOT, SEARCH, changed
 
 TEN = {"networks/small/classes": 10}
@@ -124,7 +126,7 @@ WRONG = {
     ),
     "range": (
         {"init": {"a": EDM}, **IMPORTED},
-        ["normalize: found 'standard'", "'a' (edm)", "unit"],
+        ["normalize: found 'standard'", "'a', which reads images in [-1, 1]", "unit"],
     ),
     "no tuned": (
         {"experiments/split": {"question": "", "kind": "split", "rows": [PLAIN]}},
@@ -244,6 +246,43 @@ def test_the_plan_prints_the_levels(tmp_path, monkeypatch, capsys):
     assert main(["plan", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["networks"]["small"]
     assert found[1] == {"side": 4, "width": 32, "layers": 1}
+
+
+READS = {"shape": [1, 8, 8], "shift": 127.5, "scale": 1 / 127.5}
+STARTS = {
+    "text": (None, "unit", "init.a.file: found 'a.safetensors', which is no model"),
+    "no model": ({"classes": 3}, "unit", "which is no model; allowed: a model.safetensors"),
+    "shape": (READS | {"shape": [3, 8, 8]}, "unit", "of [3, 8, 8], the dataset has [1, 8, 8]"),
+    "unit": (READS, "standard", "found 'standard' with the start 'a'"),
+    "standard": (READS | {"scale": 0.01}, "unit", "of mean 0 and sd 0.5; allowed: standard"),
+}
+
+
+@pytest.mark.parametrize("about, normalize, words", STARTS.values(), ids=STARTS)
+def test_a_start_of_other_images_is_told_by_its_file(
+    tmp_path, monkeypatch, about, normalize, words
+):
+    monkeypatch.chdir(tmp_path)
+    Path("a.safetensors").write_text("text")
+    start = {"a": {"format": "ect", "file": "a.safetensors"}}
+    config = laid({"init": start, **IMPORTED, "dataset/normalize": normalize})
+    if about:
+        checkpoint.save("a.safetensors", {"w": torch.zeros(1)}, **about)
+    with pytest.raises(ConfigError) as caught:
+        Config.read(config)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    checkpoint.save("a.safetensors", {"w": torch.zeros(1)}, **READS)
+    config["dataset"]["normalize"] = "unit"
+    Config.read(config)
+
+
+@pytest.mark.parametrize("key, file", [("inception_path", INCEPTION_FILE), ("dinov2_path", "d.pt")])
+def test_a_feature_space_without_torchscript_is_told_by_its_file(tmp_path, key, file):
+    (tmp_path / file).write_text("<html>")
+    path = str(tmp_path if key == "inception_path" else tmp_path / file)
+    block = {"extractor": key.removesuffix("_path"), key: path}
+    with pytest.raises(ConfigError, match=rf"features: {key}: found '.*{file}', no TorchScript"):
+        Config.read(changed("features", block))
 
 
 def pictures(folder, count=40, side=8, classes=2):
