@@ -109,8 +109,10 @@ def a_readers_files():
     Path("mine.yaml").write_text(own_images())
     generator = np.random.default_rng(0)
     np.savez("samples.npz", generator.integers(0, 256, (2, 8, 8, 1), np.uint8))
-    for name in ("photos/cat/1.png", "photos/dog/2.png"):
-        Path(name).parent.mkdir(parents=True)
+    for label in ("cat", "dog"):
+        Path("photos", label).mkdir(parents=True)
+    for index in range(400):  # more than images.yaml holds out
+        name = f"photos/{('cat', 'dog')[index % 2]}/{index}.png"
         Image.fromarray(generator.integers(0, 256, (20, 20, 3), np.uint8)).save(name)
 
 

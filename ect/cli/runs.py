@@ -31,13 +31,17 @@ def verify(args):
 
 
 def plan(args):
-    from ect.config import load
+    from ect.config import fits, load
     from ect.config.config import Config
-    from ect.models import build
-    from ect.study import advice, cost
+    from ect.data import look
 
     study = Config.read(load.planned(*args.studies))
-    costs = cost.plan(study, args.rate, build.parameters)
+    facts = look.facts(study.dataset)
+    fits.check(study, facts)
+    from ect.models import build  # and torch, which a mistake need not wait for
+    from ect.study import advice, cost
+
+    costs = cost.plan(study, args.rate, build.parameters, facts.shape)
     lines = advice.advice(study)
     text = "\n".join([cost.table(costs), *lines])
     print(json.dumps(costs | {"advice": lines}, indent=1) if args.json else text)
@@ -80,7 +84,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
         },
     ),
     plan: (
-        "what a study costs before it starts: jobs, images, evaluations, hours, disk",
+        "what a study costs before it starts: jobs, images, evaluations, hours, disk; its networks",
         {
             "studies": {"nargs": "*", "help": "files laid over config.yaml, as by --configfile"},
             "--rate": {"type": float, "help": "images/s of training, besides the measured rates"},

@@ -13,6 +13,7 @@
 `load`         YAML files merged; blocks that are `like` another
 `cells`        the cells of the study's grid, and their folders
 `checks`       checks across the blocks of a config
+`fits`         what jobs will need: sizes, counts, classes, labels
 `config`       the whole config, and the cells it asks for
 `reference`    docs/reference.md and the JSON Schema, written from the blocks
 =============  ==============================================================

@@ -14,6 +14,8 @@ from ect.schedule import CONTINUOUS_TIME
 # Names of other files in tables/ and figures/.
 RESERVED = ("steps", "maps", "curves", "samples", "loss", "paper")
 
+WIDEST = 4096  # channels of a layer that the native kernels compute
+
 
 def check(config):
     """Check that every name is a block of the study, that every budget is a milestone of its chain,
@@ -236,6 +238,9 @@ def _check_kernels(config, key, recipe, start):
             f"{key}: kernels 'native' with a network {found}; allowed: ddpmpp, ncsnpp; multiples"
             " of 16"
         )
+    if max(widths(network)) > WIDEST:
+        found = f"layers {max(widths(network))} wide"
+        raise ValueError(f"{key}: kernels 'native' with {found}; allowed: at most {WIDEST}")
 
 
 def _check_limit(config, key, start, schedule, recipe):

@@ -2,7 +2,7 @@
 
 from pydantic import PrivateAttr, ValidationError, model_validator
 
-from ect.config import base, checks, load, training
+from ect.config import base, checks, fits, load, training
 from ect.config.base import Name
 from ect.config.cells import Milestone, Sampled, Tuned
 from ect.config.dataset import Dataset
@@ -67,6 +67,7 @@ class Config(base.Block):
     def _parts_fit(self, info):
         self._plugin_parts = info.context or {}
         checks.check(self)
+        fits.check(self, self.dataset.facts)
         return self
 
     @property

@@ -1,7 +1,7 @@
 """The block of a config that says which images. Loads no torch."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import model_validator
 
@@ -36,6 +36,20 @@ SHAPES = {
     "digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28),
     "cifar10": (3, 32, 32), "imagenet64": (3, 64, 64),
 }  # fmt: skip
+# (images, those of a test split of its own, classes) of a source, where they are known so.
+COUNTS = {
+    "digits": (1797, 0, 10), "mnist": (60_000, 10_000, 10), "fashion_mnist": (60_000, 10_000, 10),
+    "cifar10": (50_000, 10_000, 10),
+}  # fmt: skip
+
+
+class Facts(NamedTuple):
+    """What is known of a source's images before its job runs; None where nothing is."""
+
+    shape: tuple | None = None  # (channels, height, width)
+    images: int | None = None  # at most so many, without those of a test split of its own
+    tests: int = 0  # images of that split
+    classes: int | None = None  # 0: the images have none
 
 
 class Dataset(Block):
@@ -100,6 +114,12 @@ class Dataset(Block):
             return None
         channels, height, _ = known or (3, side, side)
         return self.channels or channels, side or height, side or height
+
+    @property
+    def facts(self):
+        """What the config alone says of the images, as `Facts`."""
+        counts = COUNTS.get(self.source, (None, 0, None))
+        return Facts(self.shape, *counts)
 
     @property
     def folder(self):

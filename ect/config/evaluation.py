@@ -1,5 +1,6 @@
 """The blocks of a config about measuring: feature space, samplers, evaluation. Loads no torch."""
 
+import zipfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -71,6 +72,9 @@ class Features(Block):
                 f"dinov2_path is {self.dinov2_path!r}; allowed: the TorchScript file of DINOv2 that"
                 " ect/evaluation/pretrained.py says how to make"
             )
+        for key, file in (("inception_path", weights), ("dinov2_path", self.dinov2_path)):
+            if getattr(self, key) is not None and not zipfile.is_zipfile(file):
+                raise ValueError(f"{key}: found {str(file)!r}, no TorchScript; allowed: one")
         if self.extractor == "classifier" and self.classifier is None:
             raise ValueError("extractor is 'classifier'; allowed: with a block classifier: {...}")
         return self

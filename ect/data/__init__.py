@@ -6,6 +6,7 @@
 `classes`  the class of each image; which folders are splits
 `sources`  where a dataset's images come from
 `npz`      images drawn before, or elsewhere: samples.npz
+`look`     what a look at the source says, before its job runs
 `file`     the dataset file, written and read a few images at a time
 `prepare`  the job: a source as a dataset file
 `batches`  batches that depend on (seed, images seen)

@@ -13,15 +13,17 @@ BATCH = 500  # images in one pass through a network
 
 
 def plugin_extractor(function):
-    """The extractor of a plugin; raises `ValueError` if its features are not (N, D)."""
+    """The extractor of a plugin, which checks that its features are (N, D); raises `ValueError` if
+    D changes."""
+    width: list[int] = []
 
     def extract(pixels):
         result = torch.as_tensor(function(pixels))
-        if result.ndim != 2 or len(result) != len(pixels):
-            shape = tuple(result.shape)
+        width.append(result.shape[1])
+        if width[-1] != width[0]:
             raise ValueError(
-                f"features of {len(pixels)} images have the shape {shape}; allowed:"
-                f" ({len(pixels)}, D)"
+                f"{function.described}: {width[-1]} features of an image, {width[0]} of those"
+                " before; allowed: equally many"
             )
         return result
 

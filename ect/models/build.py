@@ -55,19 +55,20 @@ def plugin_process(name, settings):
     """A plugin's process; raises `ValueError` if it breaks a law that f and the samplers rely
     on: no noise at t = 0, and `time` the inverse of a clock that reaches `S_MAX`."""
     process_class = plugins.with_plugins({}, "process", settings)[name]
+    where = process_class.described
     if not issubclass(process_class, Process) or process_class.coefficients is Process.coefficients:
-        raise ValueError(f"process '{name}'; allowed: a subclass of Process with coefficients")
-    if not hasattr(process_class, "t_max"):
-        raise ValueError(f"process '{name}': no t_max; allowed: a number")
-    process, s = process_class(), torch.tensor([0.002, 0.05, 1.0, 20.0, S_MAX], dtype=torch.float64)
-    start = [float(value) for value in process.coefficients(torch.zeros(1))]
+        raise ValueError(f"{where}; allowed: a subclass of Process with coefficients")
+    if getattr(process_class, "t_max", None) is None:
+        raise ValueError(f"{where}: no t_max; allowed: a number")
+    s = torch.tensor([0.002, 0.05, 1.0, 20.0, S_MAX], dtype=torch.float64)
+    with plugins.guard.running(*process_class.source):
+        process = process_class()
+        start = [float(value) for value in process.coefficients(torch.zeros(1))]
+        levels = process.clock(process.time(s))
     if start != [1.0, 0.0]:
-        raise ValueError(f"process '{name}': alpha, sigma are {start} at t = 0; allowed: 1, 0")
-    levels = process.clock(process.time(s))
+        raise ValueError(f"{where}: alpha, sigma are {start} at t = 0; allowed: 1, 0")
     if not torch.allclose(levels, s, rtol=1e-3):
-        raise ValueError(
-            f"process '{name}': clock(time(s)) is {levels.tolist()}; allowed: s = {s.tolist()}"
-        )
+        raise ValueError(f"{where}: clock(time(s)) is {levels.tolist()}; allowed: s = {s.tolist()}")
     return process
 
 

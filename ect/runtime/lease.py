@@ -117,7 +117,7 @@ def torchrun(number, nodes):
     if number % nodes:
         raise ValueError(f"--gpus: found {number}; allowed: multiples of --nodes, {nodes}")
     share = str(number // nodes)
-    program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", share]
+    program = [sys.executable, "-P", "-m", "torch.distributed.run", "--nproc-per-node", share]
     if nodes == 1:
         return [*program, "--standalone"]
     job = os.environ.get("SLURM_JOB_ID")

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from ect.config import fits
 from ect.config.cells import Tuned
+from ect.networks.widths import levels
 from ect.runtime.versions import setting
 from ect.schedule import CONTINUOUS_TIME
 from ect.study import settings
@@ -28,11 +30,12 @@ EMPTY = (
 MOMENTS = 2  # of Adam, for each parameter
 
 
-def plan(config, rate=None, count=None):
+def plan(config, rate=None, count=None, shape=None):
     """The costs of the jobs that are to do and of all jobs, JSON-able; None if unknown.
 
     `rate` (images/s) is a rate of training besides the measured ones; `count(network, shape)` gives
-    a network's number of parameters. An imported start is unknown until its file was imported.
+    a network's number of parameters. An imported start is unknown until its file was imported. With
+    the `shape` (C, H, W) of the images, by default the config's, also the levels of each network.
     Raises `ValueError` on a rate that is not > 0.
     """
     if rate is not None and not rate > 0:
@@ -59,7 +62,15 @@ def plan(config, rate=None, count=None):
         }
         for device, of, assumed in _rows(facts, speeds, rate)
     ]
-    return {"study": config.study, "jobs": rules, **both, "hours": hours}
+    networks = _levels(config, shape or config.dataset.shape)
+    return {"study": config.study, "jobs": rules, **both, "hours": hours, "networks": networks}
+
+
+def _levels(config, shape):
+    """{network: its levels, from the finest on} of the networks that the study builds; {} while the
+    images' shape is unknown."""
+    used = {network.name: network.block for network in fits.networks(config)} if shape else {}
+    return {name: [level._asdict() for level in levels(used[name], shape[1])] for name in used}
 
 
 def _is_there(config, job):
@@ -214,8 +225,19 @@ def table(costs):
     lines.append(_line("disk, GB", disk, "{:,.2f}"))
     widths = [max(map(len, column)) for column in zip(*lines)]
     rows = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in lines]
+    rows += [f"network {name}: {_sizes(found)}" for name, found in costs["networks"].items()]
     unknown = any("" in line for line in lines)
     return "\n".join([*rows, EMPTY] if unknown else rows)
+
+
+def _sizes(found):
+    """The levels of a network in words."""
+    parts = []
+    for level in found:
+        layers = level["layers"]
+        attends = f", {layers} attention layer{'s' * (layers > 1)}" if layers else ""
+        parts.append(f"{level['side']} x {level['side']} ({level['width']} wide{attends})")
+    return ", ".join(parts)
 
 
 def _name_of(hours):

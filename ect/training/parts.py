@@ -13,7 +13,7 @@ from ect.runtime.versions import setting
 from ect.schedule import SCHEDULES, SNAPS
 
 
-def check_plugin_map(name, bound):
+def check_plugin_map(described, bound):
     """Raises `ValueError` if a plugin's map, bound to its options, violates 0 <= r < s."""
     s = torch.logspace(-2.5, 1.9, 45, dtype=torch.float64)
     for progress in (0.0, 0.25, 0.5, 0.75, 0.99):
@@ -21,19 +21,19 @@ def check_plugin_map(name, bound):
         for at, value in zip(s.tolist(), r.expand_as(s).tolist()):
             if not 0 <= value < at:
                 raise ValueError(
-                    f"schedule '{name}': r is {value:g} at s = {at:g}, progress {progress:g};"
+                    f"{described}: r is {value:g} at s = {at:g}, progress {progress:g};"
                     " allowed: 0 <= r < s"
                 )
 
 
-def check_plugin_weight(name, weight, sd):
+def check_plugin_weight(weight, sd):
     """Raises `ValueError` if a plugin's weights of n pairs (s, r) are not n finite numbers."""
     s = torch.tensor([0.01, 1.0, 50.0])
     weights = weight(s, s / 2, sd)
     if weights.shape != s.shape or not weights.isfinite().all():
         raise ValueError(
-            f"weight '{name}': {weights.tolist()} at s = {s.tolist()}, r = s / 2; allowed: as many"
-            " finite numbers"
+            f"{weight.described}: {weights.tolist()} at s = {s.tolist()}, r = s / 2; allowed: as"
+            " many finite numbers"
         )
 
 
@@ -45,13 +45,13 @@ def make_objective(settings, sd, teacher=None):
     process = make_process(settings)
     weight = plugins.with_plugins(WEIGHTS, "weight", settings)[recipe["weight"]]
     if recipe["weight"] not in WEIGHTS:
-        check_plugin_weight(recipe["weight"], weight, sd)
+        check_plugin_weight(weight, sd)
     if schedule["map"] in limit.OBJECTIVES:
         return limit.OBJECTIVES[schedule["map"]](process, weight, sd, **schedule["options"])
     maps = plugins.with_plugins(SCHEDULES, "schedule", settings)
     bound = on_clock(maps[schedule["map"]], schedule, process)
     if schedule["map"] not in SCHEDULES:
-        check_plugin_map(schedule["map"], bound)
+        check_plugin_map(maps[schedule["map"]].described, bound)
     masked = recipe["dropout"] > 0 and settings["network"].get("architecture") == "unet2d"
     distance = DISTANCES[recipe["distance"]["kind"]]
     if distance is huber:

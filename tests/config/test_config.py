@@ -6,9 +6,11 @@ import shlex
 import pytest
 
 from ect import registry
+from ect.config import checks
 from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config, ConfigError
 from ect.config.dataset import SOURCE_KEYS
+from ect.networks import kernels
 from ect.runtime.versions import NATIVE
 from ect.study import settings as study_settings
 from tests.helpers.configs import CUT, DEFAULT, ROOT, SEARCH, changed
@@ -271,6 +273,7 @@ def test_a_figure_is_not_distilled_from_a_random_start_either():
 
 def test_an_imported_start_has_one_milestone_and_brings_its_own_network():
     config = changed("init", {"edm": {"format": "edm", "file": str(ROOT / "README.md")}})
+    config["dataset"]["normalize"] = "unit"
     row = config["experiments"]["methods"]["rows"][1] | {"pretrain": ["edm"], "kimg": [0]}
     config["experiments"]["methods"]["rows"] = [row]
     study = Config.read(config)
@@ -354,6 +357,14 @@ def test_native_kernels_name_the_networks_that_they_know(part, recipe):
         Config.read(config)
     config["networks"]["small"] = SMALL
     Config.read(config)
+
+
+def test_native_kernels_name_the_widest_layer_that_they_know():
+    assert checks.WIDEST == kernels.MOST
+    config = changed("networks/small", {**SMALL, "channels": 2080})
+    config["pretrain"]["ve"]["kernels"] = "native"
+    with pytest.raises(ConfigError, match="with layers 8320 wide; allowed: at most 4096"):
+        Config.read(config)
 
 
 def test_a_classifier_needs_classes(tmp_path):

@@ -139,7 +139,7 @@ def test_a_training_leases_for_itself_once(environment, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setenv("ECT_STARTER", "0")
     lease.start_over(2)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     wanted = [*torchrun, "--standalone", "-m", "ect", *sys.argv[1:]]
     assert started == [wanted]
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
@@ -164,7 +164,7 @@ def test_several_nodes_are_srun_and_one_meeting_place(environment, monkeypatch):
     lease.start_over(6, 3)
     words = " ".join(started[0]).replace(sys.executable, "python")
     assert words == (
-        "srun --overlap --nodes 3 --ntasks-per-node 1 python -m torch.distributed.run"
+        "srun --overlap --nodes 3 --ntasks-per-node 1 python -P -m torch.distributed.run"
         " --nproc-per-node 2 --nnodes 3 --rdzv-backend c10d --rdzv-endpoint n7:20034"
         " --rdzv-id 120034 -m ect train x --gpus 6 --nodes 3"
     )

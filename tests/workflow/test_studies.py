@@ -39,14 +39,18 @@ def config(name):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A copy of the workflow beside empty files of pretrained models, and a folder of images."""
+    """A copy of the workflow beside empty files of pretrained models, and of enough images."""
     folder = tmp_path_factory.mktemp("workflow")
     copy_workflow(folder)
     (folder / "models").mkdir()
     for name in ("edm-cifar10-32x32-uncond-vp.pkl", "edm-imagenet-64x64-cond-adm.pkl"):
         (folder / "models" / name).touch()
-    for name in ("imagenet", "cifar10-jpeg"):
-        (folder / "datasets" / name / "train" / "class").mkdir(parents=True)
+    for name, count in (("imagenet", 10_020), ("cifar10-jpeg", 5_100)):
+        for label in ("cat", "dog"):
+            (folder / "datasets" / name / "train" / label).mkdir(parents=True)
+        for index in range(count):
+            label = ("cat", "dog")[index % 2]
+            (folder / "datasets" / name / "train" / label / f"{index}.png").touch()
     return folder
 
 

@@ -1,4 +1,5 @@
 # The config is read here and nowhere else; every other rule file takes names from this one.
+import importlib.util
 import json
 import os
 import shlex
@@ -9,14 +10,20 @@ from snakemake.exceptions import WorkflowError
 
 # This repository, not that of a workflow that uses it as a module.
 HOME = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
-sys.path.insert(0, HOME)
+# `ect` alone is taken from it, here and in jobs: a file beside it may be named like a module.
+if "ect" not in sys.modules:
+    found = importlib.util.spec_from_file_location("ect", f"{HOME}/ect/__init__.py")
+    sys.modules["ect"] = importlib.util.module_from_spec(found)
+    found.loader.exec_module(sys.modules["ect"])
 ELSEWHERE = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([HOME, *ELSEWHERE])))
+os.environ.update(PYTHONSAFEPATH="1")  # no working directory in front of it
 
-from ect.config import published
+from ect.config import fits, published
 from ect.config.cells import Milestone, Tuned
-from ect.config.config import Config, ConfigError
+from ect.config.config import Config
 from ect.config.evaluation import FETCHED
+from ect.data import look
 from ect.data.folder import fingerprint
 from ect.runtime import work
 from ect.runtime.versions import STAGES
@@ -25,7 +32,9 @@ from ect.study.advice import advice
 
 try:
     STUDY = Config.read(config)
-except ConfigError as error:
+    if workflow.is_main_process:  # a job of a cluster has a Snakemake of its own
+        fits.check(STUDY, look.facts(STUDY.dataset))
+except ValueError as error:
     raise WorkflowError(f"the config cannot be run:\n{error}") from None
 if workflow.is_main_process:
     for line in advice(STUDY):

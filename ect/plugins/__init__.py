@@ -11,17 +11,21 @@ A part's name is that of its function or class. The decorators do nothing: the p
 read from its syntax tree, so that a config is checked without running the file. A job runs the
 file only if its sha256 is the one that the job was planned with; what the file imports is not
 recorded.
+
+=======  ==========================================================================
+`guard`  a plugin's code, run so that a mistake in it is one line that names it
+=======  ==========================================================================
 """
 
 import ast
 import functools
 import hashlib
-import traceback
 import types
 from pathlib import Path
 from typing import NamedTuple
 
 from ect import registry
+from ect.plugins import guard
 from ect.schedule import SCHEDULES
 
 
@@ -87,13 +91,14 @@ class Part(NamedTuple):
 def read(paths):
     """{kind: {name: Part}} of a list of plugins, without running them.
 
-    Raises `ValueError` for a file that is missing, is not Python or has no part; a name in use; an
-    argument or option that does not fit.
+    Raises `ValueError` for a file that is missing, is not Python, has no part or is named like a
+    module; a name in use; an argument or option that does not fit.
     """
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise ValueError(f"plugins: found {paths!r}; allowed: a list of Python files")
     found = {kind: {} for kind in BUILT_IN}
     for path in paths:
+        guard.require_name(path)
         text = _bytes(path)
         digest = hashlib.sha256(text).hexdigest()
         for kind, name, options in _declared(text, path):
@@ -105,7 +110,8 @@ def read(paths):
 def load(digests):
     """{kind: {name: object}} of plugins in {path: sha256}, each run once in a process.
 
-    Raises `ValueError` where a file is missing, has other bytes, or cannot be run.
+    Raises `ValueError` where a file is missing, has other bytes, or cannot be run. So do the parts
+    where their code fails, or returns what it may not (`ect/plugins/guard.py`).
     """
     found = {kind: {} for kind in BUILT_IN}
     for path, digest in digests.items():
@@ -140,14 +146,12 @@ def _run(path, digest):
         )
     module = types.ModuleType(Path(path).stem)
     module.__file__ = path
-    try:
+    with guard.running(path):
         exec(compile(text, path, "exec"), module.__dict__)
-    except Exception as error:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
-        raise ValueError(
-            f"plugins: {path}: line {lines[-1] if lines else 1}: {type(error).__name__}: {error}"
-        ) from error
-    return [(kind, name, vars(module)[name]) for kind, name, _ in _declared(text, path)]
+    return [
+        (kind, name, guard.guarded(kind, name, path, vars(module).get(name)))
+        for kind, name, _ in _declared(text, path)
+    ]
 
 
 def _bytes(path):
@@ -164,8 +168,9 @@ def _declared(text, path):
     """[(kind, name, options)] in the order of the file."""
     try:
         tree = ast.parse(text)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last: too deep
         line = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else error
+        line = str(line) or "nested too deep"
         raise ValueError(f"plugins: {path}: {line}; allowed: a Python file") from None
     marks = {
         alias.asname or alias.name: alias.name

@@ -1,0 +1,242 @@
+"""What the jobs of a study will need, computed before the first of them. Loads no torch.
+
+`check` is given the `Facts` of the images: those of the config alone, or those that a look at the
+source adds (`ect/data/look.py`). What is not known is not checked. Each check raises `ValueError`:
+the key, what was found, what is allowed.
+"""
+
+import json
+from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from ect.config.base import names
+from ect.config.cells import Milestone
+from ect.networks.widths import levels
+
+# The fewest images of a set for each metric: a covariance needs two, the third nearest neighbour
+# of a point three others, the Inception score ten parts.
+LEAST = {"fd": 2, "kd": 2, "precision": 4, "recall": 4, "inception_score": 10}
+POOLED = 4  # pixels of a side that the plain classifier pools to one
+UNIT_ONLY = ("edm", "diffusers")  # formats of models that read images in the range [-1, 1]
+UNIT = {"shift": 127.5, "scale": 1 / 127.5}  # of pixels to that range
+
+
+class Used(NamedTuple):
+    """A network that a job of the study builds: its name, its block, the start that it is of, and
+    the samplers that draw from it."""
+
+    name: str
+    block: object
+    start: str
+    samplers: list
+
+
+def check(config, facts):
+    """Raise `ValueError` at the first thing that a job of the study would fail for."""
+    train, test = _splits(config.dataset, facts)
+    _check_sets(config, train, test)
+    _check_grid(config, train)
+    _check_classifier(config, facts, train)
+    _check_starts(config, facts.shape)
+    for used in networks(config):
+        if facts.shape is not None:
+            _check_sides(used, facts.shape)
+        _check_classes(config, used, facts.classes)
+        _check_labels(config, used)
+    for name, experiment in config.experiments.items():
+        _check_figure(config, name, experiment.kind)
+
+
+def networks(config):
+    """The `Used` networks whose block the config has: of pretraining, and of a bare state dict."""
+    found = {}
+    for start, samplers in _drawn(config).items():
+        block = config.pretrain.get(start) or config.init[start]
+        if block.network is not None:
+            found[start] = Used(block.network, config.networks[block.network], start, samplers)
+    return list(found.values())
+
+
+def _drawn(config):
+    """{start: its samplers} of all images that the study draws: of its cells, its two figures and
+    its search."""
+    multistep, shown = config.consistency_samplers(), config.figures
+    pairs = [(_start(cell.model), cell.sampler) for cell in config.all_cells()]
+    pairs += [(shown.samples.pretrain, name) for name in (shown.solver, *multistep)]
+    pairs += [(shown.loss.pretrain, name) for name in multistep]
+    found = {model.start.pretrain: [] for model in config.searched()}
+    for start, sampler in dict.fromkeys(pairs):
+        found.setdefault(start, []).append(sampler)
+    return found
+
+
+def _start(model):
+    return (model if isinstance(model, Milestone) else model.start).pretrain
+
+
+def _splits(dataset, facts):
+    """The numbers of images to train and to test with, None where unknown; raises `ValueError`
+    unless images are left to train with."""
+    known = [n for n in (facts.images, dataset.max_images) if n is not None]
+    held_out, pool = dataset.held_out, min(known, default=None)
+    if facts.tests:
+        if (held_out or 0) > facts.tests:
+            raise ValueError(
+                f"dataset.held_out: found {held_out}; allowed: at most {facts.tests}, the test"
+                f" images of {dataset.source}"
+            )
+        return pool, held_out or facts.tests
+    if pool is not None and held_out >= pool:
+        raise ValueError(f"dataset.held_out: found {held_out} of {pool} images; allowed: fewer")
+    return None if pool is None else pool - held_out, held_out
+
+
+def _check_sets(config, train, test):
+    """Each metric has enough images: the held-out ones are measured against those to train with."""
+    metric = max(config.evaluation.metrics, key=LEAST.__getitem__)
+    least = LEAST[metric]
+    if test < least:
+        raise ValueError(
+            f"dataset.held_out: found {test}, measured with {metric}; allowed: at least {least}"
+        )
+    if train is not None and train < least:
+        key = "held_out" if config.dataset.max_images is None else "max_images"
+        raise ValueError(
+            f"dataset.{key}: found {getattr(config.dataset, key)}, which leaves {train} images to"
+            f" train with; allowed: at least {least} of them, for {metric}"
+        )
+
+
+def _check_grid(config, train):
+    """The figure of samples shows the first images of a model, and of those to train with."""
+    images = config.evaluation.images
+    most = images if train is None else min(train, images)
+    if config.figures.grid_columns > most:
+        what = "evaluation.images" if most == images else "images to train with"
+        raise ValueError(
+            f"figures.grid_columns: found {config.figures.grid_columns}; allowed: at most {most},"
+            f" the {what}"
+        )
+
+
+def _check_classifier(config, facts, train):
+    """The study's own classifier has classes, one step at least, and pixels left to pool."""
+    if config.features.extractor != "classifier":
+        return
+    block = config.features.classifier
+    if facts.classes is not None and facts.classes < 2:
+        raise ValueError(
+            f"features.extractor: found 'classifier' for images of {facts.classes} classes;"
+            " allowed: with two classes or more (dataset.classes: folders), or inception"
+        )
+    if train is not None and block.epochs * train < block.batch:
+        raise ValueError(
+            f"features.classifier.batch: found {block.batch} for {block.epochs} epochs of {train}"
+            f" images; allowed: at most {block.epochs * train}, or more epochs"
+        )
+    if facts.shape is not None and block.network == "plain" and facts.shape[1] < POOLED:
+        raise ValueError(
+            f"features.classifier.network: found 'plain' for images of {facts.shape[1]} pixels;"
+            f" allowed: resnet, or images of at least {POOLED}"
+        )
+
+
+def _check_starts(config, shape):
+    """An imported model reads images of the shape and in the range that it was trained on. What
+    shape those of EDM and diffusers have, only their job knows."""
+    for start in _drawn(config):
+        block = config.init.get(start)
+        if block and block.format in UNIT_ONLY:
+            _require_range(config, start, UNIT)
+        elif block and block.format == "ect":
+            about = _about(start, block.file)
+            _require_range(config, start, about)
+            if shape is not None and list(shape) != about["shape"]:
+                raise ValueError(
+                    f"init.{start}.file: '{block.file}' reads images (C, H, W) of {about['shape']},"
+                    f" the dataset has {list(shape)}; allowed: equal ones"
+                )
+
+
+def _about(start, path):
+    """What a model.safetensors says of itself."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads(file.metadata()["about"])
+        return {key: about[key] for key in ("shape", *UNIT)}
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"init.{start}.file: found '{path}', which is no model; allowed: a model.safetensors"
+        ) from None
+
+
+def _require_range(config, start, reads):
+    """`standard` depends on the images: of a start that reads them so, only its job knows more."""
+    found, unit = config.dataset.normalize, all(reads[key] == UNIT[key] for key in UNIT)
+    if unit != (found == "unit"):
+        what = "in [-1, 1]" if unit else "of mean 0 and sd 0.5"
+        raise ValueError(
+            f"dataset.normalize: found '{found}' with the start '{start}', which reads images"
+            f" {what}; allowed: {'unit' if unit else 'standard'}"
+        )
+
+
+def _check_sides(used, shape):
+    """A network can halve the images once for each multiplier after the first, and attends at sizes
+    that one of its levels has."""
+    key, block, side = f"networks.{used.name}", used.block, shape[1]
+    count = len(block.multipliers)
+    if side % 2 ** (count - 1):
+        most = (side & -side).bit_length()
+        raise ValueError(
+            f"{key}.multipliers: found {count} for images of {side} x {side} pixels, halved from"
+            f" each to the next; allowed: at most {most}"
+        )
+    sizes = [level.side for level in levels(block, side)]
+    if absent := [size for size in block.attention if size not in sizes]:
+        raise ValueError(
+            f"{key}.attention: found {names(map(str, absent))} for images of {side} x {side}"
+            f" pixels; allowed: the sizes of its levels, {names(map(str, sizes))}"
+        )
+
+
+def _check_classes(config, used, classes):
+    """A network is conditioned on the classes that the images have. A bare state dict may know
+    more."""
+    found, imported = used.block.classes, used.start in config.init
+    if classes is None or not found or found == classes or (imported and found > classes > 0):
+        return
+    allowed = f"{classes}, as the images have, or 0" if classes else "0, as the images have none"
+    raise ValueError(f"networks.{used.name}.classes: found {found}; allowed: {allowed}")
+
+
+def _check_labels(config, used):
+    """A sampler's labels are classes of every network that it draws from."""
+    classes = used.block.classes
+    for name in used.samplers:
+        high = max(config.samplers[name].labels or [-1])
+        if high >= classes and high >= 0:
+            allowed = f"0 to {classes - 1}" if classes else "no such key, as it has no classes"
+            raise ValueError(
+                f"samplers.{name}.labels: found {high}, drawn from '{used.start}' (network"
+                f" '{used.name}'); allowed: {allowed}"
+            )
+
+
+def _check_figure(config, name, kind):
+    """Two figures are of tuned models, and the one of a split is of one total."""
+    tuned = [cell.model for cell in config.cells(name) if not isinstance(cell.model, Milestone)]
+    if kind not in ("schedules", "split"):
+        return
+    if not tuned:
+        raise ValueError(
+            f"experiments.{name}.kind: found '{kind}' without a tuned model among its rows;"
+            " allowed: methods, solvers, or rows with tune"
+        )
+    totals = sorted({model.start.kimg + model.kimg for model in tuned})
+    if kind == "split" and len(totals) > 1:
+        raise ValueError(
+            f"experiments.{name}: found totals of {names(map(str, totals))} thousand images;"
+            " allowed with kind 'split': one total, such as by total_kimg and shares"
+        )

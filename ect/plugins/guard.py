@@ -1,0 +1,215 @@
+"""A plugin's code, run so that a mistake in it is one line that names the file and the part.
+
+An exit, an exception, an endless recursion, and a result that is not what the part must return
+raise `ValueError`; an interrupt and a lack of memory pass as they are. Results are handed on
+untouched. Loads no torch until a part is called.
+"""
+
+import functools
+import importlib.machinery
+import os
+import sys
+import traceback
+import types
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ect.runtime.text import shown
+
+OURS = ("ect", "sitecustomize", "usercustomize")  # never a plugin's, beside what is installed
+
+
+def require_name(path):
+    """Raise `ValueError` for a file that is named like a module: whoever imports that module where
+    the file's folder leads the search would get the file instead."""
+    name = Path(path).stem
+    if name in OURS or name in sys.stdlib_module_names or _installed(name):
+        raise ValueError(
+            f"plugins: {shown(path)}: named like the module {shown(name)}, which it would hide;"
+            " allowed: another name of the file"
+        )
+
+
+def _installed(name):
+    """Whether a package outside the working directory and this repository has that name."""
+    home = Path(__file__).parents[2]
+    near = {Path.cwd(), home} if (home / "Snakefile").exists() else {Path.cwd()}
+    places = [place for place in sys.path if place and Path(place).resolve() not in near]
+    with suppress(ValueError, ImportError):
+        found = importlib.machinery.PathFinder.find_spec(name, places)
+        return found is not None and found.loader is not None
+    return False
+
+
+@contextmanager
+def running(path, part=None):
+    """Run a plugin's code, which may import what is beside the config, with its errors as one line;
+    `part` says of which part."""
+    beside = os.getcwd()
+    added = beside not in sys.path
+    if added:
+        sys.path.append(beside)  # the last place: it hides no other module
+    try:
+        yield
+    except BaseException as error:
+        if not _of_plugin(error):
+            raise
+        raise ValueError(f"{_where(path, part)}: {_told(error, path)}") from error
+    finally:
+        if added and beside in sys.path:
+            sys.path.remove(beside)
+
+
+def _where(path, part=None):
+    return f"plugins: {shown(path)}" + (f": {part}" if part else "")
+
+
+def _of_plugin(error):
+    """Whether an error is told as a plugin's, and not told already."""
+    from ect.runtime.crash import short_of_memory
+
+    passes = isinstance(error, (KeyboardInterrupt, GeneratorExit)) or short_of_memory(error)
+    return not passes and not str(error).startswith("plugins: ")
+
+
+def _told(error, path):
+    """An error's last line in the file, its type and its words."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    words = " ".join(str(error).split())
+    if isinstance(error, SystemExit):
+        words = f"exit {words}; allowed: an exception, or a result"
+    return f"line {lines[-1] if lines else 1}: {type(error).__name__}: {shown(words)}"
+
+
+def guarded(kind, name, path, part):
+    """A part of a plugin, a function or a class, whose calls are `running`, and whose results are
+    checked. Its attribute `described` says which part it is, for a message, and the `source` of a
+    class is what `running` takes."""
+    described = f"{kind} {name!r}"
+    if not (isinstance(part, type) if kind == "process" else callable(part)):
+        what = "class" if kind == "process" else "function"
+        raise ValueError(
+            f"{_where(path, described)}: is a {type(part).__name__} once the file has run; allowed:"
+            f" the {what} that it marks"
+        )
+    if kind != "process":
+        call = _checked(part, path, described, CHECKS[kind])
+        call.described = _where(path, described)
+        return call
+    for owner in part.__mro__:
+        for method, function in list(vars(owner).items()):
+            if owner.__module__ == part.__module__ and isinstance(function, types.FunctionType):
+                check = CHECKS.get(method, _anything)
+                setattr(owner, method, _checked(function, path, described, check))
+    part.described, part.source = _where(path, described), (path, described)
+    return part
+
+
+def _checked(function, path, described, check):
+    if hasattr(function, "guards"):  # a method of a base that two classes share
+        return function
+
+    @functools.wraps(function)
+    def call(*arguments, **options):
+        with running(path, described):
+            result = function(*arguments, **options)
+            wrong = check(result, arguments)
+        if wrong:
+            raise ValueError(f"{_where(path, described)}: {wrong}")
+        return result
+
+    vars(call)["guards"] = True
+    return call
+
+
+def _anything(result, arguments):
+    return None
+
+
+def _unlike(result, like, shapes=None):
+    """What keeps a result from being floats like the tensor `like`; None if nothing does."""
+    import torch
+
+    what = f"floats {tuple(like.shape)} on {like.device}, at most {like.dtype}"
+    if not isinstance(result, torch.Tensor):
+        return f"returned {shown(type(result).__name__)}; allowed: a tensor, {what}"
+    fits = (
+        result.is_floating_point() and torch.promote_types(result.dtype, like.dtype) == like.dtype
+    )
+    if fits and result.device == like.device and result.shape in (like.shape, *(shapes or ())):
+        return None
+    found = f"{result.dtype} {tuple(result.shape)} on {result.device}"
+    return f"returned {found}; allowed: {what}"
+
+
+def _levels(r, arguments):
+    """Of a schedule; its levels are on the CPU, where a look at them costs nothing."""
+    t = arguments[0]
+    wrong = _unlike(r, t)
+    if wrong or t.device.type != "cpu":
+        return wrong
+    bad = ~((r >= 0) & (r <= t))
+    if not bad.any():
+        return None
+    row = int(bad.flatten().int().argmax())
+    at = f"r is {float(r.flatten()[row]):g} at t = {float(t.flatten()[row]):g}"
+    return f"{at}, progress {arguments[1]:g}; allowed: 0 <= r < t"
+
+
+def _weights(weights, arguments):
+    return _unlike(weights, arguments[0])
+
+
+def _images(x, arguments):
+    import torch
+
+    shape = tuple(arguments[2].shape[1:])
+    if not isinstance(x, torch.Tensor):
+        return f"returned {shown(type(x).__name__)}; allowed: a tensor of images {shape}"
+    if tuple(x.shape) != shape or not x.is_floating_point():
+        return f"returned {x.dtype} {tuple(x.shape)}; allowed: images {shape}, floats"
+    broken = int((~x.isfinite()).flatten(1).any(1).sum())
+    if broken:
+        return f"returned {broken} of {len(x)} images that are not finite; allowed: finite ones"
+    return None
+
+
+def _features(found, arguments):
+    import torch
+
+    count = len(arguments[0])
+    try:
+        rows = torch.as_tensor(found)
+    except (TypeError, ValueError, RuntimeError):
+        return f"returned {shown(type(found).__name__)}; allowed: numbers ({count}, D)"
+    if rows.ndim != 2 or len(rows) != count or rows.shape[1] < 2:
+        return (
+            f"features of {count} images have the shape {tuple(rows.shape)}; allowed: ({count}, D),"
+            " D >= 2"
+        )
+    if rows.is_complex() or not rows.isfinite().all():
+        return f"features of {count} images are not finite real numbers; allowed: such numbers"
+    return None
+
+
+def _coefficients(both, arguments):
+    if not isinstance(both, (tuple, list)) or len(both) != 2:
+        return f"coefficients returned {shown(type(both).__name__)}; allowed: (alpha, sigma)"
+    wrong = _times(both[0], arguments) or _times(both[1], arguments)
+    return wrong and f"coefficients {wrong}"
+
+
+def _times(t, arguments):
+    """Of a method (self, t or s) -> a tensor that is like its argument, or one number."""
+    return _unlike(t, arguments[1], ((), (1,)))
+
+
+CHECKS = {
+    "schedule": _levels,
+    "weight": _weights,
+    "sampler": _images,
+    "features": _features,
+    "coefficients": _coefficients,
+    "clock": _times,
+    "time": _times,
+}

@@ -1,0 +1,370 @@
+"""What a job would fail for after hours is told before the first one."""
+
+import json
+import time
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from ect.cli.main import main
+from ect.config import fits
+from ect.config.config import Config, ConfigError
+from ect.config.dataset import COUNTS
+from ect.config.evaluation import INCEPTION_FILE
+from ect.config.training import Network
+from ect.data import look
+from ect.evaluation import metrics
+from ect.models.build import build_network
+from ect.networks.unet import Attention
+from ect.networks.widths import levels
+from ect.runtime import checkpoint
+from tests.helpers.configs import CUT, DEFAULT, ROOT, SEARCH, changed
+
+TEN = {"networks/small/classes": 10}
+MNIST = {"dataset": {"source": "mnist", "path": "no"}, "networks/small/attention": [14]}
+BARE = {"format": "state_dict", "file": str(ROOT / "README.md"), "network": "small"}
+BARE |= {"process": "ve", "parameterization": "edm", "c_noise": "log_s"}
+EDM = {"format": "edm", "file": str(ROOT / "README.md")}
+IMPORTED = {"figures/samples": CUT | {"pretrain": "a", "kimg": 0}}
+PLAIN = {"pretrain": ["ve"], "kimg": [60], "samplers": ["heun"]}
+TUNED = {**PLAIN, "tune": "ect", "tune_kimg": 12, "schedules": ["sigmoid"]}
+FEW = {"dataset/held_out": 3}
+INCEPTION = {"extractor": "inception"}
+WRONG = {
+    "no level": ({"networks/small/attention": [8, 16]}, ["small.attention: found 16", "8, 4"]),
+    "too coarse": ({"networks/small/attention": [2]}, ["small.attention: found 2", "8, 4"]),
+    "other images": (
+        {**MNIST, "networks/small/attention": [8, 4]},
+        ["small.attention: found 8, 4", "28 x 28", "28, 14"],
+    ),
+    "halved": (
+        {"networks/small/multipliers": [1] * 5, "networks/small/attention": []},
+        ["small.multipliers: found 5", "8 x 8", "at most 4"],
+    ),
+    "halved, odd": (
+        {**MNIST, "networks/small/multipliers": [1] * 4},
+        ["small.multipliers: found 4", "28 x 28", "at most 3"],
+    ),
+    "halved, resolution": (
+        {**MNIST, "dataset": MNIST["dataset"] | {"resolution": 15}},
+        ["small.multipliers: found 2", "15 x 15", "at most 1"],
+    ),
+    "state dict": (
+        {"init": {"a": BARE}, "networks/big": {"channels": 32, "multipliers": [1], "blocks": 1}}
+        | {"init/a/network": "big", "networks/big/attention": [4], **IMPORTED},
+        ["networks.big.attention: found 4", "its levels, 8"],
+    ),
+    "all held out": ({"dataset/held_out": 1797}, ["held_out: found 1797 of 1797", "fewer"]),
+    "all of some": (
+        {"dataset/max_images": 100, "dataset/held_out": 100},
+        ["held_out: found 100 of 100", "fewer"],
+    ),
+    "all of the split": (
+        {**MNIST, "dataset": MNIST["dataset"] | {"held_out": 10_001}},
+        ["held_out: found 10001", "at most 10000", "mnist"],
+    ),
+    "one held out": ({"dataset/held_out": 1}, ["held_out: found 1", "fd", "at least 2"]),
+    "one of the split": (
+        {**MNIST, "dataset": MNIST["dataset"] | {"held_out": 1}},
+        ["held_out: found 1", "at least 2"],
+    ),
+    "one to train": ({"dataset/held_out": 1796}, ["held_out: found 1796", "1 images", "2 of them"]),
+    "few to train": (
+        {"dataset/max_images": 361, "dataset/held_out": 360},
+        ["max_images: found 361", "leaves 1 images", "2 of them"],
+    ),
+    "precision": (
+        {**FEW, "evaluation/metrics": ["fd", "precision"]},
+        ["held_out: found 3", "precision", "at least 4"],
+    ),
+    "recall": (
+        {**FEW, "evaluation/metrics": ["fd", "recall"]},
+        ["held_out: found 3", "recall", "at least 4"],
+    ),
+    "inception score": (
+        {"dataset/held_out": 9, "features": INCEPTION}
+        | {"evaluation/metrics": ["fd", "inception_score"]},
+        ["held_out: found 9", "inception_score", "at least 10"],
+    ),
+    "grid": (
+        {"evaluation/images": 10, "evaluation/batch": 10},
+        ["grid_columns: found 12", "at most 10, the evaluation.images"],
+    ),
+    "grid of data": (
+        {"dataset/max_images": 371, "features": INCEPTION},
+        ["grid_columns: found 12", "at most 11, the images to train with"],
+    ),
+    "batch": (
+        {"features/classifier/epochs": 1, "features/classifier/batch": 1438},
+        ["classifier.batch: found 1438 for 1 epochs of 1437", "at most 1437"],
+    ),
+    "pooled": (
+        {**MNIST, "dataset": MNIST["dataset"] | {"resolution": 2}, "networks/small/attention": []},
+        ["classifier.network: found 'plain'", "2 pixels", "at least 4"],
+    ),
+    "too few classes": ({"networks/small/classes": 9}, ["small.classes: found 9", "10", "or 0"]),
+    "too many classes": ({"networks/small/classes": 11}, ["small.classes: found 11", "10", "or 0"]),
+    "label": (
+        {**TEN, "samplers/two_step/labels": [3, 10]},
+        ["samplers.two_step.labels: found 10", "'ve'", "'small'", "0 to 9"],
+    ),
+    "label, no classes": (
+        {"samplers/heun/labels": [0]},
+        ["samplers.heun.labels: found 0", "no such key"],
+    ),
+    "label of the figure": (
+        {"experiments": {"methods": {"question": "", "kind": "methods", "rows": [PLAIN]}}}
+        | {"samplers/four_step/labels": [1]},
+        ["samplers.four_step.labels: found 1"],
+    ),
+    "range": (
+        {"init": {"a": EDM}, **IMPORTED},
+        ["normalize: found 'standard'", "'a', which reads images in [-1, 1]", "unit"],
+    ),
+    "no tuned": (
+        {"experiments/split": {"question": "", "kind": "split", "rows": [PLAIN]}},
+        ["experiments.split.kind: found 'split' without a tuned model", "rows with tune"],
+    ),
+    "no tuned schedules": (
+        {"experiments/schedules": {"question": "", "kind": "schedules", "rows": [PLAIN]}},
+        ["experiments.schedules.kind", "without a tuned model"],
+    ),
+    "two totals": (
+        {"experiments/split/rows": [TUNED, TUNED | {"tune_kimg": 24}]},
+        ["experiments.split: found totals of 72, 84", "one total"],
+    ),
+}  # fmt: skip
+
+
+def laid(changes):
+    """The default config with keys set."""
+    config = json.loads(json.dumps(DEFAULT))
+    for path, value in changes.items():
+        *blocks, key = path.split("/")
+        place = config
+        for block in blocks:
+            place = place[block]
+        place[key] = value
+    return config
+
+
+@pytest.mark.parametrize("changes, words", WRONG.values(), ids=WRONG)
+def test_what_no_job_could_do_is_told_by_the_config(changes, words):
+    with pytest.raises(ConfigError) as caught:
+        Config.read(laid(changes))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1 and all(word in lines[0] for word in words), lines
+
+
+RIGHT = {
+    "levels": {"networks/small/attention": [8, 4]},
+    "unused": {"networks/other": {"channels": 32, "multipliers": [1] * 9, "blocks": 1}},
+    "halved to one": {"networks/small/multipliers": [1] * 4},
+    "two to train": {"dataset/held_out": 1785},
+    "least": {"dataset/held_out": 2},
+    "least of precision": {"dataset/held_out": 4, "evaluation/metrics": ["fd", "precision"]},
+    "grid": {"evaluation/images": 12, "evaluation/batch": 10},
+    "a batch": {"features/classifier/epochs": 1, "features/classifier/batch": 1437},
+    "classes": {**TEN, "samplers/two_step/labels": [0, 9]},
+    "a start that is not used": {"init": {"a": EDM}},
+    "in its range": {"init": {"a": EDM}, **IMPORTED, "dataset/normalize": "unit"},
+    "a state dict of more classes": {
+        "init": {"a": BARE | {"network": "big"}}, **IMPORTED,
+        "networks/big": {"channels": 32, "multipliers": [1], "blocks": 1, "classes": 20},
+    },
+    "searched": {"search": SEARCH},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", RIGHT.values(), ids=RIGHT)
+def test_what_just_fits_is_taken(changes):
+    Config.read(laid(changes))
+
+
+@pytest.mark.parametrize("name, least", fits.LEAST.items())
+def test_the_least_number_of_images_is_that_of_the_metric(name, least):
+    draws = np.random.default_rng(0).normal(size=(20, 3))
+
+    def measured(n):
+        chances = np.full((n, 3), 1 / 3)
+        return metrics.measures([name], draws[:n], draws[10:], 2, chances)[name]
+
+    assert np.isfinite(measured(least))
+    with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+        try:
+            assert np.isnan(measured(least - 1))
+        except (ValueError, np.linalg.LinAlgError) as error:
+            assert str(error)
+
+
+def test_the_counts_are_those_of_the_source():
+    digits = load_digits()
+    assert COUNTS["digits"] == (len(digits.images), 0, len(digits.target_names))
+
+
+LEVELS = {
+    "plain": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4]},
+    "two": {"channels": 8, "multipliers": [1, 2, 2], "blocks": 3, "attention": [8, 4]},
+    "none": {"channels": 8, "multipliers": [1, 2], "blocks": 2},
+    "ncsnpp": {"channels": 8, "multipliers": [1, 1], "blocks": 2, "architecture": "ncsnpp"}
+    | {"attention": [8]},
+    "adm": {"channels": 64, "multipliers": [1, 2], "blocks": 2, "architecture": "adm"}
+    | {"attention": [8]},
+    "narrow adm": {"channels": 32, "multipliers": [1, 2], "blocks": 1, "architecture": "adm"}
+    | {"attention": [8, 4]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("block", LEVELS.values(), ids=LEVELS)
+def test_the_levels_are_those_of_the_network(block):
+    network = Network(**block)
+    built, seen = build_network(network.resolved(), (1, 8, 8)), []
+    for module in built.modules():
+        if isinstance(module, Attention):
+            module.register_forward_hook(lambda m, inputs, out: seen.append(out.shape[1:3]))
+    built(torch.zeros(1, 1, 8, 8), torch.zeros(1))
+    for level in levels(network, 8):
+        assert seen.count((level.width, level.side)) == level.layers
+    assert len(seen) == sum(level.layers for level in levels(network, 8)) > 0
+
+
+def test_the_plan_prints_the_levels(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(yaml.safe_dump(laid({"networks/small/attention": [8]})))
+    assert main(["plan"]) == 0
+    wanted = (
+        "network small: 8 x 8 (16 wide, 2 attention layers), 4 x 4 (32 wide, 1 attention layer)"
+    )
+    assert wanted in capsys.readouterr().out.splitlines()
+    assert main(["plan", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["networks"]["small"]
+    assert found[1] == {"side": 4, "width": 32, "layers": 1}
+
+
+READS = {"shape": [1, 8, 8], "shift": 127.5, "scale": 1 / 127.5}
+STARTS = {
+    "text": (None, "unit", "init.a.file: found 'a.safetensors', which is no model"),
+    "no model": ({"classes": 3}, "unit", "which is no model; allowed: a model.safetensors"),
+    "shape": (READS | {"shape": [3, 8, 8]}, "unit", "of [3, 8, 8], the dataset has [1, 8, 8]"),
+    "unit": (READS, "standard", "found 'standard' with the start 'a'"),
+    "standard": (READS | {"scale": 0.01}, "unit", "of mean 0 and sd 0.5; allowed: standard"),
+}
+
+
+@pytest.mark.parametrize("about, normalize, words", STARTS.values(), ids=STARTS)
+def test_a_start_of_other_images_is_told_by_its_file(
+    tmp_path, monkeypatch, about, normalize, words
+):
+    monkeypatch.chdir(tmp_path)
+    Path("a.safetensors").write_text("text")
+    start = {"a": {"format": "ect", "file": "a.safetensors"}}
+    config = laid({"init": start, **IMPORTED, "dataset/normalize": normalize})
+    if about:
+        checkpoint.save("a.safetensors", {"w": torch.zeros(1)}, **about)
+    with pytest.raises(ConfigError) as caught:
+        Config.read(config)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    checkpoint.save("a.safetensors", {"w": torch.zeros(1)}, **READS)
+    config["dataset"]["normalize"] = "unit"
+    Config.read(config)
+
+
+@pytest.mark.parametrize("key, file", [("inception_path", INCEPTION_FILE), ("dinov2_path", "d.pt")])
+def test_a_feature_space_without_torchscript_is_told_by_its_file(tmp_path, key, file):
+    (tmp_path / file).write_text("<html>")
+    path = str(tmp_path if key == "inception_path" else tmp_path / file)
+    block = {"extractor": key.removesuffix("_path"), key: path}
+    with pytest.raises(ConfigError, match=rf"features: {key}: found '.*{file}', no TorchScript"):
+        Config.read(changed("features", block))
+
+
+def pictures(folder, count=40, side=8, classes=2):
+    """Grey squares in one folder for each class, or without classes in one folder."""
+    for index in range(count):
+        path = Path(folder, f"c{index % classes}" if classes else "", f"{index}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (side, side), index).save(path)
+
+
+def packed(path, folder):
+    with zipfile.ZipFile(path, "w") as file:
+        for name in Path(folder).rglob("*.png"):
+            file.write(name, name.relative_to(folder))
+
+
+OWN = {"source": "images", "path": "photos", "held_out": 10, "classes": "folders"}
+LOOKS = {
+    "none": (lambda: Path("photos").mkdir(), {}, {}, ["photos: no images, found nothing"]),
+    "no zip": (lambda: Path("photos").write_text("x"), {}, {}, ["photos: not a readable .zip"]),
+    "held out": (
+        lambda: pictures("photos"), {"held_out": 40}, {}, ["held_out: found 40 of 40 images"]
+    ),
+    "left": (
+        lambda: pictures("photos"), {"held_out": 30}, {}, ["grid_columns: found 12", "at most 10"]
+    ),
+    "zip": (
+        lambda: (pictures("files"), packed("photos", "files")), {"held_out": 40}, {},
+        ["held_out: found 40 of 40 images"],
+    ),
+    "attention": (
+        lambda: pictures("photos"), {}, {"networks/small/attention": [16]},
+        ["small.attention: found 16 for images of 8 x 8 pixels", "8, 4"],
+    ),
+    "halved": (
+        lambda: pictures("photos", side=9), {}, {}, ["small.multipliers: found 2", "9 x 9"],
+    ),
+    "classes": (
+        lambda: pictures("photos"), {}, {"networks/small/classes": 3},
+        ["small.classes: found 3", "2, as the images have, or 0"],
+    ),
+    "no classes": (
+        lambda: (pictures("files", classes=0), packed("photos", "files")), {"classes": None}, {},
+        ["features.extractor: found 'classifier' for images of 0 classes"],
+    ),
+    "no classes of a network": (
+        lambda: pictures("photos", classes=0), {"classes": None},
+        {"networks/small/classes": 3, "features": {"extractor": "inception"}},
+        ["small.classes: found 3", "0, as the images have none"],
+    ),
+    "not in folders": (
+        lambda: pictures("photos", classes=0), {}, {}, ["is not in a class folder"]
+    ),
+    "labels": (
+        lambda: (pictures("photos", classes=0), Path("photos/dataset.json").write_text("{}")),
+        {"classes": None}, {}, ["dataset.json is not"],
+    ),
+    "epochs": (
+        lambda: pictures("photos"), {}, {"features/classifier/epochs": 2},
+        ["classifier.batch: found 64 for 2 epochs of 30 images"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make, own, changes, words", LOOKS.values(), ids=LOOKS)
+def test_what_no_job_could_do_is_told_by_a_look_at_the_source(
+    tmp_path, monkeypatch, capsys, make, own, changes, words
+):
+    monkeypatch.chdir(tmp_path)
+    make()
+    block = {key: value for key, value in (OWN | own).items() if value is not None}
+    Path("config.yaml").write_text(yaml.safe_dump(laid({"dataset": block, **changes})))
+    started = time.process_time()
+    assert main(["plan"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and all(word in said[0] for word in words), said
+    assert time.process_time() - started < 3
+
+
+def test_a_damaged_image_hides_no_size(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pictures("photos")
+    Path("photos/c0/0.png").write_text("torn")
+    dataset = Config.read(changed("dataset", OWN | {"on_error": "skip"})).dataset
+    assert look.facts(dataset) == ((3, 8, 8), 40, 0, 2)
