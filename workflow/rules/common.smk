@@ -13,18 +13,35 @@ sys.path.insert(0, HOME)
 ELSEWHERE = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([HOME, *ELSEWHERE])))
 
-from ect.config import published
+from ect.config import load, published
 from ect.config.cells import Milestone, Tuned
-from ect.config.config import Config, ConfigError
+from ect.config.config import Config
 from ect.config.evaluation import FETCHED
 from ect.data.folder import fingerprint
 from ect.runtime import work
 from ect.runtime.versions import STAGES
 from ect.study import settings
 
+# Of a module, the config is a part of another workflow's, and has no places.
+ALONE = not workflow.modifier.skip_configfile
+
 try:
-    STUDY = Config.read(config)
-except ConfigError as error:
+    load.require_config(ALONE)
+except ValueError as error:
+    raise WorkflowError(f"the config cannot be read:\n{error}") from None
+
+
+configfile: load.CONFIG
+
+
+# Studies lie over config.yaml, and `--config key=value` over all; Snakemake has read them already.
+LAID = list(workflow.overwrite_configfiles)
+BELOW = [file for file in workflow.configfiles if file not in LAID]
+
+try:
+    PLACES = load.places_of([*BELOW, *LAID], workflow.config_settings.config) if ALONE else {}
+    STUDY = Config.read(config, PLACES)
+except ValueError as error:
     raise WorkflowError(f"the config cannot be run:\n{error}") from None
 
 ROOT = STUDY.root
