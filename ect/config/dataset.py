@@ -1,12 +1,13 @@
 """The block of a config that says which images. Loads no torch."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
 from pydantic import model_validator
 
 from ect import registry
-from ect.config.base import Block, Count, PathText, Seed, input_path, names
+from ect.config.base import Block, Count, PathText, Seed, names
 
 # The keys of each source beside normalize, held_out, split_seed and max_images.
 SOURCE_KEYS = {
@@ -75,8 +76,8 @@ class Dataset(Block):
         path = Path(self.path)
         if self.source == "imagenet64" and not (path / "train").is_dir():
             raise ValueError(f"path: found '{path}' without a folder train; allowed: with one")
-        if self.source == "images" and path.is_file():
-            input_path(self.path)
+        if self.source == "images" and path.is_file() and re.search("[{}]", self.path):
+            raise ValueError(f"path: found '{path}'; allowed: an archive's path without braces")
         if self.source == "images" and not path.is_dir() and not path.is_file():
             raise ValueError(
                 f"path: found '{path}', which is not there; allowed: a folder of images, or a .zip"

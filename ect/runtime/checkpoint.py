@@ -11,6 +11,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from ect.runtime.text import parsed
+
 
 class CheckpointError(ValueError):
     """A file that is not a checkpoint of ours, or does not fit what it is loaded into."""
@@ -82,7 +84,7 @@ def within(prefix, tensors):
 def read_json(path):
     """The mapping in a JSON file; raises `ValueError` that names the file."""
     try:
-        value = json.loads(Path(path).read_text())
+        value = parsed(Path(path).read_text())
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:

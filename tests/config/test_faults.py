@@ -298,3 +298,23 @@ def test_a_search_is_checked(tmp_path):
         text = f"search: {SEARCH | {key: value}}\n"
         message = said(text, tmp_path)
         assert message.startswith(f"study.yaml: line 1: search.{key}: found") and words in message
+
+
+def test_snakemake_takes_no_text_of_a_config_for_a_wildcard():
+    """A text of params that is no function goes through `verbatim`."""
+    rules = [path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk")]
+    texts = re.findall(r"^ {8}(?:settings|classifier)=(.*)$", "\n".join(rules), re.MULTILINE)
+    assert len(texts) > 15
+    assert all(text.startswith(("lambda wildcards", "verbatim(")) for text in texts), texts
+
+
+def test_a_zip_with_braces_is_refused_and_a_folder_is_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a{b}.zip").touch()
+    (tmp_path / "{photos}").mkdir()
+    text = "dataset: {{source: images, path: '{}', classes: folders, held_out: 9, normalize: unit}}"
+    message = said(text.format("a{b}.zip"), tmp_path)
+    assert message.startswith("study.yaml: line 1: dataset: path: found 'a{b}.zip'"), message
+    assert "without braces" in message
+    (tmp_path / "study.yaml").write_text(text.format("{photos}"))
+    assert Config.read(load.read(BASE, "study.yaml")).dataset.folder == "{photos}"

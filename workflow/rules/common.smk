@@ -1,6 +1,7 @@
 # The config is read here and nowhere else; every other rule file takes names from this one.
 import json
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from snakemake.exceptions import WorkflowError
 
 # This repository, not that of a workflow that uses it as a module.
 HOME = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
+if re.search("[{}]", HOME):
+    raise WorkflowError(f"found {HOME}; allowed: a clone in a path without braces (wildcards)")
 sys.path.insert(0, HOME)
 ELSEWHERE = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([HOME, *ELSEWHERE])))
@@ -87,6 +90,11 @@ def as_json(settings):
     return json.dumps(settings, separators=(",", ":"))
 
 
+def verbatim(text):
+    """A text of params that Snakemake takes as it is: it may hold {...}, which is no wildcard."""
+    return lambda wildcards: text
+
+
 def attempt_of(wildcards, attempt):
     """The number of the attempt: after two that ended with the same error there is no third."""
     return attempt
@@ -125,7 +133,10 @@ def classifier_option():
 
 def outside(files):
     """Files that the config names: the prefix of a module does not move them."""
-    return files if PLACE == ROOT else [str(Path(file).absolute()) for file in files]
+    paths = files if PLACE == ROOT else [str(Path(file).absolute()) for file in files]
+    if any(re.search("[{}]", path) for path in paths):
+        raise WorkflowError(f"found braces in {paths}; allowed: paths of inputs without them")
+    return paths
 
 
 def release():
