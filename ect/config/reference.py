@@ -23,9 +23,9 @@ Written from the blocks in `ect/`, as is [a JSON Schema](../workflow/schemas/con
 with which an editor completes and checks a file that begins with `# yaml-language-server: $schema=`
 and the schema's path. What the choices mean is in [the guide](config.md).
 
-A key without a default is needed; one whose default is *none* may be left out. Names are at most
-100 small letters, digits and `_`. A block under one of these keys may be `like` another of its kind, or null,
-which leaves it out: `{named}`.
+A key without a default is needed; one whose default is *none* may be left out. Names are small
+letters, digits and `_`, at most 100. A block under one of these keys may be `like` another of its
+kind, or null, which leaves it out: `{named}`.
 """
 MAPS = """
 ## Options of the maps
