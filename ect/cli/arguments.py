@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from ect import registry
 from ect.runtime import crash
+from ect.runtime.text import parsed, shown
 
 # Arguments that are files: what writes them, and a name that such a file must hold (a|b: either).
 FILES = {
@@ -71,11 +72,13 @@ def settings_of(text):
 
 def _object(text, name):
     try:
-        value = json.loads(text, object_hook=Settings)
+        value = parsed(text, object_hook=Settings)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{name}: no JSON ({error}): {text[:60]}") from None
+        raise argparse.ArgumentTypeError(f"{name}: no JSON ({error}): {shown(text, 60)}") from None
     if not isinstance(value, Settings):
-        raise argparse.ArgumentTypeError(f'{name}: found {text[:60]}; allowed: {{"key": value}}')
+        raise argparse.ArgumentTypeError(
+            f'{name}: found {shown(text, 60)}; allowed: {{"key": value}}'
+        )
     return value
 
 
@@ -118,7 +121,7 @@ def _wrong(path, key):
         return "does not exist"
     try:
         if key is None:
-            json.loads(Path(path).read_text())
+            parsed(Path(path).read_text())
             return None
         held = _held(path)
     except (SafetensorError, zipfile.BadZipFile, OSError, ValueError) as error:

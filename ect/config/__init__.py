@@ -2,6 +2,7 @@
 
 =============  ==============================================================
 `base`         what all blocks share: types, names, plugins
+`places`       a YAML file with the place of every key
 `dataset`      the block `dataset`: which images
 `training`     networks, pretraining and tuning recipes
 `schedule`     a map t -> r and its options
@@ -9,7 +10,7 @@
 `evaluation`   feature space, samplers, evaluation
 `published`    published numbers, and what may stand beside them
 `experiments`  experiments, rows, figures, search
-`errors`       a mistake in a config as one line
+`errors`       every mistake in a config as one line
 `load`         YAML files merged; blocks that are `like` another
 `cells`        the cells of the study's grid, and their folders
 `checks`       checks across the blocks of a config

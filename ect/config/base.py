@@ -3,9 +3,11 @@
 Unknown keys and wrong types are errors; `ect/config/config.py` puts all blocks together.
 """
 
+import re
+from difflib import get_close_matches
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticKnownError
 
 from ect import plugins, registry
@@ -13,12 +15,69 @@ from ect import plugins, registry
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+Seed = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,99}$")]  # it is part of a file's name
+FOUND = 100  # characters of a found value in a message
+LINE = 2000  # characters of a message
 
 
 def names(values):
     """Names, joined for a message."""
     return ", ".join(values)
+
+
+def one_line(text, limit=LINE):
+    """A message on one line: what cannot be printed is written as an escape."""
+    text = str(text)
+    safe = text[:limit] + "..." * (len(text) > limit)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in safe)
+
+
+def short(value):
+    """A value that was found, for a message: on one line, its middle left out where it is long."""
+    try:
+        text = one_line(repr(value), 10 * LINE)
+    except ValueError:  # Python prints no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= FOUND else f"{text[: FOUND - 20]}...{text[-10:]}"
+
+
+def nearest(found, allowed):
+    """The end of a message: the allowed word that `found` may have been meant to be, if any."""
+    near = get_close_matches(str(found)[:FOUND], [str(word) for word in allowed], 1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def distinct(values):
+    """The values of a list; raises `ValueError` where one is there twice."""
+    again = [value for index, value in enumerate(values) if value in values[:index]]
+    if again:
+        raise ValueError(f"found {short(again[0])} more than once; allowed: once")
+    return values
+
+
+def distinct_list(kind, *more):
+    """The type of a list in which nothing is there twice."""
+    return Annotated[list[kind], AfterValidator(distinct), *more]
+
+
+def path(text):
+    """The path of a file or folder; raises `ValueError`."""
+    if not text.strip() or re.search(r"[\x00-\x1f\x7f]", text):
+        raise ValueError(f"found {short(text)}; allowed: a path, without control characters")
+    return text
+
+
+def input_path(text):
+    """The path of a file that is an input of a rule, where Snakemake takes {...} for a wildcard;
+    raises `ValueError`."""
+    if "{" in text or "}" in text:
+        raise ValueError(f"found {short(text)}; allowed: a path without braces")
+    return path(text)
+
+
+PathText = Annotated[str, AfterValidator(path)]
+InputPath = Annotated[str, AfterValidator(input_path)]
 
 
 def part(kind):
@@ -45,13 +104,14 @@ def resolve_options(known, given, name):
     on a wrong type. `known` is {option: (type, default)}."""
     for key, value in given.items():
         if key not in known:
-            raise ValueError(f"unknown option '{key}' of {name}; allowed: {names(known)}")
+            allowed = f"{names(known) or 'none'}{nearest(key, known)}"
+            raise ValueError(f"unknown option {short(key)} of {name}; allowed: {allowed}")
         kind = known[key][0]
         try:
             plugins.converted(value, kind)
         except ValueError:
             words = "list of float" if kind is list else kind.__name__
-            raise ValueError(f"{key} is {value!r}; allowed: {words}") from None
+            raise ValueError(f"{key} is {short(value)}; allowed: {words}") from None
     return {
         key: plugins.converted(given.get(key, default), kind)
         for key, (kind, default) in known.items()

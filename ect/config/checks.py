@@ -6,13 +6,14 @@ Each check raises `ValueError`: the key, what was found, what is allowed.
 from pathlib import Path
 
 from ect.config import published
-from ect.config.base import names
+from ect.config.base import names, nearest, short
 from ect.config.dataset import LABELS, OWN_TEST
 from ect.networks.widths import attending, widths
 from ect.schedule import CONTINUOUS_TIME
 
 # Names of other files in tables/ and figures/.
 RESERVED = ("steps", "maps", "curves", "samples", "loss", "paper")
+FIGURES = ("maps", "curves", "samples", "loss")  # beside one for each experiment
 
 WIDEST = 4096  # channels of a layer that the native kernels compute
 
@@ -40,7 +41,10 @@ def check(config):
     _check_published(config)
     for figure in ("samples", "loss"):
         _check_cut(config, f"figures.{figure}", getattr(config.figures, figure))
+    for figure in config.figures.widths_in:
+        known("figures.widths_in", figure, [*config.experiments, *FIGURES])
     _check_search(config)
+    _check_labels(config)
     _check_metrics(config)
     _check_classes(config)
     known("figures.solver", config.figures.solver, config.samplers)
@@ -90,6 +94,22 @@ def _check_solvers(config, name):
             )
 
 
+def _check_labels(config):
+    """Within an experiment, and in traces, labels tell samplers apart."""
+    together = [config.consistency_samplers()]
+    together += [[n for rows in e.rows for n in rows.samplers] for e in config.experiments.values()]
+    for group in together:
+        seen = {}
+        for name in group:
+            label = config.samplers[name].label
+            other = seen.setdefault(label, name)
+            if other != name:
+                raise ValueError(
+                    f"samplers.{name}.label: found {short(label)}, the label of '{other}' too;"
+                    " allowed: another label for each"
+                )
+
+
 def _check_metrics(config):
     found = config.features.extractor
     if "inception_score" in config.evaluation.metrics and found != "inception":
@@ -114,7 +134,8 @@ def _check_classes(config):
 def known(key, name, allowed):
     """Raise `ValueError` unless `name`, found at `key`, is allowed."""
     if name not in allowed:
-        raise ValueError(f"{key}: found '{name}'; allowed: {names(allowed)}")
+        near = nearest(name, allowed)
+        raise ValueError(f"{key}: found {short(name)}; allowed: {names(allowed) or 'none'}{near}")
 
 
 def _check_published(config):

@@ -2,11 +2,11 @@
 
 from pydantic import PrivateAttr, ValidationError, model_validator
 
-from ect.config import base, checks, fits, load, training
+from ect.config import base, checks, fits, load, places, training
 from ect.config.base import Name
 from ect.config.cells import Milestone, Sampled, Tuned
 from ect.config.dataset import Dataset
-from ect.config.errors import line_of
+from ect.config.errors import at, line_of, lines_of
 from ect.config.evaluation import FETCHED, INCEPTION_FILE, Evaluation, Features, Sampler
 from ect.config.experiments import Experiment, Figures, Search
 from ect.config.schedule import Schedule
@@ -17,6 +17,29 @@ from ect.schedule import CONTINUOUS_TIME
 
 class ConfigError(ValueError):
     """A config that cannot be run; the message names each key, what was found, what is allowed."""
+
+
+def require_plain(mapping, place_of):
+    """Raises `ConfigError` for what no config may hold, whatever its key."""
+    places.require_bounded(mapping)
+    found = {}
+    for path, message in places.unfit(mapping):
+        place, key = place_of(path), ".".join(map(str, path))
+        told = at(place, f"{key}: {message}")
+        found.setdefault(place[:3] if place and place.line else path, told)
+    if found:
+        raise ConfigError("\n".join(found.values()))
+
+
+def _plugins(mapping):
+    """{kind: {name: Part}} of the plugins that a mapping lists."""
+    named = mapping.get("plugins", []) if isinstance(mapping, dict) else []
+    if isinstance(named, list) and all(isinstance(path, str) for path in named):
+        try:
+            base.distinct([base.path(path) for path in named])
+        except ValueError as error:
+            raise ValueError(f"plugins: {error}") from None
+    return read_plugins(named)
 
 
 class Config(base.Block):
@@ -53,15 +76,23 @@ class Config(base.Block):
     _plugin_parts: dict = PrivateAttr({})
 
     @classmethod
-    def read(cls, mapping):
-        """Check a mapping, as read from YAML; raises `ConfigError`."""
+    def read(cls, mapping, where=None):
+        """Check a mapping, as read from YAML; raises `ConfigError`. `where` are the places of its
+        keys, which a mapping that was read from files has itself."""
+        where = getattr(mapping, "places", {}) if where is None else where
+
+        def place_of(path):
+            return places.find(where, load.origin(mapping, path))
+
         try:
-            named = mapping.get("plugins", []) if isinstance(mapping, dict) else []
-            return cls.model_validate(load.resolve(mapping), context=read_plugins(named))
+            require_plain(mapping, place_of)
+            return cls.model_validate(load.resolve(mapping), context=_plugins(mapping))
         except ValidationError as error:
-            raise ConfigError("\n".join(line_of(cls, e) for e in error.errors())) from None
+            raise ConfigError("\n".join(lines_of(cls, error.errors(), place_of))) from None
+        except ConfigError:
+            raise
         except ValueError as error:
-            raise ConfigError(str(error)) from None
+            raise ConfigError(line_of(str(error), place_of)) from None
 
     @model_validator(mode="after")
     def _parts_fit(self, info):

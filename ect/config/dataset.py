@@ -1,12 +1,13 @@
 """The block of a config that says which images. Loads no torch."""
 
+import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import model_validator
 
 from ect import registry
-from ect.config.base import Block, Count, names
+from ect.config.base import Block, Count, PathText, Seed, names
 
 # The keys of each source beside normalize, held_out, split_seed and max_images.
 SOURCE_KEYS = {
@@ -61,9 +62,9 @@ class Dataset(Block):
     """`standard`: mean 0 and sd 0.5; `unit`: the range [-1, 1]."""
     held_out: Count | None = None
     """Number of images to test with. Needed where a source has no test split of its own."""
-    split_seed: int = 0
+    split_seed: Seed = 0
     """The seed by which those images are chosen."""
-    path: str | None = None
+    path: PathText | None = None
     """For `images` a folder or .zip; for the other sources the folder of a local copy."""
     classes: Literal["folders"] | None = None
     """`folders`: each folder of images is a class."""
@@ -97,6 +98,8 @@ class Dataset(Block):
         path = Path(self.path)
         if self.source == "imagenet64" and not (path / "train").is_dir():
             raise ValueError(f"path: found '{path}' without a folder train; allowed: with one")
+        if self.source == "images" and path.is_file() and re.search("[{}]", self.path):
+            raise ValueError(f"path: found '{path}'; allowed: an archive's path without braces")
         if self.source == "images" and not path.is_dir() and not path.is_file():
             raise ValueError(
                 f"path: found '{path}', which is not there; allowed: a folder of images, or a .zip"

@@ -1,31 +1,97 @@
-"""An error in a config as one line that a person can act on."""
+"""Every mistake in a config as one line: file, line, key, what was found, what is allowed, and the
+nearest known word."""
 
+import re
 from typing import get_args
 
 from pydantic import BaseModel
 
-from ect.config.base import names
+from ect.config.base import names, nearest, one_line, short
+
+# How messages of checks begin: the key, relative to the block that is checked, or in quotes.
+KEY = re.compile(r"([a-z0-9_]+(?:\.[A-Za-z0-9_]+)*)(?=: | is )|unknown (?:option|key) '(\w+)'")
+NAME = "a name of a-z, 0-9 and _, at most 100 of them, that does not begin with _"
+UNITS = {"too_short": "at least", "too_long": "at most"}
 
 
-def line_of(root, error):
-    """One of pydantic's errors about the model `root`: key, what was found, what is allowed."""
-    key = ".".join(str(part) for part in error["loc"]) or "config"
+def lines_of(root, errors, place_of):
+    """The lines of pydantic's errors about the model `root`. `place_of` is the function path ->
+    Place or None. A mistake in an anchored block is told once, as is a mistyped key in place of
+    one that is needed."""
+    missing, lines = _mistyped(root, errors), {}
+    for error in errors:
+        if error["type"] != "missing" or error["loc"] not in missing:
+            path, message = _told(root, error)
+            place = place_of(path)
+            where = place and place.line and (*place[:3], path[-1], message.partition(": ")[2])
+            lines.setdefault(where or (path, message), at(place, message))
+    return list(lines.values())
+
+
+def line_of(message, place_of):
+    """The line of a check across blocks, whose message begins with the whole key."""
+    key = KEY.match(message)
+    return at(place_of(tuple((key[1] or key[2]).split("."))) if key else None, message)
+
+
+def at(place, message):
+    """A message on one line, behind its place."""
+    return one_line(f"{place}: {message}" if place else message)
+
+
+def _told(root, error):
+    """(path, message) of one of pydantic's errors."""
+    path = tuple(part for part in error["loc"] if part != "[key]")
+    key = one_line(".".join(map(str, path)) or "config", 300)
+    kind, context = error["type"], error.get("ctx", {})
+    if kind != "value_error":
+        return path, f"{key}: {_message(root, path, error)}"
+    message = str(context["error"])
+    inner = KEY.match(message)
+    if not inner:
+        return path, f"{key}: {message}"
+    more = tuple((inner[1] or inner[2]).split("."))
+    known = inner[2] or more[0] in _keys_at(root, path)
+    said = message if known and not path else f"{key}: {message}"
+    return (*path, *more) if known else path, said
+
+
+def _message(root, path, error):
+    """What an error of pydantic's own says: what was found, what is allowed."""
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
-    if kind == "value_error":
-        message = str(context["error"])
-        return message if key == "config" else f"{key}: {message}"  # which names its key
     if kind == "extra_forbidden":
-        return f"{key}: unknown key; allowed: {names(_keys_at(root, error['loc'][:-1]))}"
+        allowed = _keys_at(root, path[:-1])
+        return f"unknown key; allowed: {names(allowed)}{nearest(path[-1], allowed)}"
     if kind == "missing":
-        return f"{key}: missing; this key is needed"
+        return "missing; this key is needed"
     if kind == "literal_error":
-        return f"{key}: found {found!r}; allowed: {context['expected']}"
-    if kind in ("model_type", "dict_type"):
-        return f"{key}: found {found!r}; allowed: a mapping, `key: value` on each line"
-    hint = ""
+        near = nearest(found, re.findall(r"'([^']*)'", context["expected"]))
+        allowed = context["expected"] + near
+    elif kind in ("model_type", "dict_type"):
+        allowed = "a mapping, `key: value` on each line"
+    elif kind == "string_pattern_mismatch":
+        allowed = NAME
+    elif kind in UNITS:
+        allowed = f"{UNITS[kind]} {context.get('min_length', context.get('max_length'))} of them"
+    else:
+        message = error["msg"].removeprefix("Input should be ")
+        allowed = message[0].lower() + message[1:]
     if kind == "float_type" and _is_number(found):
-        hint = f" (YAML reads {found} as text: write 1.0e-4, not 1e-4)"
-    return f"{key}: found {found!r}; {error['msg'][0].lower()}{error['msg'][1:]}{hint}"
+        allowed += f" (YAML reads {short(found)} as text: write 1.0e-4, not 1e-4)"
+    return f"found {short(found)}; allowed: {allowed}"
+
+
+def _mistyped(root, errors):
+    """The paths of needed keys that are missing since another key of the block is their mistyped
+    name."""
+    missing = {error["loc"] for error in errors if error["type"] == "missing"}
+    extra = [error["loc"] for error in errors if error["type"] == "extra_forbidden"]
+    return {
+        loc
+        for loc in missing
+        for other in extra
+        if other[:-1] == loc[:-1] and f"'{loc[-1]}'" in nearest(other[-1], _keys_at(root, loc[:-1]))
+    }
 
 
 def _keys_at(root, path):
@@ -35,11 +101,11 @@ def _keys_at(root, path):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             kind = kind.model_fields[part].annotation
         else:  # dict[Name, Block], list[Block] or Block | None: the block is the last Block inside
-            kind = get_args(kind)[-1]
+            kind = (get_args(kind) or (object,))[-1]
         blocks = [k for k in get_args(kind) if isinstance(k, type) and issubclass(k, BaseModel)]
         if type(None) in get_args(kind) and blocks:
             kind = blocks[0]
-    return list(kind.model_fields)
+    return list(kind.model_fields) if hasattr(kind, "model_fields") else []
 
 
 def _is_number(text):

@@ -7,7 +7,20 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from ect import registry
-from ect.config.base import Block, Count, Positive, names, part, plugin_parts, resolve_options
+from ect.config.base import (
+    Block,
+    Count,
+    InputPath,
+    Positive,
+    Seed,
+    distinct_list,
+    names,
+    nearest,
+    part,
+    plugin_parts,
+    resolve_options,
+    short,
+)
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
 FETCHED = f"models/{INCEPTION_FILE}"  # where it is put for all studies, unless a config has its own
@@ -53,9 +66,9 @@ class Features(Block):
     """The study's own classifier; needed if it is the extractor."""
     inception_mode: Literal["legacy_tensorflow", "clean"] = "legacy_tensorflow"
     """clean-fid's mode: `legacy_tensorflow`, the FID of papers, or `clean`."""
-    inception_path: str | None = None
+    inception_path: InputPath | None = None
     """The folder of Inception's weights; without the key clean-fid downloads them."""
-    dinov2_path: str | None = None
+    dinov2_path: InputPath | None = None
     """The TorchScript file; ect/evaluation/pretrained.py says how to make it."""
 
     @model_validator(mode="after")
@@ -86,7 +99,7 @@ class Sampler(Block):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     kind: part("sampler")
     """`multistep` consistency, or a solver: `euler` (DDIM), `heun`, `dpm_solver` (its ++, 2M)."""
-    label: str
+    label: Annotated[str, Field(min_length=1)]
     """Its name in tables and figures."""
     times: list[Positive] | None = None
     """Decreasing noise levels s to which `multistep` re-noises; without the key it is one step."""
@@ -110,15 +123,20 @@ class Sampler(Block):
                 raise ValueError(f"nfe is missing; '{self.kind}' is a plugin's, which needs it")
             return self
         if extra:
+            key, known = next(iter(extra)), type(self).model_fields
             raise ValueError(
-                f"unknown key '{next(iter(extra))}'; allowed: {names(type(self).model_fields)}"
+                f"unknown key {short(key)}; allowed: {names(known)}{nearest(key, known)}"
             )
         if self.nfe is not None:
             raise ValueError(f"nfe is set for '{self.kind}'; allowed: samplers of plugins only")
         if self.kind == "multistep" and self.steps is not None:
             raise ValueError("steps is set for 'multistep'; allowed: times")
         if self.kind != "multistep" and (self.times is not None or not self.steps):
-            raise ValueError(f"'{self.kind}' takes steps >= 1 and no times")
+            found = f"steps is {self.steps} and times is {self.times} for '{self.kind}'"
+            raise ValueError(f"{found}; allowed: steps >= 1 and no times")
+        times = self.times or []
+        if times != sorted(set(times), reverse=True):
+            raise ValueError(f"times is {short(times)}; allowed: decreasing noise levels")
         if self.kind != "multistep" and self.sigma_min:
             raise ValueError(f"sigma_min is set for '{self.kind}'; allowed: multistep only")
         return self
@@ -152,17 +170,17 @@ class Evaluation(Block):
     """Number of images for every sampler."""
     batch: Count = 250
     """Images sampled at a time."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the first image; the next has `seed` + 1."""
     precision: Literal[registry.PRECISIONS] = "fp32"
     """Precision of the sampled network, as in a recipe. The metrics' networks compute in fp32."""
-    repeats: Count = 1
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 1
     """Number of such sets of images; each set is sampled from the seeds after the last one's."""
     kd_subsets: Count = 100
     """Subsets of at most 1,000 features; the kernel distance is the mean over them."""
-    metrics: list[Literal[registry.METRICS]] = ["fd", "kd"]
+    metrics: distinct_list(Literal[registry.METRICS]) = ["fd", "kd"]
     """Columns of the csv. `fd` is required: every table has it."""
-    export: list[Literal["npz", "png", "features"]] = ["npz"]
+    export: distinct_list(Literal["npz", "png", "features"]) = ["npz"]
     """What is stored of the images. Without `npz` only their features are stored."""
 
     @model_validator(mode="after")

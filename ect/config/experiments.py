@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ect.config.base import Block, Count, Name, Positive
+from ect.config.base import Block, Count, Name, Positive, Seed, distinct_list, names
+
+Percent = Annotated[int, Field(ge=0, lt=100)]
 
 
 class Published(Block):
@@ -23,23 +25,23 @@ class Rows(Block):
     evaluated with `samplers`. Without `tune` the rows are the pretrained models themselves. The
     budgets are `kimg` and `tune_kimg`, or `total_kimg` and `shares`."""
 
-    pretrain: Annotated[list[Name], Field(min_length=1)]
+    pretrain: distinct_list(Name, Field(min_length=1))
     """Names in `pretrain` or `init`."""
-    samplers: Annotated[list[Name], Field(min_length=1)]
+    samplers: distinct_list(Name, Field(min_length=1))
     """Names in `samplers`."""
-    kimg: Annotated[list[int], Field(min_length=1)] | None = None
+    kimg: distinct_list(int, Field(min_length=1)) | None = None
     """Thousand images of pretraining: milestones of the chain; 0 is its start."""
     tune: Name | None = None
     """A name in `tune`."""
-    schedules: list[Name] = []
+    schedules: distinct_list(Name) = []
     """Names in `schedules`."""
-    seeds: list[int] = [0]
+    seeds: distinct_list(Seed, Field(min_length=1)) = [0]
     """Seeds of tuning."""
     tune_kimg: Count | None = None
     """Thousand images of tuning."""
     total_kimg: Count | None = None
     """Thousand images of pretraining and tuning together."""
-    shares: list[Annotated[int, Field(ge=0, lt=100)]] | None = None
+    shares: distinct_list(Percent, Field(min_length=1)) | None = None
     """Percent of the total that belong to pretraining."""
     published: list[Published] = []
     """Published numbers beside these rows in the paper's table; the rows must be of one model."""
@@ -49,15 +51,25 @@ class Rows(Block):
         split, plain = (self.total_kimg, self.shares), (self.kimg, self.tune_kimg)
         if self.tune is None:
             if self.kimg is None or any(split) or self.tune_kimg or self.schedules:
-                raise ValueError("rows without tune take pretrain, kimg, samplers; nothing else")
+                raise ValueError(
+                    f"found no tune, but {self._given()}; allowed: rows without tune take pretrain,"
+                    " kimg, samplers; nothing else"
+                )
         elif not self.schedules:
-            raise ValueError("rows with tune need schedules: [...]")
+            raise ValueError("found no schedules; allowed: rows with tune need schedules: [...]")
         elif (None in split) == (None in plain) or any(split) == any(plain):
-            raise ValueError("rows with tune need kimg and tune_kimg, or total_kimg and shares")
+            raise ValueError(
+                f"found {self._given()}; allowed: rows with tune need kimg and tune_kimg, or"
+                " total_kimg and shares"
+            )
         models = len(self.pretrain) * len(self.budgets()) * len(self.schedules or [None])
         if self.published and models > 1:
             raise ValueError(f"published is set for rows of {models} models; allowed: one model")
         return self
+
+    def _given(self):
+        """The keys that are set."""
+        return names(key for key in type(self).model_fields if key in self.model_fields_set)
 
     def budgets(self):
         """The pairs (thousand images of pretraining, of tuning)."""
@@ -91,7 +103,7 @@ class Cut(Block):
     """A name in `schedules`."""
     tune_kimg: Count
     """Thousand images of tuning."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of tuning."""
 
 
@@ -99,15 +111,15 @@ class Search(Block):
     """A search of intermediate times by golden section in ln s. The times found are then
     measured on the evaluation's own seeds."""
 
-    models: Annotated[list[Cut], Field(min_length=1)]
+    models: distinct_list(Cut, Field(min_length=1))
     """The tuned models whose times are searched."""
     metric: Literal["fd", "kd"] = "fd"
     """What is minimized: Frechet or kernel distance."""
-    steps: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] = [2, 3, 4]
+    steps: distinct_list(Annotated[int, Field(ge=2)], Field(min_length=1)) = [2, 3, 4]
     """Numbers of steps."""
     images: Annotated[int, Field(ge=10)]
     """Images of each evaluation."""
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     """Seed of the first image; the search uses no seed of the evaluation."""
     evaluations: Count = 10
     """Evaluations in one line search."""

@@ -7,10 +7,17 @@ it does not use.
 
 from pathlib import Path
 
-import yaml
+from ect.config import places
+from ect.config.base import names, nearest, short
 
 NAMED = ("networks", "pretrain", "schedules", "tune", "samplers", "experiments")
 CONFIG = "config.yaml"
+
+
+class Read(dict):
+    """A mapping that was read from files; `places` are those of its keys."""
+
+    places: dict = {}
 
 
 def planned(*studies):
@@ -25,29 +32,76 @@ def read(config, *studies):
     --configfile; raises `ValueError` on a file that holds no mapping."""
     from snakemake.utils import update_config
 
-    under, over = read_yaml(config), {}
+    result, over = Read(), {}
+    under, result.places = places.read(config)
+    laid = {}
     for study in studies:
-        update_config(over, read_yaml(study))
-    update_config(under, over)
-    return under
+        mapping, found = places.read(study)
+        update_config(over, mapping)
+        places.lay(laid, found)
+    update_config(result, under)  # a copy: blocks that share an anchor are changed one by one
+    update_config(result, over)
+    places.lay(result.places, laid)
+    return result
+
+
+def places_of(files, words):
+    """{key: Place} of the config that Snakemake made of files, laid over one another, and of the
+    words of --config; {} if a file's lines are not to be had. Raises `ValueError` on a file that is
+    no config."""
+    result = {}
+    if any(not Path(file).is_file() or _is_template(file) for file in files):
+        return result  # such as a pipe, which has been read by now
+    for file in files:
+        places.lay(result, places.read(file, _shown(file))[1])
+    return places.lay(result, places.of_words(words))
+
+
+def require_config(wanted):
+    """Raises `ValueError` where config.yaml is there, and `wanted`, but is no config."""
+    if wanted and Path(CONFIG).exists() and not _is_template(CONFIG):
+        places.read(CONFIG)
+
+
+def _shown(file):
+    """A file's path, relative if it is below the working directory."""
+    file = Path(file).absolute()
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
+
+
+def _is_template(file):
+    """Whether Snakemake fills a file by YTE, so that its lines are not those of the config."""
+    return Path(file).is_file() and b"__use_yte__" in Path(file).read_bytes()
 
 
 def read_yaml(path):
     """The mapping in a YAML file; raises `ValueError`."""
-    try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror
-        raise ValueError(f"{path}: {reason}; allowed: a study's YAML file, or a folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        reason = getattr(error, "problem", None) or "no text"
-        raise ValueError(f"{path}: {line}not YAML ({reason})") from None
-    if not isinstance(value, dict):
-        found = "nothing" if value is None else f"a {type(value).__name__}"
-        raise ValueError(f"{path}: found {found}; allowed: a study, `key: value` on each line")
-    return value
+    return places.read(path)[0]
+
+
+def origin(mapping, path):
+    """The path of a key before `like` is resolved: in its own block, or in the one that has it."""
+    if len(path) < 3 or path[0] not in NAMED:
+        return path
+    key, name, *rest = path
+    blocks, followed = mapping.get(key), []
+    while isinstance(blocks, dict) and isinstance(blocks.get(name), dict) and name not in followed:
+        if _has(blocks[name], rest):
+            return (key, name, *rest)
+        followed.append(name)
+        name = blocks[name].get("like")
+    return path
+
+
+def _has(block, rest):
+    for part in rest:
+        if isinstance(block, list) and str(part).isdigit() and int(part) < len(block):
+            block = block[int(part)]
+        elif isinstance(block, dict) and part in block:
+            block = block[part]
+        else:
+            return False
+    return True
 
 
 def resolve(mapping):
@@ -73,7 +127,8 @@ def _block(key, name, blocks, followed):
     changes = {k: v for k, v in block.items() if k != "like"}
     parent, others = block["like"], [n for n in blocks if n not in (name, *followed)]
     if parent not in others:
-        raise ValueError(f"{key}.{name}.like: found {parent!r}; allowed: {', '.join(others)}")
+        allowed = f"{names(others) or 'none'}{nearest(parent, others)}"
+        raise ValueError(f"{key}.{name}.like: found {short(parent)}; allowed: {allowed}")
     return _laid_over(_block(key, parent, blocks, (name, *followed)), changes)
 
 

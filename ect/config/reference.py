@@ -24,8 +24,8 @@ with which an editor completes and checks a file that begins with `# yaml-langua
 and the schema's path. What the choices mean is in [the guide](config.md).
 
 A key without a default is needed; one whose default is *none* may be left out. Names are small
-letters, digits and `_`. A block under one of these keys may be `like` another of its kind, or null,
-which leaves it out: `{named}`.
+letters, digits and `_`, at most 100. A block under one of these keys may be `like` another of its
+kind, or null, which leaves it out: `{named}`.
 """
 MAPS = """
 ## Options of the maps

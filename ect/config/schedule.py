@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from ect import registry, schedule
-from ect.config.base import Block, names, plugin_parts, resolve_options
+from ect.config.base import Block, names, nearest, plugin_parts, resolve_options, short
 from ect.schedule import CONTINUOUS_TIME
 
 
@@ -23,8 +23,9 @@ class Schedule(Block):
     def _options(self, info):
         added = plugin_parts("schedule", info)
         if self.map not in schedule.SCHEDULES and self.map not in added:
-            allowed = names((*schedule.SCHEDULES, *added))
-            raise ValueError(f"map is '{self.map}'; allowed: {allowed}")
+            allowed = (*schedule.SCHEDULES, *added)
+            near = nearest(self.map, allowed)
+            raise ValueError(f"map is {short(self.map)}; allowed: {names(allowed)}{near}")
         if self.map in added:
             options = added[self.map].options
             self._chosen = resolve_options(options, self.model_extra or {}, self.map)
@@ -34,7 +35,7 @@ class Schedule(Block):
         for key, value in (self.model_extra or {}).items():
             fits, words = registry.OPTION_RANGES.get(key, (lambda _: True, ""))
             if not fits(value):
-                raise ValueError(f"{key} is {value!r}; allowed: {words}")
+                raise ValueError(f"{key} is {short(value)}; allowed: {words}")
         if self.map in CONTINUOUS_TIME and self.clock != "noise":
             raise ValueError(f"clock is '{self.clock}' with {self.map}; allowed: noise")
         for low, high in (("low", "high"), ("s0", "s1")):

@@ -7,7 +7,15 @@ from typing import Literal
 from pydantic import model_validator
 
 from ect import registry
-from ect.config.base import Block, Name, Positive, names, require_defined
+from ect.config.base import (
+    Block,
+    InputPath,
+    Name,
+    Positive,
+    input_path,
+    names,
+    require_defined,
+)
 
 
 class Init(Block):
@@ -16,7 +24,7 @@ class Init(Block):
 
     format: Literal[registry.FORMATS]
     """Its format: which of the readers in ect/models/importers."""
-    file: str
+    file: InputPath
     """For `diffusers` a folder, or a repository of the Hugging Face hub: owner/name, or
     owner/name@revision, a commit, branch or tag."""
     pretrain_mimg: Positive | None = None
@@ -42,6 +50,8 @@ class Init(Block):
                     f"file is '{self.file}', which is not there; allowed: a folder, or a"
                     " repository of the hub (owner/name, or owner/name@revision)"
                 )
+            for path in self.files():
+                input_path(path)
         elif not Path(self.file).is_file():
             raise ValueError(f"file is '{self.file}', which is not there; allowed: a file")
         return self

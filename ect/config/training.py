@@ -7,18 +7,21 @@ from typing import Annotated, Literal
 from pydantic import Field, model_serializer, model_validator
 
 from ect import registry
-from ect.config.base import Block, Count, Name, Positive, Share, part, require_defined
+from ect.config.base import Block, Count, Name, Positive, Seed, Share, part, require_defined
 from ect.schedule import HIGH, LOW
+
+Small = Annotated[int, Field(ge=1, le=64)]
+MILESTONES = 10_000  # at most on one chain
 
 
 class Network(Block):
     """A U-Net."""
 
-    channels: Annotated[int, Field(ge=8, multiple_of=4)]
+    channels: Annotated[int, Field(ge=8, le=4096, multiple_of=4)]
     """Base width, which `multipliers` multiply; multiples of 32 always fit the group norms."""
-    multipliers: Annotated[list[Count], Field(min_length=1)]
+    multipliers: Annotated[list[Small], Field(min_length=1, max_length=12)]
     """Factors of the width, one for each resolution; each resolution is half of the one before."""
-    blocks: Count
+    blocks: Small
     """Residual blocks at each resolution."""
     attention: list[int] = []
     """Resolutions (pixels of a side) with self-attention."""
@@ -183,13 +186,16 @@ class Pretrain(Recipe):
     """Thousand images to the end of the chain."""
     every: Count
     """Thousand images from one milestone to the next."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of weights, batches and noise."""
 
     @model_validator(mode="after")
     def _chain(self):
         if self.kimg % self.every:
             raise ValueError(f"kimg is {self.kimg}; allowed: multiples of every = {self.every}")
+        if self.kimg > MILESTONES * self.every:
+            most = f"at most {MILESTONES} milestones, every = {self.every} thousand images"
+            raise ValueError(f"kimg is {self.kimg}; allowed: {most}")
         require_defined(self.process, self.parameterization)
         if self.optimizer.decay_from < 1:
             raise ValueError(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ect.runtime.text import shown
+from ect.runtime.text import parsed, shown
 
 
 class CheckpointError(ValueError):
@@ -112,8 +112,8 @@ def _text(path):
 
 def _mapping(text, place, needed, known):
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = parsed(text)
+    except ValueError as error:
         raise ValueError(f"{place}: not JSON ({error})") from None
     return typed(value, place, needed, known)
 

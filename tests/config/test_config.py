@@ -216,7 +216,8 @@ def test_a_block_set_to_null_is_left_out():
 
 
 def test_a_model_has_one_sampler_of_a_kind_at_each_number_of_evaluations():
-    config = changed("samplers/shifted", {"like": "two_step", "times": [0.8]})
+    shifted = {"like": "two_step", "times": [0.8], "label": "shifted"}
+    config = changed("samplers/shifted", shifted)
     config["experiments"]["solvers"]["rows"][1]["samplers"].append("shifted")
     wanted = r"solvers: samplers 'two_step' and 'shifted' are both multistep with 2 NFE; allowed"
     with pytest.raises(ConfigError, match=wanted):

@@ -145,6 +145,18 @@ WORDS = {
     "settings: quotes": (["sample", "{'a': 1}", "--model", M, *OUT], ["{'a'", "JSON"]),
     "settings: a list's file": (["sample", "list.json", "--model", M, *OUT], ["list.json"]),
     "settings: empty": (["sample", "{}", "--model", M, *OUT], ["no key 'images'"]),
+    "settings: deep": (
+        ["sample", '{"a":' * 5000 + "1" + "}" * 5000, "--model", M, *OUT],
+        ["settings: no JSON (found too many levels"],
+    ),
+    "settings: levels": (
+        ["sample", '{"a":' * 200 + "1" + "}" * 200, "--model", M, *OUT],
+        ["found 200 levels; allowed: at most 100"],
+    ),
+    "settings: digits": (
+        ["sample", '{"seed": 1' + "0" * 10**6 + "}", "--model", M, *OUT],
+        ["a number of thousands of digits"],
+    ),
     "settings: metrics": (["sample", METRICS, "--model", M, *OUT], ["'settings'", "images"]),
     "prepare: key": (["prepare", '{"source": "digits"}', "--out", "d"], ["'split_seed'", "source"]),
     "prepare: source": (

@@ -1,8 +1,8 @@
-"""Names of a user's files on one line of the terminal."""
+"""Text of a user's files: on one line of the terminal, and as JSON."""
 
 import pytest
 
-from ect.runtime.text import shown
+from ect.runtime.text import parsed, shown
 
 
 @pytest.mark.parametrize("text", ["a\nb", "\x1b[2Jgone", "\u202egpj.exe", "\ud800", "a\x7f", "\r"])
@@ -13,3 +13,24 @@ def test_control_characters_are_written_as_escapes(text):
 def test_other_text_is_as_it_was_and_long_text_is_cut():
     assert shown("Grüße, 東京.png") == "Grüße, 東京.png"
     assert len(shown("x" * 500)) == 200 and shown("x" * 500).endswith("...")
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ('{"a":' * 5000 + "1" + "}" * 5000, "levels"),
+        ("[" * 10**5, "levels"),
+        ("[" * 500 + "]" * 500, "found 500 levels; allowed: at most 100"),
+        ('{"seed": 1' + "0" * 10**6 + "}", "a number of thousands of digits"),
+        ("{", "Expecting property name"),
+    ],
+    ids=["object", "list", "500", "digits", "torn"],
+)
+def test_json_that_is_too_deep_or_has_huge_numbers_is_refused(text, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        parsed(text)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 200
+
+
+def test_json_is_what_it_says():
+    assert parsed('{"a": [1, 2.5, {"b": null}]}') == {"a": [1, 2.5, {"b": None}]}

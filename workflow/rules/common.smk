@@ -2,6 +2,7 @@
 import importlib.util
 import json
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from snakemake.exceptions import WorkflowError
 
 # This repository, not that of a workflow that uses it as a module.
 HOME = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
+if re.search("[{}]", HOME):
+    raise WorkflowError(f"found {HOME}; allowed: a clone in a path without braces (wildcards)")
 # `ect` alone is taken from it, here and in jobs: a file beside it may be named like a module.
 if "ect" not in sys.modules:
     found = importlib.util.spec_from_file_location("ect", f"{HOME}/ect/__init__.py")
@@ -19,7 +22,7 @@ ELSEWHERE = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([HOME, *ELSEWHERE])))
 os.environ.update(PYTHONSAFEPATH="1")  # no working directory in front of it
 
-from ect.config import fits, published
+from ect.config import fits, load, published
 from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config
 from ect.config.evaluation import FETCHED
@@ -30,8 +33,25 @@ from ect.runtime.versions import STAGES
 from ect.study import settings
 from ect.study.advice import advice
 
+# Of a module, the config is a part of another workflow's, and has no places.
+ALONE = not workflow.modifier.skip_configfile
+
 try:
-    STUDY = Config.read(config)
+    load.require_config(ALONE)
+except ValueError as error:
+    raise WorkflowError(f"the config cannot be read:\n{error}") from None
+
+
+configfile: load.CONFIG
+
+
+# Studies lie over config.yaml, and `--config key=value` over all; Snakemake has read them already.
+LAID = list(workflow.overwrite_configfiles)
+BELOW = [file for file in workflow.configfiles if file not in LAID]
+
+try:
+    PLACES = load.places_of([*BELOW, *LAID], workflow.config_settings.config) if ALONE else {}
+    STUDY = Config.read(config, PLACES)
     if workflow.is_main_process:  # a job of a cluster has a Snakemake of its own
         fits.check(STUDY, look.facts(STUDY.dataset))
 except ValueError as error:
@@ -84,6 +104,11 @@ def as_json(settings):
     return json.dumps(settings, separators=(",", ":"))
 
 
+def verbatim(text):
+    """A text of params that Snakemake takes as it is: it may hold {...}, which is no wildcard."""
+    return lambda wildcards: text
+
+
 def attempt_of(wildcards, attempt):
     """The number of the attempt: after two that ended with the same error there is no third."""
     return attempt
@@ -122,7 +147,10 @@ def classifier_option():
 
 def outside(files):
     """Files that the config names: the prefix of a module does not move them."""
-    return files if PLACE == ROOT else [str(Path(file).absolute()) for file in files]
+    paths = files if PLACE == ROOT else [str(Path(file).absolute()) for file in files]
+    if any(re.search("[{}]", path) for path in paths):
+        raise WorkflowError(f"found braces in {paths}; allowed: paths of inputs without them")
+    return paths
 
 
 def release():

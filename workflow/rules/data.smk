@@ -13,7 +13,7 @@ rule prepare_data:
         data=DATA,
         run=f"{ROOT}/data/run.json",
     params:
-        settings=as_json(STUDY.dataset.resolved()),
+        settings=verbatim(as_json(STUDY.dataset.resolved())),
         content=lambda wildcards: content_of(STUDY.dataset.folder),
         version=STAGES["prepare"],
     threads: 8
@@ -31,7 +31,7 @@ rule train_classifier:
         weights=CLASSIFIER,
         run=f"{ROOT}/features/run.json",
     params:
-        settings=as_json(settings.train_classifier(STUDY)),
+        settings=verbatim(as_json(settings.train_classifier(STUDY))),
         version=STAGES["classifier"],
         out=subpath(output[0], parent=True),
     threads: 1
@@ -63,8 +63,8 @@ rule measure_floor:
     output:
         FLOOR,
     params:
-        settings=as_json(settings.evaluate(STUDY, None)),
-        classifier=classifier_option(),
+        settings=verbatim(as_json(settings.evaluate(STUDY, None))),
+        classifier=verbatim(classifier_option()),
         version=STAGES["evaluate"],
     threads: 1
     conda:

@@ -74,8 +74,8 @@ rule extract_reference:
         features=REFERENCE,
         run=f"{ROOT}/features/reference.json",
     params:
-        settings=as_json(settings.extract(STUDY)),
-        classifier=classifier_option(),
+        settings=verbatim(as_json(settings.extract(STUDY))),
+        classifier=verbatim(classifier_option()),
         version=STAGES["extract"],
     threads: 1
     resources:
@@ -102,7 +102,7 @@ rule extract:
             settings.extract(STUDY, wildcards.sampler, repeat_of(wildcards))
         ),
         source="--samples" if "npz" in EXPORT else "--model",
-        classifier=classifier_option(),
+        classifier=verbatim(classifier_option()),
         lease=lambda wildcards, resources: "" if "npz" in EXPORT else leased(wildcards, resources),
         version=STAGES["extract"],
     threads: 1
@@ -125,7 +125,7 @@ rule evaluate:
         f"{ROOT}/{{model}}/{{sampler}}/metrics.json",
     params:
         settings=lambda wildcards: as_json(settings.evaluate(STUDY, cell_of(wildcards))),
-        classifier=classifier_option(),
+        classifier=verbatim(classifier_option()),
         version=STAGES["evaluate"],
     threads: 1
     resources:
@@ -148,8 +148,8 @@ rule trace_tuning:
     output:
         f"{TUNING}/trace.csv",
     params:
-        settings=as_json(settings.trace(STUDY)),
-        classifier=classifier_option(),
+        settings=verbatim(as_json(settings.trace(STUDY))),
+        classifier=verbatim(classifier_option()),
         version=STAGES["trace"],
     threads: 1
     conda:
@@ -170,8 +170,8 @@ rule search_steps:
     output:
         f"{TUNING}/steps.json",
     params:
-        settings=as_json(settings.search_steps(STUDY)),
-        classifier=classifier_option(),
+        settings=verbatim(as_json(settings.search_steps(STUDY))),
+        classifier=verbatim(classifier_option()),
         version=STAGES["search"],
     threads: 1
     conda:

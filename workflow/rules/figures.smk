@@ -73,7 +73,7 @@ rule draw_maps:
             labels={"figure": "maps"},
         ),
     params:
-        settings=plotting("maps", **settings.plot_maps(STUDY)),
+        settings=verbatim(plotting("maps", **settings.plot_maps(STUDY))),
         out=subpath(output.pdf, strip_suffix=".pdf"),
         version=STAGES["report"],
     conda:
@@ -95,7 +95,7 @@ rule draw_curves:
             labels={"figure": "curves"},
         ),
     params:
-        settings=plotting("curves", runs=RUNS),
+        settings=verbatim(plotting("curves", runs=RUNS)),
         out=subpath(output.pdf, strip_suffix=".pdf"),
         version=STAGES["report"],
     conda:
@@ -118,7 +118,9 @@ rule draw_samples:
             labels={"figure": "samples"},
         ),
     params:
-        settings=plotting("samples", rows=GRID, data=DATA, columns=STUDY.figures.grid_columns),
+        settings=verbatim(
+            plotting("samples", rows=GRID, data=DATA, columns=STUDY.figures.grid_columns)
+        ),
         out=subpath(output.pdf, strip_suffix=".pdf"),
         version=STAGES["report"],
     conda:
@@ -142,12 +144,14 @@ rule draw_loss:
             labels={"figure": "loss"},
         ),
     params:
-        settings=plotting(
-            "loss",
-            metrics=f"{LOSS}/metrics.jsonl",
-            trace=f"{LOSS}/trace.csv",
-            stages=STUDY.stages_of(STUDY.shown("loss")),
-            perfect=next(iter(PERFECT), None),
+        settings=verbatim(
+            plotting(
+                "loss",
+                metrics=f"{LOSS}/metrics.jsonl",
+                trace=f"{LOSS}/trace.csv",
+                stages=STUDY.stages_of(STUDY.shown("loss")),
+                perfect=next(iter(PERFECT), None),
+            )
         ),
         out=subpath(output.pdf, strip_suffix=".pdf"),
         version=STAGES["report"],

@@ -58,7 +58,7 @@ rule write_page:
     output:
         PAGE,
     params:
-        settings=placed(as_json(shown_on_page())),
+        settings=verbatim(placed(as_json(shown_on_page()))),
         version=STAGES["report"],
     conda:
         "../../envs/ect.yaml"

@@ -70,7 +70,7 @@ rule tabulate_steps:
         md=f"{ROOT}/tables/steps.md",
         tex=f"{ROOT}/tables/steps.tex",
     params:
-        settings=placed(as_json({"models": SEARCHES})),
+        settings=verbatim(placed(as_json({"models": SEARCHES}))),
         out=subpath(output.csv, strip_suffix=".csv"),
         version=STAGES["report"],
     conda:
@@ -94,7 +94,7 @@ rule tabulate_paper:
         md=f"{ROOT}/tables/paper.md",
         tex=f"{ROOT}/tables/paper.tex",
     params:
-        settings=placed(as_json(PAPER)),
+        settings=verbatim(placed(as_json(PAPER))),
         out=subpath(output.csv, strip_suffix=".csv"),
         version=STAGES["report"],
     conda:
