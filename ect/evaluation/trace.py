@@ -46,11 +46,10 @@ def run(settings, init, snapshots, data, reference, out, classifier=None):
 
 def models(init, snapshots):
     """(images seen, model) of the start and of each snapshot, in order."""
-    weights, about = checkpoint.load(init)
-    yield 0, build.from_description(weights, about)
+    yield 0, build.load_model(init)
     tensors, about = checkpoint.load(snapshots)
     for seen in sorted({int(key.split(".", 1)[0]) for key in tensors}):
-        yield seen, build.from_description(checkpoint.within(str(seen), tensors), about)
+        yield seen, build.from_description(checkpoint.within(str(seen), tensors), about, snapshots)
 
 
 @torch.no_grad()

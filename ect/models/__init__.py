@@ -1,6 +1,7 @@
 """A model file: built, sampled, loaded in a program, imported, exported.
 
 ===========  =======================================================
+`about`      what a model file says of its model: typed and bounded
 `build`      a description -> network, process, consistency function
 `draw`       images from a model, each from its seed
 `load`       a trained model, for use in a program

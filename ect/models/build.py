@@ -1,9 +1,12 @@
 """From a description to its parts: network, process, consistency function."""
 
+from contextlib import contextmanager
+
 import torch
 
 from ect import plugins
 from ect.consistency import Consistency
+from ect.models.about import Foreign, least_weights, named, require, said
 from ect.networks.unet import UNet
 from ect.networks.unet2d import UNet2D
 from ect.process import S_MAX, VE, Flow, Process, Tabulated, VPCosine, VPLinear
@@ -11,6 +14,8 @@ from ect.runtime import checkpoint, device
 from ect.runtime.seeds import seed_of
 from ect.runtime.versions import setting
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+SHOWN = 4  # of the names that do not fit
 PROCESSES = {"ve": VE, "flow": Flow, "vp_cosine": VPCosine, "vp_linear": VPLinear}
 
 
@@ -102,15 +107,88 @@ def description(settings, images):
     }
 
 
-def load_model(path):
-    """(f, process, about) from a model file: the consistency function in evaluation mode."""
+def fitted(weights, about):
+    """`weights`, which must be finite and those of the network of a description, by name and shape.
+    Raises `Foreign` for others, and for a description that no model has."""
+    require(about)
+    _require_enough(weights, about["network"])
+    with _buildable():
+        model = skeleton(about["network"], about["shape"])
+    _require_match(weights, model)
+    return weights
+
+
+@contextmanager
+def _buildable():
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:  # of torch or diffusers
+        raise Foreign("network", said(error), "one that can be built") from None
+
+
+def _require_enough(weights, network):
+    """Raises `Foreign` where the network described has more weights than there are, so that it is
+    not built."""
+    least, found = least_weights(network), sum(value.numel() for value in weights.values())
+    if found < least:
+        raise Foreign("weights", f"{found:,}", f"{least:,} or more, as the network described has")
+
+
+def _require_match(weights, model):
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    actual = {name: tuple(value.shape) for name, value in weights.items()}
+    wrong = {
+        "missing": sorted(expected.keys() - actual.keys()),
+        "unexpected": sorted(actual.keys() - expected.keys()),
+        "of another shape": [
+            f"{name} {actual[name]} instead of {expected[name]}"
+            for name in sorted(expected.keys() & actual.keys())
+            if actual[name] != expected[name]
+        ],
+    }
+    if found := "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items() if names):
+        raise Foreign("weights", found, f"the {len(expected)} of the network described")
+    _require_numbers(weights)
+
+
+def _some(names):
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _require_numbers(weights):
+    kinds = {name: str(v.dtype) for name, v in weights.items() if v.dtype not in FLOATS}
+    if kinds:
+        found = _some([f"{name} of {kind}" for name, kind in kinds.items()])
+        raise Foreign("weights", found, ", ".join(map(str, FLOATS)))
+    if bad := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise Foreign("weights", f"NaN or infinity in {_some(bad)}", "finite numbers")
+
+
+def read(path):
+    """(weights, about) of a model file; raises `ValueError` for a file that holds no model."""
     weights, about = checkpoint.load(path)
-    return from_description(weights, about)
+    with named(path):
+        return fitted(weights, about), about
 
 
-def from_description(weights, about):
-    """(f, process, about) from weights by name and a model's description."""
-    network = make_network(about["network"], about["shape"])
+def load_model(path):
+    """(f, process, about) from a model file: the consistency function in evaluation mode. Raises
+    `ValueError` for a file that holds no model."""
+    weights, about = checkpoint.load(path)
+    return from_description(weights, about, path)
+
+
+def from_description(weights, about, source="a model"):
+    """(f, process, about) from weights by name and a model's description, of the file `source`."""
+    with named(source):
+        require(about)
+        _require_enough(weights, about["network"])
+        with _buildable():
+            network = make_network(about["network"], about["shape"])
+        _require_match(weights, network)
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
     process = make_process(about)

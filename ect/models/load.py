@@ -7,7 +7,6 @@ from ect.consistency import Consistency
 from ect.models import build
 from ect.models.draw import TIMES, draw
 from ect.process import Process
-from ect.runtime import checkpoint
 
 BATCH = 250  # that of the default study: the batch size may change the last bit
 
@@ -53,7 +52,4 @@ def load(path):
     `ValueError` for what is neither."""
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
-    weights, about = checkpoint.load(file)
-    if "network" not in about:
-        raise checkpoint.CheckpointError(f"{file}: no model; allowed: a model.safetensors")
-    return Model(*build.from_description(weights, about))
+    return Model(*build.load_model(file))

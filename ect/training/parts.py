@@ -5,10 +5,11 @@ import functools
 import torch
 
 from ect import limit, plugins
+from ect.models import build
 from ect.models.build import make_process
 from ect.objective import DISTANCES, UNIT, WEIGHTS, Objective, huber
 from ect.ode import STEPS
-from ect.runtime import checkpoint, device
+from ect.runtime import device
 from ect.runtime.versions import setting
 from ect.schedule import SCHEDULES, SNAPS
 
@@ -102,7 +103,7 @@ def settings_with_start(settings, init, images):
     its meaning, which the file describes. Raises `ValueError` if they are for other images."""
     if "network" in settings:
         return settings
-    about = checkpoint.load(init)[1]
+    about = build.read(init)[1]
     reads = {key: about[key] for key in ("shape", "shift", "scale")}
     dataset = {"shape": list(images.shape), "shift": images.shift, "scale": images.scale}
     if reads != dataset:

@@ -163,7 +163,7 @@ def _begin(settings, images, resume, init, work):
         tensors, about = checkpoint.load(resume)
         state.restore(tensors, about["seen"])
     elif init:
-        state.start_from(checkpoint.load(init)[0])
+        state.start_from(build.read(init)[0])
     work.refuse_to_repeat(state.seen)
     return state
 

@@ -5,7 +5,6 @@ depends on its seed: the i-th of a run is that of `--seed` + i.
 """
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
@@ -37,9 +36,9 @@ def draw(args):
     from ect.runtime import checkpoint
 
     options = options_of(args.sampler, args.steps, args.times, draw.TIMES)
-    about = json.loads((FOLDER / "config.json").read_text())
+    about = checkpoint.read_json(FOLDER / "config.json")
     weights, _ = checkpoint.load(FOLDER / "model.safetensors")
-    f, process, _ = build.from_description(weights, about)
+    f, process, _ = build.from_description(weights, about, "config.json")
     settings = {
         "kind": args.sampler, "options": options, "images": args.n, "batch": args.batch,
         "seed": args.seed, "labels": args.labels,

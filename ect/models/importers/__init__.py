@@ -1,7 +1,7 @@
 """Models from elsewhere -> (weights, about) of a model file: one file for each format.
 
 ==============  ==================================================================================
-`fitting`       what a foreign file must be: allowed values, weights that fit their network
+`fitting`       what a foreign file must be: values among those allowed
 `pickles`       a pickle of EDM or ECT, read without running any code in it
 `edm`           checkpoints of EDM and ECT
 `diffusers`     a UNet2DModel of diffusers with its scheduler

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from ect.models.importers.fitting import Foreign, fitted, said, wanted
+from ect.models.about import Foreign, require, said
+from ect.models.build import fitted
+from ect.models.importers.fitting import wanted
 from ect.models.importers.pickles import Node, Reader, tensors
 
 WRAPPERS = ("EDMPrecond", "ECMPrecond", "VPPrecond", "VEPrecond")
@@ -139,10 +141,12 @@ def converted(content):
     model = wrapper._modules["model"]
     network, shape = network_of(model)
     about = {"network": network, **meaning_of(wrapper), "shape": shape}
-    weights = fitted(renamed(tensors(model), network, shape[1]), network, shape)
+    about |= {"shift": 127.5, "scale": 1 / 127.5}
+    require(about)  # before its sizes are used
+    weights = fitted(renamed(tensors(model), network, shape[1]), about)
     if wrapper.kind == "VEPrecond":  # its F predicts -eps
         weights |= {name: -weights[name] for name in ("head.weight", "head.bias")}
-    return weights, about | {"shift": 127.5, "scale": 1 / 127.5}
+    return weights, about
 
 
 def read(path):

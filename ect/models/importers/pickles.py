@@ -11,7 +11,7 @@ import struct
 
 import torch
 
-from ect.models.importers.fitting import Foreign
+from ect.models.about import Foreign
 
 
 class Node:

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from ect.data.batches import Images
-from ect.models import build
-from ect.models.importers.fitting import Foreign, fitted, said
+from ect.models.about import Foreign, named, require, said
+from ect.models.build import description, fitted
 
 PREFIXES = ("module.", "model.", "_orig_mod.")  # of DDP, of a wrapper, of torch.compile
 
@@ -21,12 +21,11 @@ def read(path, settings, data):
     `settings` holds network, process, parameterization, c_noise and, if they differ from
     `scaled` and the dataset's, c_in and sd; `data` is the dataset file. Raises ValueError.
     """
-    about = build.description(settings, Images(data))
-    try:
-        weights = bare(tensors_in(path))
-        return fitted(weights, about["network"], about["shape"]), about
-    except Foreign as error:
-        raise ValueError(f"{path}: {error}") from None
+    about = description(settings, Images(data))
+    with named("--about"):
+        require(about)
+    with named(path):
+        return fitted(bare(tensors_in(path)), about), about
 
 
 def tensors_in(path):
