@@ -21,7 +21,8 @@ def stream(f, process, about, settings, bar=False):
     """The images of `draw` a batch at a time.
 
     `settings` holds kind, options, images, batch and seed; for a network with classes `labels`;
-    and, if not fp32, `precision`, as in `device.precision`.
+    and, if not fp32, `precision`, as in `device.precision`. Raises `FloatingPointError` where an
+    image is not finite.
     """
     if settings["images"] < 1:
         raise ValueError(f"images is {settings['images']}; allowed: >= 1")
@@ -42,7 +43,7 @@ def stream(f, process, about, settings, bar=False):
         conditioned = f if labels is None else f.conditioned_on(device.to_device(labels))
         with torch.no_grad(), device.deterministic(), device.precision(precision):
             x = sample(conditioned, process, eps, **options)
-        yield decode(x, about)
+        yield decode(x, about, precision)
 
 
 def labels_of(seeds, classes, given=None):

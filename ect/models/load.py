@@ -31,7 +31,8 @@ class Model:
         Image i is a function of `seed` + i. `steps` is 1 or 2; `times` replaces it: falling noise
         levels s = sigma / alpha between 80 and 0, one less than there are steps. `labels` are the
         classes to cycle through, for a model with classes; by default they are drawn at random.
-        Raises `ValueError`. The same as `python -m ect sample` in batches of 250, to the bit.
+        Raises `ValueError`, and `FloatingPointError` where an image is not finite. The same as
+        `python -m ect sample` in batches of 250, to the bit.
         """
         if not (isinstance(n, int) and n > 0):
             raise ValueError(f"n is {n!r}; allowed: a number of images >= 1")

@@ -5,6 +5,7 @@ torch is loaded by the functions that need it.
 """
 
 import json
+import math
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,9 +40,22 @@ def sweep(folder):
 
 
 def write_json(path, value):
-    """Write JSON with sorted keys, atomically."""
+    """Write JSON with sorted keys, atomically; raises `FloatingPointError` for NaN or infinity."""
+    if bad := next(_not_finite(value), None):
+        raise FloatingPointError(f"{path}: {bad}; allowed: a finite number; nothing was written")
     with replacing(path) as scratch:
-        scratch.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+        text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+        scratch.write_text(text + "\n")
+
+
+def _not_finite(value, name=""):
+    """'key is nan' for each number in JSON that is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{name} is {value}"
+    pairs = value.items() if isinstance(value, dict) else ()
+    pairs = enumerate(value) if isinstance(value, (list, tuple)) else pairs
+    for key, one in pairs:
+        yield from _not_finite(one, f"{name}.{key}".strip("."))
 
 
 def save(path, tensors, **about):

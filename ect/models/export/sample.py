@@ -80,7 +80,7 @@ def main():
     args = top.parse_args()
     try:
         save(draw(args), args.out)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"sample.py: {error}")
 
 
