@@ -2,6 +2,7 @@
 
 ===========  =======================================================
 `about`      what a model file says of its model: typed and bounded
+`trust`      which plugins a model file may run
 `build`      a description -> network, process, consistency function
 `draw`       images from a model, each from its seed
 `load`       a trained model, for use in a program

@@ -6,6 +6,7 @@ import torch
 
 from ect import plugins
 from ect.consistency import Consistency
+from ect.models import trust
 from ect.models.about import Foreign, least_weights, named, require, said
 from ect.networks.unet import UNet
 from ect.networks.unet2d import UNet2D
@@ -59,7 +60,11 @@ def make_process(settings):
 def plugin_process(name, settings):
     """A plugin's process; raises `ValueError` if it breaks a law that f and the samplers rely
     on: no noise at t = 0, and `time` the inverse of a clock that reaches `S_MAX`."""
-    process_class = plugins.with_plugins({}, "process", settings)[name]
+    source = plugins.providing("process", name, settings).get("plugins")
+    if not source:
+        found = f"found {name!r}, which no listed plugin declares"
+        raise ValueError(f"process: {found}; allowed: {', '.join(PROCESSES)}, or a plugin's")
+    process_class = plugins.load(source)["process"][name]
     if not issubclass(process_class, Process) or process_class.coefficients is Process.coefficients:
         raise ValueError(f"process '{name}'; allowed: a subclass of Process with coefficients")
     if not hasattr(process_class, "t_max"):
@@ -174,22 +179,23 @@ def read(path):
         return fitted(weights, about), about
 
 
-def load_model(path):
-    """(f, process, about) from a model file: the consistency function in evaluation mode. Raises
-    `ValueError` for a file that holds no model."""
+def load_model(path, files=()):
+    """(f, process, about) from a model file: the consistency function in evaluation mode. `files`
+    are plugins that it may use. Raises `ValueError` for a file that holds no model."""
     weights, about = checkpoint.load(path)
-    return from_description(weights, about, path)
+    return from_description(weights, about, path, files)
 
 
-def from_description(weights, about, source="a model"):
+def from_description(weights, about, source="a model", files=()):
     """(f, process, about) from weights by name and a model's description, of the file `source`."""
     with named(source):
         require(about)
+        granted = trust.granted(about, files)
         _require_enough(weights, about["network"])
         with _buildable():
             network = make_network(about["network"], about["shape"])
         _require_match(weights, network)
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
-    process = make_process(about)
+    process = make_process(about | {"plugins": granted})
     return make_consistency(network, process, about), process, about

@@ -48,9 +48,12 @@ class Model:
         return draw(self.f, self.process, self.about, settings)
 
 
-def load(path):
+def load(path, plugins=()):
     """The model in a model.safetensors, or in the folder of a run that holds one; raises
-    `ValueError` for what is neither."""
+    `ValueError` for what is neither. `plugins` are the Python files that it may run: without them
+    a model whose process is a plugin's is refused."""
+    if isinstance(plugins, (str, Path)):
+        raise ValueError(f"plugins: found {str(plugins)!r}; allowed: a list of Python files")
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
-    return Model(*build.load_model(file))
+    return Model(*build.load_model(file, plugins))

@@ -52,9 +52,8 @@ def _not_finite(value, name=""):
     """'key is nan' for each number in JSON that is not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         yield f"{name} is {value}"
-    pairs = value.items() if isinstance(value, dict) else ()
-    pairs = enumerate(value) if isinstance(value, (list, tuple)) else pairs
-    for key, one in pairs:
+    keyed = dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
+    for key, one in keyed.items() if isinstance(keyed, dict) else ():
         yield from _not_finite(one, f"{name}.{key}".strip("."))
 
 

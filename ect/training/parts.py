@@ -5,7 +5,7 @@ import functools
 import torch
 
 from ect import limit, plugins
-from ect.models import build
+from ect.models import build, trust
 from ect.models.build import make_process
 from ect.objective import DISTANCES, UNIT, WEIGHTS, Objective, huber
 from ect.ode import STEPS
@@ -112,6 +112,7 @@ def settings_with_start(settings, init, images):
             " of that shape, with dataset.normalize: unit"
         )
     parts = ("network", "process", "betas", "parameterization", "c_noise", "c_in", "sd")
-    both = about.get("plugins", {}) | settings.get("plugins", {})
+    named = settings.get("plugins", {})
+    both = trust.granted(about, named) | named
     merged = {"plugins": both} if both else {}
     return settings | {key: about[key] for key in parts if key in about} | merged

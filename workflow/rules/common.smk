@@ -18,6 +18,7 @@ from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config, ConfigError
 from ect.config.evaluation import FETCHED
 from ect.data.folder import fingerprint
+from ect.models.trust import allow
 from ect.runtime import work
 from ect.runtime.versions import STAGES
 from ect.study import settings
@@ -27,6 +28,7 @@ try:
 except ConfigError as error:
     raise WorkflowError(f"the config cannot be run:\n{error}") from None
 
+allow(STUDY.plugins)  # a model file runs these plugins and no others
 ROOT = STUDY.root
 # ROOT with the prefix of a module, which Snakemake adds to inputs and outputs but not to params.
 PLACE = workflow.modifier.path_modifier.replace_prefix(ROOT)
