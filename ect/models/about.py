@@ -4,6 +4,7 @@ A description comes from another machine, so a wrong one would hang a job (block
 black images (sd: NaN). What reads a model file, imports one or exports one asks `require`.
 """
 
+import reprlib
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -39,6 +40,15 @@ def named(path):
 def said(error):
     """An error's type and the first 200 characters of its first line, for our own messages."""
     return shown((f"{type(error).__name__}: {error}".splitlines() or [""])[0])
+
+
+def brief(value):
+    """`repr` of a foreign value, cut in length and depth: one that holds another one twice, which
+    holds another one twice, ... would have 2^60 parts."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 120
+    short.maxlevel, short.maxdict = 3, 8
+    return short.repr(value)
 
 
 def whole(low, high, step=1):
@@ -149,7 +159,7 @@ def require(about):
     require_process(about)
     network = about["network"]
     if not isinstance(network, dict):
-        raise Foreign("network", repr(network), "a mapping")
+        raise Foreign("network", brief(network), "a mapping")
     if network.get("architecture") == "unet2d":
         fits("network.", network, UNET2D)
         fits("network.config.", network["config"], {}, UNET2D_CONFIG, more=True)
@@ -167,7 +177,7 @@ def fits(prefix, found, needed, optional=(), more=False):
             raise Foreign(f"{prefix}{key}", "nothing", rules[key][1])
     for key, value in found.items():
         if key in rules and not rules[key][0](value):
-            raise Foreign(f"{prefix}{key}", repr(value), rules[key][1])
+            raise Foreign(f"{prefix}{key}", brief(value), rules[key][1])
         if key not in rules and not more:
             raise Foreign(f"{prefix}{key}", "an unknown key", ", ".join(rules))
 
@@ -178,15 +188,16 @@ def require_process(about):
     owner = "plugins" if "plugins" in about else "betas" if "betas" in about else None
     if type(process) is not str or not (process in (*known, "tabulated") or owner == "plugins"):
         allowed = f"{', '.join(known)}, tabulated, or one of a plugin that it lists"
-        raise Foreign("process", repr(process), allowed)
+        raise Foreign("process", brief(process), allowed)
     wanted = {"tabulated": "betas"} | dict.fromkeys(known)
     if owner != wanted.get(process, "plugins"):
-        raise Foreign("process", f"{process!r} with {owner or 'neither'}", "betas for 'tabulated'"
-                      " alone, plugins for a process of a plugin alone")  # fmt: skip
+        found = f"{brief(process)} with {owner or 'neither'}"
+        allowed = "betas for 'tabulated' alone, plugins for a process of a plugin alone"
+        raise Foreign("process", found, allowed)
     if process == "tabulated":
         fits("betas.", about["betas"], CHAIN)
         if not Tabulated(**about["betas"]).ln_s.isfinite().all():
-            raise Foreign("betas", repr(about["betas"]), "a chain whose noise levels are finite")
+            raise Foreign("betas", brief(about["betas"]), "a chain whose noise levels are finite")
     elif registry.undefined(process, form):
         raise Foreign("parameterization", f"{form!r} with process {process!r}", "edm, velocity")
 

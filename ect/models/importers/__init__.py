@@ -2,6 +2,7 @@
 
 ==============  ==================================================================================
 `fitting`       what a foreign file must be: values among those allowed
+`scan`          bounds of a pickle, checked before it is read
 `pickles`       a pickle of EDM or ECT, read without running any code in it
 `edm`           checkpoints of EDM and ECT
 `diffusers`     a UNet2DModel of diffusers with its scheduler

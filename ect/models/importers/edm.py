@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from ect.models.about import Foreign, require, said
+from ect.models.about import Foreign, brief, require, said
 from ect.models.build import fitted
 from ect.models.importers.fitting import wanted
-from ect.models.importers.pickles import Node, Reader, tensors
+from ect.models.importers.pickles import Node, Reader, scan_file, tensors
 
 WRAPPERS = ("EDMPrecond", "ECMPrecond", "VPPrecond", "VEPrecond")
 
@@ -32,6 +32,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # of EDM's constructors
     | {"attn_resolutions": [32, 16, 8]},
 }
 COMMON = {"img_resolution", "in_channels", "out_channels", "label_dim", "channel_mult_emb"}
+WHOLE = COMMON | {"model_channels", "num_blocks"}
 UNUSED = {"augment_dim", "dropout", "label_dropout"}  # they matter in training only
 
 
@@ -41,6 +42,9 @@ def network_of(model):
     options = {"label_dim": 0, "channel_mult_emb": 4} | DEFAULTS[kind] | dict(model._init_kwargs)
     for name in sorted(set(options) - set(DEFAULTS[kind]) - COMMON - UNUSED):
         raise Foreign(f"{kind}'s arguments", name, "those of EDM's class")
+    for name in sorted(WHOLE & set(options)):
+        if type(options[name]) is not int:
+            raise Foreign(f"{kind}'s arguments: {name}", brief(options[name]), "a whole number")
     if model._init_args:
         raise Foreign(f"{kind}'s arguments", f"{len(model._init_args)} without names", "names")
     wanted("channel_mult_emb", options["channel_mult_emb"], 4)
@@ -156,6 +160,7 @@ def read(path):
     """
     with open(path, "rb") as file:
         try:
+            scan_file(file)
             return converted(Reader(file).load())
         except Foreign as error:
             raise ValueError(f"{path}: {error}") from None

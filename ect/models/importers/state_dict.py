@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from ect.data.batches import Images
 from ect.models.about import Foreign, named, require, said
 from ect.models.build import description, fitted
+from ect.models.importers.scan import scan_torch
 
 PREFIXES = ("module.", "model.", "_orig_mod.")  # of DDP, of a wrapper, of torch.compile
 
@@ -34,8 +35,10 @@ def tensors_in(path):
         if str(path).endswith(".safetensors"):
             content = load_file(path)
         else:
+            with open(path, "rb") as file:
+                scan_torch(file)
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except (OSError, Foreign):
         raise
     except Exception as error:  # a damaged or malicious file can raise anything
         allowed = "a state dict as .safetensors, or of torch.save"
@@ -48,6 +51,9 @@ def tensors_in(path):
         if isinstance(content, dict):
             keys = f" with {', '.join(map(str, list(content)[:4]))}"
         raise Foreign("content", f"{type(content).__name__}{keys}", "a dict of tensors by name")
+    for name, value in content.items():
+        if value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes():
+            raise Foreign(str(name), "a tensor larger than what is stored of it", "one as large")
     return content
 
 
