@@ -12,6 +12,7 @@ from ect.models.about import Foreign
 
 OPCODES = 1_000_000  # a network of 2,000 tensors has about 100,000
 LARGEST = 10_000  # objects in one that can be hashed, counted as a tree
+FRAME = 2**26  # bytes of one frame; pickle's own are of 2^16
 TOTAL = 5_000_000  # the same, over the whole pickle
 CONTAINERS = {"EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "LIST", "DICT"}
 INTO = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"}  # a container: it is not hashed
@@ -40,6 +41,10 @@ class Walk:
 
     def step(self, opcode, argument):
         name = opcode.name
+        if type(argument) is int and (
+            (name == "FRAME" and argument > FRAME) or ("PUT" in name and argument > OPCODES)
+        ):
+            raise Foreign("pickle", f"{name} {argument:,}", f"at most {FRAME:,} and {OPCODES:,}")
         if name == "MARK":
             self.stack.append(None)
         elif name == "MEMOIZE" or "PUT" in name:
