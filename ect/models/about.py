@@ -111,6 +111,7 @@ MEANING = {
 OPTIONAL = {
     "c_noise": one_of(C_NOISE),
     "c_in": one_of(("scaled", "one")),
+    "s_min": number(1e-6, 79.0),
     "betas": (lambda x: isinstance(x, dict), "a mapping"),
     "plugins": (are_plugins, "{file: sha256}"),
 }

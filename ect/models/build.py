@@ -96,8 +96,8 @@ def make_consistency(network, process, about):
 
 def description(settings, images):
     """What a model file says of itself: all it takes to rebuild f and to decode its images. An
-    imported model keeps its betas, c_in and sd; a plugin's process keeps its file and sha256."""
-    extra = {"betas": settings["betas"]} if "betas" in settings else {}
+    imported model keeps its betas, c_in, sd and s_min, a plugin's process its file and sha256."""
+    extra = {key: settings[key] for key in ("betas", "s_min") if key in settings}
     extra |= plugins.providing("process", settings["process"], settings)
     return extra | {
         "network": settings["network"],

@@ -111,7 +111,7 @@ def settings_with_start(settings, init, images):
             f"{init}: the model reads images as {reads}, the dataset has {dataset}; allowed: images"
             " of that shape, with dataset.normalize: unit"
         )
-    parts = ("network", "process", "betas", "parameterization", "c_noise", "c_in", "sd")
+    parts = ("network", "process", "betas", "parameterization", "c_noise", "c_in", "sd", "s_min")
     named = settings.get("plugins", {})
     both = trust.granted(about, named) | named
     merged = {"plugins": both} if both else {}

@@ -14,6 +14,7 @@ from ect.models.build import fitted
 from ect.models.importers.fitting import wanted
 from ect.models.importers.pickles import Node, Reader, scan_file, tensors
 
+S_MIN = 0.02  # the lowest noise level of EDM's VEPrecond, where EDM's sampler ends
 WRAPPERS = ("EDMPrecond", "ECMPrecond", "VPPrecond", "VEPrecond")
 
 SONG = {  # options of SongUNet that tell DDPM++ and NCSN++ apart, by EDM's names
@@ -76,7 +77,8 @@ def meaning_of(wrapper):
         return about | {"sd": float(wrapper.sigma_data)}
     about["parameterization"] = "noise"
     if kind == "VEPrecond":  # sd is not used; 0.5 is that of EDM's data
-        return about | {"c_noise": "log_half_s", "c_in": "one", "sd": 0.5}
+        lowest = max(float(vars(wrapper).get("sigma_min", S_MIN)), 0.002)  # as EDM's sampler does
+        return about | {"c_noise": "log_half_s", "c_in": "one", "sd": 0.5, "s_min": lowest}
     for name, value in {"beta_d": 19.9, "beta_min": 0.1, "M": 1000}.items():
         wanted(name, getattr(wrapper, name), value)
     return about | {"process": "vp_linear", "c_noise": "vp", "sd": 1.0}
@@ -136,13 +138,25 @@ def sorted_heads(value, channels, architecture):
     return rows.movedim(2, 0).reshape(value.shape)
 
 
+def described(content):
+    """What a pickle holds, in words."""
+    if isinstance(content, Node):
+        return f"a bare network of class {content.kind!r}"
+    if isinstance(content, dict):
+        return f"a dict with {', '.join(map(brief, list(content)[:4])) or 'nothing'}"
+    return type(content).__name__
+
+
 def converted(content):
     """(weights, about) from what the pickle holds."""
-    if not isinstance(content, dict) or not isinstance(content.get("ema"), Node):
-        raise Foreign("pickle", type(content).__name__, "a dict with a network at 'ema'")
-    wrapper = content["ema"]
+    wrapper = content.get("ema") if isinstance(content, dict) else None
+    if not isinstance(wrapper, Node):
+        raise Foreign("pickle", described(content), "a dict with a network at 'ema', as EDM saves")
+    if "unet" in vars(wrapper).get("_modules", {}):
+        found = f"{wrapper.kind!r} with a UNet of EDM2 or of ECT's imgnet branch, not read yet"
+        raise Foreign("class at 'ema'", found, ", ".join(WRAPPERS))
     wanted("class at 'ema'", wrapper.kind, *WRAPPERS)
-    model = wrapper._modules["model"]
+    model = vars(wrapper)["_modules"]["model"]
     network, shape = network_of(model)
     about = {"network": network, **meaning_of(wrapper), "shape": shape}
     about |= {"shift": 127.5, "scale": 1 / 127.5}
