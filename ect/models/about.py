@@ -34,7 +34,7 @@ def named(path):
     try:
         yield
     except Foreign as error:
-        raise ValueError(f"{shown(path)}: {error}") from None
+        raise ValueError(f"{shown(path, 1000)}: {error}") from None
 
 
 def said(error):

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from ect.runtime.text import shown
+
 
 class CheckpointError(ValueError):
     """A file that is not a checkpoint of ours, or does not fit what it is loaded into."""
@@ -78,7 +80,8 @@ def load(path):
             about = json.loads((file.metadata() or {}).get("about", "{}"))
             return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from None
+        said = f"not a readable checkpoint ({shown(error)})"
+        raise CheckpointError(f"{shown(path, 1000)}: {said}") from None
 
 
 def prefixed(prefix, tensors):

@@ -16,6 +16,7 @@ from ect.models.build import fitted
 from ect.models.importers.fitting import wanted
 from ect.networks.unet2d import library
 from ect.process import BETAS
+from ect.runtime.text import shown
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler_config.json"
@@ -44,7 +45,7 @@ def read(source):
     try:
         return converted(folder)
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from None
+        raise ValueError(f"{shown(source, 1000)}: {error}") from None
 
 
 def downloaded(name):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ect.models.about import Foreign, brief, require, said
+from ect.models.about import Foreign, brief, named, require, said
 from ect.models.build import fitted
 from ect.models.importers.fitting import wanted
 from ect.models.importers.pickles import Node, Reader, scan_file, tensors
@@ -172,14 +172,12 @@ def read(path):
 
     Raises ValueError for any other content, without running code in it.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb") as file, named(path):
         try:
             scan_file(file)
             return converted(Reader(file).load())
-        except Foreign as error:
-            raise ValueError(f"{path}: {error}") from None
+        except Foreign:
+            raise
         except Exception as error:  # a damaged pickle can raise anything
-            allowed = "a complete .pkl file of EDM or ECT"
-            raise ValueError(
-                f"{path}: found damaged content ({said(error)}); allowed: {allowed}"
-            ) from None
+            found = f"damaged content ({said(error)})"
+            raise Foreign("pickle", found, "a complete .pkl file of EDM or ECT") from None
