@@ -43,9 +43,8 @@ Nothing heavy is imported here; `python -m ect --help` lists the verbs. In a pro
 __version__ = "0.1.0"
 
 
-def load(path):
-    """The model in a model.safetensors; see `ect.models.load.Model`. torch is loaded here, not
-    before."""
+def load(path, plugins=()):
+    """The model in a model.safetensors; see `ect.models.load`. torch is loaded here, not before."""
     from ect.models.load import load
 
-    return load(path)
+    return load(path, plugins)

@@ -29,7 +29,7 @@ ALLOWED = {
     "config": ("schedule", "registry", "plugins", "networks.widths"),
     "study": ("schedule", "config", "networks.widths", "runtime.versions"),
     "data": ("runtime", "config.dataset"),
-    "models": ("method", "networks", "runtime", "plugins", "data"),
+    "models": ("method", "networks", "runtime", "registry", "plugins", "data"),
     "training": ("method", "networks", "runtime", "plugins", "data", "models"),
     "evaluation": ("method", "runtime", "plugins", "config.evaluation", "data", "models"),
     "report": (

@@ -21,7 +21,7 @@ from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config, ConfigError
 from ect.data.batches import Images
 from ect.evaluation import evaluate, metrics, sample
-from ect.models import build, draw
+from ect.models import build, draw, trust
 from ect.process import VPLinear
 from ect.report import maps
 from ect.runtime import checkpoint
@@ -160,16 +160,20 @@ def test_a_model_names_the_plugin_of_its_process_alone(config, digits_file, tmp_
 
     network = build.make_network(about["network"], about["shape"])
     checkpoint.save("model.safetensors", network.state_dict(), **about)
-    f, process, _ = build.load_model("model.safetensors")
+    f, process, _ = build.load_model("model.safetensors", ["rest.py"])
     assert type(process).__name__ == "Cosine" and f.process is process
     keys = ("network", "process", "parameterization", "c_noise")
     imported = {k: v for k, v in settings.items() if k not in keys}
     imported["plugins"] = {"maps.py": settings["plugins"]["maps.py"]}
-    whole = parts.settings_with_start(imported, "model.safetensors", Images(digits_file))
+    with pytest.raises(ValueError, match=r"'rest.py' .* not named"):
+        parts.settings_with_start(imported, "model.safetensors", Images(digits_file))
+    with trust.allowed(["rest.py"]):
+        whole = parts.settings_with_start(imported, "model.safetensors", Images(digits_file))
     assert whole["process"] == "Cosine" and whole["plugins"] == settings["plugins"]
 
     sampling = json.dumps(study_settings.sample(study, "one_step"))
     words = ["sample", sampling, "--model", "model.safetensors", "--out", "drawn"]
+    words += ["--plugins", "rest.py"]
     for spoil, said in (
         (lambda: Path("rest.py").write_text(REST + "\n# edited"), "rest.py: edited since"),
         (lambda: Path("rest.py").unlink(), "rest.py: No such file"),

@@ -138,6 +138,14 @@ GPUS = {
     },
     "--nodes": {"type": count, "help": "the number of nodes of this SLURM job that have them"},
 }
+PLUGINS = {
+    "--plugins": {
+        "nargs": "+",
+        "default": [],
+        "metavar": "FILE",
+        "help": "Python files that a model of a plugin's process may run; the config's are allowed",
+    },
+}
 CLASSIFIER = {"help": "weights of the study's own classifier, the feature space"}
 TRAINING = {"required": True, "help": "features of the training images"}
 
@@ -181,6 +189,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
                 "help": "keep a hard link to the outputs until Snakemake has recorded the job: if"
                 " it is killed before, it deletes them",
             },
+            **PLUGINS,
             **GPUS,
         },
     ),
@@ -195,7 +204,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
     ),
     sample: (
         "sample images from a model",
-        {"settings": SETTINGS, "--model": NEEDED, "--out": NEEDED, **GPUS},
+        {"settings": SETTINGS, "--model": NEEDED, "--out": NEEDED, **PLUGINS, **GPUS},
     ),
     fetch_inception: ("download Inception's weights, unless they are there", {"--out": NEEDED}),
     export_images: (
@@ -211,6 +220,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--data": {"help": "the dataset file, instead of --samples and --model"},
             "--classifier": CLASSIFIER,
             "--out": NEEDED,
+            **PLUGINS,
             **GPUS,
         },
     ),
@@ -238,6 +248,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--reference": TRAINING,
             "--classifier": CLASSIFIER,
             "--out": NEEDED,
+            **PLUGINS,
         },
     ),
     search_steps: (
@@ -248,6 +259,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--reference": TRAINING,
             "--classifier": CLASSIFIER,
             "--out": NEEDED,
+            **PLUGINS,
         },
     ),
     export: (

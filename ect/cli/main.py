@@ -13,6 +13,7 @@ from contextlib import nullcontext
 
 from ect.cli import jobs, lease, report, runs
 from ect.cli.arguments import UNFIT, count, line_of, require
+from ect.models.trust import allowed
 from ect.runtime import crash
 from ect.runtime.stop import Stopped
 
@@ -59,7 +60,10 @@ def main(argv=None):
     warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # Inception uses it
     try:
         require(args)
-        with crash.noted(args.out, args.attempt) if args.attempt else nullcontext():
+        with (
+            allowed(getattr(args, "plugins", [])),
+            crash.noted(args.out, args.attempt) if args.attempt else nullcontext(),
+        ):
             args.function(args)
     except Stopped as stop:
         print(f"ect {args.verb}: {stop}", file=sys.stderr)

@@ -15,9 +15,18 @@ def encode(pixels, about):
     return (x - about["shift"]) * about["scale"]
 
 
-def decode(x, about):
-    """The inverse of `encode`, rounded and clipped to uint8."""
-    pixels = (x.to(torch.float32) / about["scale"] + about["shift"]).round().clamp(0, 255)
+def decode(x, about, precision="fp32"):
+    """The inverse of `encode`, rounded and clipped to uint8. Raises `FloatingPointError` where an
+    image is not finite, which uint8 would make black; `precision` is that of x, for the message."""
+    pixels = x.to(torch.float32) / about["scale"] + about["shift"]
+    bad = int((~pixels.isfinite()).flatten(1).any(1).sum())
+    if bad:
+        advice = "; fp16 overflows above 65504: evaluation.precision bf16, tf32 or fp32"
+        raise FloatingPointError(
+            f"{bad} of {len(pixels)} images hold NaN or infinity, computed in {precision}; allowed:"
+            f" finite images{advice if precision == 'fp16' else ''}"
+        )
+    pixels = pixels.round().clamp(0, 255)
     return pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
@@ -59,5 +68,5 @@ class Images:
         return encode(pixels, {"shift": self.shift, "scale": self.scale})
 
     def decode(self, x):
-        """The inverse of `encode`, rounded and clipped to uint8."""
+        """The inverse of `encode`, as `decode`."""
         return decode(x, {"shift": self.shift, "scale": self.scale})

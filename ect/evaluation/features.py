@@ -44,6 +44,7 @@ def of_batches(extract, batches):
     for pixels in samples.regrouped(batches, BATCH):
         with device.precision("fp32"):
             part = extract(pixels).cpu()
+        require_finite(part)
         if found is None or seen + len(part) > len(found):
             room = part.new_empty(seen + 2 * len(part), part.shape[1])
             found = room if found is None else torch.cat([found[:seen], room])
@@ -52,6 +53,13 @@ def of_batches(extract, batches):
     if found is None:
         raise ValueError("found no images; allowed: at least one")
     return found[:seen].clone()
+
+
+def require_finite(found, name="features"):
+    """Raise `FloatingPointError` unless all features (N, D) are finite."""
+    if bad := int((~found.isfinite()).any(1).sum()):
+        what = f"those of {bad} of {len(found)} images hold NaN or infinity"
+        raise FloatingPointError(f"{name}: {what}; allowed: finite features")
 
 
 def save(path, found, name, shape=None):
@@ -73,6 +81,7 @@ def load_shaped(path):
     tensors, about = checkpoint.load(path)
     if "features" not in tensors:
         raise checkpoint.CheckpointError(f"{path}: holds no features")
+    require_finite(tensors["features"], f"{path}: features")
     shape = about.get("shape")
     return about["features"], tensors["features"].double().numpy(), shape and tuple(shape)
 

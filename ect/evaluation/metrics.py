@@ -11,10 +11,12 @@ MEBIBYTES = 256  # of one block of distances in memory
 
 def frechet(features, reference):
     """The Frechet distance of the Gaussians fitted to two feature sets (N, D) and (M, D); FID where
-    the features are Inception's."""
+    the features are Inception's. NaN where a moment is not finite."""
     from cleanfid.fid import frechet_distance
 
     moments = [(f.mean(axis=0), np.cov(f, rowvar=False)) for f in (features, reference)]
+    if not all(np.isfinite(moment).all() for both in moments for moment in both):
+        return float("nan")
     (mean, covariance), (mean_reference, covariance_reference) = moments
     return float(frechet_distance(mean, covariance, mean_reference, covariance_reference))
 
@@ -79,9 +81,10 @@ def inception_score(probabilities):
     return float(np.mean([np.exp(rel_entr(p, p.mean(axis=0)).sum(1).mean()) for p in parts]))
 
 
+@np.errstate(all="ignore")  # what is not finite is named below
 def measures(names, features, reference, subsets, probabilities=None):
-    """{name: value} of the metrics named (the kernel distance over `subsets` subsets), and the
-    sizes of the two sets. `probabilities`, p(class | image), are for the Inception score."""
+    """{name: finite value} of the metrics named (the kernel distance over `subsets` subsets), and
+    the sizes of the two sets. `probabilities`, p(class | image), are for the Inception score."""
     found = {}
     if "fd" in names:
         found["fd"] = frechet(features, reference)
@@ -92,4 +95,15 @@ def measures(names, features, reference, subsets, probabilities=None):
         found |= {name: value for name, value in both if name in names}
     if "inception_score" in names:
         found["inception_score"] = inception_score(probabilities)
+    for name, value in found.items():
+        require_finite(name, value, features, reference)
     return found | {"images": len(features), "reference_images": len(reference)}
+
+
+def require_finite(name, value, features, reference):
+    """Raise `FloatingPointError` where a metric is NaN or infinite."""
+    if not np.isfinite(value):
+        raise FloatingPointError(
+            f"{name} is {value} for {len(features)} images and {len(reference)} of reference;"
+            " allowed: a finite number, of more images or of other features"
+        )

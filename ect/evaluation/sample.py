@@ -28,7 +28,7 @@ def run(settings, model, out):
 def drawn_by_all(model, settings):
     """The images of `draw.stream`, drawn by all processes and yielded in the first. Each draws
     whole batches, since in another batch an image may be rounded differently."""
-    f, process, about = build.load_model(model)
+    f, process, about = build.load_model(model, settings.get("plugins", ()))
     if distributed.world() == 1:
         return stream(f, process, about, settings, bar=True)
     first, batch = settings["seed"], settings["batch"]

@@ -98,10 +98,10 @@ def measure(settings, model, reference, classifier=None):
         sampling |= {"images": images, "batch": settings["batch"], "precision": precision}
         drawn = features.of_images(extract, draw(f, process, about, sampling))
         metric, subsets = settings["metric"], settings["features"]["kd_subsets"]
-        distance = metrics.measures([metric], drawn, real, subsets)[metric]
-        if not math.isfinite(distance):
-            raise FloatingPointError(f"the {settings['metric']} at times {times} is {distance}")
-        return distance
+        try:
+            return metrics.measures([metric], drawn, real, subsets)[metric]
+        except FloatingPointError as error:
+            raise FloatingPointError(f"at times {times}: {error}") from None
 
     return name, value
 

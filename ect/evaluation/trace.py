@@ -6,6 +6,7 @@ the whole run: residuals at fixed pairs (t, r), errors |f(x_t) - x_0|^2 at fixed
 """
 
 import csv
+import math
 
 import torch
 
@@ -39,18 +40,30 @@ def run(settings, init, snapshots, data, reference, out, classifier=None):
         for seen, (f, process, about) in models(init, snapshots):
             for label, sampling in settings["samplers"].items():
                 drawn = features.of_images(extract, draw(f, process, about, sampling))
-                fd = metrics.frechet(drawn, real)
+                fd = metrics.measures(["fd"], drawn, real, None)["fd"]
                 table.writerow({"images": seen, "quantity": "fd", "sampler": label, "value": fd})
-            table.writerows({"images": seen, **row} for row in probe(f, process, images))
+            table.writerows(
+                {"images": seen, **row} for row in finite(probe(f, process, images), seen)
+            )
+
+
+def finite(rows, seen):
+    """The rows; raises `FloatingPointError` where a value is NaN or infinite."""
+    for row in rows:
+        if not math.isfinite(row["value"]):
+            at = f"s = {row['s']:g} of the model after {seen} images"
+            raise FloatingPointError(
+                f"{row['quantity']} is {row['value']} at {at}; allowed: a finite number"
+            )
+        yield row
 
 
 def models(init, snapshots):
     """(images seen, model) of the start and of each snapshot, in order."""
-    weights, about = checkpoint.load(init)
-    yield 0, build.from_description(weights, about)
+    yield 0, build.load_model(init)
     tensors, about = checkpoint.load(snapshots)
     for seen in sorted({int(key.split(".", 1)[0]) for key in tensors}):
-        yield seen, build.from_description(checkpoint.within(str(seen), tensors), about)
+        yield seen, build.from_description(checkpoint.within(str(seen), tensors), about, snapshots)
 
 
 @torch.no_grad()

@@ -1,6 +1,8 @@
 """A model file: built, sampled, loaded in a program, imported, exported.
 
 ===========  ========================================================
+`about`      what a model file says of its model: typed and bounded
+`trust`      which plugins a model file may run
 `build`      a description -> network, process, consistency function
 `draw`       images from a model, each from its seed
 `steps`      the noise levels that "2 steps" stands for: the study's

@@ -1,9 +1,13 @@
 """From a description to its parts: network, process, consistency function."""
 
+from contextlib import contextmanager
+
 import torch
 
 from ect import plugins
 from ect.consistency import Consistency
+from ect.models import trust
+from ect.models.about import Foreign, least_weights, named, require, said
 from ect.networks.unet import UNet
 from ect.networks.unet2d import UNet2D
 from ect.process import S_MAX, VE, Flow, Process, Tabulated, VPCosine, VPLinear
@@ -11,6 +15,8 @@ from ect.runtime import checkpoint, device
 from ect.runtime.seeds import seed_of
 from ect.runtime.versions import setting
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+SHOWN = 4  # of the names that do not fit
 PROCESSES = {"ve": VE, "flow": Flow, "vp_cosine": VPCosine, "vp_linear": VPLinear}
 
 
@@ -54,7 +60,11 @@ def make_process(settings):
 def plugin_process(name, settings):
     """A plugin's process; raises `ValueError` if it breaks a law that f and the samplers rely
     on: no noise at t = 0, and `time` the inverse of a clock that reaches `S_MAX`."""
-    process_class = plugins.with_plugins({}, "process", settings)[name]
+    source = plugins.providing("process", name, settings).get("plugins")
+    if not source:
+        found = f"found {name!r}, which no listed plugin declares"
+        raise ValueError(f"process: {found}; allowed: {', '.join(PROCESSES)}, or a plugin's")
+    process_class = plugins.load(source)["process"][name]
     where = process_class.described
     if not issubclass(process_class, Process) or process_class.coefficients is Process.coefficients:
         raise ValueError(f"{where}; allowed: a subclass of Process with coefficients")
@@ -87,11 +97,11 @@ def make_consistency(network, process, about):
 
 def description(settings, images):
     """What a model file says of itself: all it takes to rebuild f and to decode its images. An
-    imported model keeps its betas, c_in and sd; a plugin's process keeps its file and sha256.
+    imported model keeps its betas, c_in, sd and s_min, a plugin's process its file and sha256.
 
     Its `sd` is that of f and of the loss in training: the settings' (of an import, or stated by a
     recipe), else the images'."""
-    extra = {"betas": settings["betas"]} if "betas" in settings else {}
+    extra = {key: settings[key] for key in ("betas", "s_min") if key in settings}
     extra |= plugins.providing("process", settings["process"], settings)
     return extra | {
         "network": settings["network"],
@@ -106,16 +116,90 @@ def description(settings, images):
     }
 
 
-def load_model(path):
-    """(f, process, about) from a model file: the consistency function in evaluation mode."""
+def fitted(weights, about):
+    """`weights`, which must be finite and those of the network of a description, by name and shape.
+    Raises `Foreign` for others, and for a description that no model has."""
+    require(about)
+    _require_enough(weights, about["network"])
+    with _buildable():
+        model = skeleton(about["network"], about["shape"])
+    _require_match(weights, model)
+    return weights
+
+
+@contextmanager
+def _buildable():
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:  # of torch or diffusers
+        raise Foreign("network", said(error), "one that can be built") from None
+
+
+def _require_enough(weights, network):
+    """Raises `Foreign` where the network described has more weights than there are, so that it is
+    not built."""
+    least, found = least_weights(network), sum(value.numel() for value in weights.values())
+    if found < least:
+        raise Foreign("weights", f"{found:,}", f"{least:,} or more, as the network described has")
+
+
+def _require_match(weights, model):
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    actual = {name: tuple(value.shape) for name, value in weights.items()}
+    wrong = {
+        "missing": sorted(expected.keys() - actual.keys()),
+        "unexpected": sorted(actual.keys() - expected.keys()),
+        "of another shape": [
+            f"{name} {actual[name]} instead of {expected[name]}"
+            for name in sorted(expected.keys() & actual.keys())
+            if actual[name] != expected[name]
+        ],
+    }
+    if found := "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items() if names):
+        raise Foreign("weights", found, f"the {len(expected)} of the network described")
+    _require_numbers(weights)
+
+
+def _some(names):
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _require_numbers(weights):
+    kinds = {name: str(v.dtype) for name, v in weights.items() if v.dtype not in FLOATS}
+    if kinds:
+        found = _some([f"{name} of {kind}" for name, kind in kinds.items()])
+        raise Foreign("weights", found, ", ".join(map(str, FLOATS)))
+    if bad := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise Foreign("weights", f"NaN or infinity in {_some(bad)}", "finite numbers")
+
+
+def read(path):
+    """(weights, about) of a model file; raises `ValueError` for a file that holds no model."""
     weights, about = checkpoint.load(path)
-    return from_description(weights, about)
+    with named(path):
+        return fitted(weights, about), about
 
 
-def from_description(weights, about):
-    """(f, process, about) from weights by name and a model's description."""
-    network = make_network(about["network"], about["shape"])
+def load_model(path, files=()):
+    """(f, process, about) from a model file: the consistency function in evaluation mode. `files`
+    are plugins that it may use. Raises `ValueError` for a file that holds no model."""
+    weights, about = checkpoint.load(path)
+    return from_description(weights, about, path, files)
+
+
+def from_description(weights, about, source="a model", files=()):
+    """(f, process, about) from weights by name and a model's description, of the file `source`."""
+    with named(source):
+        require(about)
+        granted = trust.granted(about, files)
+        _require_enough(weights, about["network"])
+        with _buildable():
+            network = make_network(about["network"], about["shape"])
+        _require_match(weights, network)
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
-    process = make_process(about)
+    process = make_process(about | {"plugins": granted})
     return make_consistency(network, process, about), process, about

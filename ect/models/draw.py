@@ -20,12 +20,13 @@ def stream(f, process, about, settings, bar=False):
     """The images of `draw` a batch at a time.
 
     `settings` holds kind, options, images, batch and seed; for a network with classes `labels`;
-    and, if not fp32, `precision`, as in `device.precision`.
+    and, if not fp32, `precision`, as in `device.precision`. Raises `FloatingPointError` where an
+    image is not finite.
     """
     if settings["images"] < 1:
         raise ValueError(f"images is {settings['images']}; allowed: >= 1")
     sample = plugins.with_plugins(sampler.SAMPLERS, "sampler", settings)[settings["kind"]]
-    options = settings["options"]
+    options = lowest(settings["kind"], about) | settings["options"]
     count = 1 + len(options.get("times", ()))
     first, last, batch = settings["seed"], settings["seed"] + settings["images"], settings["batch"]
     precision = setting(settings, "precision")
@@ -41,7 +42,14 @@ def stream(f, process, about, settings, bar=False):
         conditioned = f if labels is None else f.conditioned_on(device.to_device(labels))
         with torch.no_grad(), device.deterministic(), device.precision(precision):
             x = sample(conditioned, process, eps, **options)
-        yield decode(x, about)
+        yield decode(x, about, precision)
+
+
+def lowest(kind, about):
+    """The option `s_min` of a built-in solver, for a model that says down to which noise level its
+    network was trained; {} for any other."""
+    solver = kind in sampler.SAMPLERS and kind != "multistep"
+    return {"s_min": about["s_min"]} if solver and "s_min" in about else {}
 
 
 def labels_of(seeds, about, given=None):

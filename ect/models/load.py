@@ -42,7 +42,8 @@ class Model:
         steps, its times and its sigma_min; if none is known, 1, or 2 at ECT's time for CIFAR-10,
         with a warning. `times` replaces it: falling noise levels s = sigma / alpha between 80 and
         0, one less than there are steps. `labels` are the classes to cycle through, for a model
-        with classes; by default they are drawn at random. Raises `ValueError`. The same as
+        with classes; by default they are drawn at random. Raises `ValueError`, and
+        `FloatingPointError` where an image is not finite. The same as
         `python -m ect sample` in batches of 250, to the bit.
         """
         if not (isinstance(n, int) and n > 0):
@@ -65,15 +66,15 @@ class Model:
         return {"times": levels}
 
 
-def load(path):
+def load(path, plugins=()):
     """The model in a model.safetensors, or in the folder of a run or an export that holds one;
-    raises `ValueError` for what is neither."""
+    raises `ValueError` for what is neither. `plugins` are the Python files that it may run: without
+    them a model whose process is a plugin's is refused."""
+    if isinstance(plugins, (str, Path)):
+        raise ValueError(f"plugins: found {str(plugins)!r}; allowed: a list of Python files")
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
-    weights, about = checkpoint.load(file)
-    if "network" not in about:
-        raise checkpoint.CheckpointError(f"{file}: no model; allowed: a model.safetensors")
-    f, process, about = build.from_description(weights, about)
+    f, process, about = build.load_model(file, plugins)
     return Model(f, process, about, samplers_beside(file))
 
 

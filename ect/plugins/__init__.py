@@ -10,7 +10,7 @@ torch.
 A part's name is that of its function or class. The decorators do nothing: the parts of a file are
 read from its syntax tree, so that a config is checked without running the file. A job runs the
 file only if its sha256 is the one that the job was planned with; what the file imports is not
-recorded.
+recorded. What a model file wants is run only if the user named it (ect/models/trust.py).
 
 =======  ==========================================================================
 `guard`  a plugin's code, run so that a mistake in it is one line that names it
@@ -127,15 +127,28 @@ def with_plugins(table, kind, settings):
 
 
 def providing(kind, name, settings):
-    """{"plugins": {path: sha256}} of the plugin in the settings that has the part; {} if none
-    has."""
+    """{"plugins": {path: sha256}} of the plugin in the settings that declares the part; {} if none
+    does. None is run."""
     listed = settings.get("plugins", {}).items()
-    source = {path: digest for path, digest in listed if name in load({path: digest})[kind]}
+    source = {p: d for p, d in listed if (kind, name) in [one[:2] for one in _parts(p, d)]}
     return {"plugins": source} if source else {}
 
 
 @functools.cache
 def _run(path, digest):
+    declared, text = _parts(path, digest), _bytes(path)
+    module = types.ModuleType(Path(path).stem)
+    module.__file__ = path
+    with guard.running(path):
+        exec(compile(text, path, "exec"), module.__dict__)
+    return [
+        (kind, name, guard.guarded(kind, name, path, vars(module).get(name)))
+        for kind, name, _ in declared
+    ]
+
+
+def _parts(path, digest):
+    """What a file of this sha256 declares."""
     text = _bytes(path)
     found = hashlib.sha256(text).hexdigest()
     if found != digest:
@@ -144,14 +157,7 @@ def _run(path, digest):
             f" {found[:12]}, was {digest[:12]}); allowed: the file as it was, or a new run of"
             " Snakemake, which runs again the jobs that use it"
         )
-    module = types.ModuleType(Path(path).stem)
-    module.__file__ = path
-    with guard.running(path):
-        exec(compile(text, path, "exec"), module.__dict__)
-    return [
-        (kind, name, guard.guarded(kind, name, path, vars(module).get(name)))
-        for kind, name, _ in _declared(text, path)
-    ]
+    return _declared(text, path)
 
 
 def _bytes(path):

@@ -5,6 +5,7 @@ torch is loaded by the functions that need it.
 """
 
 import json
+import math
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,9 +46,21 @@ def sweep(folder):
 
 
 def write_json(path, value):
-    """Write JSON with sorted keys, atomically."""
+    """Write JSON with sorted keys, atomically; raises `FloatingPointError` for NaN or infinity."""
+    if bad := next(_not_finite(value), None):
+        raise FloatingPointError(f"{path}: {bad}; allowed: a finite number; nothing was written")
     with replacing(path) as scratch:
-        scratch.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+        text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+        scratch.write_text(text + "\n")
+
+
+def _not_finite(value, name=""):
+    """'key is nan' for each number in JSON that is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{name} is {value}"
+    keyed = dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
+    for key, one in keyed.items() if isinstance(keyed, dict) else ():
+        yield from _not_finite(one, f"{name}.{key}".strip("."))
 
 
 def save(path, tensors, **about):
@@ -71,10 +84,11 @@ def load(path):
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("about", "{}"))
             return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         of_machine = isinstance(error, OSError) or "(os error" in str(error)
         kind = Unreadable if of_machine else CheckpointError
-        raise kind(f"{path}: not a readable checkpoint ({error})") from None
+        said = f"not a readable checkpoint ({shown(error)})"
+        raise kind(f"{shown(path, 1000)}: {said}") from None
 
 
 def prefixed(prefix, tensors):

@@ -5,10 +5,11 @@ import functools
 import torch
 
 from ect import limit, plugins
+from ect.models import build, trust
 from ect.models.build import make_process
 from ect.objective import DISTANCES, UNIT, WEIGHTS, Objective, huber
 from ect.ode import STEPS
-from ect.runtime import checkpoint, device
+from ect.runtime import device
 from ect.runtime.versions import setting
 from ect.schedule import SCHEDULES, SNAPS
 
@@ -102,7 +103,7 @@ def settings_with_start(settings, init, images):
     """Settings, completed for an imported start with what the config leaves open: the network and
     its meaning, which the file describes. Raises `ValueError` if they are for other images, or if
     the start's f has another sd than the settings give it."""
-    about = checkpoint.load(init)[1] if init else {}
+    about = build.read(init)[1] if init else {}
     if "network" in settings:
         sd = settings.get("sd", images.sd)
         if about.get("sd", sd) != sd:
@@ -116,7 +117,8 @@ def settings_with_start(settings, init, images):
             f"{init}: the model reads images as {reads}, the dataset has {dataset}; allowed: images"
             " of that shape, with dataset.normalize: unit"
         )
-    parts = ("network", "process", "betas", "parameterization", "c_noise", "c_in", "sd")
-    both = about.get("plugins", {}) | settings.get("plugins", {})
+    parts = ("network", "process", "betas", "parameterization", "c_noise", "c_in", "sd", "s_min")
+    named = settings.get("plugins", {})
+    both = trust.granted(about, named) | named
     merged = {"plugins": both} if both else {}
     return settings | {key: about[key] for key in parts if key in about} | merged

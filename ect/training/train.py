@@ -53,7 +53,8 @@ def run(
         with distributed.first_before_the_others():
             state = _begin(settings, images, resume, init, work)
         distributed.require_same(state.tensors())
-        teacher = None if settings["target"] == "own" else build.load_model(init)[0]
+        named = settings.get("plugins", ())
+        teacher = None if settings["target"] == "own" else build.load_model(init, named)[0]
         began = started - state.seconds
         keep = functools.partial(save, state, work, began)
         ended = functools.partial(distributed.torchrun_ended, parents)
@@ -169,7 +170,7 @@ def _begin(settings, images, resume, init, work):
         tensors, about = checkpoint.load(resume)
         state.restore(tensors, about["seen"])
     elif init:
-        state.start_from(checkpoint.load(init)[0])
+        state.start_from(build.read(init)[0])
     work.refuse_to_repeat(state.seen)
     return state
 

@@ -28,6 +28,7 @@ from ect.config.config import Config
 from ect.config.evaluation import FETCHED
 from ect.data import look
 from ect.data.folder import fingerprint
+from ect.models.trust import allow
 from ect.runtime import work
 from ect.runtime.versions import STAGES
 from ect.study import settings
@@ -60,6 +61,7 @@ if workflow.is_main_process:
     for line in advice(STUDY):
         print(line, file=sys.stderr)
 
+allow(STUDY.plugins)  # a model file runs these plugins and no others
 ROOT = STUDY.root
 # ROOT with the prefix of a module, which Snakemake adds to inputs and outputs but not to params.
 PLACE = workflow.modifier.path_modifier.replace_prefix(ROOT)

@@ -6,7 +6,6 @@ of `--steps` are those of the model's study (sampling.json), else ECT's for CIFA
 """
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
@@ -42,9 +41,9 @@ def draw(args):
     samplers = steps.read(FOLDER / steps.CARRIED)
     options, words = options_of(args.sampler, args.steps, args.times, samplers)
     print(words, file=sys.stderr)
-    about = json.loads((FOLDER / "config.json").read_text())
+    about = checkpoint.read_json(FOLDER / "config.json")
     weights, _ = checkpoint.load(FOLDER / "model.safetensors")
-    f, process, _ = build.from_description(weights, about)
+    f, process, _ = build.from_description(weights, about, "config.json")
     settings = {
         "kind": args.sampler, "options": options, "images": args.n, "batch": args.batch,
         "seed": args.seed, "labels": args.labels,
@@ -86,7 +85,7 @@ def main():
     args = top.parse_args()
     try:
         save(draw(args), args.out)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"sample.py: {error}")
 
 

@@ -1,8 +1,10 @@
 """Models from elsewhere -> (weights, about) of a model file: one file for each format.
 
 ==============  ==================================================================================
-`fitting`       what a foreign file must be: allowed values, weights that fit their network
+`fitting`       what a foreign file must be: values among those allowed
+`scan`          bounds of a pickle, checked before it is read
 `pickles`       a pickle of EDM or ECT, read without running any code in it
+`foreign`       what a file is, and which format reads it
 `edm`           checkpoints of EDM and ECT
 `diffusers`     a UNet2DModel of diffusers with its scheduler
 `ours`          model.safetensors of another study
@@ -12,7 +14,7 @@
 
 from collections.abc import Callable
 
-from ect.models.importers import diffusers, edm, ours, state_dict
+from ect.models.importers import diffusers, edm, foreign, ours, state_dict
 
 FORMATS: dict[str, Callable] = {
     "edm": edm.read,
@@ -31,4 +33,5 @@ def read(format, source, about=None, data=None):
         raise ValueError(
             f"{format}: found {found}; allowed: both for state_dict, none for other formats"
         )
+    foreign.require(format, source)
     return FORMATS[format](source, *extra)

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import torch
 
-from ect.models.importers.fitting import Foreign, fitted, said, wanted
+from ect.models.about import Foreign, require, said
+from ect.models.build import fitted
+from ect.models.importers.fitting import wanted
 from ect.networks.unet2d import library
 from ect.process import BETAS
+from ect.runtime.text import shown
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler_config.json"
@@ -42,7 +45,7 @@ def read(source):
     try:
         return converted(folder)
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from None
+        raise ValueError(f"{shown(source, 1000)}: {error}") from None
 
 
 def downloaded(name):
@@ -69,13 +72,14 @@ def converted(folder):
     config = settings_in(inner / CONFIG)
     betas, kind = chain_of(scheduler_in(folder))
     network, shape = network_of(config, betas["steps"], kind)
-    weights = fitted(told_apart(weights_in(inner), network, kind), network, shape)
     meaning = {"parameterization": "noise", "sd": 0.5}  # sd is not used by f here
     if kind == "v_prediction":
         meaning = {"parameterization": "edm", "sd": 1.0}
     about = {"network": network, "process": "tabulated", "betas": betas, **meaning}
     about |= {"c_noise": "ddpm", "c_in": "one", "shape": shape}
-    return weights, about | {"shift": 127.5, "scale": 1 / 127.5}
+    about |= {"shift": 127.5, "scale": 1 / 127.5}
+    require(about)  # before diffusers builds the network
+    return fitted(told_apart(weights_in(inner), network, kind), about), about
 
 
 def settings_in(path):

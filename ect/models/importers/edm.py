@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 
-from ect.models.importers.fitting import Foreign, fitted, said, wanted
-from ect.models.importers.pickles import Node, Reader, tensors
+from ect.models.about import Foreign, brief, named, require, said
+from ect.models.build import fitted
+from ect.models.importers.fitting import wanted
+from ect.models.importers.pickles import Node, Reader, scan_file, tensors
 
+S_MIN = 0.02  # the lowest noise level of EDM's VEPrecond, where EDM's sampler ends
 WRAPPERS = ("EDMPrecond", "ECMPrecond", "VPPrecond", "VEPrecond")
 
 SONG = {  # options of SongUNet that tell DDPM++ and NCSN++ apart, by EDM's names
@@ -30,6 +33,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # of EDM's constructors
     | {"attn_resolutions": [32, 16, 8]},
 }
 COMMON = {"img_resolution", "in_channels", "out_channels", "label_dim", "channel_mult_emb"}
+WHOLE = COMMON | {"model_channels", "num_blocks"}
 UNUSED = {"augment_dim", "dropout", "label_dropout"}  # they matter in training only
 
 
@@ -39,6 +43,9 @@ def network_of(model):
     options = {"label_dim": 0, "channel_mult_emb": 4} | DEFAULTS[kind] | dict(model._init_kwargs)
     for name in sorted(set(options) - set(DEFAULTS[kind]) - COMMON - UNUSED):
         raise Foreign(f"{kind}'s arguments", name, "those of EDM's class")
+    for name in sorted(WHOLE & set(options)):
+        if type(options[name]) is not int:
+            raise Foreign(f"{kind}'s arguments: {name}", brief(options[name]), "a whole number")
     if model._init_args:
         raise Foreign(f"{kind}'s arguments", f"{len(model._init_args)} without names", "names")
     wanted("channel_mult_emb", options["channel_mult_emb"], 4)
@@ -70,7 +77,8 @@ def meaning_of(wrapper):
         return about | {"sd": float(wrapper.sigma_data)}
     about["parameterization"] = "noise"
     if kind == "VEPrecond":  # sd is not used; 0.5 is that of EDM's data
-        return about | {"c_noise": "log_half_s", "c_in": "one", "sd": 0.5}
+        lowest = max(float(vars(wrapper).get("sigma_min", S_MIN)), 0.002)  # as EDM's sampler does
+        return about | {"c_noise": "log_half_s", "c_in": "one", "sd": 0.5, "s_min": lowest}
     for name, value in {"beta_d": 19.9, "beta_min": 0.1, "M": 1000}.items():
         wanted(name, getattr(wrapper, name), value)
     return about | {"process": "vp_linear", "c_noise": "vp", "sd": 1.0}
@@ -130,19 +138,33 @@ def sorted_heads(value, channels, architecture):
     return rows.movedim(2, 0).reshape(value.shape)
 
 
+def described(content):
+    """What a pickle holds, in words."""
+    if isinstance(content, Node):
+        return f"a bare network of class {content.kind!r}"
+    if isinstance(content, dict):
+        return f"a dict with {', '.join(map(brief, list(content)[:4])) or 'nothing'}"
+    return type(content).__name__
+
+
 def converted(content):
     """(weights, about) from what the pickle holds."""
-    if not isinstance(content, dict) or not isinstance(content.get("ema"), Node):
-        raise Foreign("pickle", type(content).__name__, "a dict with a network at 'ema'")
-    wrapper = content["ema"]
+    wrapper = content.get("ema") if isinstance(content, dict) else None
+    if not isinstance(wrapper, Node):
+        raise Foreign("pickle", described(content), "a dict with a network at 'ema', as EDM saves")
+    if "unet" in vars(wrapper).get("_modules", {}):
+        found = f"{wrapper.kind!r} with a UNet of EDM2 or of ECT's imgnet branch, not read yet"
+        raise Foreign("class at 'ema'", found, ", ".join(WRAPPERS))
     wanted("class at 'ema'", wrapper.kind, *WRAPPERS)
-    model = wrapper._modules["model"]
+    model = vars(wrapper)["_modules"]["model"]
     network, shape = network_of(model)
     about = {"network": network, **meaning_of(wrapper), "shape": shape}
-    weights = fitted(renamed(tensors(model), network, shape[1]), network, shape)
+    about |= {"shift": 127.5, "scale": 1 / 127.5}
+    require(about)  # before its sizes are used
+    weights = fitted(renamed(tensors(model), network, shape[1]), about)
     if wrapper.kind == "VEPrecond":  # its F predicts -eps
         weights |= {name: -weights[name] for name in ("head.weight", "head.bias")}
-    return weights, about | {"shift": 127.5, "scale": 1 / 127.5}
+    return weights, about
 
 
 def read(path):
@@ -150,13 +172,12 @@ def read(path):
 
     Raises ValueError for any other content, without running code in it.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb") as file, named(path):
         try:
+            scan_file(file)
             return converted(Reader(file).load())
-        except Foreign as error:
-            raise ValueError(f"{path}: {error}") from None
+        except Foreign:
+            raise
         except Exception as error:  # a damaged pickle can raise anything
-            allowed = "a complete .pkl file of EDM or ECT"
-            raise ValueError(
-                f"{path}: found damaged content ({said(error)}); allowed: {allowed}"
-            ) from None
+            found = f"damaged content ({said(error)})"
+            raise Foreign("pickle", found, "a complete .pkl file of EDM or ECT") from None

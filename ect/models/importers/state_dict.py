@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from ect.data.batches import Images
-from ect.models import build
-from ect.models.importers.fitting import Foreign, fitted, said
+from ect.models.about import Foreign, named, require, said
+from ect.models.build import description, fitted
+from ect.models.importers.scan import scan_torch
 
 PREFIXES = ("module.", "model.", "_orig_mod.")  # of DDP, of a wrapper, of torch.compile
 
@@ -21,12 +22,11 @@ def read(path, settings, data):
     `settings` holds network, process, parameterization, c_noise and, if they differ from
     `scaled` and the dataset's, c_in and sd; `data` is the dataset file. Raises ValueError.
     """
-    about = build.description(settings, Images(data))
-    try:
-        weights = bare(tensors_in(path))
-        return fitted(weights, about["network"], about["shape"]), about
-    except Foreign as error:
-        raise ValueError(f"{path}: {error}") from None
+    about = description(settings, Images(data))
+    with named("--about"):
+        require(about)
+    with named(path):
+        return fitted(bare(tensors_in(path)), about), about
 
 
 def tensors_in(path):
@@ -35,8 +35,10 @@ def tensors_in(path):
         if str(path).endswith(".safetensors"):
             content = load_file(path)
         else:
+            with open(path, "rb") as file:
+                scan_torch(file)
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except (OSError, Foreign):
         raise
     except Exception as error:  # a damaged or malicious file can raise anything
         allowed = "a state dict as .safetensors, or of torch.save"
@@ -49,6 +51,9 @@ def tensors_in(path):
         if isinstance(content, dict):
             keys = f" with {', '.join(map(str, list(content)[:4]))}"
         raise Foreign("content", f"{type(content).__name__}{keys}", "a dict of tensors by name")
+    for name, value in content.items():
+        if value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes():
+            raise Foreign(str(name), "a tensor larger than what is stored of it", "one as large")
     return content
 
 
