@@ -81,7 +81,7 @@ def training_lines(run):
     if run is None:
         return ["## Training", "", "No record of its training lay beside the model.", ""]
     settings, code = run["settings"], run["code"]
-    edits = ", with uncommitted changes" if code["dirty"] else ""
+    edits = ", with uncommitted changes" if code.get("dirty") else ""
     started = any(path.endswith("model.safetensors") for path in run["inputs"])
     start = ", after those of its start" if started else ""
     return [
@@ -90,7 +90,7 @@ def training_lines(run):
         f"- Images seen: {1000 * settings['last_kimg']:,}{start}",
         f"- Seed: {settings['seed']}",
         f"- Schedule: `{settings['schedule']['map']}`",
-        f"- Code: commit {code['commit'] or 'unknown'}{edits}",
+        f"- Code: commit {code.get('commit') or 'unknown'}{edits}",
         f"- Device: {run['device']}; torch {run['packages'].get('torch', 'unknown')}",
         "",
         "Settings:",
