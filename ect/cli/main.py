@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from ect.cli import jobs, lease, report, runs
+from ect.cli import files, jobs, lease, report, runs
 from ect.cli.arguments import UNFIT, count, line_of, require
 from ect.runtime import crash
 from ect.runtime.stop import Stopped
@@ -59,7 +59,9 @@ def main(argv=None):
     warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # Inception uses it
     try:
         require(args)
-        with crash.noted(args.out, args.attempt) if args.attempt else nullcontext():
+        files.require_outputs(args)
+        noted = crash.noted(args.out, args.attempt) if args.attempt else nullcontext()
+        with noted, files.recorded(args):
             args.function(args)
     except Stopped as stop:
         print(f"ect {args.verb}: {stop}", file=sys.stderr)

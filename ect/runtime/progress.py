@@ -40,7 +40,7 @@ def reporter(out, first, total, device):
         rate = (seen - start) / (now - began) if now > began else None
         loss = lines[-1]["loss"] if lines else None
         moment = {"images": seen, "rate": rate, "loss": loss, "time": time.time()}
-        with suppress(OSError):  # a run goes on if its progress cannot be written
+        with suppress(OSError, ValueError):  # a run goes on if its progress cannot be written
             checkpoint.write_json(path, about | moment)
         written = now
 

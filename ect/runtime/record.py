@@ -5,12 +5,15 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from ect.runtime import checkpoint
 from ect.runtime.device import device_name
+from ect.runtime.text import shown
 from ect.runtime.versions import STAGES
 
 PACKAGE = Path(__file__).parent.parent  # ect/
@@ -86,14 +89,54 @@ def job_record(settings, inputs, started, outputs=(), **extra):
     import torch
 
     return {
+        **_facts(settings, inputs, started),
+        "outputs": {Path(path).name: digest(path) for path in outputs},
+        "device": device_name(),
+        "threads": torch.get_num_threads(),
+        **extra,
+    }
+
+
+def _facts(settings, inputs, started):
+    return {
         "settings": settings,
         "inputs": {str(path): digest(path) for path in inputs},
-        "outputs": {Path(path).name: digest(path) for path in outputs},
         "code": source(),
         "stages": STAGES,
         "packages": _versions(),
-        "device": device_name(),
-        "threads": torch.get_num_threads(),
         "seconds": round(time.monotonic() - started, 3),
-        **extra,
     }
+
+
+def beside(path):
+    """The record of a job that no rule declares, `.NAME.record.json` beside its first output."""
+    return Path(path).with_name(f".{Path(path).name}.record.json")
+
+
+@contextmanager
+def recorded(first, describe):
+    """Write the record of a job beside `first`, its first output, once the block has ended.
+    `describe()`, called then, returns (stage, settings, inputs, outputs).
+
+    Snakemake deletes the outputs of a job that failed or runs again, but not this record: one whose
+    outputs are gone is deleted at the start. That no record can be written does not fail the job.
+    """
+    started, path = time.monotonic(), beside(first)
+    _drop_if_outputs_are_gone(path)
+    yield
+    try:
+        stage, settings, inputs, outputs = describe()
+        facts = _facts(settings, inputs, started) | {"stage": stage}
+        facts["outputs"] = {os.path.relpath(out, path.parent): digest(out) for out in outputs}
+        checkpoint.write_json(path, facts)
+    except (OSError, ValueError) as error:
+        print(f"ect: no record of {shown(first)} could be written ({error})", file=sys.stderr)
+        with suppress(OSError):
+            path.unlink()
+
+
+def _drop_if_outputs_are_gone(path):
+    with suppress(OSError, ValueError):
+        names = checkpoint.read_json(path).get("outputs", {})
+        if not (names and all((path.parent / name).is_file() for name in names)):
+            path.unlink()
