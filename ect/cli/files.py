@@ -44,8 +44,8 @@ def written(args):
         return [Path(out) / name for name in INTO[verb]]
     if verb in ENDINGS:
         return [Path(f"{out}.{ending}") for ending in ENDINGS[verb]]
-    more = {"prepare": "run.json", "extract": Path(out).with_suffix(".json").name}
-    return [Path(out), *([Path(out).with_name(more[verb])] if verb in more else [])]
+    more = {"prepare": "run.json", "extract": f"{Path(out).stem}.json"}
+    return [Path(out), *([Path(out).parent / more[verb]] if verb in more else [])]
 
 
 def require_outputs(args):
