@@ -25,8 +25,25 @@ def plot_curves(runs, out, width_in):
 
 
 def read_log(paths):
-    """The lines of a run's metrics.jsonl files, in order."""
-    return [json.loads(line) for path in paths for line in Path(path).read_text().splitlines()]
+    """The lines of a run's metrics.jsonl files, in order. Raises `ValueError` that names a file and
+    its line unless that is a mapping with images and loss."""
+    return [line for path in paths for line in _lines(path)]
+
+
+def _lines(path):
+    lines = []
+    for number, text in enumerate(Path(path).read_text().splitlines(), 1):
+        try:
+            line = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{path}: line {number}: not JSON ({error})") from None
+        known = line if isinstance(line, dict) else {}
+        if not all(isinstance(known.get(key), (int, float)) for key in ("images", "loss")):
+            raise ValueError(f"{path}: line {number}: no images and loss; allowed: numbers of both")
+        lines.append(line)
+    if not lines:
+        raise ValueError(f"{path}: found no lines; allowed: what a training run logs")
+    return lines
 
 
 def _curve(axis, label, lines, look):

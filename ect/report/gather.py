@@ -1,13 +1,12 @@
 """metrics.json files -> one frame; mean, sd and n over seeds."""
 
-import json
 import math
 import statistics
-from pathlib import Path
 
 import pandas as pd
 
 from ect.registry import METRICS
+from ect.runtime.checkpoint import read_json
 
 MODEL = [
     "pretrain", "process", "parameterization", "kimg", "tune_kimg", "total_kimg", "share",
@@ -49,7 +48,8 @@ def read(paths, solvers=None):
 
 def spread(frame):
     """One row for each (model, sampler), in order of appearance, with mean, sd (sample sd, empty
-    where n = 1) and least value over tuning seeds, and n, their number.
+    where n = 1) and least value over tuning seeds, and n, their number. All three are NaN where a
+    seed's value is: what is left of a mean is another mean.
 
     `fd_repeats_sd` and `fd_repeats_min` describe the repeats of one model: over the tuning seeds,
     the root of the mean variance, and the mean of the least value.
@@ -60,7 +60,7 @@ def spread(frame):
         for name in frame.columns.intersection(MORE, sort=False)
         for short, how in (("mean", "mean"), ("sd", "std"))
     }
-    return groups.agg(
+    table = groups.agg(
         n=("fd", "size"),
         fd_mean=("fd", "mean"),
         fd_sd=("fd", "std"),
@@ -71,11 +71,15 @@ def spread(frame):
         fd_repeats_sd=("fd_repeats_sd", _pooled),
         fd_repeats_min=("fd_repeats_min", "mean"),
     ).reset_index()
+    for name in ("fd", "kd", *frame.columns.intersection(MORE, sort=False)):
+        lacking = groups[name].count().to_numpy() < table["n"]
+        table.loc[lacking, [key for key in table if key.startswith(f"{name}_")]] = float("nan")
+    return table
 
 
 def read_floor(path):
     """The floor's {"fd", "images", ...}: real test images against real training images."""
-    floor = json.loads(Path(path).read_text())
+    floor = _measured(path)
     if not floor["cell"].get("floor"):
         raise ValueError(f"{path}: not a floor, its cell is {floor['cell']}")
     return floor
@@ -105,8 +109,8 @@ def measure(frame):
 
 
 def _row(path):
-    metrics = json.loads(Path(path).read_text())
-    cell = metrics.pop("cell", {})
+    metrics = _measured(path)
+    cell = metrics.pop("cell")
     missing = [key for key in CELL if key not in cell]
     if missing:
         raise ValueError(f"{path}: its cell has no {', '.join(missing)}")
@@ -115,8 +119,30 @@ def _row(path):
     return {**{key: cell[key] for key in CELL}, **metrics, **repeats, "path": path}
 
 
+def _measured(path):
+    """What a metrics.json holds; raises `ValueError` that names it unless that is complete."""
+    metrics = read_json(path)
+    if not isinstance(metrics.get("cell"), dict):
+        raise ValueError(f"{path}: found no cell; allowed: a metrics.json that `evaluate` wrote")
+    if not isinstance(metrics.get("features"), str):
+        raise ValueError(f"{path}: features is {metrics.get('features')!r}; allowed: their name")
+    for key in ("fd", "images", "reference_images", *({"kd", *MORE} & set(metrics))):
+        if not _is_number(metrics.get(key)):
+            raise ValueError(f"{path}: {key} is {metrics.get(key)!r}; allowed: a number")
+    each = metrics.get("repeats", {"fd": [metrics["fd"]]})
+    values = each.get("fd") if isinstance(each, dict) else None
+    if not (values and isinstance(values, list) and all(map(_is_number, values))):
+        raise ValueError(f"{path}: repeats is {each!r}; allowed: {{fd: [the values]}}")
+    return metrics
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _sd(values):
-    return statistics.stdev(values) if len(values) > 1 else math.nan
+    finite = len(values) > 1 and all(map(math.isfinite, values))
+    return statistics.stdev(values) if finite else math.nan
 
 
 def _pooled(deviations):

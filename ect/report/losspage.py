@@ -18,7 +18,7 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 def plot_losspage(metrics, trace, out, width_in, stages=None):
     """Loss, its parts and quality over one tuning run, from its metrics.jsonl and its trace.csv;
     the ends of `stages` equal stages are marked."""
-    log, trace = read_log([metrics]), pd.read_csv(trace)
+    log, trace = read_log([metrics]), _read_trace(trace)
     trace["kimg"] = trace["images"] / 1000
     with style.figure(out, width_in, 1.2 * width_in, 3, 2, sharex=True) as (_, axes):
         (loss, bins), (pairs, chain), (share, quality) = axes
@@ -33,13 +33,27 @@ def plot_losspage(metrics, trace, out, width_in, stages=None):
         _mark_stages(axes, log[-1]["images"] / 1000, stages)
 
 
+def _read_trace(path):
+    """The table of a trace.csv; raises `ValueError` that names it unless it is one."""
+    try:
+        table = pd.read_csv(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a trace.csv ({error})") from None
+    lacking = {"images", "quantity", "s", "ratio", "sampler", "value"} - set(table)
+    if lacking or table.empty:
+        found = f"no columns {', '.join(sorted(lacking))}" if lacking else "no rows"
+        raise ValueError(f"{path}: found {found}; allowed: what `trace` wrote")
+    return table
+
+
 def _plot_log(axis, log, key, title):
     """A quantity of the log on a linear axis from 0: what is flat must look flat."""
     look = style.series(0)
     axis.plot(_kimg(log), [line[key] for line in log], color=look["color"])
     axis.set_title(title, loc="left")
     axis.set_ylabel(key.partition("_")[0])
-    axis.set_ylim(0, max(line[key] for line in log) * 1.1 or 1)
+    finite = [line[key] for line in log if math.isfinite(line[key])]
+    axis.set_ylim(0, max(finite, default=0) * 1.1 or 1)
 
 
 def _plot_bins(axis, log):

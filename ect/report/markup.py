@@ -10,14 +10,17 @@ LATEX = {
 
 
 def digits(value):
-    """A number to three significant digits, never in exponent notation: 0.0123, 12.3, 1230."""
+    """A number to three significant digits, never in exponent notation: 0.0123, 12.3, 1230; 'nan'
+    or 'inf' if it is not finite."""
+    if not math.isfinite(value):
+        return f"{value:g}"
     return _fixed(value, _decimals(value, 3))
 
 
 def mean_and_sd(mean, sd, n):
     """'12.3 ± 0.4 (3)', or '12.3 (1)' without an sd. The sd has the mean's decimals, or as many
     more as its first digit needs."""
-    if math.isnan(sd):
+    if not (math.isfinite(sd) and math.isfinite(mean)):
         return f"{digits(mean)} ({n})"
     decimals = max(_decimals(mean, 3), _decimals(sd, 1)) if sd > 0 else _decimals(mean, 3)
     return f"{digits(mean)} ± {_fixed(sd, decimals)} ({n})"

@@ -1,12 +1,10 @@
 """The table of searched times: what the search found, and its distance on the test's seeds."""
 
-import json
-from pathlib import Path
-
 import pandas as pd
 
 from ect.report import gather, markup
 from ect.report.tables import HEADERS, write
+from ect.runtime.checkpoint import read_json
 
 MODEL = ("schedule", "pretrain", "recipe", "kimg", "tune_kimg", "seed")
 ROW = ("k", "times", "search", "test")
@@ -19,7 +17,9 @@ def tabulate(models, out):
     `models` are mappings that name a tuned model and the `path` of its steps.json. Raises
     `ValueError` if the files measure different things.
     """
-    found = [json.loads(Path(model["path"]).read_text()) for model in models]
+    found = [_searched(model["path"]) for model in models]
+    if not found:
+        raise ValueError("models: found none; allowed: at least one")
     for model, steps in zip(models, found):
         for key in SHARED:
             if steps[key] != found[0][key]:
@@ -33,6 +33,17 @@ def tabulate(models, out):
         for step in steps["steps"]
     ]
     _write_table(pd.DataFrame(rows), found[0], out)
+
+
+def _searched(path):
+    """What a steps.json holds; raises `ValueError` that names it unless that is complete."""
+    found = read_json(path)
+    rows = found.get("steps") or [{}]
+    lacking = [key for key in (*SHARED, "steps") if key not in found]
+    lacking += [key for key in ROW if not all(isinstance(row, dict) and key in row for row in rows)]
+    if lacking:
+        raise ValueError(f"{path}: no {', '.join(lacking)}; allowed: what `search-steps` wrote")
+    return found
 
 
 def _write_table(frame, facts, out):
