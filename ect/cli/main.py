@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 from ect.cli import files, jobs, lease, report, runs
-from ect.cli.arguments import UNFIT, count, line_of, require
+from ect.cli.arguments import UNFIT, count, line_of, require, threads
 from ect.runtime import crash
 from ect.runtime.stop import Stopped
 
@@ -26,7 +26,9 @@ def parser():
         description="Easy Consistency Tuning: train, sample, evaluate, report. Type `python -m ect"
         " VERB`. Snakemake calls these verbs; `snakemake --cores all` runs the whole study.",
     )
-    top.add_argument("--threads", type=count, help="CPU threads (default: OMP_NUM_THREADS, or all)")
+    top.add_argument(
+        "--threads", type=threads, help="CPU threads (default: OMP_NUM_THREADS, or all)"
+    )
     top.add_argument(
         "--attempt",
         type=count,

@@ -1,4 +1,14 @@
-"""Text of a user's files, as it may be printed."""
+"""Text of a user's files and environment: as it may be printed, and as a number."""
+
+
+def whole(name: str, text: str, least: int, most: int) -> int:
+    """The whole number in an environment variable; raises `ValueError` that names it."""
+    value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+    if not least <= value <= most:
+        raise ValueError(
+            f"{name}: found '{shown(text, 60)}'; allowed: a whole number from {least} to {most}"
+        )
+    return value
 
 
 def shown(text: object, limit: int = 200) -> str:
