@@ -49,4 +49,11 @@ def _lines(path):
 def _curve(axis, label, lines, look):
     images = [line["images"] / 1000 for line in lines]
     loss = [line["loss"] for line in lines]
-    axis.plot(images, loss, label=label, linewidth=0.9, color=look["color"], ls=look["linestyle"])
+    axis.plot(
+        images,
+        loss,
+        label=style.label(label),
+        linewidth=0.9,
+        color=look["color"],
+        ls=look["linestyle"],
+    )

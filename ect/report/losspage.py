@@ -84,7 +84,7 @@ def _plot_chain(axis, trace):
 
 def _plot_quality(axis, trace):
     for index, (sampler, rows) in enumerate(trace.groupby("sampler", sort=False)):
-        axis.plot(rows["kimg"], rows["value"], label=sampler, **style.series(index))
+        axis.plot(rows["kimg"], rows["value"], label=style.label(sampler), **style.series(index))
     _finish(axis, "f  distance of samples to data", "FD")
 
 

@@ -55,7 +55,7 @@ def ratio(name, options, progress, plugins=None):
 def _panel(axis, name, curves):
     for progress, curve in curves:
         axis.plot(T, curve, color=style.PROGRESS(progress), linewidth=1)
-    axis.set(title=name, xscale="log", xlim=(T[0], T[-1]), ylim=(-0.04, 1.04))
+    axis.set(title=style.label(name), xscale="log", xlim=(T[0], T[-1]), ylim=(-0.04, 1.04))
     axis.xaxis.set_major_locator(style.LogLocator(numticks=6))
 
 

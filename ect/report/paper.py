@@ -36,7 +36,7 @@ def tabulate(dataset, numbers, cells, out):
     pairs = [(n, _ours(n, cells, frame)) for n in published.of(dataset, metric, numbers)]
     table = pd.DataFrame([_facts(number, ours) for number, ours in pairs])
     table = table.astype({"published_n": "Int64", "ours_n": "Int64"})
-    write(f"{out}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write(f"{out}.csv", markup.csv(table))
     _lay_out(table, gather.measure(frame), _caption(dataset, first), out)
 
 

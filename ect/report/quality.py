@@ -31,7 +31,8 @@ def plot_nfe(metrics, out, width_in, floor=None):
             what = f"tuned: {first['schedule']}" if tuned else "pretrained"
             extra = _varying(first, table, ["recipe", "budget"])
             label = f"{', '.join([start, what, *extra])} ({_n(model)})"
-            _line(axis, model.assign(nfe=model["nfe"] * aside), "nfe", label, look)
+            shifted = model.assign(nfe=model["nfe"] * aside)
+            _line(axis, shifted, "nfe", label, look)
         axis.set(xscale="log", yscale="log", xlabel="network evaluations per image (NFE)")
         axis.set_ylabel(gather.measure(frame))
         _plot_floor(axis, frame, floor)
@@ -151,14 +152,14 @@ def _dots(axis, frame, rows, names, shift, look):
     axis.plot(seeds["fd"], seeds["height"] + BELOW, ".", color=look["color"], markersize=3)
     label = f"{rows['label'].iloc[0]} ({_n(rows)})"
     spread = rows["fd_sd"].fillna(0)
-    axis.errorbar(rows["fd_mean"], rows["height"], xerr=spread, label=label, **look)
+    axis.errorbar(rows["fd_mean"], rows["height"], xerr=spread, label=style.label(label), **look)
 
 
 def _line(axis, model, x, label, look):
     """Means joined by a line, with sd where there is one."""
     model = model.sort_values(x, kind="stable")
     places, spread = model[x].astype(float), model["fd_sd"].fillna(0)
-    axis.errorbar(places, model["fd_mean"], yerr=spread, label=label, **look)
+    axis.errorbar(places, model["fd_mean"], yerr=spread, label=style.label(label), **look)
 
 
 def _look(start, tuned):

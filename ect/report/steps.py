@@ -48,7 +48,7 @@ def _searched(path):
 
 def _write_table(frame, facts, out):
     text = frame.assign(times=[" ".join(f"{s:.3g}" for s in times) for times in frame["times"]])
-    write(f"{out}.csv", text.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write(f"{out}.csv", markup.csv(text))
     name = gather.metric_name(facts["features"], facts["metric"])
     short = name.split()[0]
     headers = [HEADERS[key] for key in MODEL[:-1]] + ["Tuning seed", "Steps", "Times s"]

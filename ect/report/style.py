@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ect.runtime.checkpoint import replacing
+from ect.runtime.text import shown
 
 os.environ["MPLBACKEND"] = "agg"  # before matplotlib is loaded: it raises where a notebook's is not
 
@@ -81,6 +82,13 @@ def progress_bar(figure, axes):
     """The key to the shades of `PROGRESS`, beside the axes."""
     bar = figure.colorbar(ScalarMappable(cmap=PROGRESS), ax=axes, aspect=30, pad=0.01)
     bar.set_label("progress of the run")
+
+
+def label(text):
+    """A user's text as a figure shows it: a dollar begins no formula, an underscore hides nothing
+    from the legend, control characters but a new line are escapes."""
+    lines = "\n".join(shown(line) for line in str(text).split("\n")).replace("$", r"\$")
+    return f" {lines}" if lines.startswith("_") else lines
 
 
 def ticks(axis, values):

@@ -1,4 +1,49 @@
-"""Text of a user's files and environment: as it may be printed, and as a number."""
+"""Text of a user's files and environment: as it may be printed, in each form, and as a number."""
+
+import re
+
+
+def one_line(text: object) -> str:
+    """All of a text on one line: its white space as single spaces, other control characters as
+    escapes."""
+    line = " ".join(str(text).split())
+    return shown(line, max(200, 12 * len(line)))
+
+
+def markdown(text: object) -> str:
+    """A text on one line that Markdown shows as it is: no markup, link, HTML, formula or cell of a
+    table begins in it. An underscore inside a word is none."""
+    line = re.sub(r"([\\`*{}\[\]<>|$~])", r"\\\1", one_line(text))
+    line = re.sub(r"&(?=#?\w+;)", r"\&", line)
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", line)
+
+
+def plain(text: str) -> str:
+    """The inverse of `markdown`."""
+    return re.sub(r"\\([\\`*{}\[\]<>|$~&_])", r"\1", text)
+
+
+def code_span(text: object) -> str:
+    """A text on one line as code in Markdown."""
+    return f"`{one_line(text).replace('`', chr(39))}`"
+
+
+def csv_cell(value: object) -> object:
+    """A cell of a csv: a text that a spreadsheet would compute, such as '=1+1', gets an apostrophe
+    before it, which makes it text there; one with control characters is put on one line."""
+    if not isinstance(value, str):
+        return value
+    text = value if value.isprintable() else one_line(value)
+    computed = text.lstrip().startswith(("=", "+", "-", "@")) and not _is_number(text)
+    return f"'{text}" if computed else text
+
+
+def _is_number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def whole(name: str, text: str, least: int, most: int) -> int:
