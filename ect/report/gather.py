@@ -123,7 +123,7 @@ def _measured(path):
     """What a metrics.json holds; raises `ValueError` that names it unless that is complete."""
     metrics = read_json(path)
     if not isinstance(metrics.get("cell"), dict):
-        raise ValueError(f"{path}: found no cell; allowed: a metrics.json that `evaluate` wrote")
+        raise ValueError(f"{path}: found no cell; allowed: one with {', '.join(CELL)}")
     if not isinstance(metrics.get("features"), str):
         raise ValueError(f"{path}: features is {metrics.get('features')!r}; allowed: their name")
     for key in ("fd", "images", "reference_images", *({"kd", *MORE} & set(metrics))):
