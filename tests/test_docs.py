@@ -23,6 +23,7 @@ from ect.config import load
 from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config
 from ect.evaluation import sample
+from ect.runtime import checkpoint, record
 from ect.training import train
 from tests.helpers.measured import ONE_STEP, measure
 from tests.helpers.runs import PRETRAIN, TUNE, changed
@@ -93,6 +94,7 @@ def tiny_study(root, digits_file, models):
     data, start = root / "data" / "dataset.safetensors", root / models[0].start.folder
     data.parent.mkdir(parents=True)
     shutil.copy(digits_file, data)
+    checkpoint.write_json(data.with_name("run.json"), {"outputs": {data.name: record.digest(data)}})
     train.run(changed(PRETRAIN, recipe__batch=250), data, start)
     for model in models:
         out = root / model.folder

@@ -33,8 +33,8 @@ ALLOWED = {
     "training": ("method", "networks", "runtime", "plugins", "data", "models"),
     "evaluation": ("method", "runtime", "plugins", "config.evaluation", "data", "models"),
     "report": (
-        "schedule", "registry", "plugins", "runtime.checkpoint", "config.published", "data.file",
-        "data.npz",
+        "schedule", "registry", "plugins", "runtime.checkpoint", "runtime.text", "config.published",
+        "data.file", "data.npz",
     ),
     "runs": ("runtime", "config", "study", "report.markup"),
     "cli": (

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import traceback
 import zipfile
 from pathlib import Path
@@ -70,9 +71,16 @@ def settings_of(text):
         raise argparse.ArgumentTypeError(f"{text}: neither JSON nor a run.json ({error})") from None
 
 
+def _finite(text):
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"found {shown(text, 60)}; allowed: finite numbers")
+    return value
+
+
 def _object(text, name):
     try:
-        value = parsed(text, object_hook=Settings)
+        value = parsed(text, object_hook=Settings, parse_constant=_finite, parse_float=_finite)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{name}: no JSON ({error}): {shown(text, 60)}") from None
     if not isinstance(value, Settings):
@@ -82,11 +90,36 @@ def _object(text, name):
     return value
 
 
-def count(text):
-    """A whole number >= 1."""
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"found '{text}'; allowed: a whole number >= 1")
-    return int(text)
+def count(text, most=1_000_000):
+    """A whole number >= 1, and at most `most`."""
+    value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    if not 1 <= value <= most:
+        raise argparse.ArgumentTypeError(
+            f"found '{shown(text, 60)}'; allowed: a whole number >= 1 and <= {most}"
+        )
+    return value
+
+
+def threads(text):
+    """A number of CPU threads."""
+    return count(text, 1024)
+
+
+def amount(least, most):
+    """The type of an option that takes a finite number from `least` to `most`."""
+
+    def number(text):
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:  # also for nan
+            raise argparse.ArgumentTypeError(
+                f"found '{shown(text, 60)}'; allowed: a number from {least:g} to {most:g}"
+            )
+        return value
+
+    return number
 
 
 def require(args):

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 from ect import registry
-from ect.cli.arguments import count, settings_of
+from ect.cli.arguments import amount, count, settings_of
 from ect.runtime import lease
 
 
@@ -176,12 +176,12 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--init": {"help": "model.safetensors to start from"},
             "--out": NEEDED,
             "--save-seconds": {
-                "type": float,
+                "type": amount(0, 1e8),
                 "help": "seconds between two saves of the work in progress (default: 60, or more if"
                 " saving would take over 2 %% of the time)",
             },
             "--max-minutes": {
-                "type": float,
+                "type": amount(0, 1e7),
                 "help": "save and stop after this time, with exit code 75; run again to go on",
             },
             "--hold": {

@@ -11,8 +11,8 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from ect.cli import jobs, lease, report, runs
-from ect.cli.arguments import UNFIT, count, line_of, require
+from ect.cli import files, jobs, lease, report, runs
+from ect.cli.arguments import UNFIT, count, line_of, require, threads
 from ect.models.trust import allowed
 from ect.runtime import crash
 from ect.runtime.stop import Stopped
@@ -27,7 +27,9 @@ def parser():
         description="Easy Consistency Tuning: train, sample, evaluate, report. Type `python -m ect"
         " VERB`. Snakemake calls these verbs; `snakemake --cores all` runs the whole study.",
     )
-    top.add_argument("--threads", type=count, help="CPU threads (default: OMP_NUM_THREADS, or all)")
+    top.add_argument(
+        "--threads", type=threads, help="CPU threads (default: OMP_NUM_THREADS, or all)"
+    )
     top.add_argument(
         "--attempt",
         type=count,
@@ -60,10 +62,9 @@ def main(argv=None):
     warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # Inception uses it
     try:
         require(args)
-        with (
-            allowed(getattr(args, "plugins", [])),
-            crash.noted(args.out, args.attempt) if args.attempt else nullcontext(),
-        ):
+        files.require_outputs(args)
+        noted = crash.noted(args.out, args.attempt) if args.attempt else nullcontext()
+        with allowed(getattr(args, "plugins", [])), noted, files.recorded(args):
             args.function(args)
     except Stopped as stop:
         print(f"ect {args.verb}: {stop}", file=sys.stderr)

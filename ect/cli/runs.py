@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 
+from ect.cli.arguments import amount
+
 FORMATS = ("table", "csv", "md", "json")
 
 
@@ -87,7 +89,10 @@ VERBS: dict[Callable, tuple[str, dict]] = {
         "what a study costs before it starts: jobs, images, evaluations, hours, disk; its networks",
         {
             "studies": {"nargs": "*", "help": "files laid over config.yaml, as by --configfile"},
-            "--rate": {"type": float, "help": "images/s of training, besides the measured rates"},
+            "--rate": {
+                "type": amount(1e-3, 1e9),
+                "help": "images/s of training, besides the measured rates",
+            },
             "--json": {"action": "store_true", "help": "the same as JSON"},
         },
     ),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ect.data.npz import ARRAY, read
-from ect.runtime.checkpoint import replacing
+from ect.runtime.checkpoint import replacing, require_folder, require_regular
 
 __all__ = ["export", "pieces", "read", "regrouped", "shaped", "write"]
 
@@ -64,8 +64,10 @@ def export(path, folder):
     """Write the images of a samples.npz into a folder: 000000.png, 000001.png, ..."""
     from PIL import Image
 
+    require_folder(folder)
     Path(folder).mkdir(parents=True, exist_ok=True)
     images = (image for batch in read(path) for image in batch)
     for index, image in enumerate(images):
         grey = image.shape[2] == 1
+        require_regular(Path(folder) / f"{index:06}.png")
         Image.fromarray(image[..., 0] if grey else image).save(Path(folder) / f"{index:06}.png")

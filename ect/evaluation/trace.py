@@ -18,6 +18,7 @@ from ect.models.draw import draw
 from ect.objective import squared
 from ect.runtime import checkpoint, device
 from ect.runtime.seeds import generator_of
+from ect.runtime.text import csv_cell
 
 IMAGES = 256  # of the probe, the same for every snapshot
 LEVELS = (0.1, 0.3, 1.0, 3.0, 10.0)  # noise levels s of the probe
@@ -41,7 +42,8 @@ def run(settings, init, snapshots, data, reference, out, classifier=None):
             for label, sampling in settings["samplers"].items():
                 drawn = features.of_images(extract, draw(f, process, about, sampling))
                 fd = metrics.measures(["fd"], drawn, real, None)["fd"]
-                table.writerow({"images": seen, "quantity": "fd", "sampler": label, "value": fd})
+                row = {"images": seen, "quantity": "fd", "sampler": csv_cell(label), "value": fd}
+                table.writerow(row)
             table.writerows(
                 {"images": seen, **row} for row in finite(probe(f, process, images), seen)
             )

@@ -24,12 +24,26 @@ def plot_curves(runs, out, width_in):
 
 def read_log(paths, more=None):
     """The lines of a run's metrics.jsonl files, in order; `more` are the types of keys beside
-    images and loss. Raises `ValueError` that names file and line."""
+    images and loss. Raises `ValueError` that names file and line, or a file without lines."""
     needed = {"images": int, "loss": (int, float), **(more or {})}
-    return [line for path in paths for line in read_jsonl(path, needed)]
+    return [line for path in paths for line in _lines(path, needed)]
+
+
+def _lines(path, needed):
+    lines = read_jsonl(path, needed)
+    if not lines:
+        raise ValueError(f"{path}: found no lines; allowed: what a training run logs")
+    return lines
 
 
 def _curve(axis, label, lines, look):
     images = [line["images"] / 1000 for line in lines]
     loss = [line["loss"] for line in lines]
-    axis.plot(images, loss, label=label, linewidth=0.9, color=look["color"], ls=look["linestyle"])
+    axis.plot(
+        images,
+        loss,
+        label=style.label(label),
+        linewidth=0.9,
+        color=look["color"],
+        ls=look["linestyle"],
+    )

@@ -53,7 +53,8 @@ def read(paths, solvers=None):
 
 def spread(frame):
     """One row for each (model, sampler), in order of appearance, with mean, sd (sample sd, empty
-    where n = 1) and least value over tuning seeds, and n, their number.
+    where n = 1) and least value over tuning seeds, and n, their number. All three are NaN where a
+    seed's value is: what is left of a mean is another mean.
 
     `fd_repeats_sd` and `fd_repeats_min` describe the repeats of one model: over the tuning seeds,
     the root of the mean variance, and the mean of the least value.
@@ -64,7 +65,7 @@ def spread(frame):
         for name in frame.columns.intersection(MORE, sort=False)
         for short, how in (("mean", "mean"), ("sd", "std"))
     }
-    return groups.agg(
+    table = groups.agg(
         n=("fd", "size"),
         fd_mean=("fd", "mean"),
         fd_sd=("fd", "std"),
@@ -75,11 +76,15 @@ def spread(frame):
         fd_repeats_sd=("fd_repeats_sd", _pooled),
         fd_repeats_min=("fd_repeats_min", "mean"),
     ).reset_index()
+    for name in ("fd", "kd", *frame.columns.intersection(MORE, sort=False)):
+        lacking = groups[name].count().to_numpy() < table["n"]
+        table.loc[lacking, [key for key in table if key.startswith(f"{name}_")]] = float("nan")
+    return table
 
 
 def read_floor(path):
     """The floor's {"fd", "images", ...}: real test images against real training images."""
-    floor = read_json(path, SIZES | {"cell": dict})
+    floor = _measured(path)
     if not floor["cell"].get("floor"):
         raise ValueError(f"{path}: not a floor, its cell is {floor['cell']}")
     return floor
@@ -109,23 +114,32 @@ def measure(frame):
 
 
 def _row(path):
-    metrics = read_json(
-        path, SIZES, {"cell": dict, "repeats": dict} | dict.fromkeys(METRICS, NUMBER)
-    )
-    cell = metrics.pop("cell", {})
+    metrics = _measured(path)
+    cell = metrics.pop("cell")
     missing = [key for key in CELL if key not in cell]
     if missing:
         raise ValueError(f"{path}: its cell has no {', '.join(missing)}")
     typed(cell, f"{path}: cell", {key: COUNT if key in COUNTS else NAME for key in CELL})
-    each = metrics.pop("repeats", {"fd": [metrics["fd"]]}).get("fd")
-    if not each or not isinstance(each, list) or not all(isinstance(x, NUMBER) for x in each):
-        raise ValueError(f"{path}: repeats of fd are {each!r:.60}; allowed: a list of numbers")
+    each = metrics.pop("repeats", {"fd": [metrics["fd"]]})["fd"]
     repeats = {"repeats": len(each), "fd_repeats_min": min(each), "fd_repeats_sd": _sd(each)}
     return {**{key: cell[key] for key in CELL}, **metrics, **repeats, "path": path}
 
 
+def _measured(path):
+    """What a metrics.json holds; raises `ValueError` that names it unless that is complete."""
+    known = {"cell": dict, "repeats": dict} | dict.fromkeys(METRICS, NUMBER)
+    metrics = read_json(path, SIZES, known)
+    if "cell" not in metrics:
+        raise ValueError(f"{path}: found no cell; allowed: one with {', '.join(CELL)}")
+    each = metrics.get("repeats", {"fd": [metrics["fd"]]}).get("fd")
+    if not each or not isinstance(each, list) or not all(isinstance(x, NUMBER) for x in each):
+        raise ValueError(f"{path}: repeats of fd are {each!r:.60}; allowed: a list of numbers")
+    return metrics
+
+
 def _sd(values):
-    return statistics.stdev(values) if len(values) > 1 else math.nan
+    finite = len(values) > 1 and all(map(math.isfinite, values))
+    return statistics.stdev(values) if finite else math.nan
 
 
 def _pooled(deviations):

@@ -24,7 +24,7 @@ def plot_grid(rows, out, width_in, columns, data=None):
             axis.imshow(strip(images), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-            axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7)
+            axis.set_ylabel(style.label(label), rotation=0, ha="right", va="center", fontsize=7)
 
 
 def strip(images):

@@ -20,9 +20,7 @@ def plot_losspage(metrics, trace, out, width_in, stages=None, perfect=None):
     """Loss, its parts and quality over one tuning run, from its metrics.jsonl and its trace.csv;
     the ends of `stages` equal stages are marked. `perfect` is the csv of the loss of a perfect
     model of Gaussian data."""
-    log, trace = read_log([metrics], LOGGED), pd.read_csv(trace)
-    if not log:
-        raise ValueError(f"{metrics}: holds no lines; allowed: at least one")
+    log, trace = read_log([metrics], LOGGED), _read_trace(trace)
     trace["kimg"] = trace["images"] / 1000
     with style.figure(out, width_in, 1.2 * width_in, 3, 2, sharex=True) as (_, axes):
         (loss, bins), (pairs, chain), (share, quality) = axes
@@ -39,13 +37,27 @@ def plot_losspage(metrics, trace, out, width_in, stages=None, perfect=None):
         _mark_stages(axes, log[-1]["images"] / 1000, stages)
 
 
+def _read_trace(path):
+    """The table of a trace.csv; raises `ValueError` that names it unless it is one."""
+    try:
+        table = pd.read_csv(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a trace.csv ({error})") from None
+    lacking = {"images", "quantity", "s", "ratio", "sampler", "value"} - set(table)
+    if lacking or table.empty:
+        found = f"no columns {', '.join(sorted(lacking))}" if lacking else "no rows"
+        raise ValueError(f"{path}: found {found}; allowed: what `trace` wrote")
+    return table
+
+
 def _plot_log(axis, log, key, title):
     """A quantity of the log on a linear axis from 0: what is flat must look flat."""
     look = style.series(0)
     axis.plot(_kimg(log), [line[key] for line in log], color=look["color"])
     axis.set_title(title, loc="left")
     axis.set_ylabel(key.partition("_")[0])
-    axis.set_ylim(0, max(line[key] for line in log) * 1.1 or 1)
+    finite = [line[key] for line in log if math.isfinite(line[key])]
+    axis.set_ylim(0, max(finite, default=0) * 1.1 or 1)
 
 
 def _plot_perfect(axis, table):
@@ -85,7 +97,7 @@ def _plot_chain(axis, trace):
 
 def _plot_quality(axis, trace):
     for index, (sampler, rows) in enumerate(trace.groupby("sampler", sort=False)):
-        axis.plot(rows["kimg"], rows["value"], label=sampler, **style.series(index))
+        axis.plot(rows["kimg"], rows["value"], label=style.label(sampler), **style.series(index))
     _finish(axis, "f  distance of samples to data", "FD")
 
 

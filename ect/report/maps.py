@@ -3,8 +3,6 @@
 import math
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.ticker import LogLocator
 
 from ect.report import style
 
@@ -25,8 +23,7 @@ def plot_maps(schedules, out, width_in, plugins=None):
             _panel(axis, name, stages(schedule["map"], schedule["options"], plugins))
         figure.supxlabel("noise level t", fontsize=8)
         figure.supylabel("r / t", fontsize=8)
-        bar = figure.colorbar(ScalarMappable(cmap=style.PROGRESS), ax=axes, aspect=30, pad=0.01)
-        bar.set_label("progress of the run")
+        style.progress_bar(figure, axes)
         _hide_rest(axes, len(schedules))
 
 
@@ -58,8 +55,8 @@ def ratio(name, options, progress, plugins=None):
 def _panel(axis, name, curves):
     for progress, curve in curves:
         axis.plot(T, curve, color=style.PROGRESS(progress), linewidth=1)
-    axis.set(title=name, xscale="log", xlim=(T[0], T[-1]), ylim=(-0.04, 1.04))
-    axis.xaxis.set_major_locator(LogLocator(numticks=6))
+    axis.set(title=style.label(name), xscale="log", xlim=(T[0], T[-1]), ylim=(-0.04, 1.04))
+    axis.xaxis.set_major_locator(style.LogLocator(numticks=6))
 
 
 def _hide_rest(axes, used):

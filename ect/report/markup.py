@@ -2,22 +2,29 @@
 
 import math
 
+from ect.runtime.text import csv_cell, one_line
+from ect.runtime.text import markdown as as_markdown
+
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
+    "±": r"$\pm$", "[": "{[}", "]": "{]}", "*": "{*}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}",
 }  # fmt: skip
 
 
 def digits(value):
-    """A number to three significant digits, never in exponent notation: 0.0123, 12.3, 1230."""
+    """A number to three significant digits, never in exponent notation: 0.0123, 12.3, 1230; 'nan'
+    or 'inf' if it is not finite."""
+    if not math.isfinite(value):
+        return f"{value:g}"
     return _fixed(value, _decimals(value, 3))
 
 
 def mean_and_sd(mean, sd, n):
     """'12.3 ± 0.4 (3)', or '12.3 (1)' without an sd. The sd has the mean's decimals, or as many
     more as its first digit needs."""
-    if math.isnan(sd):
+    if not (math.isfinite(sd) and math.isfinite(mean)):
         return f"{digits(mean)} ({n})"
     decimals = max(_decimals(mean, 3), _decimals(sd, 1)) if sd > 0 else _decimals(mean, 3)
     return f"{digits(mean)} ± {_fixed(sd, decimals)} ({n})"
@@ -25,7 +32,7 @@ def mean_and_sd(mean, sd, n):
 
 def markdown(headers, rows, aligns, caption):
     """A pipe table, padded so that it reads as plain text too, and its caption below."""
-    cells = [[text.replace("|", r"\|") for text in row] for row in [headers, *rows]]
+    cells = [[as_markdown(text) for text in row] for row in [headers, *rows]]
     widths = [max(4, *map(len, column)) for column in zip(*cells)]
     lines = ["| " + " | ".join(map(_pad, row, widths, aligns)) + " |" for row in cells]
     rule = [("-" * w if a == "l" else "-" * (w - 1) + ":") for w, a in zip(widths, aligns)]
@@ -60,7 +67,15 @@ def latex(headers, group, rows, aligns, caption, label, last_apart):
 
 
 def escape(text):
-    return "".join(LATEX.get(character, character) for character in text)
+    """A text as LaTeX shows it. A bracket or star may stand behind the end of a row, where it would
+    be its argument."""
+    return "".join(LATEX.get(character, character) for character in one_line(text))
+
+
+def csv(frame):
+    """A frame as csv, six digits; no cell of text is one that a spreadsheet computes."""
+    texts = {key: frame[key].map(csv_cell) for key in frame.select_dtypes(exclude="number")}
+    return frame.assign(**texts).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def _pad(text, width, align):

@@ -5,6 +5,7 @@ jinja2 template; the captions are those of Snakemake's own report, which lie bes
 """
 
 import base64
+import re
 from pathlib import Path
 
 import jinja2
@@ -13,6 +14,7 @@ from ect.report import gather, sentences
 from ect.report.markup import duration
 from ect.report.tables import write
 from ect.runtime.checkpoint import read_json
+from ect.runtime.text import plain
 
 # The keys of a run.json that the page names.
 RECORD = {"code": dict, "packages": dict, "device": str, "seconds": (int, float)}
@@ -90,9 +92,9 @@ def table(path):
 
 
 def _cells(line):
-    """The cells of a line of a pipe table; a pipe within a cell is written \\|."""
-    cells = line.replace(r"\|", "\0").strip().strip("|").split("|")
-    return [cell.strip().replace("\0", "|") for cell in cells]
+    """The cells of a line of a pipe table, as plain text; a pipe within a cell is written \\|."""
+    cells = re.findall(r"((?:\\.|[^|\\])*)\|", line.strip().removeprefix("|"))
+    return [plain(cell.strip()) for cell in cells]
 
 
 def provenance(runs):

@@ -1,6 +1,8 @@
 """The paper's table, regenerated: every published number of a dataset with its source and tag, and
 our cell beside it. What was not published, or not run here, is empty."""
 
+import math
+
 import pandas as pd
 
 from ect.config import published
@@ -34,7 +36,7 @@ def tabulate(dataset, numbers, cells, out):
     pairs = [(n, _ours(n, cells, frame)) for n in published.of(dataset, metric, numbers)]
     table = pd.DataFrame([_facts(number, ours) for number, ours in pairs])
     table = table.astype({"published_n": "Int64", "ours_n": "Int64"})
-    write(f"{out}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write(f"{out}.csv", markup.csv(table))
     _lay_out(table, gather.measure(frame), _caption(dataset, first), out)
 
 
@@ -69,7 +71,7 @@ def _beside(number, ours):
     tuned = 0.0 if pd.isna(ours["tune_kimg"]) else ours["tune_kimg"] / 1000
     before = published.total(ours["kimg"] / 1000, ours["start_mimg"])
     difference, inside = ours["fd_mean"] - number.value, None
-    if number.sd is not None:
+    if number.sd is not None and math.isfinite(difference):
         inside = "yes" if abs(difference) <= number.sd else "no"
     names = ("pretrain", "schedule", "recipe", "sampler", "fd_mean", "fd_sd", "n")
     values = [*(ours[name] for name in names), tuned, before, published.total(tuned, before)]
@@ -98,11 +100,11 @@ def _row(line):
     if not pd.isna(line["published_sd"]):
         theirs += f" ± {line['published_sd']:.2f} ({line['published_n']})"
     ours = ["", "", "", ""]
-    if not pd.isna(line["ours_mean"]):
+    if not pd.isna(line["ours_n"]):
         ours = [
             markup.mean_and_sd(line["ours_mean"], line["ours_sd"], line["ours_n"]),
             _number(line["ours_total_mimg"]),
-            f"{line['difference']:+.2f}",
+            f"{line['difference']:+.2f}" if math.isfinite(line["difference"]) else "",
             "" if pd.isna(line["within_published_sd"]) else line["within_published_sd"],
         ]
     named = [line["method"], line["network"], str(line["nfe"]), _number(line["total_mimg"])]

@@ -151,14 +151,14 @@ def _dots(axis, frame, rows, names, shift, look):
     axis.plot(seeds["fd"], seeds["height"] + BELOW, ".", color=look["color"], markersize=3)
     label = f"{rows['label'].iloc[0]} ({_n(rows)})"
     spread = rows["fd_sd"].fillna(0)
-    axis.errorbar(rows["fd_mean"], rows["height"], xerr=spread, label=label, **look)
+    axis.errorbar(rows["fd_mean"], rows["height"], xerr=spread, label=style.label(label), **look)
 
 
 def _line(axis, model, x, label, look):
     """Means joined by a line, with sd where there is one."""
     model = model.sort_values(x, kind="stable")
     places, spread = model[x].astype(float), model["fd_sd"].fillna(0)
-    axis.errorbar(places, model["fd_mean"], yerr=spread, label=label, **look)
+    axis.errorbar(places, model["fd_mean"], yerr=spread, label=style.label(label), **look)
 
 
 def _plot_floor(axis, frame, path, upright=False, beside=True):

@@ -32,25 +32,39 @@ NUMBERS = {"n": int, "fd_mean": float, "fd_sd": float}
 def read(path):
     """(rows, floor) of an experiment's csv: mappings of text, with n, fd_mean and fd_sd (nan where
     n = 1) as numbers; the floor is None where the table has none."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [
-            row | {key: number(row[key] or "nan") for key, number in NUMBERS.items()}
-            for row in csv.DictReader(file)
-        ]
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [
+                row | {key: number(row[key] or "nan") for key, number in NUMBERS.items()}
+                for row in csv.DictReader(file)
+            ]
+    except (KeyError, TypeError, ValueError) as error:
+        wanted = ", ".join(NUMBERS)
+        raise ValueError(f"{path}: {error}; allowed: a table with numbers in {wanted}") from None
     floors = [row for row in rows if row["sampler"] == "floor"]
+    if len(rows) == len(floors):
+        raise ValueError(f"{path}: found no rows of models; allowed: at least one")
     return [row for row in rows if row not in floors], floors[0] if floors else None
 
 
 def answer(kind, rows, labels):
     """The sentences that answer an experiment of that kind; `labels` are {sampler: its label}."""
-    named = [row | {"name": name} for row, name in zip(rows, names(kind, rows))]
+    every = [row | {"name": name} for row, name in zip(rows, names(kind, rows))]
+    named = [row for row in every if math.isfinite(row["fd_mean"])]
     if kind == "solvers":
-        return list(reached(named))
+        return [*reached(named), *left_out(every)]
     samplers = dict.fromkeys(row["sampler"] for row in named)
     by_sampler = {s: [row for row in named if row["sampler"] == s] for s in samplers}
     gained = [text for s in samplers for text in gains(by_sampler[s], labels[s])]
     best = [f"{labels[s]}: {best_of(by_sampler[s])}" for s in samplers]
-    return (gained if kind == "methods" else []) + best
+    return [*(gained if kind == "methods" else []), *best, *left_out(every)]
+
+
+def left_out(rows):
+    """A sentence on the named rows whose distance is not finite, if there are any."""
+    told = [f"{r['name']} ({r['sampler']})" for r in rows if not math.isfinite(r["fd_mean"])]
+    if told:
+        yield f"Left out, since the distance of a seed is not a finite number: {', '.join(told)}."
 
 
 def names(kind, rows):
@@ -86,10 +100,12 @@ def gains(rows, label):
         if before["schedule"] or not after:
             continue
         best = min(after, key=lambda row: row["fd_mean"])
-        ratio = before["fd_mean"] / best["fd_mean"]
-        way = f"{markup.digits(max(ratio, 1 / ratio))} times {'less' if ratio > 1 else 'more'}"
-        low, high = _value(best), _value(before)
-        yield f"{label}: from {high}, {before['name']}, to {low}, {best['name']}: {way}."
+        low, high, way = _value(best), _value(before), ""
+        if min(before["fd_mean"], best["fd_mean"]) > 0:  # else there is no ratio
+            ratio = before["fd_mean"] / best["fd_mean"]
+            times = markup.digits(max(ratio, 1 / ratio))
+            way = f": {times} times {'less' if ratio > 1 else 'more'}"
+        yield f"{label}: from {high}, {before['name']}, to {low}, {best['name']}{way}."
 
 
 def reached(rows):
@@ -119,6 +135,8 @@ def verdict(less, more, comparisons=1):
     p = p_value(less, more, comparisons)
     if p is None:
         least = min(less["n"], more["n"])
+        if least >= LEAST_N:
+            return "No spread is known, no verdict"
         where = "both" if less["n"] == more["n"] else "one of them"
         return f"n = {least} in {where}: no verdict"
     if p >= LEVEL:
@@ -129,8 +147,9 @@ def verdict(less, more, comparisons=1):
 
 def p_value(one, other, comparisons=1):
     """Welch's two-sided p for two rows of mean, sd and n, times the comparisons and at most 1; None
-    where an n is below `LEAST_N`."""
-    if min(one["n"], other["n"]) < LEAST_N:
+    where an n is below `LEAST_N`, or no sd is known."""
+    few = min(one["n"], other["n"]) < LEAST_N
+    if few or not all(math.isfinite(row["fd_sd"]) for row in (one, other)):
         return None
     if one["fd_sd"] == other["fd_sd"] == 0:
         return float(one["fd_mean"] == other["fd_mean"])
@@ -141,7 +160,7 @@ def p_value(one, other, comparisons=1):
 
 def floor_of(floor):
     """What real test images score in place of generated ones; nothing without a floor."""
-    if floor is None or math.isnan(floor["fd_mean"]):
+    if floor is None or not math.isfinite(floor["fd_mean"]):
         return []
     return [f"Real test images ({floor['images']}): {markup.digits(floor['fd_mean'])}."]
 

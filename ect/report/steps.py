@@ -22,6 +22,8 @@ def tabulate(models, out):
     `ValueError` if the files measure different things.
     """
     found = [_read(model["path"]) for model in models]
+    if not found:
+        raise ValueError("models: found none; allowed: at least one")
     for model, steps in zip(models, found):
         for key in SHARED:
             if steps[key] != found[0][key]:
@@ -50,7 +52,7 @@ def _read(path):
 
 def _write_table(frame, facts, out):
     text = frame.assign(times=[" ".join(f"{s:.3g}" for s in times) for times in frame["times"]])
-    write(f"{out}.csv", text.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write(f"{out}.csv", markup.csv(text))
     name = gather.metric_name(facts["features"], facts["metric"])
     short = name.split()[0]
     headers = [HEADERS[key] for key in MODEL[:-1]] + ["Tuning seed", "Steps", "Times s"]

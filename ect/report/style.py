@@ -3,15 +3,21 @@
 Series differ in colour, in lightness, in marker and in line style at once.
 """
 
+import os
 from contextlib import contextmanager
 
-import matplotlib.style
 import numpy as np
+
+from ect.runtime.checkpoint import replacing
+from ect.runtime.text import shown
+
+os.environ["MPLBACKEND"] = "agg"  # before matplotlib is loaded: it raises where a notebook's is not
+
+import matplotlib.style
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-
-from ect.runtime.checkpoint import replacing
 
 SERIES = [
     {"color": "#12355b", "marker": "o", "linestyle": "-"},
@@ -70,6 +76,19 @@ def save(drawing, out):
     for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
         with replacing(f"{out}.{kind}") as scratch:
             drawing.savefig(scratch, format=kind, metadata=metadata)
+
+
+def progress_bar(figure, axes):
+    """The key to the shades of `PROGRESS`, beside the axes."""
+    bar = figure.colorbar(ScalarMappable(cmap=PROGRESS), ax=axes, aspect=30, pad=0.01)
+    bar.set_label("progress of the run")
+
+
+def label(text):
+    """A user's text as a figure shows it: a dollar begins no formula, an underscore hides nothing
+    from the legend, control characters but a new line are escapes."""
+    lines = "\n".join(shown(line) for line in str(text).split("\n")).replace("$", r"\$")
+    return f" {lines}" if lines.startswith("_") else lines
 
 
 def ticks(axis, values):

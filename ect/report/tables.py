@@ -83,7 +83,7 @@ def _csv(table, real):
         row = {"sampler": "floor", "n": 1, "repeats": 1, **facts, **means, "fd_min": real["fd"]}
         floor = pd.DataFrame([row]).reindex(columns=columns).astype(table.dtypes)
         table = pd.concat([table, floor], ignore_index=True)
-    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return markup.csv(table)
 
 
 def _layout(kind, table, real):

@@ -4,6 +4,7 @@
 `find`     the runs under a folder
 `status`   what runs, how far it is, what waits
 `compare`  runs side by side, and what differs between two
+`form`     what is wrong with a file's form
 `verify`   whether results still fit together
 =========  ===============================================
 """

@@ -6,6 +6,7 @@ import pandas as pd
 
 from ect.report import markup
 from ect.runs import find
+from ect.runtime.text import csv_cell, one_line
 
 BUDGET = ("kimg", "tune_kimg")
 COST = ("seconds", "images_per_second")
@@ -108,7 +109,7 @@ def written(frame, form):
     """A frame as text: 'csv', 'json', 'md', or a 'table' to read. In the last two, names are
     shortened as far as they stay distinct."""
     if form == "csv":
-        return frame.to_csv(index=False, lineterminator="\n")
+        return frame.map(csv_cell).to_csv(index=False, lineterminator="\n")
     if form == "json":
         return frame.to_json(orient="records", indent=1) + "\n"
     texts = frame.map(_text).rename(columns=_shortest(list(frame)))
@@ -132,7 +133,7 @@ def _shortest(names):
 def _text(value):
     if pd.isna(value):
         return ""
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return f"{value:.5g}" if isinstance(value, float) else one_line(value)
 
 
 def diff(first, second):
@@ -163,4 +164,4 @@ def _all_of(folder):
 
 
 def _short(value):
-    return "" if value is None else _text(value) if isinstance(value, float) else str(value)
+    return "" if value is None else _text(value) if isinstance(value, float) else one_line(value)

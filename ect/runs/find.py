@@ -21,12 +21,15 @@ PLACE = re.compile(
 
 
 def files(root, name):
-    """The files called `name` under a folder, sorted, not in hidden ones; raises `ValueError`."""
+    """The files called `name` under a folder, sorted, not in hidden ones, nor hidden themselves
+    unless `name` asks for them; raises `ValueError`."""
     root = Path(root)
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; allowed: one with runs, such as results/digits")
     found = (path for path in root.rglob(name) if path.is_file())
-    return sorted(p for p in found if not any(x.startswith(".") for x in p.relative_to(root).parts))
+    end = -1 if name.startswith(".") else None
+    places = ((p, p.relative_to(root).parts[:end]) for p in found)
+    return sorted(p for p, parts in places if not any(x.startswith(".") for x in parts))
 
 
 def read(path):

@@ -2,35 +2,128 @@
 
 Every record of a job holds the hashes of the files that the job read and wrote, and the stage
 versions of its code. Every metrics.json names its model. A file that was replaced, edited or lost
-since then does not match.
+since then does not match; a result that no record names is not checked.
 """
 
+import os
+import re
 from pathlib import Path
 
-from ect.runs import find
+from ect.runs import find, form
 from ect.runtime.record import digest as sha256
+from ect.runtime.text import shown
 
 RECORDS = ("run.json", "features.json", "reference.json")
+HIDDEN = ".*.record.json"  # of jobs that make tables, figures, metrics, ...
 # The stage of a record, by a key of its settings.
 STAGE_OF = {"recipe": "train", "kind": "sample", "epochs": "classifier", "features": "extract"}
+# What jobs make, by its path: in the first group, what they make with a run.json or the like.
+RESULT = re.compile(
+    r"(?:.*/)?(?:((?:state|snapshots|features|reference|classifier|dataset)\.safetensors"
+    r"|metrics\.jsonl|samples\.npz)|model\.safetensors|metrics\.json|floor\.json|trace\.csv"
+    r"|steps\.json|index\.html|tables/[^/]+\.(?:csv|md|tex)|figures/[^/]+\.(?:pdf|png)"
+    r"|png/[^/]+\.png)"
+)
+# The rule whose record names a result, by its path; each makes it or reads it, in seconds. (Forced,
+# a rule runs even where the study does not ask for it, so none is named that has made nothing.)
+RULES = {
+    r"tables/(steps|paper)\..*": r"tabulate_\1",
+    r"tables/.*|metrics\.json|floor\.json": "tabulate",
+    r"figures/(maps|curves|samples|loss)\..*": r"draw_\1",
+    r"figures/.*": "draw_experiment",
+    r"metrics\.jsonl": "draw_curves",
+    r"samples\.npz": "draw_samples",
+    r"trace\.csv": "draw_loss",
+    r"steps\.json": "tabulate_steps",
+    r"png/.*": "export_images",
+    r"index\.html": "write_page",
+}
 
 
 def verify(root):
-    """Print a line for each mismatch under `root`; raises `ValueError` with their number."""
-    wrong, hashed, files = [], {}, 0
+    """Print a line for each mismatch under `root`, and one if some results are not checked; raises
+    `ValueError` with their numbers."""
+    wrong, hashed = [], {}
     records, metrics = _read(root, RECORDS, wrong), _read(root, ("metrics.json",), wrong)
-    if not (records or metrics or wrong):
+    records |= _read(root, (HIDDEN,), wrong)
+    if not (records or metrics or wrong or _results(root)):
         raise ValueError(f"{root}: no run.json in it; allowed: a folder such as results/digits")
-    for path, record in records.items():
-        for file, digest in _named(path, record, Path(root)):
-            files += 1
-            wrong += [f"{file}: {why} {path}" for why in _mismatch(file, digest, hashed)]
+    files = [(p, *named) for p, r in records.items() for named in _named(p, r, Path(root))]
+    for path, file, digest in files:
+        wrong += [f"{shown(file)}: {why} {path}" for why in _mismatch(file, digest, hashed)]
     wrong += _mixed(records) + [w for p, m in metrics.items() for w in _odd(p, m, records)]
-    print("\n".join([*wrong, _summary(records, metrics, files)]))
+    faults = {path: _fault(path, *why) for path, why in _unnamed(root, records, files).items()}
+    wrong += [f"{shown(path)}: {why}" for path, why in faults.items() if why]
+    unchecked = [path for path, why in faults.items() if not why]
+    print("\n".join([*wrong, *_told(unchecked), _summary(records, metrics, len(files))]))
+    _require_none(root, wrong, unchecked)
+
+
+def _require_none(root, wrong, unchecked):
     if wrong:
+        more = f", {len(unchecked)} more are not checked" if unchecked else ""
         raise ValueError(
-            f"{len(wrong)} in {root} do not match; delete them and run Snakemake again"
+            f"{len(wrong)} in {root} do not match{more}; delete them and run Snakemake again"
         )
+    if unchecked:
+        raise ValueError(f"{len(unchecked)} in {root} are not checked")
+
+
+def _results(root):
+    """{file: whether a run.json or the like must name it} of what jobs made, not in hidden folders
+    nor in results/published, which git keeps."""
+    found = {}
+    for path in find.files(root, "*"):
+        place = path.relative_to(root)
+        match = RESULT.fullmatch(place.as_posix())
+        if match and place.parts[0] != "published":
+            trained = path.name == "model.safetensors" and path.with_name("metrics.jsonl").exists()
+            found[path] = bool(match[1]) or trained
+    return found
+
+
+def _unnamed(root, records, files):
+    """{result: (whether its declared record is gone, whether no record names it)} of those with
+    one of the two. A record older than the names of outputs stands for the files beside it."""
+    made = {
+        os.path.realpath(p.parent / n) for p, r in records.items() for n in r.get("outputs", ())
+    }
+    named = {os.path.realpath(file) for _, file, _ in files}
+    older = {path.parent for path, record in records.items() if "outputs" not in record}
+    found = {}
+    for path, declared in _results(root).items():
+        place = os.path.realpath(path)
+        lost = declared and place not in made and path.parent not in older
+        if lost or place not in named:
+            found[path] = lost, place not in named
+    return found
+
+
+def _fault(path, lost, unnamed):
+    """What is wrong with a result that is not recorded as it should be, or None."""
+    if unnamed and (why := form.fault(path)):
+        return f"{why}, and no record names it"
+    return "no record of the job that made it" if lost else None
+
+
+def _told(unchecked):
+    """The line on results without a record, with the way to have them; nothing without such."""
+    if unchecked:
+        rules = sorted({rule for path in unchecked for rule in _rule(path)})
+        way = f"snakemake --cores all --forcerun {' '.join(rules)}" if rules else "train again"
+        yield (
+            f"not checked: {len(unchecked)} results that no record names, such as"
+            f" {shown(unchecked[0])}, made before records were, or theirs is gone; to have them:"
+            f" {way} (with the --configfile of the study; what is of no study can be deleted)"
+        )
+
+
+def _rule(path):
+    """[the rule whose record would name a result], or []."""
+    for pattern, rule in RULES.items():
+        if found := re.search(rf"(?:^|/)(?:{pattern})$", path.as_posix()):
+            return [found.expand(rule)]
+    return []
 
 
 def _read(root, names, wrong):
@@ -80,7 +173,9 @@ def _mixed(records):
     first, wrong = {}, []
     for path, record in records.items():
         settings = record.get("settings") or {}
-        stage = next((stage for key, stage in STAGE_OF.items() if key in settings), None)
+        stage = record.get("stage") or next(
+            (stage for key, stage in STAGE_OF.items() if key in settings), None
+        )
         version = record.get("stages", {}).get(stage)
         if version is None:  # a record older than this key
             continue

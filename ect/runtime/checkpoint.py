@@ -7,12 +7,15 @@ torch is loaded by the functions that need it.
 import json
 import math
 import os
+import stat
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from ect.runtime.text import parsed, shown
+
+LONGEST = 200  # bytes of a file's name: scratch files and records add to it, file systems take 255
 
 
 class CheckpointError(ValueError):
@@ -23,11 +26,47 @@ class Unreadable(CheckpointError):
     """A file that the machine could not read (memory, disk, open files); it may be intact."""
 
 
+def require_regular(path):
+    """Raise `CheckpointError` unless a file may be written at `path`: a regular one is there, or
+    nothing in a folder that can be written or made. Links, devices and pipes would be replaced."""
+    path, allowed = Path(path), "the path of a regular file, or a new one"
+    found = _lies_at(path)
+    if found not in (None, "a file"):
+        raise CheckpointError(f"{shown(path)}: found {found}; allowed: {allowed}")
+    if len(os.fsencode(path.name)) > LONGEST:
+        raise CheckpointError(f"{shown(path)}: allowed: a name of at most {LONGEST} bytes")
+    require_folder(path.parent)
+
+
+def require_folder(path):
+    """Raise `CheckpointError` unless `path` is a folder that can be written, or can become one."""
+    path = Path(path)
+    while _lies_at(path) is None and path != path.parent:
+        path = path.parent
+    found = None if path.is_dir() else _lies_at(path)
+    if found is None and not os.access(path, os.W_OK | os.X_OK):
+        found = "a folder without permission to write"
+    if found is not None:
+        raise CheckpointError(f"{shown(path)}: found {found}; allowed: a folder, or a new one")
+
+
+def _lies_at(path):
+    """What lies at a path, links not followed; None if nothing does."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    kinds = {stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
+    return kinds.get(stat.S_IFMT(mode), "a device, pipe or socket")
+
+
 @contextmanager
 def replacing(path):
     """Yield the path of a scratch file next to `path`. On success it is synced to disk and replaces
-    `path` atomically; on failure (a full disk, for instance) the old `path` stays."""
+    `path` atomically; on failure (a full disk, for instance) the old `path` stays. Raises
+    `CheckpointError` where something else than a regular file is."""
     path = Path(path)
+    require_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

@@ -48,7 +48,7 @@ def noted(out, attempt):
             message = " ".join(
                 [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])]
             )
-            with suppress(OSError):
+            with suppress(OSError, checkpoint.CheckpointError):
                 same = message == before.get("message")
                 checkpoint.write_json(path, {"message": message, "repeated": same})
         raise

@@ -16,6 +16,7 @@ import torch
 from torch import distributed
 
 from ect.runtime import device, progress, stop
+from ect.runtime.text import whole
 
 
 def world():
@@ -28,11 +29,16 @@ def is_first():
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
+def number(name):
+    """The number in a variable that torchrun or `lease` sets; raises `ValueError` that names it."""
+    return whole(name, os.environ[name], 0, 2**31 - 1)
+
+
 def parents():
     """(process id of the parent, whether the process that started torchrun is alive; None without
     torchrun). A run for which this changes is orphaned."""
     starter = os.environ.get("ECT_STARTER")
-    return os.getppid(), None if starter is None else progress.alive(int(starter))
+    return os.getppid(), None if starter is None else progress.alive(number("ECT_STARTER"))
 
 
 def torchrun_ended(before):
@@ -56,7 +62,7 @@ def together():
         yield
     except (stop.Stopped, FloatingPointError) as end:
         _leave()
-        if int(os.environ["RANK"]) == 0:
+        if number("RANK") == 0:
             raise
         sys.exit(getattr(end, "code", 1))
     else:
@@ -66,10 +72,10 @@ def together():
 def _join():
     on_gpus = device.current().type == "cuda"
     if on_gpus:
-        asked, found = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        asked, found = number("LOCAL_WORLD_SIZE"), torch.cuda.device_count()
         if asked > found:
             raise ValueError(f"found {asked} processes; allowed: {found}, one for each visible GPU")
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(number("LOCAL_RANK"))
     distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo")
 
 

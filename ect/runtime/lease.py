@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from ect.runtime.text import whole
+
 PORT = 20000  # of torchrun's rendezvous; SLURM's job id adds up to 10,000
 PAUSE = 0.2  # seconds between two checks while too few devices are free
 TAKEN = []  # the open lock files of this process
@@ -26,7 +28,7 @@ def devices():
     makes up n, to try a lease where there are none."""
     made_up = os.environ.get("ECT_FAKE_DEVICES")
     if made_up:
-        return [str(index) for index in range(int(made_up))]
+        return [str(index) for index in range(whole("ECT_FAKE_DEVICES", made_up, 0, 1024))]
     asked = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
     if not shutil.which(asked[0]):
         return []
@@ -124,7 +126,8 @@ def torchrun(number, nodes):
     if job is None:
         raise ValueError(f"--nodes: found {nodes}; allowed: 1, or more in a job of SLURM")
     host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-    rendezvous = f"{host}:{PORT + int(job) % 10000}"
+    port = PORT + whole("SLURM_JOB_ID", job, 0, 10**18) % 10000
+    rendezvous = f"{host}:{port}"
     srun = ["srun", "--overlap", "--nodes", str(nodes), "--ntasks-per-node", "1"]
     where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", rendezvous, "--rdzv-id", job]
     return [*srun, *program, "--nnodes", str(nodes), *where]

@@ -44,9 +44,8 @@ def reporter(out, first, total, device):
         rate = (seen - start) / (now - began) if now > began else None
         loss = lines[-1]["loss"] if lines else None
         moment = {"images": seen, "rate": rate, "loss": loss, "time": time.time()}
-        with suppress(
-            OSError, FloatingPointError
-        ):  # a run goes on if its progress cannot be written
+        # A run goes on if its progress cannot be written.
+        with suppress(OSError, ValueError, FloatingPointError):
             checkpoint.write_json(path, about | moment)
         written = now
 

@@ -2,15 +2,27 @@
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 import subprocess
+import sys
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
+from ect.runtime import checkpoint
 from ect.runtime.device import device_name
+from ect.runtime.text import shown
 from ect.runtime.versions import STAGES
 
 PACKAGE = Path(__file__).parent.parent  # ect/
+# What counts as code, as git names it, from the repository's root.
+CODE = (
+    "ect/*.py", "ect/*.c", "ect/*.h", "Snakefile", "workflow/rules/*.smk", "workflow/report/*.rst",
+    "workflow/report/*.html",
+)  # fmt: skip
+PATIENCE = 10  # seconds for an answer of git
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scipy", "clean-fid", "snakemake")
 
 
@@ -32,15 +44,30 @@ def code():
 
 
 def _git(*words):
-    done = subprocess.run(
-        ["git", "-C", PACKAGE, *words], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else None
+    """What git says of this package's repository; None if it says nothing: there is no git, no
+    repository or another one's owner, or no answer within `PATIENCE`."""
+    command = ["git", "--no-optional-locks", "-c", "core.fileMode=false", "-C", str(PACKAGE.parent)]
+    ours = ("GIT_CONFIG", "GIT_EXEC_PATH")  # GIT_DIR and the like are of the caller's repository
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith(ours)}
+    with suppress(OSError, ValueError, subprocess.SubprocessError), TemporaryFile() as told:
+        subprocess.run(
+            [*command, *words], env=env, stdin=subprocess.DEVNULL, stdout=told,
+            stderr=subprocess.DEVNULL, timeout=PATIENCE, check=True,
+        )  # fmt: skip  # a file: a pipe would be waited for as long as any process holds it
+        told.seek(0)
+        return told.read().decode().strip()
+    return None
 
 
 def source():
-    """The commit of the code, and whether the working tree differs from it."""
-    return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))}
+    """The commit of the code, and whether the code in the working tree differs from it: both None
+    where git does not say. A user's configs, images and results are no code."""
+    if not _git("ls-files", "--", "ect/runtime/record.py"):  # no repository, or one around it
+        return {"commit": None, "dirty": None}
+    commit = _git("rev-parse", "--verify", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=all", "--", *CODE)
+    known = commit is not None and changed is not None
+    return {"commit": commit if known else None, "dirty": bool(changed) if known else None}
 
 
 def _versions():
@@ -62,14 +89,54 @@ def job_record(settings, inputs, started, outputs=(), **extra):
     import torch
 
     return {
+        **_facts(settings, inputs, started),
+        "outputs": {Path(path).name: digest(path) for path in outputs},
+        "device": device_name(),
+        "threads": torch.get_num_threads(),
+        **extra,
+    }
+
+
+def _facts(settings, inputs, started):
+    return {
         "settings": settings,
         "inputs": {str(path): digest(path) for path in inputs},
-        "outputs": {Path(path).name: digest(path) for path in outputs},
         "code": source(),
         "stages": STAGES,
         "packages": _versions(),
-        "device": device_name(),
-        "threads": torch.get_num_threads(),
         "seconds": round(time.monotonic() - started, 3),
-        **extra,
     }
+
+
+def beside(path):
+    """The record of a job that no rule declares, `.NAME.record.json` beside its first output."""
+    return Path(path).with_name(f".{Path(path).name}.record.json")
+
+
+@contextmanager
+def recorded(first, describe):
+    """Write the record of a job beside `first`, its first output, once the block has ended.
+    `describe()`, called then, returns (stage, settings, inputs, outputs).
+
+    Snakemake deletes the outputs of a job that failed or runs again, but not this record: one whose
+    outputs are gone is deleted at the start. That no record can be written does not fail the job.
+    """
+    started, path = time.monotonic(), beside(first)
+    _drop_if_outputs_are_gone(path)
+    yield
+    try:
+        stage, settings, inputs, outputs = describe()
+        facts = _facts(settings, inputs, started) | {"stage": stage}
+        facts["outputs"] = {os.path.relpath(out, path.parent): digest(out) for out in outputs}
+        checkpoint.write_json(path, facts)
+    except (OSError, ValueError) as error:
+        print(f"ect: no record of {shown(first)} could be written ({error})", file=sys.stderr)
+        with suppress(OSError):
+            path.unlink()
+
+
+def _drop_if_outputs_are_gone(path):
+    with suppress(OSError, ValueError):
+        names = checkpoint.read_json(path).get("outputs", {})
+        if not (names and all((path.parent / name).is_file() for name in names)):
+            path.unlink()

@@ -1,9 +1,63 @@
-"""Text of a user's files: as it may be printed, and what it holds as JSON."""
+"""Text of a user's files and environment: as it may be printed, in each form, as JSON, as a number."""
 
 import json
+import re
 from typing import Any
 
 DEPTH = 100  # of JSON's lists and objects inside one another; settings need 10
+
+
+def one_line(text: object) -> str:
+    """All of a text on one line: its white space as single spaces, other control characters as
+    escapes."""
+    line = " ".join(str(text).split())
+    return shown(line, max(200, 12 * len(line)))
+
+
+def markdown(text: object) -> str:
+    """A text on one line that Markdown shows as it is: no markup, link, HTML, formula or cell of a
+    table begins in it. An underscore inside a word is none."""
+    line = re.sub(r"([\\`*{}\[\]<>|$~])", r"\\\1", one_line(text))
+    line = re.sub(r"&(?=#?\w+;)", r"\&", line)
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", line)
+
+
+def plain(text: str) -> str:
+    """The inverse of `markdown`."""
+    return re.sub(r"\\([\\`*{}\[\]<>|$~&_])", r"\1", text)
+
+
+def code_span(text: object) -> str:
+    """A text on one line as code in Markdown."""
+    return f"`{one_line(text).replace('`', chr(39))}`"
+
+
+def csv_cell(value: object) -> object:
+    """A cell of a csv: a text that a spreadsheet would compute, such as '=1+1', gets an apostrophe
+    before it, which makes it text there; one with control characters is put on one line."""
+    if not isinstance(value, str):
+        return value
+    text = value if value.isprintable() else one_line(value)
+    computed = text.lstrip().startswith(("=", "+", "-", "@")) and not _is_number(text)
+    return f"'{text}" if computed else text
+
+
+def _is_number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def whole(name: str, text: str, least: int, most: int) -> int:
+    """The whole number in an environment variable; raises `ValueError` that names it."""
+    value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+    if not least <= value <= most:
+        raise ValueError(
+            f"{name}: found '{shown(text, 60)}'; allowed: a whole number from {least} to {most}"
+        )
+    return value
 
 
 def shown(text: object, limit: int = 200) -> str:

@@ -127,7 +127,7 @@ def _crash_noted(work, state, start):
             f"{end}: lower optimizer.lr, or raise distance.c; nothing was published, the last good"
             f" checkpoint is {good}"
         )
-        with suppress(OSError):
+        with suppress(OSError, checkpoint.CheckpointError):
             if distributed.is_first():
                 work.note_divergence(end.seen, message)
         raise FloatingPointError(message) from None

@@ -22,7 +22,7 @@ def attempt(digits_file, tmp_path, capsys):
     def run(number):
         out = str(tmp_path / "run")
         words = ["train", json.dumps(TUNE), "--data", str(digits_file), "--out", out]
-        code = main(["--attempt", str(number), *words, "--save-seconds", "-1"])
+        code = main(["--attempt", str(number), *words, "--save-seconds", "0"])
         return code, capsys.readouterr().err
 
     return run

@@ -308,7 +308,7 @@ def test_a_run_that_diverges_says_where_and_is_not_repeated(
     monkeypatch.setattr(loop, "step", lambda *args: taken.append(1) or step(*args))
     with monkeypatch.context() as patch:
         diverging(patch, at=600)
-        assert main([*words, "--save-seconds", "-1"]) == 1
+        assert main([*words, "--save-seconds", "0"]) == 1
         said = capsys.readouterr().err
         assert re.search(r"loss is not finite at image 600 where ln s is 0 to (\d|inf): ", said)
         assert f"the last good checkpoint is {work / 'state.safetensors'} (image 500)" in said
@@ -391,7 +391,7 @@ def test_a_full_disk_leaves_the_last_state_and_says_so(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         patch.setattr("safetensors.torch.save_file", full)
-        assert main([*words, "--save-seconds", "-1"]) == 1
+        assert main([*words, "--save-seconds", "0"]) == 1
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2 and "No space left on device" in said[1]
     assert said[1].endswith("; run again to go on from image 300")
@@ -409,7 +409,7 @@ def test_a_real_limit_on_file_sizes(digits_file, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "ect", *words, "--save-seconds", "-1"]
+    command = [sys.executable, "-m", "ect", *words, "--save-seconds", "0"]
     done = subprocess.run(
         command, env=environment, preexec_fn=limit, capture_output=True, text=True
     )

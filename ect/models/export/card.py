@@ -3,7 +3,7 @@
 import json
 
 from ect.models import build, steps
-from ect.runtime.text import shown
+from ect.runtime.text import code_span, markdown
 
 PROCESSES = {
     "ve": "x_t = x_0 + t eps, t from 0 to 80",
@@ -68,10 +68,10 @@ def model_lines(about, run):
         "It maps a noisy image x_t to an estimate f(x_t, t) of the image x_0, with f(x, 0) = x. It",
         "was made by the pipeline for Easy Consistency Tuning (ECT).",
         "",
-        f"- Network: `{about['network'].get('architecture', 'ddpmpp')}`, {count:,} parameters,"
-        f" {about['network'].get('classes', 0) or 'no'} classes",
-        f"- Process: `{process}`: {PROCESSES.get(process, 'see config.json')}{betas}",
-        f"- Parameterization: `{form}`: {PARAMETERIZATIONS.get(form, 'see config.json')}",
+        f"- Network: {code_span(about['network'].get('architecture', 'ddpmpp'))},"
+        f" {count:,} parameters, {about['network'].get('classes', 0) or 'no'} classes",
+        f"- Process: {code_span(process)}: {PROCESSES.get(process, 'see config.json')}{betas}",
+        f"- Parameterization: {code_span(form)}: {PARAMETERIZATIONS.get(form, 'see config.json')}",
         f"- Pixels: x = (pixel - {about['shift']:g}) * {about['scale']:g}",
         "- All of it, exactly: `config.json`",
         "",
@@ -82,7 +82,8 @@ def training_lines(run):
     if run is None:
         return ["## Training", "", "No record of its training lay beside the model.", ""]
     settings, code = run["settings"], run["code"]
-    edits = ", with uncommitted changes" if code["dirty"] else ""
+    torch = run["packages"].get("torch", "unknown")
+    edits = ", with uncommitted changes" if code.get("dirty") else ""
     started = any(path.endswith("model.safetensors") for path in run["inputs"])
     start = ", after those of its start" if started else ""
     return [
@@ -90,9 +91,9 @@ def training_lines(run):
         "",
         f"- Images seen: {1000 * settings['last_kimg']:,}{start}",
         f"- Seed: {settings['seed']}",
-        f"- Schedule: `{settings['schedule']['map']}`",
-        f"- Code: commit {code['commit'] or 'unknown'}{edits}",
-        f"- Device: {run['device']}; torch {run['packages'].get('torch', 'unknown')}",
+        f"- Schedule: {code_span(settings['schedule']['map'])}",
+        f"- Code: commit {markdown(code.get('commit') or 'unknown')}{edits}",
+        f"- Device: {markdown(run['device'])}; torch {markdown(torch)}",
         "",
         "Settings:",
         "",
@@ -107,7 +108,9 @@ def sampling_lines(about, run, samplers):
     solver = kind_of(run) == "diffusion or flow model"
     more = ", diffusers" if about["network"].get("architecture") == "unet2d" else ""
     drawn = "--sampler heun --steps 18" if solver else "--steps 2"
-    study = [f"- `{shown(name)}`: {steps.described(options)}" for name, options in samplers.items()]
+    study = [
+        f"- {code_span(name)}: {steps.described(options)}" for name, options in samplers.items()
+    ]
     known = ["The samplers of its study (`sampling.json`), by their number of steps:", "", *study]
     return [
         "## Sampling",

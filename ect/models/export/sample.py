@@ -67,16 +67,22 @@ def save(images, path):
 
 
 def positive(text):
-    if int(text) < 1:
+    if len(text) > 7 or int(text) < 1:  # far more images or steps than anyone waits for
         raise ValueError
     return int(text)
+
+
+def level(text):
+    if not 0 < float(text) < math.inf:
+        raise ValueError
+    return float(text)
 
 
 def main():
     top = argparse.ArgumentParser(description="Draw images from the model beside this script.")
     top.add_argument("--n", type=positive, default=16, help="number of images (default 16)")
     top.add_argument("--steps", type=positive, help="evaluations (default 1; of a solver 18)")
-    top.add_argument("--times", type=float, nargs="+", help="noise levels after the first step")
+    top.add_argument("--times", type=level, nargs="+", help="noise levels after the first step")
     top.add_argument("--sampler", choices=SAMPLERS, default="multistep")
     top.add_argument("--labels", type=int, nargs="+", help="classes to cycle through")
     top.add_argument("--batch", type=positive, default=250, help="images at once (default 250)")

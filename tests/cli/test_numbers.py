@@ -1,0 +1,86 @@
+"""Every number on the command line and in the environment is finite and bounded."""
+
+import argparse
+
+import pytest
+
+from ect.cli import arguments
+from ect.cli.main import main, parser
+from ect.models.export import sample
+from ect.runtime import distributed, lease
+
+TRAIN = ["train", "{}", "--data", "d", "--out", "o"]
+PLACES = {
+    "--threads": lambda text: ["--threads", text, *TRAIN],
+    "--attempt": lambda text: ["--attempt", text, *TRAIN],
+    "--gpus": lambda text: [*TRAIN, "--gpus", text],
+    "--nodes": lambda text: [*TRAIN, "--nodes", text],
+    "lease": lambda text: ["lease", "--gpus", text, "--", "true"],
+    "--save-seconds": lambda text: [*TRAIN, "--save-seconds", text],
+    "--max-minutes": lambda text: [*TRAIN, "--max-minutes", text],
+    "--rate": lambda text: ["plan", "--rate", text],
+}
+NO_NUMBERS = [
+    "nan", "inf", "-inf", "1e999", "-1", "-1e-300", str(10**30), "9" * 5000, "two", "", " ", "1e30",
+    "0x10", "1,5", "\x1b[2J", "١٢" * 40,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("text", NO_NUMBERS, ids=range(len(NO_NUMBERS)))
+def test_an_option_that_is_no_number_of_its_kind_is_one_line(place, text, capsys):
+    with pytest.raises(SystemExit) as left:
+        parser().parse_args(PLACES[place](text))
+    error = capsys.readouterr().err
+    line = error[error.rindex("\nect") + 1 :].strip()
+    assert left.value.code == 2 and len(line) < 300 and line.isprintable()
+    assert "allowed: a " in line or "expected one argument" in line
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_numbers_that_jobs_are_given_are_allowed(place):
+    for text in ("1", "2", "100"):
+        parser().parse_args(PLACES[place](text))
+    if place in ("--save-seconds", "--max-minutes"):
+        for text in ("0", "0.05", "55", "1e3", "10079.5"):
+            parser().parse_args(PLACES[place](text))
+
+
+def test_every_option_with_a_number_is_bounded():
+    """No option of any verb takes int or float as they are."""
+    verbs = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
+    actions = [*parser()._actions, *(a for verb in verbs.values() for a in verb._actions)]
+    assert not [action.option_strings for action in actions if action.type in (int, float)]
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "-1e400"])
+def test_settings_hold_finite_numbers(text, capsys, tmp_path):
+    for given in (f'{{"a": {{"b": [{text}]}}}}', str(tmp_path / "run.json")):
+        (tmp_path / "run.json").write_text(f'{{"settings": {{"a": {text}}}}}')
+        with pytest.raises(argparse.ArgumentTypeError, match=r"allowed: finite numbers"):
+            arguments.settings_of(given)
+    assert arguments.settings_of('{"a": 1e-4, "b": 10}') == {"a": 1e-4, "b": 10}
+
+
+@pytest.mark.parametrize("text", ["two", "-1", "nan", str(10**30), "9" * 5000, "1.5", "\x1b[2J"])
+def test_numbers_of_the_environment_are_told_by_name(text, monkeypatch, capsys):
+    monkeypatch.setenv("ECT_FAKE_DEVICES", text)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert main(["lease", "--gpus", "1", "--", "true"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ect lease: ECT_FAKE_DEVICES: found '") and len(line) < 200
+    monkeypatch.setenv("SLURM_JOB_ID", text)
+    with pytest.raises(ValueError, match=r"^SLURM_JOB_ID: found "):
+        lease.torchrun(4, 2)
+    monkeypatch.setenv("ECT_STARTER", text)
+    with pytest.raises(ValueError, match=r"^ECT_STARTER: found "):
+        distributed.parents()
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "0", "-1", "two", "9" * 5000])
+def test_the_exported_script_takes_no_other_numbers(text):
+    for kind in (sample.positive, sample.level):
+        with pytest.raises(ValueError):
+            kind(text)
+    assert sample.positive("16") == 16 and sample.level("0.5") == 0.5
