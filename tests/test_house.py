@@ -153,6 +153,33 @@ def test_config_loads_no_torch(module):
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
 
 
+WITH_SNAKEMAKE = {
+    "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection",
+    "yaml", "_yaml",
+}  # fmt: skip
+INSTALLED = """
+import sys
+def installed():
+    files = ((name, str(getattr(m, "__file__", ""))) for name, m in list(sys.modules.items()))
+    return {name.partition(".")[0] for name, file in files if "site-packages" in file}
+before = installed()
+IMPORTS
+print(*installed() - before)
+"""
+
+
+def test_what_plans_a_study_needs_what_snakemake_brings():
+    """What the rules import of this package, and the command line down to its help."""
+    rules = [path.read_text() for path in (ROOT.parent / "workflow/rules").glob("*.smk")]
+    lines = re.findall(r"^from ect\b.*$", "\n".join(rules), re.MULTILINE)
+    lines += ["import ect.cli.main, ect.runs.status, ect.runs.verify, ect.study.cost"]
+    code, env = INSTALLED.replace("IMPORTS", "\n".join(lines)), {"PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert len(lines) > 10 and {"pydantic"} <= set(done.stdout.split()) <= WITH_SNAKEMAKE
+
+
 def test_help_loads_no_torch():
     code = (
         "import sys; from ect.cli import main\n"

@@ -22,6 +22,10 @@ OWN_TEST = (
     "mnist",
     "fashion_mnist",
 )  # sources with a test split: held_out may be left out
+SUFFIXES = (
+    ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
+    ".webp",
+)  # fmt: skip
 LABELS = "dataset.json"  # EDM's: {"labels": [["00000/img00000000.png", 6], ...]}
 # (channels, height, width) of the images of a source, where they are known before they are read.
 SHAPES = {

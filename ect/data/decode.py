@@ -11,11 +11,6 @@
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-SUFFIXES = (
-    ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
-    ".webp",
-)  # fmt: skip
-
 
 class PictureError(ValueError):
     """A file that cannot be read as an image: damaged, or of an unknown format."""

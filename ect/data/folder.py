@@ -15,8 +15,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from ect.config.dataset import LABELS
-from ect.data.decode import SUFFIXES
+from ect.config.dataset import LABELS, SUFFIXES
 
 SPLITS = {"train", "test", "val", "valid", "validation"}
 
