@@ -8,7 +8,7 @@
 PYTHON ?= python3
 STUDY ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-SNAKEMAKE = snakemake --profile workflow/profiles/local $(if $(STUDY),--configfile workflow/studies/$(STUDY).yaml)
+SNAKEMAKE = snakemake --cores all $(if $(STUDY),--configfile workflow/studies/$(STUDY).yaml)
 NAME = $(subst -,_,$(if $(STUDY),$(STUDY),digits))
 
 .PHONY: run test lint wheels offline lock
