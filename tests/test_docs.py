@@ -32,6 +32,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page.name: page.read_text() for page in PAGES}
 NOT_RUN = {
+    "make cpu TORCH_INDEX=ADDRESS": "needs an index with builds for CPUs",
     "apt install git make python3-venv": "needs root and a network",
     "python -m ect lease --gpus 1 -- python yours.py": "becomes another program",
     "python -m pytest tests/workflow/test_slurm.py": "is run with the other tests",

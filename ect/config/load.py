@@ -5,6 +5,7 @@ in another file. A block set to null is left out, so that a study laid over anot
 it does not use.
 """
 
+from functools import reduce
 from pathlib import Path
 
 import yaml
@@ -23,13 +24,17 @@ def planned(*studies):
 def read(config, *studies):
     """The mapping of a config file with the files of studies laid over it, as Snakemake does for
     --configfile; raises `ValueError` on a file that holds no mapping."""
-    from snakemake.utils import update_config
+    return _updated(read_yaml(config), reduce(_updated, map(read_yaml, studies), {}))
 
-    under, over = read_yaml(config), {}
-    for study in studies:
-        update_config(over, read_yaml(study))
-    update_config(under, over)
-    return under
+
+def _updated(under, over):
+    """`under` with the keys of `over`, mapping by mapping; an empty mapping changes nothing."""
+    if not isinstance(over, dict):
+        return over
+    if not over:
+        return under
+    under = under if isinstance(under, dict) else {}
+    return under | {key: _updated(under.get(key, {}), value) for key, value in over.items()}
 
 
 def read_yaml(path):

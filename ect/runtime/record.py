@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def _versions():
 
 def job_record(settings, inputs, started, outputs=(), **extra):
     """What run.json holds: settings, hashes of the inputs and of the outputs beside it, versions of
-    the code, its stages and packages, device, time.
+    the code, its stages and packages, the environment's folder, device, time.
 
     `started` is the `time.monotonic()` at which the job began.
     """
@@ -68,6 +69,7 @@ def job_record(settings, inputs, started, outputs=(), **extra):
         "code": source(),
         "stages": STAGES,
         "packages": _versions(),
+        "environment": sys.prefix,
         "device": device_name(),
         "threads": torch.get_num_threads(),
         "seconds": round(time.monotonic() - started, 3),
