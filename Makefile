@@ -24,7 +24,7 @@ lint: .venv/installed
 	ruff check .
 	ruff format --check .
 	mypy
-	snakefmt --check Snakefile workflow/rules/*.smk
+	snakefmt --check Snakefile workflow/Snakefile workflow/rules/*.smk
 
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \

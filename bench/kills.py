@@ -51,7 +51,7 @@ def overlay(kimg):
 
 def copied(folder, kimg):
     """A copy of the workflow with the small study, whose training runs save every half second."""
-    for name in ("Snakefile", "config.yaml", "profiles", "workflow", "ect", "envs"):
+    for name in ("Snakefile", "config.yaml", "config", "profiles", "workflow", "ect", "envs"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
     (folder / "overlay.yaml").write_text(yaml.safe_dump(overlay(kimg)))

@@ -25,6 +25,7 @@ def locked(name):
 
 
 CONDA = yaml.safe_load((ROOT / "envs" / "ect.yaml").read_text())["dependencies"][-1]["pip"]
+CONDA_PYTHON = "3.11"  # of envs/ect.yaml, which the first test compares
 PINS = {line.partition("==")[0]: line.split()[0].partition("==")[2] for line in CONDA}
 
 
@@ -100,3 +101,9 @@ def test_what_contributing_names_is_there():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     named = re.findall(r"`((?:ect|tests|workflow|envs)/[\w/.]*)`", text)
     assert len(named) > 10 and all((ROOT / path).exists() for path in named)
+
+
+def test_the_image_has_the_packages_of_the_lock():
+    text = (ROOT / "Dockerfile").read_text()
+    assert "COPY requirements.lock" in text and "--require-hashes" in text
+    assert f"FROM python:{CONDA_PYTHON}-slim" in text

@@ -10,7 +10,7 @@ from ect.config.base import Block, Count, Name, Positive
 
 
 class Published(Block):
-    """Lines of workflow/reference/published.csv."""
+    """Lines of ect/config/published.csv."""
 
     method: str
     """As in the file."""

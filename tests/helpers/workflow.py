@@ -10,7 +10,7 @@ import yaml
 from snakemake.utils import update_config
 
 ROOT = Path(__file__).parents[2]
-WORKFLOW = ("Snakefile", "config.yaml", "profiles", "workflow", "ect", "envs")
+WORKFLOW = ("Snakefile", "config.yaml", "config", "profiles", "workflow", "ect", "envs")
 
 
 def copy_workflow(folder, *more):

@@ -42,7 +42,7 @@ def planned(study, overlay):
     if "Nothing to be done" in text:
         return {}
     counts = dict(re.findall(r"^(\w+) +(\d+)$", text.split("Job stats:")[1], re.MULTILINE))
-    return {rule: int(n) for rule, n in counts.items() if rule not in ("total", "all")}
+    return {rule: int(n) for rule, n in counts.items() if rule not in ("total", "study")}
 
 
 def results(study):

@@ -7,9 +7,36 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# This repository, not that of a workflow that uses it as a module.
-HOME = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
-sys.path.insert(0, HOME)
+# The package beside these rules, also in a workflow that uses them as a module; the installed one
+# where Snakemake has fetched the rules alone, as for a module by github(...).
+BESIDE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
+if (BESIDE / "ect").is_dir():
+    sys.path.insert(0, str(BESIDE))
+
+try:
+    import ect
+except ModuleNotFoundError:
+    raise WorkflowError(
+        "the package ect is neither beside the workflow nor installed; allowed: `pip install` of the"
+        " same version of this repository (docs/using.md)"
+    ) from None
+
+PACKAGE = Path(ect.__file__).parent
+TEMPLATES = PACKAGE / "report" / "templates"
+
+
+def alone(package):
+    """A folder that links to an installed package, and to nothing else of its environment: jobs in
+    an environment of conda find it there."""
+    folder = Path(".snakemake", "ect").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / f".{os.getpid()}"
+    scratch.symlink_to(package)
+    scratch.replace(folder / package.name)
+    return folder
+
+
+HOME = str(BESIDE if PACKAGE.parent == BESIDE else alone(PACKAGE))
 ELSEWHERE = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([HOME, *ELSEWHERE])))
 
