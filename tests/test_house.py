@@ -112,7 +112,10 @@ def test_the_docstring_of_the_package_lists_the_method_and_all_wings():
     wings = [name for name in ALLOWED if name not in ("method", "__main__", "__init__")]
     assert tuple(listed(ect.__doc__)[:7]) == METHOD
     assert sorted(listed(ect.__doc__)[7:]) == sorted(wings)
-    entries = {path.name.removesuffix(".py") for path in ROOT.iterdir()} - {"__pycache__"}
+    entries = {path.name.removesuffix(".py") for path in ROOT.iterdir()} - {
+        "__pycache__",
+        "py.typed",
+    }
     assert entries == {*METHOD, *wings, "__init__", "__main__"} and len(entries) <= 25
 
 
