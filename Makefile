@@ -3,15 +3,16 @@
 # make lint   ruff: rules and format; mypy: types; snakefmt: format of the rules
 # make wheels the lock's packages, but torch's, as files in wheels/: for a machine without an index
 # make offline  the environment from wheels/, with the torch that the machine has
-# make lock   resolve requirements.lock anew (needs uv)
+# make cpu    the environment with a torch for CPUs, from the index TORCH_INDEX
+# make lock   resolve requirements.lock anew (needs uv), and write envs/ect.yaml from it
 
 PYTHON ?= python3
 STUDY ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-SNAKEMAKE = snakemake --profile workflow/profiles/local $(if $(STUDY),--configfile workflow/studies/$(STUDY).yaml)
+SNAKEMAKE = snakemake --cores all $(if $(STUDY),--configfile workflow/studies/$(STUDY).yaml)
 NAME = $(subst -,_,$(if $(STUDY),$(STUDY),digits))
 
-.PHONY: run test lint wheels offline lock
+.PHONY: run test lint wheels offline cpu lock
 run: .venv/installed
 	$(SNAKEMAKE)
 	$(SNAKEMAKE) --report results/$(NAME)/report.html
@@ -23,7 +24,7 @@ lint: .venv/installed
 	ruff check .
 	ruff format --check .
 	mypy
-	snakefmt --check Snakefile workflow/rules/*.smk
+	snakefmt --check Snakefile workflow/Snakefile workflow/rules/*.smk
 
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
@@ -32,10 +33,14 @@ lint: .venv/installed
 	python -m pip install --quiet --require-hashes --requirement requirements.lock
 	touch $@
 
+# The lock's packages but torch's, and the lock's versions of torch and torchvision.
+BUT_TORCH = awk '/^[a-z]/ {kept = !/^(torch|torchvision|triton|nvidia-|cuda-)/} kept' requirements.lock
+TORCHES = $(shell sed -n 's/^\(torch\|torchvision\)==\([^ ]*\).*/\1==\2/p' requirements.lock)
+
 # The wheels are for this version of Python only.
 wheels:
 	mkdir -p wheels
-	awk '/^[a-z]/ {kept = !/^(torch|torchvision|triton|nvidia-|cuda-)/} kept' requirements.lock > wheels/lock
+	$(BUT_TORCH) > wheels/lock
 	$(PYTHON) -m pip wheel --quiet --no-deps --require-hashes --requirement wheels/lock --wheel-dir wheels
 
 offline:
@@ -43,7 +48,17 @@ offline:
 	python -m pip install --quiet --no-index --no-deps wheels/*.whl
 	touch .venv/installed
 
+cpu:
+	@test -n "$(TORCH_INDEX)" || { echo "make cpu: TORCH_INDEX is empty; allowed: the address of an \
+	  index with builds of $(TORCHES) for CPUs"; exit 1; }
+	$(PYTHON) -m venv .venv
+	python -m pip install --quiet --no-deps --index-url "$(TORCH_INDEX)" $(TORCHES)
+	$(BUT_TORCH) > .venv/lock
+	python -m pip install --quiet --no-deps --require-hashes --requirement .venv/lock
+	touch .venv/installed
+
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
 	  --output-file requirements.lock
+	python envs/lock.py

@@ -51,7 +51,7 @@ def overlay(kimg):
 
 def copied(folder, kimg):
     """A copy of the workflow with the small study, whose training runs save every half second."""
-    for name in ("Snakefile", "config.yaml", "workflow", "ect", "envs"):
+    for name in ("Snakefile", "config.yaml", "config", "profiles", "workflow", "ect", "envs"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
     (folder / "overlay.yaml").write_text(yaml.safe_dump(overlay(kimg)))
@@ -67,7 +67,7 @@ def copied(folder, kimg):
 
 def snakemake(folder, *words):
     """Start Snakemake in a process group of its own, its words appended to a log."""
-    command = [sys.executable, "-m", "snakemake", "--profile", "workflow/profiles/local", *words]
+    command = [sys.executable, "-m", "snakemake", "--cores", "all", *words]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with open(folder / "log", "a") as log:
         return subprocess.Popen(

@@ -27,12 +27,13 @@ from ect.runtime import checkpoint, record
 from ect.training import train
 from tests.helpers.measured import ONE_STEP, measure
 from tests.helpers.runs import PRETRAIN, TUNE, changed
-from tests.helpers.workflow import OUTER, copy_workflow, smoke
+from tests.helpers.workflow import OUTER, copy_workflow, smoke, stand_in_for_conda
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page.name: page.read_text() for page in PAGES}
 NOT_RUN = {
+    "make cpu TORCH_INDEX=ADDRESS": "needs an index with builds for CPUs",
     "apt install git make python3-venv": "needs root and a network",
     "python -m ect lease --gpus 1 -- python yours.py": "becomes another program",
     "python -m pytest tests/workflow/test_slurm.py": "is run with the other tests",
@@ -156,7 +157,9 @@ def test_make_knows_its_targets(here):
 @pytest.mark.parametrize(
     "words", [w for w in COMMANDS if w[0] == "snakemake"], ids=lambda words: " ".join(words[1:])
 )
-def test_snakemake_plans_what_is_typed(here, words):
+def test_snakemake_plans_what_is_typed(here, words, tmp_path, monkeypatch):
+    programs = stand_in_for_conda(tmp_path)  # for --use-conda
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     cores = [] if {"--cores", "--profile"} & set(words) else ["--cores", "1"]
     assert "Job stats" in run(sys.executable, "-m", *words, *cores, "-n")
 

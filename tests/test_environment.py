@@ -1,12 +1,18 @@
 """One set of versions: the lock, the conda environment and the project name the same packages."""
 
+import contextlib
+import importlib.metadata
+import importlib.util
 import re
+import sys
 import tomllib
 from pathlib import Path
 
 import yaml
+from packaging.requirements import Requirement
 
 import ect
+from ect.runtime.record import job_record
 
 ROOT = Path(__file__).parent.parent
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -18,12 +24,43 @@ def locked(name):
     return re.findall(rf"^{name}==([^ ]+)", LOCK, re.MULTILINE)
 
 
-def test_conda_pins_are_the_locks():
-    blocks = yaml.safe_load((ROOT / "envs" / "ect.yaml").read_text())["dependencies"]
-    pins = dict(pin.split("==") for pin in blocks[-1]["pip"])
+CONDA = yaml.safe_load((ROOT / "envs" / "ect.yaml").read_text())["dependencies"][-1]["pip"]
+CONDA_PYTHON = "3.11"  # of envs/ect.yaml, which the first test compares
+PINS = {line.partition("==")[0]: line.split()[0].partition("==")[2] for line in CONDA}
+
+
+def test_the_environment_of_the_jobs_is_written_from_the_lock():
+    spec = importlib.util.spec_from_file_location("lock", ROOT / "envs" / "lock.py")
+    writer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(writer)
+    written = writer.environment(LOCK, PROJECT)
+    assert written == (ROOT / "envs" / "ect.yaml").read_text() and "://" not in written
+
+
+def test_the_environment_of_the_jobs_is_whole_and_without_snakemake():
+    """The dependencies but Snakemake, and all that these need; each with the lock's hashes."""
     wanted = {re.match(r"[a-z0-9-]+", dependency).group() for dependency in PROJECT["dependencies"]}
-    assert set(pins) == wanted
-    assert all(version in locked(name) for name, version in pins.items())
+    assert wanted - set(PINS) == {"snakemake"}
+    assert not [name for name in PINS if name.startswith("snakemake") or name == "pulp"]
+    assert all(version in locked(name) for name, version in PINS.items())
+    assert all("--hash=sha256:" in line and "\n" not in line for line in CONDA)
+    for name in PINS:
+        assert needed_here(name) <= set(PINS), name
+
+
+def needed_here(name):
+    """What an installed package needs on Linux with Python 3.11; nothing of what is not
+    installed."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        asked = map(Requirement, importlib.metadata.requires(name) or [])
+        here = {"python_version": "3.11", "python_full_version": "3.11.0", "extra": ""}
+        needed = [r.name for r in asked if r.marker is None or r.marker.evaluate(here)]
+        return {re.sub(r"[-_.]+", "-", each).lower() for each in needed}
+    return set()
+
+
+def test_a_record_names_its_environment():
+    assert job_record({}, [], 0.0)["environment"] == sys.prefix
 
 
 def test_every_locked_package_has_hashes_and_no_address():
@@ -64,3 +101,9 @@ def test_what_contributing_names_is_there():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     named = re.findall(r"`((?:ect|tests|workflow|envs)/[\w/.]*)`", text)
     assert len(named) > 10 and all((ROOT / path).exists() for path in named)
+
+
+def test_the_image_has_the_packages_of_the_lock():
+    text = (ROOT / "Dockerfile").read_text()
+    assert "COPY requirements.lock" in text and "--require-hashes" in text
+    assert f"FROM python:{CONDA_PYTHON}-slim" in text

@@ -113,13 +113,17 @@ def test_the_docstring_of_the_package_lists_the_method_and_all_wings():
     wings = [name for name in ALLOWED if name not in ("method", "__main__", "__init__")]
     assert tuple(listed(ect.__doc__)[:7]) == METHOD
     assert sorted(listed(ect.__doc__)[7:]) == sorted(wings)
-    entries = {path.name.removesuffix(".py") for path in ROOT.iterdir()} - {"__pycache__"}
+    entries = {path.name.removesuffix(".py") for path in ROOT.iterdir()} - {
+        "__pycache__",
+        "py.typed",
+    }
     assert entries == {*METHOD, *wings, "__init__", "__main__"} and len(entries) <= 25
 
 
 @pytest.mark.parametrize("name", [p.name for p in ROOT.iterdir() if (p / "__init__.py").exists()])
 def test_the_docstring_of_a_wing_lists_its_files(name):
-    inside = {path.name.removesuffix(".py") for path in (ROOT / name).iterdir()}
+    files = [path for path in (ROOT / name).iterdir() if path.is_dir() or path.suffix == ".py"]
+    inside = {path.name.removesuffix(".py") for path in files}
     assert sorted(reading_order(name)) == sorted(inside - {"__init__", "__pycache__"})
 
 
@@ -154,12 +158,31 @@ def test_config_loads_no_torch(module):
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("module", ["config.config", "data.folder", "runtime.work", "study.jobs"])
-def test_planning_loads_no_images(module):
-    """What common.smk imports needs neither numpy nor Pillow."""
-    code = f"import sys, ect.{module}; sys.exit(any(m in sys.modules for m in ('numpy', 'PIL')))"
-    env = {"PYTHONPATH": ":".join(sys.path)}
-    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
+WITH_SNAKEMAKE = {
+    "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection",
+    "yaml", "_yaml",
+}  # fmt: skip
+INSTALLED = """
+import sys
+def installed():
+    files = ((name, str(getattr(m, "__file__", ""))) for name, m in list(sys.modules.items()))
+    return {name.partition(".")[0] for name, file in files if "site-packages" in file}
+before = installed()
+IMPORTS
+print(*installed() - before)
+"""
+
+
+def test_what_plans_a_study_needs_what_snakemake_brings():
+    """What the rules import of this package, and the command line down to its help."""
+    rules = [path.read_text() for path in (ROOT.parent / "workflow/rules").glob("*.smk")]
+    lines = re.findall(r"^from ect\b.*$", "\n".join(rules), re.MULTILINE)
+    lines += ["import ect.cli.main, ect.runs.status, ect.runs.verify, ect.study.cost"]
+    code, env = INSTALLED.replace("IMPORTS", "\n".join(lines)), {"PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert len(lines) > 10 and {"pydantic"} <= set(done.stdout.split()) <= WITH_SNAKEMAKE
 
 
 def test_help_loads_no_torch():

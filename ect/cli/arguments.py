@@ -7,8 +7,6 @@ import traceback
 import zipfile
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from ect import registry
 from ect.runtime import crash
 from ect.runtime.text import parsed, shown
@@ -148,6 +146,8 @@ def require_names(settings):
 
 def _wrong(path, key):
     """What is wrong with a file that should hold `key`; None if nothing is."""
+    from safetensors import SafetensorError
+
     if Path(path).is_dir():
         return "is a folder"
     if not Path(path).exists():
@@ -168,6 +168,8 @@ def _held(path):
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
             return [name.removesuffix(".npy") for name in file.namelist()]
+    from safetensors import safe_open
+
     with safe_open(path, framework="np") as file:
         about = json.loads((file.metadata() or {}).get("about", "{}"))
         return [*file.keys(), *about]

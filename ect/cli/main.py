@@ -1,5 +1,6 @@
-"""The command line: `python -m ect VERB ...`. Files in, files out; settings as JSON or from a
-run.json.
+"""The command line: `python -m ect VERB ...`, or `ect VERB ...` where the package is installed.
+
+Files in, files out; settings as JSON or from a run.json.
 
 torch and pandas are imported by the verb that needs them, so that help and errors come at once.
 """
@@ -11,13 +12,16 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from ect.cli import files, jobs, lease, report, runs
+from ect import __version__
+from ect.cli import completion, files, jobs, lease, report, runs
 from ect.cli.arguments import UNFIT, count, line_of, require, threads
 from ect.models.trust import allowed
 from ect.runtime import crash
 from ect.runtime.stop import Stopped
 
-VERBS: dict[Callable, tuple[str, dict]] = jobs.VERBS | lease.VERBS | report.VERBS | runs.VERBS
+VERBS: dict[Callable, tuple[str, dict]] = (
+    jobs.VERBS | lease.VERBS | report.VERBS | runs.VERBS | completion.VERBS
+)
 
 
 def parser():
@@ -27,6 +31,7 @@ def parser():
         description="Easy Consistency Tuning: train, sample, evaluate, report. Type `python -m ect"
         " VERB`. Snakemake calls these verbs; `snakemake --cores all` runs the whole study.",
     )
+    top.add_argument("--version", action="version", version=f"ect {__version__}")
     top.add_argument(
         "--threads", type=threads, help="CPU threads (default: OMP_NUM_THREADS, or all)"
     )
@@ -43,7 +48,17 @@ def parser():
         sub.set_defaults(function=function)
         for argument, options in arguments.items():
             sub.add_argument(argument, **options)
+        if function is completion.completion:
+            sub.set_defaults(verbs=options_by_verb())
     return top
+
+
+def options_by_verb():
+    """{verb: its options}, as they are typed."""
+    return {
+        function.__name__.replace("_", "-"): [name for name in arguments if name.startswith("-")]
+        for function, (_, arguments) in VERBS.items()
+    }
 
 
 def limit_threads(number):

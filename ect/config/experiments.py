@@ -12,7 +12,7 @@ Percent = Annotated[int, Field(ge=0, lt=100)]
 
 
 class Published(Block):
-    """Lines of workflow/reference/published.csv."""
+    """Lines of ect/config/published.csv."""
 
     method: str
     """As in the file."""

@@ -30,19 +30,25 @@ def planned(*studies):
 def read(config, *studies):
     """The mapping of a config file with the files of studies laid over it, as Snakemake does for
     --configfile; raises `ValueError` on a file that holds no mapping."""
-    from snakemake.utils import update_config
-
-    result, over = Read(), {}
+    result, over, laid = Read(), {}, {}
     under, result.places = places.read(config)
-    laid = {}
     for study in studies:
         mapping, found = places.read(study)
-        update_config(over, mapping)
+        over = _updated(over, mapping)
         places.lay(laid, found)
-    update_config(result, under)  # a copy: blocks that share an anchor are changed one by one
-    update_config(result, over)
+    result.update(_updated(under, over))
     places.lay(result.places, laid)
     return result
+
+
+def _updated(under, over):
+    """`under` with the keys of `over`, mapping by mapping; an empty mapping changes nothing."""
+    if not isinstance(over, dict):
+        return over
+    if not over:
+        return under
+    under = under if isinstance(under, dict) else {}
+    return under | {key: _updated(under.get(key, {}), value) for key, value in over.items()}
 
 
 def places_of(files, words):

@@ -1,6 +1,6 @@
 """Published numbers, and what of ours may stand beside them. Loads no torch.
 
-`workflow/reference/published.csv` holds one number a line, with its source and a tag: `code` (read
+`published.csv` beside this file holds one number a line, with its source and a tag: `code` (read
 in the released source), `paper` (printed there), `third` (measured by others). What a source does
 not say is empty. A distance depends on its features, its images and their number, so ours is put
 beside a published one only where all of these are the same.
@@ -10,7 +10,7 @@ import csv
 from pathlib import Path
 from typing import NamedTuple
 
-FILE = Path(__file__).parents[2] / "workflow" / "reference" / "published.csv"
+FILE = Path(__file__).with_name("published.csv")
 TAGS = ("code", "paper", "third")
 METRICS = {"inception:legacy_tensorflow": "fid", "dinov2": "fd_dinov2"}  # of each feature space
 IMAGES = 50_000  # generated for every published distance

@@ -9,9 +9,10 @@ import os
 import re
 import unicodedata
 from collections import Counter
+from typing import Any, NamedTuple
 
 from ect.config.dataset import LABELS
-from ect.data.folder import below_top
+from ect.data.folder import below_top, images_of, opened
 from ect.runtime.text import shown
 
 _WORDS = {
@@ -230,3 +231,47 @@ def without_images(classes, labels):
     """The names of the classes that none of the labels is of."""
     used = set(labels)
     return [name for index, name in enumerate(classes or ()) if index not in used]
+
+
+class Listing(NamedTuple):
+    """The images of a folder or .zip, before any of them is read."""
+
+    files: Any  # a Folder or Zip, which opens them
+    names: list
+    labels: list  # the class of each, 0 without classes
+    classes: list | None  # their names
+    ignored: dict  # {suffix: how many files that are no images}
+    unreadable: list  # [name, reason] of folders that are left out
+
+
+def listed(settings):
+    """The `Listing` of the dataset that settings describe; raises `ValueError`."""
+    path, unreadable = settings["path"], []
+    files = opened(path)
+    for name, reason in files.unreadable:
+        skip(name, reason, unreadable if settings.get("on_error") == "skip" else None)
+    names, ignored = images_of(files, path)
+    require_one_split(names, path)
+    by = classes_by_folder if settings.get("classes") == "folders" else classes_by_file
+    classes, labels = by(files, names, path)
+    return Listing(files, names, labels, classes, ignored, unreadable)
+
+
+def of_imagenet(settings):
+    """The settings of ImageNet's training images, of a local copy: the folder `train` of `path`."""
+    train = os.path.join(settings["path"], "train")
+    if not os.path.isdir(train):
+        raise ValueError(
+            f"{shown(settings['path'])}: no folder 'train'; allowed: one, with class folders"
+        )
+    return {**settings, "path": train, "classes": "folders", "resolution": 64}
+
+
+def skip(name, error, skipped):
+    """Add what cannot be read, and why, to the list `skipped`; raises `ValueError` without one."""
+    if skipped is None:
+        raise ValueError(
+            f"'{shown(name)}' cannot be read: {shown(error)}; allowed: intact images, or"
+            " dataset.on_error: skip"
+        )
+    skipped.append([name, str(error)])

@@ -3,32 +3,39 @@
 from itertools import islice
 
 from ect.config.dataset import Facts
-from ect.data.decode import PictureError
-from ect.data.sources import SOURCES
+from ect.data.classes import listed, of_imagenet
 
 TRIES = 8  # images that are read at most, to see the size of one
+SETTINGS = {"images": dict, "imagenet64": of_imagenet}  # those of the folder that is listed
 
 
 def facts(dataset):
     """The `Facts` of the images of the block `dataset` of a config: their files are listed, and one
     is read where the config does not say its size. Raises `ValueError` where the job would."""
-    if dataset.source not in ("images", "imagenet64"):
+    if dataset.source not in SETTINGS:
         return dataset.facts
     try:
-        found = SOURCES[dataset.source](dataset.resolved())
-        shape = dataset.shape or _shape(found)
+        settings = SETTINGS[dataset.source](dataset.resolved())
+        found = listed(settings)
+        shape = dataset.shape or _shape(found, settings)
     except (ValueError, OSError) as error:
         raise ValueError(f"dataset.path: {error}") from None
     return Facts(shape, len(found.names), 0, len(found.classes or ()))
 
 
-def _shape(found):
+def _shape(found, settings):
     """(channels, height, width) of the first image that can be read, if it is a square; the job
-    names one that is not."""
-    for row in islice(range(len(found.names)), TRIES):
+    names one that is not. None in an environment that reads no images, such as Snakemake's own."""
+    try:
+        from ect.data import decode
+    except ModuleNotFoundError:
+        return None
+    for name in islice(found.names, TRIES):
         try:
-            height, width, channels = found.read(row).shape
-        except PictureError:
+            with decode.faults(), found.files.open(name) as file:
+                pixels = decode.read(file, settings.get("channels") or 3, None)
+        except decode.PictureError:
             continue
+        height, width, channels = pixels.shape
         return (channels, height, width) if height == width else None
     return None

@@ -13,8 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ect.data import decode
-from ect.data.classes import classes_by_file, classes_by_folder, require_one_split
-from ect.data.folder import images_of, opened
+from ect.data.classes import listed, of_imagenet, skip
 from ect.runtime.text import shown
 
 LONG = 5000  # characters: longer than any path
@@ -47,38 +46,23 @@ def digits(settings):
 def images(settings):
     """Any folder of images, subfolders included, or .zip. Without `classes: folders`, a
     dataset.json at its top gives the classes."""
-    path = settings["path"]
-    files = opened(path)
-    unreadable = []
-    for name, reason in files.unreadable:
-        _skip(name, reason, unreadable if settings.get("on_error") == "skip" else None)
-    names, ignored = images_of(files, path)
-    require_one_split(names, path)
-    if settings.get("classes") == "folders":
-        classes, labels = classes_by_folder(files, names, path)
-    else:
-        classes, labels = classes_by_file(files, names, path)
+    path, found = settings["path"], listed(settings)
     channels, resolution = settings.get("channels") or 3, settings.get("resolution")
 
     def read(index):
-        with decode.faults(), files.open(names[index]) as file:
+        with decode.faults(), found.files.open(found.names[index]) as file:
             return decode.read(file, channels, resolution)
 
     inputs = [] if os.path.isdir(path) else [path]
     return Found(
-        names, labels, classes, read, files=inputs, about={"ignored": ignored},
-        unreadable=unreadable,
+        found.names, found.labels, found.classes, read, files=inputs,
+        about={"ignored": found.ignored}, unreadable=found.unreadable,
     )  # fmt: skip
 
 
 def imagenet64(settings):
     """ImageNet from a local copy, 64x64: `path` holds a folder `train` with a folder per class."""
-    train = os.path.join(settings["path"], "train")
-    if not os.path.isdir(train):
-        raise ValueError(
-            f"{shown(settings['path'])}: no folder 'train'; allowed: one, with class folders"
-        )
-    return images({**settings, "path": train, "classes": "folders", "resolution": 64})
+    return images(of_imagenet(settings))
 
 
 def _published(name, inside, channels):
@@ -160,7 +144,7 @@ def decoded(found, splits, threads, skipped=None):
             kept, images = [], []
             for row, pixels in zip(chunk, pool.map(attempt, chunk)):
                 if isinstance(pixels, decode.PictureError):
-                    _skip(found.names[row], pixels, skipped)
+                    skip(found.names[row], pixels, skipped)
                     continue
                 first = first or (found.names[row], pixels.shape)
                 _require_size(found.names[row], pixels.shape, *first)
@@ -175,15 +159,6 @@ def _chunks(splits):
     for split, rows in splits.items():
         for start in range(0, len(rows), CHUNK):
             yield split, rows[start : start + CHUNK]
-
-
-def _skip(name, error, skipped):
-    if skipped is None:
-        raise ValueError(
-            f"'{shown(name)}' cannot be read: {shown(error)}; allowed: intact images, or"
-            " dataset.on_error: skip"
-        )
-    skipped.append([name, str(error)])
 
 
 def _require_size(name, shape, first, wanted):

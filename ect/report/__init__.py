@@ -1,6 +1,6 @@
 """Tables and figures: files in, files out. Loads no torch until something is written.
 
-============  =====================================================================
+============  =========================================================================
 `gather`      metrics.json files -> one frame; mean, sd and n over seeds
 `markup`      cells of text -> Markdown and LaTeX
 `tables`      the tables of an experiment, as csv, md and tex
@@ -14,8 +14,9 @@
 `losspage`    why the loss stays flat while the samples improve
 `figures`     the figures by name
 `sentences`   which row of a table is best, and whether noise explains it
+`templates`   the layout of the page, and the captions, which are also those of Snakemake's report
 `page`        all of it in one page: questions, figures, tables, sentences, provenance
-============  =====================================================================
+============  =========================================================================
 
 A figure's `out` is a path without suffix: out.pdf and out.png are written, a table's out.csv,
 out.md and out.tex; the page's is its own path. The same inputs give the same bytes.

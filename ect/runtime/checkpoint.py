@@ -1,7 +1,7 @@
 """Weights and training state as safetensors: no file of ours can execute code.
 
 Everything is written beside its destination and moved into place, so that nobody reads half a file.
-torch is loaded by the functions that need it.
+torch and safetensors are loaded by the functions that need them: planning a study needs neither.
 """
 
 import json
@@ -10,8 +10,6 @@ import os
 import stat
 from contextlib import contextmanager
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
 
 from ect.runtime.text import parsed, shown
 
@@ -105,6 +103,7 @@ def _not_finite(value, name=""):
 def save(path, tensors, **about):
     """Write tensors by name, with JSON-able `about` in the file's metadata, atomically; raises
     `CheckpointError` if the file cannot be written."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
@@ -119,6 +118,8 @@ def save(path, tensors, **about):
 def load(path):
     """(tensors by name, about) of a file that `save` wrote; raises `CheckpointError`, and of it
     `Unreadable` if that says nothing about the file."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("about", "{}"))

@@ -1,8 +1,12 @@
 """The device a job runs on."""
 
+import functools
 import os
 import platform
+import shutil
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -12,7 +16,26 @@ def current():
 
     if torch.cuda.is_available():
         return torch.device("cuda")
+    warn_of_an_idle_gpu()
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@functools.cache
+def warn_of_an_idle_gpu():
+    """Say once on stderr that this machine has a GPU of NVIDIA which torch cannot use; nothing
+    where CUDA_VISIBLE_DEVICES hides it."""
+    import torch
+
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1", "NoDevFiles")
+    if hidden or not (Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi")):
+        return
+    why = f"wants a newer driver or another GPU: its CUDA is {torch.version.cuda}"
+    why = why if torch.version.cuda else "is a build for CPUs"
+    print(
+        f"ect: found a GPU, but torch {torch.__version__} {why}; computing on the CPU"
+        " (docs/install.md)",
+        file=sys.stderr,
+    )
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 Snakemake counts GPUs but does not say which. A job that asks for n of them locks a file for each
 and sees only these. The lock belongs to the open file: the job's command inherits it through
-`exec`, and it ends with the command, however that ends. Nothing is lent where the GPUs were chosen
-already (by SLURM, or CUDA_VISIBLE_DEVICES), or where there is no GPU.
+`exec`, and it ends with the command, however that ends. Where CUDA_VISIBLE_DEVICES is set, by hand,
+by SLURM or by a lease around this one, its devices are lent and no others. Nothing is lent where
+there is no GPU.
 """
 
 import fcntl
+import itertools
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -21,11 +24,25 @@ from ect.runtime.text import whole
 PORT = 20000  # of torchrun's rendezvous; SLURM's job id adds up to 10,000
 PAUSE = 0.2  # seconds between two checks while too few devices are free
 TAKEN = []  # the open lock files of this process
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+DEVICE = re.compile(r"\d+|(GPU|MIG)-.+")
 
 
 def devices():
-    """The names of this machine's GPUs, as CUDA_VISIBLE_DEVICES takes them. ECT_FAKE_DEVICES=n
-    makes up n, to try a lease where there are none."""
+    """{name in CUDA_VISIBLE_DEVICES: name of its lock} of the GPUs that may be lent: those listed
+    there; without a list all of the machine, but in a job of SLURM none. CUDA reads such a list up
+    to the first word that is no device."""
+    machine, listed = gpus(), os.environ.get(VISIBLE)
+    if listed is None:
+        return {} if "SLURM_JOB_ID" in os.environ else dict(zip(machine, machine))
+    words = itertools.takewhile(DEVICE.fullmatch, listed.replace(" ", "").split(","))
+    known = dict(enumerate(machine))
+    return {word: known.get(int(word), word) if word.isdigit() else word for word in words}
+
+
+def gpus():
+    """The names of this machine's GPUs, in order. ECT_FAKE_DEVICES=n makes up n, to try a lease
+    where there are none."""
     made_up = os.environ.get("ECT_FAKE_DEVICES")
     if made_up:
         return [str(index) for index in range(whole("ECT_FAKE_DEVICES", made_up, 0, 1024))]
@@ -37,21 +54,22 @@ def devices():
 
 
 def folder():
-    """The folder of the lock files: ECT_LEASE_DIR, else this user's own in the temporary folder."""
+    """The folder of the lock files: ECT_LEASE_DIR, else this user's own in the temporary folder.
+    Each job of SLURM has one below it, since another job's device 0 may be another device."""
     default = Path(tempfile.gettempdir()) / f"ect-lease-{os.getuid()}"
-    return Path(os.environ.get("ECT_LEASE_DIR") or default)
+    shared, job = Path(os.environ.get("ECT_LEASE_DIR") or default), os.environ.get("SLURM_JOB_ID")
+    return shared / f"slurm-{job}" if job else shared
 
 
 def take(number):
-    """Wait for `number` GPUs, and lend them to this process and the command that it becomes. Raises
-    `ValueError` if the machine has fewer."""
-    if {"CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID"} & set(os.environ):
-        return
+    """Wait for `number` GPUs, and lend them to this process and the command that it becomes, which
+    may lend them on with locks in a folder of its own. Raises `ValueError` if there are fewer."""
     names = devices()
     if not names:
         return
     if number > len(names):
-        raise ValueError(f"--gpus: found {number}; allowed: 1 to {len(names)}, this machine's GPUs")
+        whose = "those in CUDA_VISIBLE_DEVICES" if VISIBLE in os.environ else "this machine's GPUs"
+        raise ValueError(f"--gpus: found {number}; allowed: 1 to {len(names)}, {whose}")
     locks = folder()
     locks.mkdir(parents=True, exist_ok=True)
     with open(locks / "queue", "a") as queue:  # one process at a time collects: no deadlock
@@ -60,16 +78,17 @@ def take(number):
     for file in taken.values():
         os.set_inheritable(file.fileno(), True)
     TAKEN.extend(taken.values())
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(sorted(taken, key=names.index))
+    os.environ[VISIBLE] = ",".join(name for name in names if name in taken)
+    os.environ["ECT_LEASE_DIR"] = str(locks / f"within-{os.getpid()}")
 
 
 def _collected(locks, names, number):
     """{name: its open lock file} of the first `number` devices that are or become free."""
     taken, said = {}, False
     while True:
-        for name in names:
+        for name, lock in names.items():
             if len(taken) < number and name not in taken:
-                taken |= _locked(locks / name)
+                taken |= _locked(name, locks / lock)
         if len(taken) == number:
             return taken
         if not said:
@@ -79,7 +98,7 @@ def _collected(locks, names, number):
         time.sleep(PAUSE)
 
 
-def _locked(path):
+def _locked(name, path):
     """{name: its open lock file} if the device was free, else {}."""
     file = open(path, "a")  # noqa: SIM115
     try:
@@ -87,7 +106,7 @@ def _locked(path):
     except BlockingIOError:
         file.close()
         return {}
-    return {path.name: file}
+    return {name: file}
 
 
 def become(command):
@@ -106,7 +125,8 @@ def start_over(number, nodes=None):
         return
     nodes = nodes or 1
     number = number or nodes
-    take(number)
+    if nodes == 1:  # several nodes: each has its own, which SLURM chose
+        take(number)
     if number > 1:
         os.environ["ECT_STARTER"] = str(os.getppid())
         become([*torchrun(number, nodes), "-m", "ect", *sys.argv[1:]])

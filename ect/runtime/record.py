@@ -82,7 +82,7 @@ def _versions():
 
 def job_record(settings, inputs, started, outputs=(), **extra):
     """What run.json holds: settings, hashes of the inputs and of the outputs beside it, versions of
-    the code, its stages and packages, device, time.
+    the code, its stages and packages, the environment's folder, device, time.
 
     `started` is the `time.monotonic()` at which the job began.
     """
@@ -104,6 +104,7 @@ def _facts(settings, inputs, started):
         "code": source(),
         "stages": STAGES,
         "packages": _versions(),
+        "environment": sys.prefix,
         "seconds": round(time.monotonic() - started, 3),
     }
 

@@ -1,4 +1,4 @@
-"""Text of a user's files and environment: as it may be printed, in each form, as JSON, as a number."""
+"""Text of a user's files and environment: as it may be printed, as JSON, as a number."""
 
 import json
 import re

@@ -12,8 +12,6 @@ import os
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from ect.config import fits
 from ect.config.cells import Tuned
 from ect.networks.widths import levels
@@ -118,6 +116,8 @@ def _described(path):
     """What a model file says of its network and images; None where there is no such file."""
     if not path.is_file():
         return None
+    from safetensors import safe_open
+
     with safe_open(path, framework="numpy") as file:
         about = json.loads(file.metadata()["about"])
     return _text(about["network"], about["shape"])
@@ -140,6 +140,8 @@ def measured(folder="results"):
     """{(device, network, work): images, or evaluations, per second} of all jobs in `folder` that
     left a run.json: their sum over the sum of their seconds. Raises `ValueError` on a broken one.
     """
+    from safetensors import SafetensorError
+
     sums = defaultdict(lambda: [0.0, 0.0])
     kinds = ("pretrain", "tune")
     for path in (p for kind in kinds for p in Path(folder).glob(f"*/{kind}/**/run.json")):

@@ -10,7 +10,7 @@ import yaml
 from snakemake.utils import update_config
 
 ROOT = Path(__file__).parents[2]
-WORKFLOW = ("Snakefile", "config.yaml", "workflow", "ect", "envs")
+WORKFLOW = ("Snakefile", "config.yaml", "config", "profiles", "workflow", "ect", "envs")
 
 
 def copy_workflow(folder, *more):
@@ -24,12 +24,33 @@ SMOKE = "workflow/studies/smoke.yaml"
 
 
 def snakemake(folder, *words):
-    """Run snakemake in a copy of the workflow; returns the finished process."""
+    """`snakemake --cores all WORDS` in a copy of the workflow; returns the finished process."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = [sys.executable, "-m", "snakemake", "--profile", "workflow/profiles/local", *words]
+    command = [sys.executable, "-m", "snakemake", "--cores", "all", *words]
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path}
     )
+
+
+# Enough of conda for Snakemake: its environments are the one that is active.
+CONDA = """#!/bin/sh
+case "$*" in
+  "info --json") echo '{"conda_prefix": "FOLDER", "platform": "linux-64"}' ;;
+  --version) echo conda 26.7.0 ;;
+  config*) echo '{"get": {"channel_priority": "strict"}}' ;;
+  "env create"*) for last; do :; done; mkdir -p "$last" ;;
+esac
+"""
+
+
+def stand_in_for_conda(folder):
+    """A folder for the PATH whose `conda` makes empty environments."""
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "activate").write_text("")
+    (programs / "conda").write_text(CONDA.replace("FOLDER", str(folder)))
+    (programs / "conda").chmod(0o755)
+    return programs
 
 
 OUTER = """

@@ -32,3 +32,28 @@ def test_a_cpu_is_left_as_it_is(monkeypatch):
     monkeypatch.setattr(device, "current", lambda: torch.device("cpu"))
     with device.deterministic():
         unrepeatable()
+
+
+@pytest.mark.parametrize(
+    "there, visible, build, told",
+    [
+        (True, None, None, "is a build for CPUs; computing on the CPU"),
+        (True, "1", "13.0", "wants a newer driver or another GPU: its CUDA is 13.0"),
+        (True, "", "13.0", None),
+        (True, "-1", None, None),
+        (False, None, "13.0", None),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_told_once(there, visible, build, told, monkeypatch, capsys):
+    monkeypatch.setattr(device.shutil, "which", lambda name: name if there else None)
+    monkeypatch.setattr(device.Path, "exists", lambda path: False)
+    monkeypatch.setattr(torch.version, "cuda", build)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    device.warn_of_an_idle_gpu.cache_clear()
+    for _ in range(2):
+        device.warn_of_an_idle_gpu()
+    said = capsys.readouterr().err
+    assert said.count("\n") == bool(told) and (told or "") in said
+    device.warn_of_an_idle_gpu.cache_clear()

@@ -49,7 +49,7 @@ def leased(number, *command, **options):
 def free(folder):
     """The devices that nobody holds."""
     found = []
-    for name in lease.devices():
+    for name in lease.gpus():
         with open(folder / name, "a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,11 +110,14 @@ def test_more_than_there_are_is_refused_at_once(environment, capsys):
     assert "found 'no such program'; allowed" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", None])
-def test_nothing_is_lent_where_another_chose_or_there_is_none(name, environment, monkeypatch):
-    if name:
-        monkeypatch.setenv(name, "7")
-    else:
+@pytest.mark.parametrize(
+    "names", [{"CUDA_VISIBLE_DEVICES": text} for text in ("", "-1", "NoDevFiles", "-1,0")]
+    + [{"SLURM_JOB_ID": "7"}, None], ids=str,
+)  # fmt: skip
+def test_nothing_is_lent_where_none_may_be_seen_or_there_is_none(names, environment, monkeypatch):
+    for name, value in (names or {}).items():
+        monkeypatch.setenv(name, value)
+    if names is None:
         monkeypatch.delenv("ECT_FAKE_DEVICES")
         monkeypatch.setattr(lease.shutil, "which", lambda program: None)
     before = dict(os.environ)
@@ -123,19 +126,74 @@ def test_nothing_is_lent_where_another_chose_or_there_is_none(name, environment,
     assert not (environment / "leases").exists()
 
 
+@pytest.mark.parametrize(
+    "listed, found",
+    [
+        ("2,0", {"2": "2", "0": "0"}),
+        ("1,-1,0", {"1": "1"}),
+        (" 3, 2", {"3": "3", "2": "2"}),
+        ("GPU-a,MIG-b", {"GPU-a": "GPU-a", "MIG-b": "MIG-b"}),
+        ("9", {"9": "9"}),
+    ],
+)
+def test_a_list_is_the_pool(listed, found, environment, monkeypatch):
+    """In its order; a number locks the device that it means."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    assert lease.devices() == found and list(lease.devices()) == list(found)
+    monkeypatch.setattr(lease, "gpus", lambda: ["GPU-a", "GPU-b"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert lease.devices() == {"1": "GPU-b"}
+
+
+@pytest.mark.parametrize("job", [None, "7"])
+def test_two_jobs_of_one_list_have_a_device_each(job, environment, monkeypatch):
+    """With a list by hand, and in a SLURM job that has a whole node."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    if job:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    words = ("sh", "-c", "echo $CUDA_VISIBLE_DEVICES; read end")
+    pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+    jobs = [leased(1, *words, **pipes, text=True) for _ in range(2)]
+    assert sorted(job.stdout.readline() for job in jobs) == ["0\n", "1\n"]
+    for process in jobs:
+        process.communicate("\n")
+    names = {path.name for path in (environment / "leases").iterdir()}
+    assert names == ({f"slurm-{job}"} if job else {"queue", "0", "1"})
+
+
+def test_jobs_of_two_slurm_jobs_do_not_wait_for_each_other(environment, monkeypatch):
+    """The device that one job of SLURM calls 0 is not the other's."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    for job in ("7", "8"):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("ECT_LEASE_DIR", str(environment / "leases"))
+        lease.take(1)
+    assert len(lease.TAKEN) == 2
+
+
+def test_a_lease_lends_on_what_it_has(environment):
+    """A workflow in a lease of two: each of its jobs has one of them, and none waits for ever."""
+    both = "touch $CUDA_VISIBLE_DEVICES; until [ -e 0 ] && [ -e 1 ]; do sleep 0.1; done"
+    one = f"{sys.executable} -m ect lease --gpus 1 -- sh -c '{both}'"
+    done = leased(2, "sh", "-c", f"{one} & {one}; wait", cwd=environment)
+    assert done.wait(60) == 0
+    again = [sys.executable, "-m", "ect", "lease", "--gpus", "3", "--", "true"]
+    asked = leased(2, *again, stderr=subprocess.PIPE, text=True)
+    assert "found 3; allowed: 1 to 2, those in CUDA_VISIBLE_DEVICES" in asked.communicate()[1]
+
+
 def test_a_training_leases_for_itself_once(environment, monkeypatch):
     """One device in this process; several through torchrun, whose processes lease nothing more."""
     started = []
     monkeypatch.setattr(lease, "become", started.append)
     monkeypatch.setattr(sys, "argv", ["ect", "train", "x", "--gpus", "2"])
     with monkeypatch.context() as patch:
-        patch.setenv("CUDA_VISIBLE_DEVICES", "unset below")
-        patch.delenv("CUDA_VISIBLE_DEVICES")
+        patch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+        patch.setenv("ECT_LEASE_DIR", str(environment / "leases"))
         lease.start_over(1)
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "0" and started == []
         assert free(environment / "leases") == ["1", "2", "3"]
         lease.TAKEN.pop().close()
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setenv("ECT_STARTER", "0")
     lease.start_over(2)

@@ -1,10 +1,12 @@
 """The Snakefile for real: a tiny study from pixels to report, and what a changed config re-runs."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import yaml
 
 from ect.runtime import checkpoint
 from tests.helpers.checkpoints import Persistent, unet
-from tests.helpers.workflow import SMOKE, copy_workflow, snakemake
+from tests.helpers.workflow import SMOKE, copy_workflow, snakemake, stand_in_for_conda
 
 ROOT = Path(__file__).parents[2]
 NO_OTHERS = dict.fromkeys(("schedules", "split", "solvers"))  # of the experiments
@@ -40,7 +42,7 @@ def planned(study, overlay):
     if "Nothing to be done" in text:
         return {}
     counts = dict(re.findall(r"^(\w+) +(\d+)$", text.split("Job stats:")[1], re.MULTILINE))
-    return {rule: int(n) for rule, n in counts.items() if rule not in ("total", "all")}
+    return {rule: int(n) for rule, n in counts.items() if rule not in ("total", "study")}
 
 
 def results(study):
@@ -98,6 +100,62 @@ def test_the_page_is_made_of_every_record_and_again_of_what_changed(study):
 
 def test_nothing_changed(study):
     assert planned(study, {}) == {}
+
+
+@contextmanager
+def edited(path, old, new):
+    """A file with another text, for a while."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    try:
+        yield
+    finally:
+        path.write_text(text)
+
+
+def reruns(study, *words):
+    """The rules of a dry run of the smoke study with the bare command."""
+    done = snakemake(study, "-n", *words, "--configfile", SMOKE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set(re.findall(r"^rule (\w+):", done.stdout + done.stderr, re.MULTILINE))
+
+
+def test_an_edit_of_rules_or_environments_trains_nothing_again(study, tmp_path, monkeypatch):
+    """A comment in envs/, a space in a rule's text, `--use-conda` used and not. Without the profile
+    that Snakemake loads by itself each of them would."""
+    programs = stand_in_for_conda(tmp_path)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    rules, environment = study / "workflow/rules/train.smk", study / "envs/ect.yaml"
+    unprotected = ("--workflow-profile", "none")
+    with edited(rules, "python -m ect --threads", "python  -m ect --threads"):
+        assert reruns(study) == set()
+        assert {"pretrain", "tune"} <= reruns(study, *unprotected)
+    assert reruns(study, "--use-conda") == set()
+    assert {"pretrain", "tune"} <= reruns(study, "--use-conda", *unprotected)
+    figure = "results/smoke/figures/maps.png"
+    done = snakemake(study, figure, "--use-conda", "--force", "--configfile", SMOKE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert reruns(study, figure) == set()
+    assert reruns(study, figure, *unprotected) == {"draw_maps"}
+    with edited(environment, "channels:", "# A comment.\nchannels:"):
+        assert reruns(study, figure, "--use-conda") == set()
+        assert reruns(study, figure, "--use-conda", *unprotected) == {"draw_maps"}
+
+
+@pytest.mark.parametrize("cluster", ["local", "slurm", "kubernetes"])
+def test_every_profile_has_the_triggers_of_the_default_one(cluster):
+    own, default = (
+        yaml.safe_load((ROOT / path / "config.yaml").read_text())
+        for path in (f"workflow/profiles/{cluster}", "profiles/default")
+    )
+    assert default == {key: own[key] for key in default}
+
+
+def test_the_default_profile_is_laid_over_a_clusters(study):
+    done = snakemake(study, "-n", "--configfile", SMOKE, "--profile", "workflow/profiles/slurm")
+    assert "and workflow specific profile profiles/default" in done.stderr
+    assert done.returncode == 0 and "Nothing to be done" in done.stdout + done.stderr
 
 
 def test_same_numbers_written_otherwise(study):

@@ -56,7 +56,7 @@ def folder(tmp_path_factory):
 
 def both(*files):
     """({rule: jobs} of a dry run but `all`, {rule: jobs} of the plan)."""
-    words = ("--profile", "workflow/profiles/local", "--dry-run", "--configfile", *files)
+    words = ("--cores", "all", "--dry-run", "--configfile", *files)
     command = [sys.executable, "-m", "snakemake", *words]
     done = subprocess.run(command, capture_output=True, text=True)
     text = done.stdout + done.stderr

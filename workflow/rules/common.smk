@@ -9,15 +9,41 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# This repository, not that of a workflow that uses it as a module.
-HOME = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
-if re.search("[{}]", HOME):
-    raise WorkflowError(f"found {HOME}; allowed: a clone in a path without braces (wildcards)")
-# `ect` alone is taken from it, here and in jobs: a file beside it may be named like a module.
-if "ect" not in sys.modules:
-    found = importlib.util.spec_from_file_location("ect", f"{HOME}/ect/__init__.py")
+# The package beside these rules, also in a workflow that uses them as a module; the installed one
+# where Snakemake has fetched the rules alone, as for a module by github(...). `ect` alone is taken
+# from there, here and in jobs: a file beside it may be named like a module.
+BESIDE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
+if re.search("[{}]", str(BESIDE)):
+    raise WorkflowError(f"found {BESIDE}; allowed: a clone in a path without braces (wildcards)")
+if "ect" not in sys.modules and (BESIDE / "ect").is_dir():
+    found = importlib.util.spec_from_file_location("ect", f"{BESIDE}/ect/__init__.py")
     sys.modules["ect"] = importlib.util.module_from_spec(found)
     found.loader.exec_module(sys.modules["ect"])
+
+try:
+    import ect
+except ModuleNotFoundError:
+    raise WorkflowError(
+        "the package ect is neither beside the workflow nor installed; allowed: `pip install` of the"
+        " same version of this repository (docs/using.md)"
+    ) from None
+
+PACKAGE = Path(ect.__file__).parent
+TEMPLATES = PACKAGE / "report" / "templates"
+
+
+def alone(package):
+    """A folder that links to an installed package, and to nothing else of its environment: jobs in
+    an environment of conda find it there."""
+    folder = Path(".snakemake", "ect").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / f".{os.getpid()}"
+    scratch.symlink_to(package)
+    scratch.replace(folder / package.name)
+    return folder
+
+
+HOME = str(BESIDE if PACKAGE.parent == BESIDE else alone(PACKAGE))
 ELSEWHERE = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([HOME, *ELSEWHERE])))
 os.environ.update(PYTHONSAFEPATH="1")  # no working directory in front of it

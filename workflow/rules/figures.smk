@@ -42,7 +42,7 @@ rule draw_experiment:
         pdf=f"{ROOT}/figures/{{experiment}}.pdf",
         png=report(
             f"{ROOT}/figures/{{experiment}}.png",
-            caption="../report/experiment.rst",
+            caption="../../ect/report/templates/experiment.rst",
             category="Figures",
             labels={"figure": "{experiment}"},
         ),
@@ -68,7 +68,7 @@ rule draw_maps:
         pdf=f"{ROOT}/figures/maps.pdf",
         png=report(
             f"{ROOT}/figures/maps.png",
-            caption="../report/maps.rst",
+            caption="../../ect/report/templates/maps.rst",
             category="Figures",
             labels={"figure": "maps"},
         ),
@@ -90,7 +90,7 @@ rule draw_curves:
         pdf=f"{ROOT}/figures/curves.pdf",
         png=report(
             f"{ROOT}/figures/curves.png",
-            caption="../report/curves.rst",
+            caption="../../ect/report/templates/curves.rst",
             category="Figures",
             labels={"figure": "curves"},
         ),
@@ -113,7 +113,7 @@ rule draw_samples:
         pdf=f"{ROOT}/figures/samples.pdf",
         png=report(
             f"{ROOT}/figures/samples.png",
-            caption="../report/samples.rst",
+            caption="../../ect/report/templates/samples.rst",
             category="Figures",
             labels={"figure": "samples"},
         ),
@@ -139,7 +139,7 @@ rule draw_loss:
         pdf=f"{ROOT}/figures/loss.pdf",
         png=report(
             f"{ROOT}/figures/loss.png",
-            caption="../report/loss.rst",
+            caption="../../ect/report/templates/loss.rst",
             category="Figures",
             labels={"figure": "loss"},
         ),

@@ -50,8 +50,8 @@ def shown_on_page():
 # One page to open in a browser: `snakemake --cores all write_page`.
 rule write_page:
     input:
-        template=f"{HOME}/workflow/report/page.html",
-        captions=expand(f"{HOME}/workflow/report/{{name}}.rst", name=CAPTIONS),
+        template=f"{TEMPLATES}/page.html",
+        captions=[f"{TEMPLATES}/{name}.rst" for name in CAPTIONS],
         tables=TABLES + SEARCHED,
         figures=[path for path in FIGURES if path.endswith(".png")],
         runs=RECORDS,

@@ -39,7 +39,7 @@ rule tabulate:
     output:
         csv=report(
             f"{ROOT}/tables/{{experiment}}.csv",
-            caption="../report/table.rst",
+            caption="../../ect/report/templates/table.rst",
             category="Tables",
             labels={"experiment": "{experiment}"},
         ),
@@ -63,7 +63,7 @@ rule tabulate_steps:
     output:
         csv=report(
             f"{ROOT}/tables/steps.csv",
-            caption="../report/steps.rst",
+            caption="../../ect/report/templates/steps.rst",
             category="Tables",
             labels={"experiment": "searched times"},
         ),
@@ -87,7 +87,7 @@ rule tabulate_paper:
     output:
         csv=report(
             PAPER_TABLE,
-            caption="../report/paper.rst",
+            caption="../../ect/report/templates/paper.rst",
             category="Tables",
             labels={"experiment": "published and ours"},
         ),

@@ -5,6 +5,8 @@ files of ect/ that it imports, word for word: the mathematics exists once.
 """
 
 import ast
+import contextlib
+import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -62,8 +64,18 @@ def write_script(folder):
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
     (folder / "ect" / "__init__.py").write_text(note)
-    if (ROOT.parent / "LICENSE").is_file():  # none beside an installed package
-        shutil.copyfile(ROOT.parent / "LICENSE", folder / "ect" / "LICENSE")
+    if text := licence():
+        (folder / "ect" / "LICENSE").write_text(text)
+
+
+def licence():
+    """The text of this project's licence, from the clone or from the installed package; None for a
+    package that was copied without it."""
+    if (ROOT.parent / "pyproject.toml").is_file():
+        return (ROOT.parent / "LICENSE").read_text()
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.distribution("ect-pipeline").read_text("licenses/LICENSE")
+    return None
 
 
 def closure(path):

@@ -1,0 +1,90 @@
+"""The workflow in both layouts, deployed in a folder of its own, and fetched from a repository."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from ect.config import load
+from ect.config.config import Config
+from ect.study.jobs import jobs
+from tests.helpers.workflow import ROOT, SMOKE, copy_workflow
+
+pytestmark = pytest.mark.pipeline
+# As `snakedeploy deploy-workflow` writes it, but for the place of the Snakefile.
+DEPLOYED = """
+from snakemake.utils import min_version
+
+
+min_version("6.10.0")
+
+
+configfile: "config/config.yaml"
+
+
+module ect:
+    snakefile:
+        "{snakefile}"
+    config:
+        config
+
+
+use rule * from ect
+"""
+
+
+def plan(folder, *words, **env):
+    """{(rule, its outputs)} of a dry run, and what it says."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | env
+    command = [sys.executable, "-m", "snakemake", "-n", "--cores", "1", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    said = done.stdout + done.stderr
+    return set(re.findall(r"^rule (\w+):\n(?:    input:.*\n)?    output: (.*)$", said, re.M)), said
+
+
+def deployed(folder, snakefile):
+    """A folder as snakedeploy makes it of this repository."""
+    for name in ("config", "profiles"):
+        shutil.copytree(ROOT / name, folder / name)
+    (folder / "workflow").mkdir()
+    (folder / "workflow" / "Snakefile").write_text(DEPLOYED.format(snakefile=snakefile))
+    return folder
+
+
+def test_both_layouts_plan_the_same_jobs(tmp_path):
+    copy_workflow(tmp_path)
+    found, _ = plan(tmp_path, "--configfile", SMOKE)
+    standard, said = plan(tmp_path, "--snakefile", "workflow/Snakefile", "--configfile", SMOKE)
+    study = Config.read(load.read(ROOT / "config.yaml", ROOT / SMOKE))
+    assert found == standard and len(found) == len(jobs(study)), said[-2000:]
+    assert "Using workflow specific profile profiles/default" in said
+
+
+@pytest.mark.parametrize("name", ["Snakefile", "workflow/Snakefile"])
+def test_a_deployed_folder_plans_the_default_study(name, tmp_path):
+    found, said = plan(deployed(tmp_path, f"{ROOT}/{name}"))
+    assert len(found) == len(jobs(Config.read(load.read(ROOT / "config.yaml")))), said[-2000:]
+    assert "Using workflow specific profile profiles/default" in said
+
+
+def test_a_module_from_a_repository_takes_the_installed_package(tmp_path):
+    """As with github(...), of which `git+file:` is the local form: only single files are there."""
+    repository, installed = tmp_path / "repository", tmp_path / "installed"
+    for folder in (repository, installed):
+        folder.mkdir()
+    copy_workflow(repository)
+    git = ["git", "-C", repository, "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "all"]):
+        subprocess.run([*git, *words], check=True)
+    there = deployed(tmp_path / "deployed", f"git+file://{repository}/workflow/Snakefile@HEAD")
+    found, said = plan(there)
+    assert not found and "the package ect is neither beside the workflow nor installed" in said
+    shutil.copytree(ROOT / "ect", installed / "ect")
+    shutil.rmtree(repository / "ect")
+    found, said = plan(there, PYTHONPATH=str(installed))
+    assert len(found) == len(jobs(Config.read(load.read(ROOT / "config.yaml")))), said[-2000:]
+    assert (there / ".snakemake/ect/ect").resolve() == installed / "ect"
+    assert [path.name for path in (there / ".snakemake/ect").iterdir()] == ["ect"]
