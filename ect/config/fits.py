@@ -8,8 +8,6 @@ the key, what was found, what is allowed.
 import json
 from typing import NamedTuple
 
-from safetensors import SafetensorError, safe_open
-
 from ect.config.base import names
 from ect.config.cells import Milestone
 from ect.networks.widths import levels
@@ -149,8 +147,7 @@ def _check_starts(config, shape):
         block = config.init.get(start)
         if block and block.format in UNIT_ONLY:
             _require_range(config, start, UNIT)
-        elif block and block.format == "ect":
-            about = _about(start, block.file)
+        elif block and block.format == "ect" and (about := _about(start, block.file)):
             _require_range(config, start, about)
             if shape is not None and list(shape) != about["shape"]:
                 raise ValueError(
@@ -160,7 +157,12 @@ def _check_starts(config, shape):
 
 
 def _about(start, path):
-    """What a model.safetensors says of itself."""
+    """What a model.safetensors says of itself; None in an environment that reads none, such as
+    Snakemake's own."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ModuleNotFoundError:
+        return None
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads(file.metadata()["about"])

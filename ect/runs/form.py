@@ -6,8 +6,6 @@ import io
 import json
 import zipfile
 
-from safetensors import SafetensorError, safe_open
-
 # The bytes with which files of a kind begin and end.
 ENDS = {
     ".png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"),
@@ -22,7 +20,7 @@ def fault(path):
     """What is wrong with a file, by its ending, or None: empty, zeroed, torn, not of its kind."""
     try:
         return _FAULTS.get(path.suffix, _fault_of_ends)(path)
-    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile, csv.Error) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, csv.Error) as error:
         return f"cannot be read ({error})"
 
 
@@ -47,8 +45,13 @@ def _fault_of_json(path):
 
 
 def _fault_of_tensors(path):
-    with safe_open(path, framework="np"):
-        return None
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            return None
+    except SafetensorError as error:
+        return f"cannot be read ({error})"
 
 
 def _fault_of_zip(path):
