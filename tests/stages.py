@@ -54,10 +54,12 @@ class Module:
         path = root.joinpath(*name.split("."))
         path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         self.text, self.definitions, self.imports = path.read_text(encoding="utf-8"), {}, {}
-        self.tree = ast.parse(self.text)
+        self.tree, self.others = ast.parse(self.text), set()  # names of other packages
         for node in ast.walk(self.tree):
             if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "ect":
                 self._learn(root, node)
+            elif isinstance(node, ast.ImportFrom):
+                self.others.update(alias.asname or alias.name for alias in node.names)
         for node in self.tree.body:
             for bound in _bound(node):
                 self.definitions.setdefault(bound, []).append(node)
@@ -96,7 +98,7 @@ def closure(root, starts):
             todo += _used(module(name), name, item)
         elif item in module(name).imports:  # imported here from another module
             todo.append(module(name).imports[item])
-        else:
+        elif item not in module(name).others:
             raise ValueError(f"ect/{name} has no '{item}' that one of {starts} reaches")
     return found
 

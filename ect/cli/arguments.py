@@ -72,7 +72,7 @@ def settings_of(text):
 def _finite(text):
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"found {shown(text, 60)}; allowed: finite numbers")
+        raise argparse.ArgumentTypeError(f"found {shown(text, 60)}; allowed: finite numbers")
     return value
 
 

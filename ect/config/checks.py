@@ -14,7 +14,6 @@ from ect.schedule import CONTINUOUS_TIME
 # Names of other files in tables/ and figures/.
 RESERVED = ("steps", "maps", "curves", "samples", "loss", "paper")
 FIGURES = ("maps", "curves", "samples", "loss")  # beside one for each experiment
-
 WIDEST = 4096  # channels of a layer that the native kernels compute
 
 

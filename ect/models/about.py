@@ -100,6 +100,11 @@ def are_plugins(value):
     )  # fmt: skip
 
 
+def are_rising(value):
+    least = whole(0, 1_000_000)[0]
+    return type(value) is list and all(map(least, value)) and value == sorted(set(value))
+
+
 BOOLEAN = (lambda x: type(x) is bool, "true, false")
 MEANING = {
     "parameterization": one_of(PARAMETERIZATIONS),
@@ -114,6 +119,7 @@ OPTIONAL = {
     "s_min": number(1e-6, 79.0),
     "betas": (lambda x: isinstance(x, dict), "a mapping"),
     "plugins": (are_plugins, "{file: sha256}"),
+    "trained_classes": (are_rising, "rising whole numbers, those of its classes"),
 }
 CHAIN = {
     "schedule": one_of(BETAS),

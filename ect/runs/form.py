@@ -3,8 +3,9 @@ that were made."""
 
 import csv
 import io
-import json
 import zipfile
+
+from ect.runtime.text import parsed
 
 # The bytes with which files of a kind begin and end.
 ENDS = {
@@ -40,7 +41,7 @@ def _fault_of_csv(path):
 def _fault_of_json(path):
     text = path.read_text(encoding="utf-8")
     for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
-        json.loads(part)
+        parsed(part)
     return None if text else "empty"
 
 

@@ -19,8 +19,8 @@ from ect.runtime.versions import STAGES
 PACKAGE = Path(__file__).parent.parent  # ect/
 # What counts as code, as git names it, from the repository's root.
 CODE = (
-    "ect/*.py", "ect/*.c", "ect/*.h", "Snakefile", "workflow/rules/*.smk", "workflow/report/*.rst",
-    "workflow/report/*.html",
+    "ect/*.py", "ect/*.c", "ect/*.h", "ect/*.rst", "ect/*.html", "Snakefile", "workflow/Snakefile",
+    "workflow/rules/*.smk",
 )  # fmt: skip
 PATIENCE = 10  # seconds for an answer of git
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scipy", "clean-fid", "snakemake")

@@ -54,7 +54,7 @@ WRONG_FILES = {
     "text.txt": "hello\n",
     "empty.json": "",
     "list.json": "[1, 2]",
-    "no_cell.json": '{"fd": 1.0, "images": 10}',
+    "no_cell.json": '{"fd": 1.0, "images": 10, "reference_images": 9, "features": "x"}',
     "broken.yaml": "study: digits\ndataset: {source: digits\n",
     "tabs.yaml": "study: digits\ndataset:\n\tsource: digits\n",
     "list.yaml": "- study\n- digits\n",
@@ -261,7 +261,10 @@ WORDS = {
     ),
     "import: format": (["import-model", "tensorflow", "m.pkl", *OUT], ["'tensorflow'", "'edm'"]),
     "import: no file": (["import-model", "edm", "m.pkl", *OUT], ["m.pkl"]),
-    "import: text": (["import-model", "edm", "text.txt", *OUT], ["text.txt", ".pkl"]),
+    "import: text": (
+        ["import-model", "edm", "text.txt", *OUT],
+        ["text.txt", "found text", "a pickle of EDM"],
+    ),
     "tabulate: kind": (
         ["tabulate", "pie", "--metrics", METRICS, "--out", "t"],
         ["'pie'", "'split'"],

@@ -116,7 +116,7 @@ def test_on_the_page_html_is_escaped(tmp_path):
     block = {"question": label, "kind": "methods", "table": f"{tmp_path}/t.csv"}
     page.write_page(
         "x", "0", {"one_step": label}, {"methods": block | {"figure": f"{tmp_path}/f.png"}}, {}, {},
-        "workflow/report/page.html", [Inputs(tmp_path).file("{}")], tmp_path / "index.html",
+        "ect/report/templates/page.html", [Inputs(tmp_path).file("{}")], tmp_path / "index.html",
     )  # fmt: skip
     text = (tmp_path / "index.html").read_text()
     assert "<script>" not in text and text.count(html.escape(label)) >= 4
@@ -135,7 +135,7 @@ def test_in_the_model_card(label):
     settings = {"last_kimg": 1, "seed": 0, "schedule": {"map": label}, "recipe": {}}
     run = {"settings": settings, "code": {"commit": label, "dirty": None}, "device": label}
     run |= {"inputs": {}, "packages": {"torch": label}}
-    lines = card.text(about, run).splitlines()
+    lines = card.text(about, run, {}).splitlines()
     for name in ("Process", "Parameterization", "Schedule", "Code", "Device"):
         (line,) = [line for line in lines if line.startswith(f"- {name}:")]
         said = markdown(label) if name in ("Code", "Device") else code_span(label)

@@ -19,7 +19,7 @@ from ect.report.tables import tabulate
 from tests.helpers.reports import Inputs, read_table
 
 ROOT = Path(__file__).parents[2]
-TEMPLATE = ROOT / "workflow" / "report" / "page.html"
+TEMPLATE = ROOT / "ect" / "report" / "templates" / "page.html"
 LABELS = {"heun": "Heun, 35 NFE", "one_step": "1 step", "two_step": "2 steps"}
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

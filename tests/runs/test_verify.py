@@ -83,7 +83,7 @@ def page(home):
         "figures": {"curves": f"{ROOT}/figures/curves.png"},
     }  # fmt: skip
     words = ["--runs", f"{ROOT}/{CELL}/one_step/run.json", "--out", f"{ROOT}/index.html"]
-    template = str(home / "workflow" / "report" / "page.html")
+    template = str(home / "ect" / "report" / "templates" / "page.html")
     assert main(["write-page", json.dumps(settings), "--template", template, *words]) == 0
 
 

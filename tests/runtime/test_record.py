@@ -55,7 +55,8 @@ def test_the_commit_is_recorded(clone):
         ("ect/added.py", True),
         ("Snakefile", True),
         ("workflow/rules/mine.smk", True),
-        ("workflow/report/page.html", True),
+        ("ect/report/templates/page.html", True),
+        ("workflow/Snakefile", True),
     ],
 )
 def test_only_the_code_counts_as_changed(clone, name, counts):

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+import safetensors
 import torch
 
 from ect.cli.main import main
@@ -432,7 +433,7 @@ def test_a_state_that_cannot_be_read_now_is_kept(tmp_path, monkeypatch, error):
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "safe_open", fails)
+        patched.setattr(safetensors, "safe_open", fails)
         with pytest.raises(
             Obstacle, match=r"state\.safetensors: not a .* so it is kept: run again"
         ):

@@ -255,8 +255,9 @@ def test_a_file_that_is_no_study_is_one_line(capsys, text, words):
 @pytest.mark.parametrize("rate", ["0", "-3", "nan"])
 def test_a_rate_that_is_none_is_one_line(capsys, rate):
     Path("config.yaml").write_text(yaml.safe_dump(DEFAULT))
-    assert main(["plan", "--rate", rate]) == 1
-    assert f"--rate is {rate}; allowed: > 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["plan", "--rate", rate])
+    assert f"--rate: found '{rate}'; allowed: a number from 0.001" in capsys.readouterr().err
 
 
 def test_a_broken_record_is_named(trained):
