@@ -75,6 +75,7 @@ def main(argv=None):
     args = parser().parse_args(argv)
     limit_threads(args.threads)
     warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # Inception uses it
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage and size; errors say them
     try:
         require(args)
         files.require_outputs(args)

@@ -13,7 +13,6 @@
 
 import errno
 import threading
-import warnings
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -22,8 +21,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 from ect.config.dataset import FORMATS, MAX_BYTES, MAX_PIXELS
 from ect.runtime.crash import short_of_memory
 from ect.runtime.text import shown
-
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage and size; errors say them
 
 # Errors of the system that come from a file's name (a link to nothing or to itself), or from an
 # offset in an archive.
