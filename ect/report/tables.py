@@ -136,8 +136,8 @@ def _caption(frame, real):
     if real is None:
         return caption
     return caption + (
-        f" Last row: {real['images']} real test images in place of generated ones, the floor; the"
-        " distance is biased upwards in small sets, so floors of other sizes differ."
+        f" Last row: {real['images']} real test images in place of generated ones, a guide and no"
+        " bound: the distance of so small a set is biased upwards."
     )
 
 
