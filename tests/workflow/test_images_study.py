@@ -59,8 +59,9 @@ def test_the_jobs_of_the_study(folder):
         "measure_floor",
         "extract_reference",
         "trace_tuning",
+        "perfect_loss",
         "write_page",
-        "all",
+        "study",
     )
     figures = {"draw_maps": 1, "draw_curves": 1, "draw_loss": 1, "draw_samples": 1}
     wanted = trained | dict.fromkeys(once, 1) | figures | {"draw_experiment": 2, "tabulate": 2}

@@ -63,7 +63,7 @@ def both(*files):
     assert done.returncode == 0, text
     stats = text.split("Job stats:")[1].split("total")[0]
     counts = {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", stats, re.MULTILINE)}
-    assert counts.pop("all") == 1
+    assert counts.pop("study") == 1
     planned = cost.plan(Config.read(load.read("config.yaml", *files)))["jobs"]
     return counts, {rule: jobs["to_do"] for rule, jobs in planned.items()}
 

@@ -46,7 +46,6 @@ def alone(package):
 HOME = str(BESIDE if PACKAGE.parent == BESIDE else alone(PACKAGE))
 ELSEWHERE = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([HOME, *ELSEWHERE])))
-os.environ.update(PYTHONSAFEPATH="1")  # no working directory in front of it
 
 from ect.config import fits, load, published
 from ect.config.cells import Milestone, Tuned
