@@ -25,6 +25,7 @@ ENDINGS = {
 # The stage of a verb whose job leaves no run.json: a hidden record lies beside what it makes.
 STAGE = {
     "import_model": "import",
+    "perfect_loss": "perfect",
     "export_images": "extract",
     "evaluate": "evaluate",
     "trace": "trace",
@@ -107,7 +108,7 @@ def _named(verb, settings):
     if verb == "draw":
         several = settings.get("metrics") or []
         found = [*([several] if isinstance(several, str) else several)]
-        found += [settings.get(key) for key in ("floor", "trace", "data")]
+        found += [settings.get(key) for key in ("floor", "trace", "perfect", "data")]
         found += [path for paths in settings.get("runs", {}).values() for path in paths]
         return found + [path for _, path in settings.get("rows", [])]
     return []

@@ -11,9 +11,9 @@ from ect.config.dataset import LABELS, OWN_TEST
 from ect.networks.widths import attending, widths
 from ect.schedule import CONTINUOUS_TIME
 
-# Names of other files in tables/ and figures/.
-RESERVED = ("steps", "maps", "curves", "samples", "loss", "paper")
+# Names of other files in figures/, and in tables/.
 FIGURES = ("maps", "curves", "samples", "loss")  # beside one for each experiment
+RESERVED = ("steps", *FIGURES, "paper")
 WIDEST = 4096  # channels of a layer that the native kernels compute
 
 

@@ -80,11 +80,6 @@ def _is_template(file):
     return Path(file).is_file() and b"__use_yte__" in Path(file).read_bytes()
 
 
-def read_yaml(path):
-    """The mapping in a YAML file; raises `ValueError`."""
-    return places.read(path)[0]
-
-
 def origin(mapping, path):
     """The path of a key before `like` is resolved: in its own block, or in the one that has it."""
     if len(path) < 3 or path[0] not in NAMED:

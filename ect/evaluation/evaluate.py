@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from ect import plugins
+from ect.data import npz
 from ect.data.batches import Images
 from ect.evaluation import features, metrics, pretrained, samples
 from ect.evaluation.classifier import extractor as classifier_space
@@ -39,7 +40,7 @@ def space_of(reference, settings, shape, classifier=None):
     features are read from `reference`; raises `ValueError` if they are of another space, or of
     images of another shape (C, H, W) than the model's."""
     name, network = extractor(settings, classifier)
-    stored, real, stored_shape = features.load_shaped(reference)
+    stored, real, stored_shape = features.load(reference)
     features.require_shape("the model", shape, stored_shape, reference)
     if stored != name:
         raise ValueError(f"{reference}: features are '{stored}'; allowed: '{name}', as in settings")
@@ -64,7 +65,7 @@ def extract(settings, out, drawn=None, model=None, data=None, classifier=None):
         raise ValueError(f"found {len(sources)} sources; allowed: one of samples, a model or data")
     with distributed.together():
         if drawn is not None:
-            batches = samples.read(drawn)
+            batches = npz.read(drawn)
         elif model is not None:
             batches = drawn_by_all(model, settings["sampling"])
         else:
@@ -115,11 +116,11 @@ def represented(source, space, wanted=None, where=None):
     (name, extract). Raises `ValueError` if the images' shape is known and not the one `wanted`,
     that of the images of `where`."""
     if isinstance(source, (str, Path)) and Path(source).suffix == ".safetensors":
-        name, found, shape = features.load_shaped(source)
+        name, found, shape = features.load(source)
         features.require_shape(source, shape, wanted, where)
         return name, found, shape
     stored = isinstance(source, (str, Path))
-    shape, batches = samples.shaped(samples.read(source) if stored else source)
+    shape, batches = samples.shaped(npz.read(source) if stored else source)
     features.require_shape(source, shape, wanted, where)
     name, network = space()
     return name, features.of_batches(network, batches).double().numpy(), shape

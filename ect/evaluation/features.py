@@ -69,15 +69,9 @@ def save(path, found, name, shape=None):
 
 
 def load(path):
-    """(name of the space, features (N, D) in float64) of a file that `save` wrote; raises
-    `CheckpointError`."""
-    name, found, _ = load_shaped(path)
-    return name, found
-
-
-def load_shaped(path):
-    """(name of the space, features, (C, H, W) of their images) as `load` and `save` say; the shape
-    is None in a file from before it was stored."""
+    """(name of the space, features (N, D) in float64, (C, H, W) of their images) of a file that
+    `save` wrote; the shape is None in a file from before it was stored. Raises `CheckpointError`.
+    """
     tensors, about = checkpoint.load(path)
     if "features" not in tensors:
         raise checkpoint.CheckpointError(f"{path}: holds no features")

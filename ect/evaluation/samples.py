@@ -11,10 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from ect.data.npz import ARRAY, read
+from ect.data import npz
 from ect.runtime.checkpoint import replacing, require_folder, require_regular
-
-__all__ = ["export", "pieces", "read", "regrouped", "shaped", "write"]
 
 
 def write(path, count, batches):
@@ -23,7 +21,7 @@ def write(path, count, batches):
     with (
         replacing(path) as scratch,
         zipfile.ZipFile(scratch, "w") as file,
-        file.open(ARRAY, "w", force_zip64=True) as array,
+        file.open(npz.ARRAY, "w", force_zip64=True) as array,
     ):
         for index, images in enumerate(batches):
             if index == 0:
@@ -66,7 +64,7 @@ def export(path, folder):
 
     require_folder(folder)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    images = (image for batch in read(path) for image in batch)
+    images = (image for batch in npz.read(path) for image in batch)
     for index, image in enumerate(images):
         grey = image.shape[2] == 1
         require_regular(Path(folder) / f"{index:06}.png")

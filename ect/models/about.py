@@ -51,6 +51,13 @@ def brief(value):
     return short.repr(value)
 
 
+def wanted(what, found, *allowed):
+    """`found`, which must be one of `allowed`."""
+    if found not in allowed:
+        raise Foreign(what, brief(found), ", ".join(repr(value) for value in allowed))
+    return found
+
+
 def whole(low, high, step=1):
     """The rule (test, words) of a whole number."""
     words = f"a whole number from {low} to {high}" + (f", a multiple of {step}" if step > 1 else "")

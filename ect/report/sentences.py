@@ -15,7 +15,7 @@ from ect.report import gather, markup
 LEVEL, LEAST_N = 0.05, 3
 CRITERION = (
     "Beyond noise: Welch's t-test of two means over tuning seeds, two-sided, p < 0.05, where p is"
-    " multiplied by the number of rows that the best one is compared with (Bonferroni). With fewer"
+    " multiplied by the number of comparisons that answer the question (Bonferroni). With fewer"
     " than three seeds in a row there is no verdict. The spread between pretrainings is not in p."
 )
 # What a row is called, by the kind of its experiment, and what is added until names differ.

@@ -20,9 +20,9 @@ STAGE_OF = {"recipe": "train", "kind": "sample", "epochs": "classifier", "featur
 # What jobs make, by its path: in the first group, what they make with a run.json or the like.
 RESULT = re.compile(
     r"(?:.*/)?(?:((?:state|snapshots|features|reference|classifier|dataset)\.safetensors"
-    r"|metrics\.jsonl|samples\.npz)|model\.safetensors|metrics\.json|floor\.json|trace\.csv"
-    r"|steps\.json|index\.html|tables/[^/]+\.(?:csv|md|tex)|figures/[^/]+\.(?:pdf|png)"
-    r"|png/[^/]+\.png)"
+    r"|metrics\.jsonl|samples\.npz)|model\.safetensors|metrics\.json|floor\.json"
+    r"|(?:trace|perfect)\.csv|steps\.json|index\.html|tables/[^/]+\.(?:csv|md|tex)"
+    r"|figures/[^/]+\.(?:pdf|png)|png/[^/]+\.png)"
 )
 # The rule whose record names a result, by its path; each makes it or reads it, in seconds. (Forced,
 # a rule runs even where the study does not ask for it, so none is named that has made nothing.)
@@ -33,7 +33,7 @@ RULES = {
     r"figures/.*": "draw_experiment",
     r"metrics\.jsonl": "draw_curves",
     r"samples\.npz": "draw_samples",
-    r"trace\.csv": "draw_loss",
+    r"(?:trace|perfect)\.csv": "draw_loss",
     r"steps\.json": "tabulate_steps",
     r"png/.*": "export_images",
     r"index\.html": "write_page",

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from ect.config.cells import Milestone, Sampled, Tuned
+from ect.config.checks import FIGURES
 from ect.config.evaluation import FETCHED
 from ect.study import settings
 
@@ -126,6 +127,6 @@ def _reports(config):
         yield "tabulate_steps", "tables/steps.csv"
     if config.beside_published():
         yield "tabulate_paper", "tables/paper.csv"
-    for name in ("maps", "curves", "samples", "loss"):
+    for name in FIGURES:
         yield f"draw_{name}", f"figures/{name}.png"
     yield "write_page", "index.html"

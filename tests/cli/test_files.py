@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from ect.cli import files
+from ect.cli.main import VERBS as VERBS_OF_ALL
 from ect.cli.main import main, parser
 from ect.runtime import checkpoint
+from ect.runtime.versions import STAGES
 from ect.training.train import ARTEFACTS
+from tests.helpers.runs import TUNE
 
 LINE = {"map": "zero", "options": {}}
 DRAW = ["draw", "maps", json.dumps({"schedules": {"a": LINE}, "width_in": 4})]
@@ -156,3 +159,25 @@ def test_no_writer_of_the_package_replaces_it(here, kind):
     with pytest.raises(checkpoint.CheckpointError, match=r"^at: found a "):
         checkpoint.write_json(Path("at"), {})
     assert not [path for path in here.iterdir() if "partial" in path.name]
+
+
+def test_every_verb_that_writes_leaves_a_record():
+    """Of its own, or hidden; a download has none, and an export is a folder to give away."""
+    writes = {
+        function.__name__
+        for function, (_, arguments) in VERBS_OF_ALL.items()
+        if {"--out", "folder"} & set(arguments)
+    }
+    own = {*files.INTO, "prepare", "extract"}
+    assert writes - {"fetch_inception", "export"} == own | set(files.STAGE)
+    assert set(files.STAGE.values()) <= set(STAGES)
+
+
+def test_the_loss_of_a_perfect_model_has_a_record_that_verify_compares(digits_file, here, capsys):
+    words = ["perfect-loss", json.dumps(TUNE), "--data", str(digits_file)]
+    assert main([*words, "--out", "run/perfect.csv"]) == 0
+    assert main(["verify", "run"]) == 0
+    (here / "run/perfect.csv").write_text("images,loss,standard_error\n0,1,0\n")
+    capsys.readouterr()
+    assert main(["verify", "run"]) == 1
+    assert "run/perfect.csv: " in capsys.readouterr().out

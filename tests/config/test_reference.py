@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from ect.config import load, reference
+from ect.config import load, places, reference
 from ect.config.config import Config, ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def test_the_schema_is_one():
 
 @each_study
 def test_every_study_is_valid(path):
-    jsonschema.validate(load.read_yaml(path), SCHEMA)
+    jsonschema.validate(places.read(path)[0], SCHEMA)
 
 
 def test_the_line_for_editors_leads_to_the_schema():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ect.cli.main import main
+from ect.data import npz
 from ect.evaluation import samples
 from ect.report import grid
 
@@ -33,7 +34,7 @@ def test_the_file_is_numpys_to_the_byte_whatever_the_batches(size, tmp_path):
     samples.write(tmp_path / "ours.npz", 20, split(images, size))
     ours, numpys = ((tmp_path / name).read_bytes() for name in ("ours.npz", "numpy.npz"))
     assert hashlib.sha256(ours).digest() == hashlib.sha256(numpys).digest()
-    back = list(samples.read(tmp_path / "ours.npz", size))
+    back = list(npz.read(tmp_path / "ours.npz", size))
     assert [len(part) for part in back] == [len(part) for part in split(images, size)]
     assert (np.concatenate(back) == images).all()
 
@@ -88,7 +89,7 @@ READ = {
 @pytest.mark.parametrize("size", [7, 500])
 def test_a_file_made_elsewhere_gives_its_images(arrays, size, tmp_path):
     made(tmp_path / "s.npz", **arrays)
-    back = list(samples.read(tmp_path / "s.npz", size))
+    back = list(npz.read(tmp_path / "s.npz", size))
     assert [len(part) for part in back] == [len(part) for part in split(IMAGES, size)]
     assert (np.concatenate(back) == IMAGES).all() and all(part.flags.c_contiguous for part in back)
     rows = [["a", tmp_path / "s.npz"]]
@@ -144,7 +145,7 @@ REFUSED = {
 def test_a_file_of_something_else_is_refused_in_one_line(arrays, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = made(tmp_path / "s.npz", **arrays)
-    for reads in (samples.read, lambda path: [grid._samples(path, 2)]):
+    for reads in (npz.read, lambda path: [grid._samples(path, 2)]):
         with pytest.raises(ValueError, match=words) as caught:
             list(reads(path))
         said = str(caught.value)
@@ -165,7 +166,7 @@ def test_a_torn_archive_is_refused_at_every_length(tmp_path, capsys):
     for content in cut + changed:
         path.write_bytes(content)
         try:
-            assert (np.concatenate(list(samples.read(path))) == IMAGES).all()
+            assert (np.concatenate(list(npz.read(path))) == IMAGES).all()
         except (ValueError, OSError) as error:
             assert str(error).startswith(f"{path}: ")
         words = ["evaluate", "{}", "--samples", str(path), "--data", str(path), "--out", "o"]
@@ -181,7 +182,7 @@ def test_what_the_machine_cannot_read_is_no_damage(tmp_path, monkeypatch):
     monkeypatch.setattr(zipfile.ZipExtFile, "read", fails)
     error = OSError(errno.EIO, "Input/output error")
     with pytest.raises(OSError, match=r"s\.npz: cannot be read \(Input/output error\)"):
-        list(samples.read(path))
+        list(npz.read(path))
     error = MemoryError()
     with pytest.raises(MemoryError):
-        list(samples.read(path))
+        list(npz.read(path))

@@ -33,8 +33,7 @@ TEMPLATES = PACKAGE / "report" / "templates"
 
 
 def alone(package):
-    """A folder that links to an installed package, and to nothing else of its environment: jobs in
-    an environment of conda find it there."""
+    """A folder that links to an installed package, and to nothing else of its environment."""
     folder = Path(".snakemake", "ect").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / f".{os.getpid()}"

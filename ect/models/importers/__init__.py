@@ -1,7 +1,6 @@
 """Models from elsewhere -> (weights, about) of a model file: one file for each format.
 
 ==============  ==================================================================================
-`fitting`       what a foreign file must be: values among those allowed
 `scan`          bounds of a pickle, checked before it is read
 `pickles`       a pickle of EDM or ECT, read without running any code in it
 `foreign`       what a file is, and which format reads it

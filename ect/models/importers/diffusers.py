@@ -11,9 +11,8 @@ from pathlib import Path
 
 import torch
 
-from ect.models.about import Foreign, require, said
+from ect.models.about import Foreign, require, said, wanted
 from ect.models.build import fitted
-from ect.models.importers.fitting import wanted
 from ect.networks.unet2d import library
 from ect.process import BETAS
 from ect.runtime.text import shown

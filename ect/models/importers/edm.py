@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from ect.models.about import Foreign, brief, named, require, said
+from ect.models.about import Foreign, brief, named, require, said, wanted
 from ect.models.build import fitted
-from ect.models.importers.fitting import wanted
 from ect.models.importers.pickles import Node, Reader, scan_file, tensors
 
 S_MIN = 0.02  # the lowest noise level of EDM's VEPrecond, where EDM's sampler ends
