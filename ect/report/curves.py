@@ -1,25 +1,56 @@
-"""Training loss against images, pretraining and tuning side by side."""
+"""Training loss against images: a panel for pretraining, and one for each schedule of tuning."""
+
+import math
 
 from ect.report import style
 from ect.runtime.checkpoint import read_jsonl
 
+PRETRAINING = "pretraining"
+COLUMNS = 3
+
 
 def plot_curves(runs, out, width_in):
-    """`runs` is {label: [metrics.jsonl, ...]}, the pieces of one run in order; labels that start
-    with 'pretrain' go left, all others right."""
-    left = {label: paths for label, paths in runs.items() if label.startswith("pretrain")}
-    right = {label: paths for label, paths in runs.items() if label not in left}
-    panels = [(n, r) for n, r in (("pretraining", left), ("tuning", right)) if r]
-    heights = [0.42 * width_in, 0.17 * max(len(group) for _, group in panels)]
+    """`runs` is {label: [metrics.jsonl, ...]}, the pieces of one run in order; a label is 'pretrain
+    NAME' or 'SCHEDULE, NAME'. The panels of tuning share one range of losses."""
+    panels = _panels(runs)
+    columns = min(COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    lines = [panels[row * columns : (row + 1) * columns] for row in range(rows)]
+    longest = [max(len(group) for _, group in line) for line in lines]
+    heights = [height for names in longest for height in (0.3 * width_in, 0.1 + 0.16 * names)]
     ratios = {"height_ratios": heights}
-    with style.figure(out, width_in, sum(heights), 2, len(panels), **ratios) as (_, axes):
-        for axis, key, (name, group) in zip(*axes, panels):
-            for index, (label, paths) in enumerate(group.items()):
-                _curve(axis, label, read_log(paths), style.series(index))
-            axis.set(title=name, yscale="log", xlabel="thousand images", ylabel="loss")
-            style.log_ticks(axis.yaxis)
+    with style.figure(out, width_in, sum(heights), 2 * rows, columns, **ratios) as (_, axes):
+        for axis in axes.flat:
+            axis.axis("off")
+        panel_axes = list(zip(axes[::2].flat, axes[1::2].flat, panels))
+        for axis, key, (title, group) in panel_axes:
+            axis.axis("on")
+            for index, (name, paths) in enumerate(group.items()):
+                _curve(axis, name, read_log(paths), style.series(index))
+            axis.set(
+                title=style.label(title), yscale="log", xlabel="thousand images", ylabel="loss"
+            )
             key.legend(*axis.get_legend_handles_labels(), loc="upper center")
-            key.axis("off")
+        _share_range([axis for axis, _, (title, _) in panel_axes if title != PRETRAINING])
+        for axis, _, _ in panel_axes:
+            style.log_ticks(axis.yaxis)
+
+
+def _panels(runs):
+    """[(title, {name: its logs})], pretraining first."""
+    panels = {}
+    for label, paths in runs.items():
+        title, _, name = label.partition(", ")
+        if label.startswith("pretrain "):
+            title, name = PRETRAINING, label.removeprefix("pretrain ")
+        panels.setdefault(title, {})[name or title] = paths
+    return sorted(panels.items(), key=lambda panel: panel[0] != PRETRAINING)
+
+
+def _share_range(axes):
+    limits = [limit for axis in axes for limit in axis.get_ylim()]
+    for axis in axes:
+        axis.set_ylim(min(limits), max(limits))
 
 
 def read_log(paths, more=None):

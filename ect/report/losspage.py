@@ -13,7 +13,7 @@ LOGGED = {"share_r_zero": (int, float), "residual_by_ln_s": list}  # beside imag
 SHOWN_BINS = range(1, 10, 2)  # every second bin: five lines stay legible
 LN_S = (-6.0, math.log(80))  # noise levels from the lightest to the darkest line
 STYLES = ["-", "--", "-.", ":"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+TO_START = "ratio to the start"
 
 
 def plot_losspage(metrics, trace, out, width_in, stages=None, perfect=None):
@@ -79,20 +79,30 @@ def _plot_bins(axis, log):
 
 
 def _plot_pairs(axis, trace):
-    """Every second noise level: shade and marker say which, the line style says r / s."""
-    levels, ratios = sorted(set(trace["s"])), sorted(set(trace["ratio"]))
-    for rank, s in list(enumerate(levels))[::2]:
+    """Every second noise level: colour and marker say which, the line style says r / s."""
+    levels, ratios = sorted(set(trace["s"]))[::2], sorted(set(trace["ratio"]))
+    for rank, s in enumerate(levels):
+        look = style.series(rank) | {"markersize": 2.5, "linewidth": 0.9}
         for ratio, linestyle in zip(ratios, STYLES):
             rows = trace[(trace["s"] == s) & (trace["ratio"] == ratio)]
-            label = f"s = {s:g}, r/s = {ratio:g}"
-            _trace_line(axis, rows, s, rank, linestyle=linestyle, label=label)
-    _finish(axis, "c  residual at fixed pairs (s, r)")
+            axis.plot(rows["kimg"], _to_start(rows), **look | {"linestyle": linestyle})
+        axis.plot([], [], label=f"s = {s:g}", **look | {"linestyle": ""})
+    for ratio, linestyle in zip(ratios, STYLES):
+        axis.plot([], [], label=f"r/s = {ratio:g}", color="black", linestyle=linestyle)
+    _finish(axis, "c  residual at fixed pairs (s, r)", TO_START)
 
 
 def _plot_chain(axis, trace):
     for rank, (s, rows) in enumerate(trace.groupby("s")):
-        _trace_line(axis, rows, s, rank, label=f"s = {s:g}")
-    _finish(axis, "d  end-to-end error at fixed s")
+        look = style.series(rank) | {"markersize": 2.5, "linewidth": 0.9}
+        axis.plot(rows["kimg"], _to_start(rows), label=f"s = {s:g}", **look)
+    _finish(axis, "d  end-to-end error at fixed s", TO_START)
+
+
+def _to_start(rows):
+    """The values as ratios to the first; empty where that is 0."""
+    first = rows["value"].iloc[0]
+    return rows["value"] / first if first else rows["value"] * float("nan")
 
 
 def _plot_quality(axis, trace):
@@ -101,19 +111,13 @@ def _plot_quality(axis, trace):
     _finish(axis, "f  distance of samples to data", "FD")
 
 
-def _trace_line(axis, rows, s, rank, **look):
-    marker = MARKERS[rank % len(MARKERS)]
-    axis.plot(rows["kimg"], rows["value"], marker=marker, markersize=2.5, color=_shade(s),
-              linewidth=0.9, **look)  # fmt: skip
-
-
 def _finish(axis, title, ylabel="squared error per pixel"):
     """A logarithmic axis with room for its legend below the lines."""
     axis.set_yscale("log")
     axis.set_title(title, loc="left")
     axis.set_ylabel(ylabel)
     low, high = axis.get_ylim()
-    rows = math.ceil(len(axis.lines) / 2)
+    rows = math.ceil(len(axis.get_legend_handles_labels()[1]) / 2)
     axis.set_ylim(low * (low / high) ** (0.1 * rows), high)
     style.log_ticks(axis.yaxis)
     axis.legend(loc="lower left", fontsize=6, ncols=2, handlelength=2.6, columnspacing=1)

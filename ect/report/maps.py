@@ -1,4 +1,5 @@
-"""The maps t -> r: r / t against t, one panel for each schedule, one curve for each stage."""
+"""The maps t -> r as gaps: how far below a noise level s its target r lies, one panel for each
+schedule, one curve for each stage."""
 
 import math
 
@@ -13,7 +14,8 @@ MANY = 20  # with more distinct curves than this over a run, a schedule has no s
 
 def plot_maps(schedules, out, width_in, plugins=None):
     """`schedules` is {name: {"map": ..., "options": {...}}}, `plugins` {path: sha256} of the
-    plugin files that define some of the maps; lighter curves are earlier in the run."""
+    plugin files that define some of the maps; lighter curves are earlier in the run. On the axis,
+    logarithmic, 1 is r = 0; a level whose r is s itself has no gap and no curve."""
     columns = 4 if len(schedules) % 4 == 0 else min(3, len(schedules))
     rows = math.ceil(len(schedules) / columns)
     options = {"sharex": True, "sharey": True}
@@ -21,8 +23,8 @@ def plot_maps(schedules, out, width_in, plugins=None):
     with style.figure(out, width_in, height, rows, columns, **options) as (figure, axes):
         for axis, (name, schedule) in zip(axes.flat, schedules.items()):
             _panel(axis, name, stages(schedule["map"], schedule["options"], plugins))
-        figure.supxlabel("noise level t", fontsize=8)
-        figure.supylabel("r / t", fontsize=8)
+        figure.supxlabel("noise level s", fontsize=8)
+        figure.supylabel("gap (s - r) / s", fontsize=8)
         style.progress_bar(figure, axes)
         _hide_rest(axes, len(schedules))
 
@@ -53,9 +55,12 @@ def ratio(name, options, progress, plugins=None):
 
 
 def _panel(axis, name, curves):
-    for progress, curve in curves:
-        axis.plot(T, curve, color=style.PROGRESS(progress), linewidth=1)
-    axis.set(title=style.label(name), xscale="log", xlim=(T[0], T[-1]), ylim=(-0.04, 1.04))
+    gaps = [(progress, np.where(curve < 1, 1 - curve, np.nan)) for progress, curve in curves]
+    for progress, gap in gaps:
+        axis.plot(T, gap, color=style.PROGRESS(progress), linewidth=1)
+    if all(np.isnan(gap).all() for _, gap in gaps):
+        axis.text(0.5, 0.5, "r = s: no gap", ha="center", fontsize=7, transform=axis.transAxes)
+    axis.set(title=style.label(name), xscale="log", yscale="log", xlim=(T[0], T[-1]))
     axis.xaxis.set_major_locator(style.LogLocator(numticks=6))
 
 

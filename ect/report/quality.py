@@ -5,7 +5,7 @@ import math
 
 from ect.report import gather, style
 
-ASIDE = 1.03  # models stand this factor apart in NFE, so that equal values do not hide each other
+ASIDE = 0.07  # models stand this part of a tick apart, so that equal values do not hide each other
 BESIDE_NFE = 1.06  # single seeds stand this factor to the right of their mean, in NFE
 BESIDE = 1.2  # single seeds stand this much to the right of their mean, in percent of the budget
 BELOW = 0.1  # and this much below it, in rows, where the distance runs along x
@@ -13,12 +13,14 @@ BELOW = 0.1  # and this much below it, in rows, where the distance runs along x
 
 def plot_nfe(metrics, out, width_in, floor=None):
     """FD against network evaluations, a marker for each model and sampler: hollow before tuning,
-    filled after it.
+    filled after it. Ticks are evenly spaced, whatever their values.
 
     Error bars are sd over tuning seeds; `floor` is the metrics.json of real test images.
     """
     frame = gather.read(metrics)
     table = _with_budget(gather.spread(frame))
+    counts = sorted(set(table["nfe"]))
+    table["tick"] = table["nfe"].map(counts.index).astype(float)
     models = [model for _, model in table.groupby(gather.MODEL, dropna=False, sort=False)]
     with style.figure(out, width_in, 0.65 * width_in) as (figure, axes):
         axis = axes[0, 0]
@@ -29,20 +31,21 @@ def plot_nfe(metrics, out, width_in, floor=None):
             what = f"tuned: {first['schedule']}" if tuned else "pretrained"
             extra = _varying(first, table, ["recipe", "budget"])
             label = f"{', '.join([first['pretrain'], what, *extra])} ({_n(model)})"
-            aside = ASIDE ** (index - (len(models) - 1) / 2)
+            aside = ASIDE * (index - (len(models) - 1) / 2)
             hollow = {} if tuned else {"markerfacecolor": "white"}
-            _line(axis, model.assign(nfe=model["nfe"] * aside), "nfe", label, look | hollow)
-        axis.set(xscale="log", yscale="log", xlabel="network evaluations per image (NFE)")
+            _line(axis, model.assign(tick=model["tick"] + aside), "tick", label, look | hollow)
+        axis.set(yscale="log", xlim=(-0.5, len(counts) - 0.5), xticks=range(len(counts)))
+        axis.set_xticklabels(counts)
+        axis.set_xlabel("network evaluations per image (NFE), not to scale")
         axis.set_ylabel(gather.measure(frame))
         _plot_floor(axis, frame, floor)
-        style.ticks(axis.xaxis, sorted(set(table["nfe"])))
         style.log_ticks(axis.yaxis)
         figure.legend(loc="outside lower center", ncols=2)
 
 
 def plot_split(metrics, out, width_in, floor=None):
-    """FD against the share of a fixed total that is pretraining: a line through the means of each
-    sampler, a dot for each tuning seed."""
+    """FD against the share of a fixed total that is pretraining: the mean of each sampler with its
+    sd, a dot for each tuning seed. No line joins shares between which nothing was measured."""
     frame = _one_total(gather.read(metrics))
     table = gather.spread(frame).sort_values("nfe", kind="stable")
     keys = ["pretrain", "recipe", *gather.SAMPLER]
@@ -52,7 +55,7 @@ def plot_split(metrics, out, width_in, floor=None):
         for index, (_, model) in enumerate(groups):
             extra = _varying(model.iloc[0], table, ["pretrain", "schedule", "recipe"])
             label = f"{', '.join([model['label'].iloc[0], *extra])} ({_n(model)})"
-            _line(axis, model, "share", label, style.series(index))
+            _line(axis, model, "share", label, style.series(index) | {"linestyle": ""})
             seeds = _seeds(frame, model)
             places, colour = seeds["share"] + BESIDE, style.series(index)["color"]
             axis.plot(places, seeds["fd"], ".", color=colour, markersize=3)
@@ -70,10 +73,7 @@ def plot_schedules(metrics, out, width_in, floor=None):
     and a dot below for each tuning seed."""
     frame = _tuned(gather.read(metrics))
     table = _with_budget(gather.spread(frame)).sort_values("nfe", kind="stable")
-    keys = ["pretrain", "recipe", "budget"]
-    table["name"] = [
-        "\n".join([row["schedule"], *_varying(row, table, keys)]) for _, row in table.iterrows()
-    ]
+    table["name"] = [_row_label(row, table) for _, row in table.iterrows()]
     names = list(dict.fromkeys(table["name"]))
     row_in = 0.2 + 0.12 * max(1 + name.count("\n") for name in names)
     with style.figure(out, width_in, 1.1 + row_in * len(names)) as (figure, axes):
@@ -87,6 +87,15 @@ def plot_schedules(metrics, out, width_in, floor=None):
         _plot_floor(axis, frame, floor, upright=True)
         style.log_ticks(axis.xaxis)
         figure.legend(loc="outside lower center", ncols=3)
+
+
+def _row_label(row, table):
+    """The name of a row: its schedule, and in words what else tells it from the others."""
+    words = {"pretrain": "start {}", "recipe": "recipe {}", "budget": "{}"}
+    parts = {key: _varying(row, table, [key]) for key in words}
+    return "\n".join(
+        [row["schedule"], *(words[k].format(*part) for k, part in parts.items() if part)]
+    )
 
 
 def plot_solvers(metrics, solvers, out, width_in, floor=None):
@@ -113,6 +122,7 @@ def plot_solvers(metrics, solvers, out, width_in, floor=None):
             axis.set(title=f"start: {start}", xscale="log", yscale="log")
             axis.set_xlabel("network evaluations per image (NFE)")
             _plot_floor(axis, frame, floor, beside=False)
+            axis.plot([], [], color="black", linewidth=0.4, label="mean of a tuned model, drawn on")
             style.ticks(axis.xaxis, sorted(set(table["nfe"])))
             style.log_ticks(axis.yaxis)
         for axis in axes[:, 0]:
@@ -150,15 +160,21 @@ def _dots(axis, frame, rows, names, shift, look):
     seeds = _seeds(frame, rows)
     axis.plot(seeds["fd"], seeds["height"] + BELOW, ".", color=look["color"], markersize=3)
     label = f"{rows['label'].iloc[0]} ({_n(rows)})"
-    spread = rows["fd_sd"].fillna(0)
-    axis.errorbar(rows["fd_mean"], rows["height"], xerr=spread, label=style.label(label), **look)
+    axis.errorbar(
+        rows["fd_mean"], rows["height"], xerr=_spread(rows), label=style.label(label), **look
+    )
 
 
 def _line(axis, model, x, label, look):
     """Means joined by a line, with sd where there is one."""
     model = model.sort_values(x, kind="stable")
-    places, spread = model[x].astype(float), model["fd_sd"].fillna(0)
-    axis.errorbar(places, model["fd_mean"], yerr=spread, label=style.label(label), **look)
+    places, means = model[x].astype(float), model["fd_mean"]
+    axis.errorbar(places, means, yerr=_spread(model), label=style.label(label), **look)
+
+
+def _spread(rows):
+    """The lengths of error bars; None where no row has an sd, so that none is promised."""
+    return None if rows["fd_sd"].isna().all() else rows["fd_sd"].fillna(0)
 
 
 def _plot_floor(axis, frame, path, upright=False, beside=True):

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ect.report import figures, gather, maps, markup, steps, style, tables
+from ect.report import figures, gather, markup, steps, style, tables
 from tests.helpers.reports import SEEDS, Inputs, read_table
 
 SOLVERS = {"heun": "heun", "heun_9": "heun", "dpm_9": "dpm_solver"}
@@ -33,7 +33,7 @@ def settings(inputs):
         "split": {"metrics": inputs.split(), "floor": floor},
         "solvers": {"metrics": inputs.solvers(), "floor": floor, "solvers": SOLVERS},
         "maps": {"schedules": {"sigmoid": {"map": "sigmoid", "options": {"stages": 4}}}},
-        "curves": {"runs": {"pretrain ve": [inputs.log()], "sigmoid": [inputs.log()]}},
+        "curves": {"runs": {"pretrain ve": [inputs.log()], "sigmoid, ect": [inputs.log()]}},
         "samples": {"rows": [["1 step", samples]], "columns": 10, "data": inputs.dataset()},
         "loss": {
             "metrics": inputs.log(),
@@ -178,7 +178,7 @@ def test_every_mean_and_every_seed_of_solvers_is_drawn(inputs, tmp_path, monkeyp
     names = ["tuned: sigmoid, multistep", "tuned: con_stant, multistep"]
     names = [f"{name} (n = 3)" for name in names] + ["Heun (n = 1)", "DPM-Solver++(2M) (n = 1)"]
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == [
-        "360 real test images", *names,
+        "360 real test images", "mean of a tuned model, drawn on", *names,
     ]  # fmt: skip
     hollow = [keys[0].get_markerfacecolor() == "white" for keys in axes[0].containers]
     assert hollow == [False, False, True, True]
@@ -327,22 +327,6 @@ def test_the_same_inputs_give_the_same_bytes(inputs, tmp_path):
     for kind in ("csv", "md", "tex", "pdf", "png"):
         here, there = ((tmp_path / f"{name}.{kind}").read_bytes() for name in ("here", "there"))
         assert here == there, kind
-
-
-def test_stages_of_the_maps():
-    assert len(maps.stages("zero", {})) == 1
-    assert len(maps.stages("sigmoid", {"stages": 8})) == 8
-    assert len(maps.stages("smooth", {})) == 8
-    middles = [progress for progress, _ in maps.stages("constant", {"stages": 4})]
-    assert middles == pytest.approx([0.125, 0.375, 0.625, 0.875])
-    (first, before), *_ = maps.stages("piecewise", {"start": 0.5, "stages": 5})
-    assert not before.any() and first > 0.25  # r stays 0 for a stage after `start`
-
-
-def test_series_differ_when_printed_in_grey():
-    looks = [style.series(index) for index in range(21)]
-    assert len({str(look) for look in looks}) == 21
-    assert len({str((look["marker"], look["linestyle"])) for look in looks[:7]}) == 7
 
 
 def test_import_loads_no_torch():
