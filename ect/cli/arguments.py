@@ -52,7 +52,10 @@ UNFIT = (
 
 
 class Settings(dict):
-    """Settings; a key that is missing raises a `ValueError` that names it."""
+    """Settings; a key that is missing raises a `ValueError` that names it. `path` is the file that
+    they were read from, if any."""
+
+    path: str | None = None
 
     def __missing__(self, key):
         found = ", ".join(map(str, self)) or "nothing"
@@ -64,9 +67,12 @@ def settings_of(text):
     if text.lstrip().startswith(("{", "[")):
         return _object(text, "settings")
     try:
-        return _object(Path(text).read_text(), text)["settings"]
+        found = _object(Path(text).read_text(), text)["settings"]
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{text}: neither JSON nor a run.json ({error})") from None
+    if isinstance(found, Settings):
+        found.path = text
+    return found
 
 
 def _finite(text):

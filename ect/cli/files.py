@@ -1,11 +1,15 @@
 """Which files a verb reads and writes: its outputs are checked before the work, and those of a job
 without a run.json are recorded after it."""
 
-from contextlib import contextmanager
+import os
+import stat
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ect.cli.arguments import FILES
+from ect.cli.arguments import FILES, UNFIT
+from ect.runs import find
 from ect.runtime import checkpoint, record
+from ect.runtime.text import shown
 
 # What a verb writes into the folder --out, or with these endings behind the prefix --out.
 INTO = {
@@ -33,6 +37,21 @@ STAGE = {
     "write_page": "report",
     **dict.fromkeys(ENDINGS, "report"),
 }
+# The stage of a verb whose job leaves a record of its own.
+OWN = {
+    "prepare": "prepare",
+    "train": "train",
+    "train_classifier": "classifier",
+    "sample": "sample",
+    "extract": "extract",
+}
+# What `prepare` reads of the folder `path`, where that is not all of it.
+INSIDE = {
+    "imagenet64": ("train",),
+    "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    "mnist": ("MNIST",),
+    "fashion_mnist": ("FashionMNIST",),
+}
 SAID = ("kind", "solvers", "format", "source", "about")  # settings that are options of their own
 
 
@@ -49,8 +68,24 @@ def written(args):
     return [Path(out), *([Path(out).parent / more[verb]] if verb in more else [])]
 
 
+def place(args):
+    """The file or folder that a verb is told to write, or None."""
+    return getattr(args, "out", None) or getattr(args, "folder", None)
+
+
+def require_here():
+    """Raise `ValueError` where the working directory was deleted: nothing has a path then."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ValueError(
+            "the working directory was deleted; allowed: one that exists, after `cd`"
+        ) from None
+
+
 def require_outputs(args):
-    """Raise `ValueError` unless every output of a verb can be written where it is to go."""
+    """Raise `ValueError` unless every output of a verb can be written where it is to go, and
+    replaces neither an input nor what another job left."""
     files, verb = written(args), args.function.__name__
     folder = getattr(args, "folder", None) or (args.out if verb in (*INTO, "export") else None)
     if folder is not None:
@@ -59,6 +94,62 @@ def require_outputs(args):
         checkpoint.require_regular(path)
     if len(set(files)) < len(files):
         raise ValueError(f"--out: found {args.out}, the name of its record; allowed: another one")
+    if verb == "export_images" and os.path.isdir(args.folder) and os.listdir(args.folder):
+        raise ValueError(f"{shown(folder)}: found a folder with files; allowed: a new or empty one")
+    inputs, told = _sources(args), _told_in(args)
+    for path in files:
+        own = verb in OWN and path == files[-1]
+        _require_no_input(path, inputs if own else [*inputs, *told], verb)
+        _require_replaceable(path, OWN.get(verb) or STAGE.get(verb), own)
+
+
+def _require_no_input(path, sources, verb):
+    """Raise `ValueError` if `path` is one of the sources by any of its names, or lies in one."""
+    found = {key: source for source in sources for key in _keys(source)}
+    for outer in (path, *path.resolve().parents):
+        for source in (found[key] for key in _keys(outer) if key in found):
+            place = "" if outer == path else f", in {shown(source)}"
+            raise ValueError(
+                f"--out: found {shown(path)}{place}, which `{verb.replace('_', '-')}` reads;"
+                " allowed: what is no input"
+            )
+
+
+def _keys(path):
+    """What a file or folder that exists is told by, however its path is spelled. A file with more
+    hard links is its path alone: it is replaced, and its other names keep what they had."""
+    with suppress(OSError, ValueError):
+        found = os.stat(path)
+        yield os.path.realpath(path)
+        if stat.S_ISDIR(found.st_mode) or found.st_nlink == 1:
+            yield found.st_dev, found.st_ino
+
+
+def _require_replaceable(path, stage, own):
+    """Raise `ValueError` if `path` is there and is the record of another stage, or a record there
+    names it as an output of one. Where a verb's `own` record goes, no other file may be."""
+    if not path.is_file():
+        return
+    found, _ = _record_at(path)
+    if found != stage and (own or found):
+        what = f"the record of another job ({found})" if found else "a file that is no record"
+        raise ValueError(f"{shown(path)}: found {what}; allowed: a folder of its own for each job")
+    for beside in (path.with_name("run.json"), record.beside(path)):
+        found, outputs = _record_at(beside)
+        if path.name in outputs and found not in (None, stage):
+            raise ValueError(
+                f"{shown(path)}: found an output of another job ({found}), by {shown(beside)};"
+                " allowed: another path"
+            )
+
+
+def _record_at(path):
+    """(stage, outputs) in a job's record; (None, ()) for what is none."""
+    if path.suffix == ".json":
+        with suppress(ValueError):
+            found = find.read(path)
+            return find.stage_of(found), found.get("outputs", ())
+    return None, ()
 
 
 @contextmanager
@@ -82,16 +173,50 @@ def recorded(args):
 
 def read(args):
     """The files that a verb has read, each once; those below the working folder relative to it."""
-    found = [getattr(args, name, None) for name in (*FILES, "published", "runs", "source")]
-    flat = [path for value in found for path in (value if isinstance(value, list) else [value])]
+    flat = _given(args, (*FILES, "published", "runs", "source"))
     flat += _named(args.function.__name__, getattr(args, "settings", None) or {})
     if "features" in getattr(args, "settings", {}) and args.function.__name__ in STAGE:
         from ect.evaluation import evaluate
 
-        flat += evaluate.network_file(args.settings["features"], args.classifier)
+        classifier = getattr(args, "classifier", None)
+        flat += evaluate.network_file(args.settings["features"], classifier)
     here = Path.cwd()
     paths = [Path(path) for path in flat if path is not None and Path(path).is_file()]
     return list(dict.fromkeys(p.relative_to(here) if p.is_relative_to(here) else p for p in paths))
+
+
+def _given(args, names):
+    """The values of arguments that are paths, or lists of them."""
+    found = [getattr(args, name, None) for name in names]
+    return [path for value in found for path in (value if isinstance(value, list) else [value])]
+
+
+def _sources(args):
+    """The files and folders that a verb will read, as far as its arguments tell them; what is wrong
+    with settings is for the verb to say."""
+    verb, settings = args.function.__name__, getattr(args, "settings", None) or {}
+    flat = _given(args, (*FILES, "published", "runs", "source", "template", "plugins"))
+    with suppress(ValueError, *UNFIT):
+        flat += _named(verb, settings)
+    parts = [settings, *(settings.get(key) for key in ("features", "sampling"))]
+    for part in (part for part in parts if isinstance(part, dict)):
+        plugins, weights = part.get("plugins"), part.get("inception_path")
+        flat += [*(plugins if isinstance(plugins, dict) else ()), part.get("dinov2_path")]
+        flat += [*Path(weights).glob("*.pt")] if isinstance(weights, str) else []
+    if verb == "prepare" and isinstance(settings.get("path"), str):
+        flat += [Path(settings["path"], inside) for inside in _inside(settings.get("source"))]
+    return [path for path in flat if isinstance(path, (str, Path))]
+
+
+def _inside(source):
+    """The parts of the folder `path` that `prepare` reads; ('',) for all of it."""
+    return INSIDE.get(source, ("",)) if isinstance(source, str) else ()
+
+
+def _told_in(args):
+    """The files in which a verb's settings were given."""
+    given = (getattr(args, name, None) for name in ("settings", "about", "solvers"))
+    return [path for path in (getattr(value, "path", None) for value in given) if path]
 
 
 def _named(verb, settings):

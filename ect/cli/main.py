@@ -77,9 +77,11 @@ def main(argv=None):
     warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # Inception uses it
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage and size; errors say them
     try:
+        files.require_here()
         require(args)
         files.require_outputs(args)
-        noted = crash.noted(args.out, args.attempt) if args.attempt else nullcontext()
+        out = files.place(args)
+        noted = crash.noted(out, args.attempt) if out and args.attempt else nullcontext()
         with allowed(getattr(args, "plugins", [])), noted, files.recorded(args):
             args.function(args)
     except Stopped as stop:

@@ -13,6 +13,11 @@ RECORD = {
     "settings": dict, "inputs": dict, "outputs": dict, "stages": dict, "code": dict,
     "packages": dict, "device": str, "seconds": NUMBER, "images_per_second": (*NUMBER, NONE),
 }  # fmt: skip
+# The stage of a record that does not say it, by a key of its settings.
+STAGE_OF = {
+    "recipe": "train", "kind": "sample", "epochs": "classifier", "features": "extract",
+    "split_seed": "prepare",
+}  # fmt: skip
 METRICS = {"cell": dict, "images": int}
 PLACE = re.compile(
     r"(?:pretrain|tune)/(?P<pretrain>\w+)/s(?P<start_seed>\d+)/k(?P<kimg>\d+)"
@@ -44,6 +49,13 @@ def read(path):
     for name in ("features", "sampling"):
         typed(settings.get(name, {}), f"{place}: {name}", known={"plugins": dict})
     return record
+
+
+def stage_of(record):
+    """The stage of the job that left a record, or None."""
+    settings = record.get("settings", {})
+    known = (stage for key, stage in STAGE_OF.items() if key in settings)
+    return record.get("stage") or next(known, None)
 
 
 def trainings(root):

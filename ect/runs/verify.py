@@ -15,8 +15,6 @@ from ect.runtime.text import shown
 
 RECORDS = ("run.json", "features.json", "reference.json")
 HIDDEN = ".*.record.json"  # of jobs that make tables, figures, metrics, ...
-# The stage of a record, by a key of its settings.
-STAGE_OF = {"recipe": "train", "kind": "sample", "epochs": "classifier", "features": "extract"}
 # What jobs make, by its path: in the first group, what they make with a run.json or the like.
 RESULT = re.compile(
     r"(?:.*/)?(?:((?:state|snapshots|features|reference|classifier|dataset)\.safetensors"
@@ -172,10 +170,7 @@ def _mixed(records):
     """Records of one stage that were made by different versions of its code."""
     first, wrong = {}, []
     for path, record in records.items():
-        settings = record.get("settings") or {}
-        stage = record.get("stage") or next(
-            (stage for key, stage in STAGE_OF.items() if key in settings), None
-        )
+        stage = find.stage_of(record)
         version = record.get("stages", {}).get(stage)
         if version is None:  # a record older than this key
             continue

@@ -16,10 +16,11 @@ import sys
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from ect.runtime import checkpoint, crash
+from ect.runtime import checkpoint, crash, record
 from ect.runtime.stop import Obstacle
+from ect.runtime.text import parsed, shown
 
-PUBLISHED, OF = "published", "of.json"
+PUBLISHED, OF, RECORD = "published", "of.json", "run.json"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have none
 
 
@@ -58,6 +59,7 @@ def _locked(folder):
     """The open lock file, locked. If the holder before removed the folder in the meantime, the file
     that was opened is deleted: try again."""
     while True:
+        _require_no_dangling_link(folder)
         with suppress(FileExistsError):
             folder.mkdir()
         with suppress(FileNotFoundError), ExitStack() as stack:
@@ -66,6 +68,16 @@ def _locked(folder):
             if os.path.samestat(os.fstat(file.fileno()), os.stat(file.name)):
                 stack.pop_all()
                 return file
+
+
+def _require_no_dangling_link(folder):
+    """Raise `Obstacle` for a link to nothing, which is there and cannot be opened."""
+    for path in (folder, folder / "lock"):
+        if path.is_symlink() and not path.exists():
+            raise Obstacle(
+                f"{path}: found a link to {os.readlink(path)}, where nothing is; allowed: what"
+                " training leaves there, or nothing: delete it"
+            )
 
 
 def _flock(file):
@@ -99,7 +111,7 @@ class Work:
 
     def __init__(self, folder, fingerprint):
         self.state_file, self.crash_file = folder / "state.safetensors", folder / "crash.json"
-        self.published = folder / PUBLISHED
+        self.damaged, self.published = folder / "damaged.safetensors", folder / PUBLISHED
         self.fingerprint = json.loads(json.dumps(fingerprint))
         self.kept = None  # images seen, in the saved state
 
@@ -110,8 +122,8 @@ class Work:
             return None
         try:
             tensors, about = checkpoint.load(self.state_file)
-            if about.get("fingerprint") == self.fingerprint:
-                self.kept = about["seen"]
+            if isinstance(about, dict) and about.get("fingerprint") == self.fingerprint:
+                self.kept = about.get("seen")
                 return tensors, about
             log_line(f"{self.state_file} belongs to other settings, inputs or code: discarded")
         except checkpoint.Unreadable as error:
@@ -131,6 +143,13 @@ class Work:
             raise Obstacle(f"{error}; run again to go on from {last}") from None
         self.kept = seen
 
+    def put_aside(self, why):
+        """Keep the saved state under another name, until the run has succeeded: this run cannot go
+        on from it."""
+        os.replace(self.state_file, self.damaged)
+        self.kept = None
+        log_line(f"{self.state_file} is damaged ({shown(why)}): put aside as {self.damaged.name}")
+
     def note_divergence(self, seen, message):
         """Note that this run diverges at image `seen`, so that it is not retried."""
         crash.note_divergence(self.crash_file, self.fingerprint, seen, message)
@@ -141,8 +160,8 @@ class Work:
 
     def clear(self):
         """Delete the saved state and the note of a crash: the run has succeeded."""
-        self.state_file.unlink(missing_ok=True)
-        self.crash_file.unlink(missing_ok=True)
+        for path in (self.state_file, self.damaged, self.crash_file):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def publishing(self, out):
@@ -159,21 +178,39 @@ class Work:
         self._restore(out)
 
     def restored(self, out):
-        """Whether this run's finished files are held here; if so, put them into `out` again."""
+        """Whether this run's finished files are held here, as their run.json names them; if so, put
+        them into `out` again."""
         try:
             known = json.loads((self.published / OF).read_text()) == self.fingerprint
+            fault = self._fault() if known else None
         except (FileNotFoundError, ValueError):
             known = False
         except OSError as error:
             why = f"{self.published}: cannot be read ({error.strerror})"
             raise Obstacle(f"{why}; it may be intact, so it is kept: run again") from None
-        if not known:
+        if not known or fault:
             shutil.rmtree(self.published, ignore_errors=True)
+            if known:
+                log_line(f"{self.published} is not as it was made ({fault}): discarded")
             return False
         self._restore(out)
         self.clear()
         log_line(f"{out} was finished before: its files are restored")
         return True
+
+    def _fault(self):
+        """What is wrong with the held files, or None."""
+        try:
+            made = parsed((self.published / RECORD).read_text())["outputs"]
+        except (FileNotFoundError, ValueError, LookupError, TypeError):
+            return f"no readable {RECORD}"
+        held = {path.name for path in self.published.iterdir()} - {OF, RECORD}
+        if not isinstance(made, dict) or held != set(made):
+            return f"found {', '.join(sorted(held))}"
+        wrong = (
+            name for name in sorted(made) if record.digest(self.published / name) != made[name]
+        )
+        return next((f"{name} has other bytes" for name in wrong), None)
 
     def _restore(self, out):
         """Hard-link the held files into `out`, with a new modification time."""

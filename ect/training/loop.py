@@ -79,12 +79,11 @@ def _parts(size, most):
 def loop(state, settings, images, teacher=None):
     """Train from `state.seen` to the end, logging and keeping snapshots. Yields after each step,
     where a run can be saved, and stopped."""
-    first, total = 1000 * settings["first_kimg"], 1000 * settings["last_kimg"]
+    total = 1000 * settings["last_kimg"]
     about = build.description(settings, images)
     objective = make_objective(settings, about["sd"], teacher)
     f = build.make_consistency(state.network, objective.process, about)
-    marks = _marks(first, total, max(LOG_LINES, (total - first) // (1000 * LOG_KIMG)))
-    keeps = _marks(first, total, settings["snapshots"])
+    marks, keeps = _marks(settings, _log_lines(settings)), _marks(settings, settings["snapshots"])
     while state.seen < total:
         before = state.seen
         terms, fine, rate = step(state, settings, images, objective, f, total)
@@ -103,8 +102,29 @@ def skipped(state):
     return {"skipped_steps": int(state.skipped)} if state.scaler.is_enabled() else {}
 
 
-def _marks(first, total, count):
+def _log_lines(settings):
+    return max(LOG_LINES, (settings["last_kimg"] - settings["first_kimg"]) // LOG_KIMG)
+
+
+def _marks(settings, count):
+    first, total = 1000 * settings["first_kimg"], 1000 * settings["last_kimg"]
     return [first + (total - first) * (i + 1) // count for i in range(count)]
+
+
+def step_ends(settings, marks):
+    """The images at the ends of the steps that pass these marks, each once."""
+    first, total = 1000 * settings["first_kimg"], 1000 * settings["last_kimg"]
+    batch = settings["recipe"]["batch"]
+    ends = {first - (first - mark) // batch * batch for mark in marks if first < mark <= total}
+    return sorted({min(end, total) for end in ends})
+
+
+def written_by(settings, seen):
+    """(images of the lines in the log, images of the snapshots) of a run at image `seen`."""
+    counts = _log_lines(settings), settings["snapshots"]
+    ends = (step_ends(settings, _marks(settings, count)) for count in counts)
+    logged, kept = ([end for end in one if end <= seen] for one in ends)
+    return logged, kept
 
 
 def _passed(marks, before, now):

@@ -10,11 +10,11 @@ from tqdm import tqdm
 
 from ect.data.batches import Images
 from ect.models import build
-from ect.runtime import checkpoint, device, distributed, progress, record, stop
+from ect.runtime import checkpoint, crash, device, distributed, progress, record, stop
 from ect.runtime.versions import STAGES, setting
 from ect.runtime.work import Work, locked, log_line, work_folder
 from ect.training.log import Diverged
-from ect.training.loop import loop, skipped
+from ect.training.loop import loop, skipped, step_ends, written_by
 from ect.training.parts import settings_with_start
 from ect.training.state import State
 
@@ -161,9 +161,9 @@ def save(state, work, began):
 
 def _begin(settings, images, resume, init, work):
     """The state to start from: this run's own work in progress, else `resume` or `init`."""
-    state, saved = State(settings, images), work.load()
+    saved = _saved(settings, images, work)
+    state = saved or State(settings, images)
     if saved:
-        restore(state, *saved)
         if distributed.is_first():
             log_line(f"going on from image {state.seen} of {1000 * settings['last_kimg']}")
     elif resume:
@@ -173,6 +173,43 @@ def _begin(settings, images, resume, init, work):
         state.start_from(build.read(init)[0])
     work.refuse_to_repeat(state.seen)
     return state
+
+
+def _saved(settings, images, work):
+    """The state that this run saved last, or None. One that is damaged is put aside: every attempt
+    would end with it."""
+    saved = work.load()
+    if saved is None:
+        return None
+    state = State(settings, images)
+    try:
+        _require_possible(settings, *saved)
+        restore(state, *saved)
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        if crash.short_of_memory(error) or "CUDA" in str(error):
+            raise
+        work.put_aside(error)
+        return None
+    return state
+
+
+def _require_possible(settings, tensors, about):
+    """Raise `ValueError` unless this run can have saved such a state: at the end of a step, with
+    the log and the snapshots of that time, of finite weights."""
+    needed = {"seen": int, "lines": list, "seconds": (int, float), "resumed": list}
+    seen = checkpoint.typed(about, "its description", needed)["seen"]
+    logged, kept = written_by(settings, seen)
+    parts = {key.split(".")[1] for key in tensors if key.startswith("snapshot.")}
+    found = [line["images"] for line in about["lines"]], sorted(map(int, parts))
+    if seen not in step_ends(settings, [seen]) or found != (logged, kept):
+        raise ValueError(f"its log and snapshots are not those of image {seen}")
+    names = ["network", "average", *(f"snapshot.{image}" for image in kept)]
+    copies = [checkpoint.within(name, tensors) for name in names]
+    shapes = [{key: value.shape for key, value in copy.items()} for copy in copies]
+    if any(other != shapes[0] for other in shapes):
+        raise ValueError("the average or a snapshot has other tensors than the network")
+    if not all(value.isfinite().all() for copy in copies for value in copy.values()):
+        raise ValueError("a weight is not finite")
 
 
 def restore(state, tensors, about):

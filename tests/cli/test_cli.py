@@ -46,7 +46,7 @@ MISTAKES = {
             "prepare",
             '{"source": "digits", "held_out": 1797, "split_seed": 0}',
             "--out",
-            "d.file",
+            "new/d.file",
         ],
         "held_out is 1797; allowed: < 1797",
     ),

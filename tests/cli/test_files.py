@@ -2,13 +2,18 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import ect
 from ect.cli import files
 from ect.cli.main import VERBS as VERBS_OF_ALL
 from ect.cli.main import main, parser
+from ect.evaluation import samples
 from ect.runtime import checkpoint
 from ect.runtime.versions import STAGES
 from ect.training.train import ARTEFACTS
@@ -181,3 +186,144 @@ def test_the_loss_of_a_perfect_model_has_a_record_that_verify_compares(digits_fi
     capsys.readouterr()
     assert main(["verify", "run"]) == 1
     assert "run/perfect.csv: " in capsys.readouterr().out
+
+
+# A verb, and the input that its --out names.
+OWN_INPUTS = {
+    "prepare": (["prepare", '{"source": "images", "path": "a.zip"}'], "a.zip"),
+    "prepare, in the folder": (["prepare", '{"source": "images", "path": "photos"}'], "photos/new"),
+    "prepare, far inside": (["prepare", '{"source": "imagenet64", "path": "."}'], "train/b/new"),
+    "prepare, published": (["prepare", '{"source": "mnist", "path": "."}'], "MNIST/raw/x"),
+    "extract": (["extract", "{}", "--data", "d.safetensors"], "d.safetensors"),
+    "its network": (
+        ["extract", '{"features": {"dinov2_path": "a.pt"}}', "--data", "d.safetensors"],
+        "a.pt",
+    ),
+    "perfect-loss": (["perfect-loss", "{}", "--data", "d.safetensors"], "d.safetensors"),
+    "evaluate": (["evaluate", "{}", "--reference", "r.safetensors"], "r.safetensors"),
+    "evaluate samples": (["evaluate", "{}", "--samples", "o.npz", "s.npz"], "s.npz"),
+    "a plugin": (["evaluate", '{"features": {"plugins": {"p.py": "0"}}}'], "p.py"),
+    "search-steps": (["search-steps", "{}", "--reference", "r", "--model", "m"], "m"),
+    "trace": (
+        ["trace", "{}", "--init", "i", "--snapshots", "s", "--data", "d", "--reference", "r"],
+        "s",
+    ),
+    "import-model": (["import-model", "edm", "a.pkl"], "a.pkl"),
+    "import a folder": (["import-model", "diffusers", "photos"], "photos/unet"),
+    "its words": (["import-model", "state_dict", "w", "--about", "about.json"], "about.json"),
+    "write-page": (["write-page", "{}", "--template", "t.html", "--runs", "r"], "t.html"),
+    "tabulate": (["tabulate", "split", "--metrics", "t.csv"], "t"),
+    "draw": (["draw", "samples", '{"rows": [["a", "a.png"]]}'], "a"),
+    "train": (["train", "{}", "--data", "d", "--init", "B/model.safetensors"], "B"),
+    "train on": (["train", "{}", "--data", "d", "--resume", "B/state.safetensors"], "B"),
+    "sample": (["sample", "{}", "--model", "B/samples.npz"], "B"),
+}  # fmt: skip
+SPELLINGS = {"as it is": "{}", "a dot": "./{}", "up and down": "photos/../{}", "a link": "here/{}"}
+
+
+@pytest.fixture
+def inputs(here):
+    (here / "here").symlink_to(here)
+    (here / "about.json").write_text('{"settings": {"network": {}}}')
+    for name in (
+        "photos/1.png", "train/b/1.png", "MNIST/raw/x", "a.zip", "d.safetensors", "d", "a.pt",
+        "r.safetensors", "s.npz", "o.npz", "p.py", "i", "m", "r", "s", "a.pkl", "w", "t.html",
+        "t.csv", "a.png", "B/model.safetensors", "B/state.safetensors", "B/samples.npz",
+    ):  # fmt: skip
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text("kept")
+    return here
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("words, out", OWN_INPUTS.values(), ids=OWN_INPUTS)
+def test_no_output_is_an_input(inputs, words, out, spelling):
+    given = [*words, "--out", SPELLINGS[spelling].format(out)]
+    with pytest.raises(
+        ValueError, match=r"^--out: found .*, which `.*` reads; allowed: what is no"
+    ):
+        files.require_outputs(parser().parse_args(given))
+    given[-1] = "new"
+    files.require_outputs(parser().parse_args(given))
+
+
+def test_a_hard_link_to_an_input_is_another_file(inputs):
+    """It is replaced, and the input keeps what it had: copies of results may be made of links."""
+    os.link("d.safetensors", "linked.safetensors")
+    words = ["perfect-loss", "{}", "--data", "d.safetensors", "--out", "linked.safetensors"]
+    files.require_outputs(parser().parse_args(words))
+
+
+RECORDS = {
+    "prepare": {"source": "digits", "split_seed": 0},
+    "train": TUNE,
+    "classifier": {"epochs": 1},
+    "sample": {"kind": "multistep", "images": 1},
+    "extract": {"features": {}},
+}
+JOBS = {
+    "prepare": (["prepare", "{}"], "at/data.safetensors"),
+    "train": (["train", "{}", "--data", "d"], "at"),
+    "classifier": (["train-classifier", "{}", "--data", "d"], "at"),
+    "sample": (["sample", "{}", "--model", "m"], "at"),
+    "extract": (["extract", "{}", "--data", "d"], "at/run.safetensors"),
+}
+
+
+@pytest.mark.parametrize("held", [*RECORDS, "a user's", "torn"])
+@pytest.mark.parametrize("stage", JOBS)
+def test_no_record_of_another_job_is_replaced(here, stage, held):
+    words, out = JOBS[stage]
+    args = parser().parse_args([*words, "--out", out])
+    (here / "at").mkdir()
+    texts = {"a user's": '{"mine": 1}', "torn": "{"}
+    text = texts.get(held) or json.dumps({"settings": RECORDS[held]})
+    (here / "at" / "run.json").write_text(text)
+    if held == stage:  # a run that is repeated
+        files.require_outputs(args)
+        return
+    what = rf"the record of another job \({held}\)" if held in RECORDS else "a file that is no rec"
+    with pytest.raises(ValueError, match=f"^at/run.json: found {what}"):
+        files.require_outputs(args)
+
+
+@pytest.mark.parametrize("out", ["at/run.json", "at/metrics.jsonl"])
+def test_no_output_of_another_job_is_replaced(here, out):
+    (here / "at").mkdir()
+    (here / "at" / "metrics.jsonl").write_text("")
+    record = {"settings": TUNE, "outputs": {"metrics.jsonl": "0"}}
+    (here / "at" / "run.json").write_text(json.dumps(record))
+    words = ["import-model", "edm", "m.json", "--out", out]
+    with pytest.raises(ValueError, match=rf"^{out}: found .* of another job \(train\)"):
+        files.require_outputs(parser().parse_args(words))
+
+
+def test_images_go_into_a_new_or_an_empty_folder(here, capsys):
+    """A user's 000003.png is not replaced, and a larger set before leaves no image."""
+    samples.write(here / "s.npz", 2, [np.zeros((2, 8, 8, 1), np.uint8)])
+    for folder in ("new", "empty"):
+        (here / "empty").mkdir(exist_ok=True)
+        assert main(["export-images", "s.npz", folder]) == 0
+        assert main(["export-images", "s.npz", folder]) == 1
+        assert f"{folder}: found a folder with files" in capsys.readouterr().err
+        assert sorted(os.listdir(folder)) == ["000000.png", "000001.png"]
+
+
+@pytest.mark.parametrize("words", [["status"], ["prepare", "{}", "--out", "/tmp/x"]])
+def test_a_working_directory_that_is_gone_is_one_line(tmp_path, monkeypatch, words):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    run = [sys.executable, "-m", "ect", *words]
+    environment = os.environ | {"PYTHONPATH": str(Path(ect.__file__).parent.parent)}
+    end = subprocess.run(run, env=environment, capture_output=True, text=True)
+    assert end.returncode == 1 and len(end.stderr.splitlines()) == 1
+    assert "the working directory was deleted; allowed: " in end.stderr
+    with pytest.raises(ValueError, match="the working directory was deleted; allowed: "):
+        files.require_here()
+
+
+@pytest.mark.parametrize("verb", ["verify", "show", "status"])
+def test_an_attempt_of_a_verb_that_writes_nothing(here, capsys, verb):
+    assert main(["--attempt", "2", verb, "."]) == 1
+    assert "AttributeError" not in capsys.readouterr().err

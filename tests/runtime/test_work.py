@@ -445,6 +445,8 @@ def test_finished_files_that_cannot_be_read_now_are_kept(tmp_path, monkeypatch):
     one = Work(tmp_path, {"seed": 0})
     with one.publishing(tmp_path / "out") as folder:
         (folder / "model").write_text("weights")
+        made = {"outputs": {"model": record.digest(folder / "model")}}
+        checkpoint.write_json(folder / "run.json", made)
 
     def fails(*words, **options):
         raise FAILING[0]
@@ -488,6 +490,151 @@ def test_what_was_published_is_not_trained_again_until_it_is_released(
     other = changed(RUN, seed=5)
     assert main(["train", json.dumps(other), *words[2:]]) == 0
     assert contents(run) != before and not scratch.exists()
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()  # the link in the run's folder keeps its bytes
+    path.write_bytes(content)
+
+
+def tear(path):
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+
+
+SPOILED = [
+    *itertools.product(["model.safetensors", "metrics.jsonl"], [flip, tear, Path.unlink]),
+    *itertools.product(["run.json"], [tear, Path.unlink]),  # it has no hash of its own
+]
+
+
+@pytest.mark.parametrize("name, spoil", SPOILED)
+def test_held_files_that_are_not_as_they_were_made_are_not_published(
+    held, digits_file, undisturbed, tmp_path, capsys, name, spoil
+):
+    shutil.copytree(held, tmp_path, dirs_exist_ok=True)
+    work, out = tmp_path / ".run.work", tmp_path / "run"
+    spoil(work / "published" / name)
+    words = ["train", json.dumps(RUN), "--data", str(digits_file), "--out", str(out)]
+    assert main(words) == 0 and contents(out) == undisturbed
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ect train: {work / 'published'} is not as it was made (")
+    assert line.endswith("): discarded") and not work.exists()
+
+
+@pytest.fixture(scope="module")
+def held(digits_file, tmp_path_factory):
+    """What a finished run left that Snakemake did not record, and whose outputs it deleted."""
+    folder = tmp_path_factory.mktemp("held")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "LOG_LINES", 3)
+        train.run(RUN, digits_file, folder / "run", hold=True)
+    shutil.rmtree(folder / "run")
+    return folder
+
+
+def nan(tensors, name):
+    tensors[name] = torch.full_like(tensors[name], torch.nan)
+
+
+DAMAGES = {
+    "past the end": lambda tensors, about: about.update(seen=999_999),
+    "at the end": lambda tensors, about: about.update(seen=1000),
+    "before the start": lambda tensors, about: about.update(seen=-100),
+    "within a step": lambda tensors, about: about.update(seen=450),
+    "images that are no number": lambda tensors, about: about.update(seen="500"),
+    "no images": lambda tensors, about: about.pop("seen"),
+    "no log": lambda tensors, about: about.pop("lines"),
+    "a short log": lambda tensors, about: about.update(lines=[]),
+    "a log of numbers": lambda tensors, about: about.update(lines=[3]),
+    "no time": lambda tensors, about: about.update(seconds=None),
+    "no network": lambda tensors, about: tensors.pop(first_of(tensors, "network.")),
+    "no average": lambda tensors, about: tensors.pop(first_of(tensors, "average.")),
+    "no snapshot": lambda tensors, about: tensors.pop(first_of(tensors, "snapshot.")),
+    "an average of NaN": lambda tensors, about: nan(tensors, first_of(tensors, "average.")),
+    "one average for all": lambda tensors, about: one_value(tensors, first_of(tensors, "average.")),
+    "no meter": lambda tensors, about: tensors.pop("meter.sums"),
+}
+
+
+def first_of(tensors, head):
+    return min(name for name in tensors if name.startswith(head))
+
+
+def one_value(tensors, name):
+    tensors[name] = torch.zeros(1)
+
+
+@pytest.fixture(scope="module")
+def half(digits_file, tmp_path_factory):
+    """The work folder of `RUN`, stopped at image 500, after the first snapshot."""
+    folder = tmp_path_factory.mktemp("half")
+    words = ["train", json.dumps(RUN), "--data", str(digits_file), "--out", str(folder / "run")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "LOG_LINES", 3)
+        stopped_at(words, 500)
+    return folder
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_state_is_put_aside_and_training_begins_again(
+    half, words, undisturbed, tmp_path, capsys, damage
+):
+    shutil.copytree(half, tmp_path, dirs_exist_ok=True)
+    state = tmp_path / ".run.work" / "state.safetensors"
+    tensors, about = checkpoint.load(state)
+    damage(tensors, about)
+    checkpoint.save(state, tensors, **about)
+    assert main(words) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ect train: {state} is damaged (") and "put aside" in line
+    assert contents(tmp_path / "run") == undisturbed and not state.parent.exists()
+
+
+def test_a_damaged_state_is_kept_until_the_run_has_succeeded(half, words, tmp_path, capsys):
+    shutil.copytree(half, tmp_path, dirs_exist_ok=True)
+    state = tmp_path / ".run.work" / "state.safetensors"
+    tensors, about = checkpoint.load(state)
+    checkpoint.save(state, tensors, **about | {"seen": 999_999})
+    assert main([*words, "--max-minutes", "0"]) == 75
+    assert checkpoint.load(state)[1]["seen"] == 100
+    assert checkpoint.load(state.with_name("damaged.safetensors"))[1]["seen"] == 999_999
+
+
+def test_memory_that_is_short_is_no_damage(half, words, tmp_path, monkeypatch, capsys):
+    def fails(*args):
+        raise RuntimeError("can't allocate memory")
+
+    shutil.copytree(half, tmp_path, dirs_exist_ok=True)
+    state = tmp_path / ".run.work" / "state.safetensors"
+    monkeypatch.setattr(train, "restore", fails)
+    assert main(words) == 1 and "out of memory" in capsys.readouterr().err
+    assert checkpoint.load(state)[1]["seen"] == 500
+
+
+@pytest.mark.parametrize("settings", [RUN, changed(RUN, recipe__batch=300, snapshots=4)])
+def test_what_a_run_has_written_follows_from_the_images_it_has_seen(
+    settings, digits_file, monkeypatch
+):
+    state = State(settings, Images(digits_file))
+    for _ in loop.loop(state, settings, Images(digits_file)):
+        written = [line["images"] for line in state.lines], sorted(state.snapshots)
+        assert written == loop.written_by(settings, state.seen)
+        assert loop.step_ends(settings, [state.seen]) == [state.seen]
+
+
+@pytest.mark.parametrize("name", [".run.work", ".run.work/lock"])
+def test_a_link_to_nothing_in_the_place_of_the_lock_is_named(words, tmp_path, capsys, name):
+    if "/" in name:
+        (tmp_path / ".run.work").mkdir()
+    (tmp_path / name).symlink_to("no/where")
+    assert main(words) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / name}: found a link to no/where, where nothing is; allowed: " in line
+    release(tmp_path)
 
 
 def test_what_a_trainer_holds_is_released_by_nobody_else(words, tmp_path):
