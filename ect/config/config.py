@@ -2,7 +2,7 @@
 
 from pydantic import PrivateAttr, ValidationError, model_validator
 
-from ect.config import base, checks, fits, load, places, training
+from ect.config import base, checks, fits, gaps, load, places, training
 from ect.config.base import Name
 from ect.config.cells import Milestone, Sampled, Tuned
 from ect.config.dataset import Dataset
@@ -99,6 +99,7 @@ class Config(base.Block):
         self._plugin_parts = info.context or {}
         checks.check(self)
         fits.check(self, self.dataset.facts)
+        gaps.check(self)
         return self
 
     @property

@@ -135,6 +135,12 @@ FAULTS = [
     ("init:\n  a: {format: edm, file: 'a{b}.pkl'}\n", 2, ["init.a.file", "without braces"]),
     ("features: {dinov2_path: 'a{b}.pt'}\n", 1, ["features.dinov2_path", "without braces"]),
     ("features: {inception_path: '{b}'}\n", 1, ["features.inception_path", "without braces"]),
+    # gaps t - r that fp32 loses
+    ("schedules:\n  sigmoid: {stages: 25}\n", 2, ["schedules.sigmoid: found", "stages 25", "s ="]),
+    ("schedules:\n  sigmoid: {stages: 19}\n", 2, ["stages 19", "process flow", "fewer stages"]),
+    ("schedules:\n  fixed: {q: 1.0e+8}\n", 2, ["schedules.fixed: found q 1e+08", "smaller q"]),
+    ("schedules:\n  smooth: {stages: 30.0}\n", 2, ["schedules.smooth: found", "run of 'ect'"]),
+    ("schedules:\n  piecewise: {stages: 40}\n", 2, ["schedules.piecewise", "stages 40"]),
     # sizes
     ("tune: " + "[" * 5000 + "]" * 5000, 1, ["nested more than 50 deep"]),
     ("tune: " + "{a: " * 5000 + "1" + "}" * 5000, 1, ["nested more than 50 deep"]),
