@@ -14,11 +14,18 @@ from ect import plugins, registry
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**62)]  # images take the seeds after it, of 64 bits
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,99}$")]  # it is part of a file's name
 FOUND = 100  # characters of a found value in a message
 LINE = 2000  # characters of a message
+
+
+def whole(most, least=1):
+    """The type of a whole number from `least` to `most`, beyond which no job could end well."""
+    return Annotated[int, Field(ge=least, le=most)]
+
+
+Count = whole(10**9)
 
 
 def names(values):
@@ -50,9 +57,11 @@ def nearest(found, allowed):
 
 def distinct(values):
     """The values of a list; raises `ValueError` where one is there twice."""
-    again = [value for index, value in enumerate(values) if value in values[:index]]
-    if again:
-        raise ValueError(f"found {short(again[0])} more than once; allowed: once")
+    seen = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"found {short(value)} more than once; allowed: once")
+        seen.add(value)
     return values
 
 
@@ -66,6 +75,15 @@ def path(text):
     if not text.strip() or re.search(r"[\x00-\x1f\x7f]", text):
         raise ValueError(f"found {short(text)}; allowed: a path, without control characters")
     return text
+
+
+def study_name(name):
+    """A study's name, whose folder in results/ is its own; raises `ValueError`."""
+    if name == "published":
+        raise ValueError(
+            "found 'published', the folder of published results; allowed: another name"
+        )
+    return name
 
 
 def input_path(text):

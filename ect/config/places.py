@@ -6,6 +6,7 @@ UTF-8 and of bounded size, depth and number of values, and no mapping may have a
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ VALUES = 100_000  # in a config, where an alias counts as all that it stands for
 DIGITS = 100  # of a number
 TEXT = 10_000  # characters of a text
 MERGE = "tag:yaml.org,2002:merge"
+OTHER = re.compile(r"[-+]?0[0-7_]*[1-7][0-7_]*|.*:.*")  # numbers that are others to YAML 1.2
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -85,10 +87,14 @@ class Loader(yaml.SafeLoader):
     def construct_object(self, node, deep=False):
         long = node.tag in NUMBERS and len(node.value) > DIGITS
         try:
-            if not long:
+            if not long and not OTHER.fullmatch(str(node.value) if node.tag in NUMBERS else ""):
                 return super().construct_object(node, deep)
         except (ValueError, OverflowError):
             pass
+        if not long and node.tag in NUMBERS:
+            problem = f"found {short(node.value)}, which YAML 1.1 reads in base 8 or 60; allowed: a"
+            problem += " number of base 10 without leading zeros, or text in quotes"
+            raise Refused(problem=problem, problem_mark=node.start_mark)
         found, allowed = short(node.value), f"a number of at most {DIGITS} digits, or a date"
         problem = f"found {found}; allowed: {allowed}, or text in quotes"
         raise Refused(problem=problem, problem_mark=node.start_mark)

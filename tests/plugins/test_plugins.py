@@ -411,7 +411,7 @@ LAWLESS = {
     "shape": ("weight", "def own(s, r, sd): return s[:, None]", r"\(3, 1\) on cpu; allowed"),
     "weight nan": ("weight", "def own(s, r, sd): return s / 0 - s / 0", "positive and finite"),
     "slope of r": ("weight", "def own(s, r, sd): return 1 / (r - s)", "is -.* positive and finite"),
-    "other names": ("schedule", "def own(p, t): return t + 0 * p", "r is .* allowed: 0"),
+    "other names": ("schedule", "def own(p, q): return q + 0 * p", "r is .* allowed: 0"),
     "start": ("process", "class own(VE):\n  def coefficients(self, t): return t, t", "1, 0"),
     "clock": ("process", "class own(VE):\n  def time(self, s): return 2 * s", CLOCK),
     "end": ("process", "class own(Flow):\n  time, t_max = Process.time, 0.5", CLOCK),
