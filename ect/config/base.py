@@ -11,8 +11,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticKnownError
 
 from ect import plugins, registry
+from ect.runtime.text import shown
 
 Positive = Annotated[float, Field(gt=0)]
+Level = Annotated[float, Field(ge=1e-6, le=80)]  # a noise level, where samplers can be
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2**62)]  # images take the seeds after it, of 64 bits
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,99}$")]  # it is part of a file's name
@@ -33,17 +35,10 @@ def names(values):
     return ", ".join(values)
 
 
-def one_line(text, limit=LINE):
-    """A message on one line: what cannot be printed is written as an escape."""
-    text = str(text)
-    safe = text[:limit] + "..." * (len(text) > limit)
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in safe)
-
-
 def short(value):
     """A value that was found, for a message: on one line, its middle left out where it is long."""
     try:
-        text = one_line(repr(value), 10 * LINE)
+        text = shown(repr(value), 10 * LINE)
     except ValueError:  # Python prints no whole number of more than 4,300 digits
         return "a number of thousands of digits"
     return text if len(text) <= FOUND else f"{text[: FOUND - 20]}...{text[-10:]}"

@@ -10,7 +10,7 @@ from ect import registry
 from ect.config.base import (
     Block,
     InputPath,
-    Positive,
+    Level,
     Seed,
     distinct_list,
     names,
@@ -37,7 +37,7 @@ class Classifier(Block):
     """Passes over the training images."""
     batch: whole(10**6)
     """Images in one step."""
-    lr: Positive
+    lr: Annotated[float, Field(gt=0, le=10)]
     """Adam's highest learning rate: it rises, then falls to zero."""
     augment: bool = False
     """Training images are mirrored and shifted at random."""
@@ -99,13 +99,13 @@ class Sampler(Block):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     kind: part("sampler")
     """`multistep` consistency, or a solver: `euler` (DDIM), `heun`, `dpm_solver` (its ++, 2M)."""
-    label: Annotated[str, Field(min_length=1)]
+    label: Annotated[str, Field(min_length=1, max_length=200)]
     """Its name in tables and figures."""
-    times: Annotated[list[Positive], Field(max_length=1000)] | None = None
+    times: Annotated[list[Level], Field(max_length=1000)] | None = None
     """Decreasing noise levels s to which `multistep` re-noises; without the key it is one step."""
     steps: whole(10_000) | None = None
     """Number of steps of a solver."""
-    sigma_min: Positive | None = None
+    sigma_min: Level | None = None
     """The noise level s at which f(x) = x in `multistep`; without the key 0."""
     labels: Annotated[list[whole(10**6, 0)], Field(min_length=1)] | None = None
     """Class labels, used in turn; without the key they are drawn uniformly from the classes that

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ect.config.base import Block, Count, Name, Positive, Seed, distinct_list, names, whole
+from ect.config.base import Block, Count, Level, Name, Positive, Seed, distinct_list, names, whole
 
 Percent = Annotated[int, Field(ge=0, lt=100)]
 Inches = Annotated[float, Field(ge=1, le=100)]
@@ -124,9 +124,9 @@ class Search(Block):
     """Seed of the first image; the search uses no seed of the evaluation."""
     evaluations: whole(1000) = 10
     """Evaluations in one line search."""
-    low: Positive = 0.02
+    low: Level = 0.02
     """The lowest noise level s."""
-    high: Positive = 40.0
+    high: Level = 40.0
     """The highest noise level s."""
 
     @model_validator(mode="after")

@@ -146,8 +146,10 @@ def _bytes(path):
     allowed = "allowed: a Python file, its path relative to the working directory"
     try:
         status = os.stat(path)
-        regular = stat.S_ISREG(status.st_mode)
-        text = Path(path).read_bytes() if regular and status.st_size <= BYTES else None
+        regular, text = stat.S_ISREG(status.st_mode), None
+        if regular and status.st_size <= BYTES:
+            with open(path, "rb") as file:
+                text = file.read(status.st_size)  # no more: files of /proc have size 0, and wait
     except (OSError, ValueError) as error:
         found = getattr(error, "strerror", None) or error
         raise ValueError(f"plugins: {path}: {found}; {allowed}") from None

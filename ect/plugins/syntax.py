@@ -45,7 +45,7 @@ def declared(text, path):
     marks = {
         alias.asname or alias.name: alias.name
         for node in tree.body
-        if isinstance(node, ast.ImportFrom) and node.module == "ect.plugins"
+        if isinstance(node, ast.ImportFrom) and (node.level, node.module) == (0, "ect.plugins")
         for alias in node.names
         if alias.name in BUILT_IN
     }
@@ -87,6 +87,8 @@ def _options(kind, node, mark, tree, path):
         what = "a subclass of Process" if kind == "process" else "a function"
         raise ValueError(f"{where} is marked a {kind}; allowed: {what}")
     if isinstance(node, ast.ClassDef):  # a process has no options
+        if not node.bases:
+            raise ValueError(f"{where} has no base; allowed: a subclass of Process")
         return {}
     arguments, plain = node.args, [*node.args.posonlyargs, *node.args.args]
     first = ARGUMENTS[kind]

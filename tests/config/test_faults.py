@@ -142,10 +142,18 @@ FAULTS = [
     ("schedules:\n  smooth: {stages: 30.0}\n", 2, ["schedules.smooth: found", "run of 'ect'"]),
     ("schedules:\n  piecewise: {stages: 40}\n", 2, ["schedules.piecewise", "stages 40"]),
     # numbers that YAML 1.1 reads in another base
-    ("evaluation:\n  images: 0144\n", 2, ["found '0144'", "base 8 or 60", "base 10"]),
+    ("evaluation:\n  images: 0144\n", 2, ["found '0144'", "base 8 or 60", "leading"]),
     ("evaluation:\n  images: 1:40\n", 2, ["found '1:40'", "base 8 or 60"]),
     ("figures:\n  width_in: 1:40.5\n", 2, ["found '1:40.5'", "text in quotes"]),
     ("samplers:\n  heun: {label: 1:40, steps: -017}\n", 2, ["found '1:40'"]),
+    ("evaluation: {images: !!int x}\n", 1, ["found 'x'; allowed: a number"]),
+    ("evaluation: {images: !!bool x}\n", 1, ["found 'x'; allowed"]),
+    ("evaluation: {images: !!timestamp x}\n", 1, ["found 'x'; allowed"]),
+    ("evaluation: {images: !!int [1]}\n", 1, ["not YAML"]),
+    # noise levels that no sampler reaches
+    ("samplers:\n  two_step: {times: [500.0]}\n", 2, ["two_step.times.0: found 500.0", "80"]),
+    ("samplers:\n  two_step: {times: [1.0e-300]}\n", 2, ["two_step.times.0: found 1e-300"]),
+    ("features: {classifier: {lr: 1.0e+300}}\n", 1, ["classifier.lr: found 1e+300", "to 10"]),
     # a study that is none, or not its own
     ("study: published\n", 1, ["study: found 'published'", "allowed: another"]),
     ("experiments: {methods: ~, schedules: ~, split: ~, solvers: ~}\n", 1,

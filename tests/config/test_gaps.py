@@ -43,7 +43,7 @@ def in_torch(block, levels):
 @pytest.mark.parametrize("name", [n for n in SCHEDULES if n not in (*CONTINUOUS_TIME, "zero")])
 def test_a_gap_is_lost_where_torch_loses_it(name):
     key = next(key for key in ("stages", "s1", "q") if key in Schedule(map=name).options())
-    values = {"stages": [2, 8, 20, 24, 25, 26, 27], "s1": [150, 1280, 5000, 10**6, 10**7]}
+    values = {"stages": [2, 8, 20, 24, 25, 26, 27], "s1": [150, 1280, 5000, 10**5, 10**6]}
     found = []
     for value in values.get(key, [2.0, 256.0, 1e6, 3e7, 1e9]):
         block = Schedule(map=name, **{key: value})

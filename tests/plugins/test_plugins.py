@@ -289,6 +289,14 @@ FILES = {
     "swapped weight": (written("weight", "r, s, sd"), ["r and s changed places", "(s, r, sd)"]),
     "moved weight": (written("weight", "sd, s, r"), ["sd and s and r changed places"]),
     "swapped sampler": (written("sampler", "process, f, eps"), ["allowed: (f, process, eps)"]),
+    "relative": (
+        "from .ect.plugins import schedule\n@schedule\ndef own(t, progress): return t",
+        ["found no part"],
+    ),
+    "no base": (
+        "from ect.plugins import process\n@process\nclass own: t_max = 1.0",
+        ["line 3: own has no base; allowed: a subclass of Process"],
+    ),
     "return outside": ("return 1\n" + BITS, ["line 1: 'return' outside function"]),
     "an argument twice": (written("schedule", "t, t"), ["line 3: duplicate argument 't'"]),
     "no encoding": ("# coding: nosuch\n" + BITS, ["line 1: ", "nosuch"]),
@@ -370,6 +378,7 @@ KEYS = [
     ("plugins", ["."], ["plugins: .", "directory"]),
     ("plugins", ["/dev/zero"], ["plugins: /dev/zero: no regular file; allowed: a Python file"]),
     ("plugins", ["pipe"], ["plugins: pipe: no regular file"]),
+    ("plugins", ["/proc/self/status"], ["plugins: /proc/self/status: found no part"]),
     ("schedules/mine/map", "same", ["schedules.mine: map is 'same'", "meanflow, same_ratio"]),
     ("schedules/mine/k", 1.0, ["schedules.mine", "'k' of same_ratio", "q, stages"]),
     ("schedules/mine/stages", 1.5, ["schedules.mine", "stages is 1.5", "int"]),
@@ -415,7 +424,7 @@ LAWLESS = {
     "start": ("process", "class own(VE):\n  def coefficients(self, t): return t, t", "1, 0"),
     "clock": ("process", "class own(VE):\n  def time(self, s): return 2 * s", CLOCK),
     "end": ("process", "class own(Flow):\n  time, t_max = Process.time, 0.5", CLOCK),
-    "no process": ("process", "class own: pass", "a subclass of Process"),
+    "no process": ("process", "class own(dict): pass", "a subclass of Process"),
     "no end": ("process", "class own(Process):\n  coefficients = VE.coefficients", "no t_max"),
 }
 
