@@ -35,13 +35,13 @@ SOURCES = ("digits", "images", "cifar10", "mnist", "fashion_mnist", "imagenet64"
 # The range of each option, in every schedule that has it: (test, words).
 OPTION_RANGES = {
     "q": (lambda q: q > 1, "> 1"),
-    "stages": (lambda stages: stages >= 1, ">= 1"),
+    "stages": (lambda stages: 1 <= stages <= 1000, "from 1 to 1000"),
     "start": (lambda start: 0 <= start < 1, "0 <= start < 1"),
     "k": (lambda k: k >= 0, ">= 0"),
     "b": (lambda b: b >= 0, ">= 0"),
     "cut": (lambda cut: cut > 0, "> 0"),
-    "s0": (lambda s0: s0 >= 1, ">= 1"),
-    "s1": (lambda s1: s1 >= 1, ">= 1"),
+    "s0": (lambda s0: 1 <= s0 <= 10**6, "from 1 to 1000000"),
+    "s1": (lambda s1: 1 <= s1 <= 10**6, "from 1 to 1000000"),
     "low": (lambda low: low > 0, "> 0"),
     "high": (lambda high: high > 0, "> 0"),
     "warmup": (lambda warmup: 0 < warmup <= 1, "0 < warmup <= 1"),

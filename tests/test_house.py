@@ -26,7 +26,7 @@ ALLOWED = {
     "method": ("networks.dropout", "runtime.device"),
     "registry": ("schedule",),
     "plugins": ("schedule", "registry", "runtime.text", "runtime.crash"),
-    "config": ("schedule", "registry", "plugins", "networks.widths"),
+    "config": ("schedule", "registry", "plugins", "networks.widths", "runtime.text"),
     "study": ("schedule", "config", "networks.widths", "runtime.versions"),
     "data": ("runtime", "config.dataset"),
     "models": ("method", "networks", "runtime", "registry", "plugins", "data"),

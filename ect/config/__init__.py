@@ -15,6 +15,7 @@
 `cells`        the cells of the study's grid, and their folders
 `checks`       checks across the blocks of a config
 `fits`         what jobs will need: sizes, counts, classes, labels
+`gaps`         whether the gap t - r of a schedule outlives fp32
 `config`       the whole config, and the cells it asks for
 `reference`    docs/reference.md and the JSON Schema, written from the blocks
 =============  ==============================================================

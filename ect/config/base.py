@@ -11,14 +11,23 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticKnownError
 
 from ect import plugins, registry
+from ect.runtime.text import shown
 
 Positive = Annotated[float, Field(gt=0)]
+Level = Annotated[float, Field(ge=1e-6, le=80)]  # a noise level, where samplers can be
 Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**62)]  # images take the seeds after it, of 64 bits
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,99}$")]  # it is part of a file's name
 FOUND = 100  # characters of a found value in a message
 LINE = 2000  # characters of a message
+
+
+def whole(most, least=1):
+    """The type of a whole number from `least` to `most`, beyond which no job could end well."""
+    return Annotated[int, Field(ge=least, le=most)]
+
+
+Count = whole(10**9)
 
 
 def names(values):
@@ -26,17 +35,10 @@ def names(values):
     return ", ".join(values)
 
 
-def one_line(text, limit=LINE):
-    """A message on one line: what cannot be printed is written as an escape."""
-    text = str(text)
-    safe = text[:limit] + "..." * (len(text) > limit)
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in safe)
-
-
 def short(value):
     """A value that was found, for a message: on one line, its middle left out where it is long."""
     try:
-        text = one_line(repr(value), 10 * LINE)
+        text = shown(repr(value), 10 * LINE)
     except ValueError:  # Python prints no whole number of more than 4,300 digits
         return "a number of thousands of digits"
     return text if len(text) <= FOUND else f"{text[: FOUND - 20]}...{text[-10:]}"
@@ -50,9 +52,11 @@ def nearest(found, allowed):
 
 def distinct(values):
     """The values of a list; raises `ValueError` where one is there twice."""
-    again = [value for index, value in enumerate(values) if value in values[:index]]
-    if again:
-        raise ValueError(f"found {short(again[0])} more than once; allowed: once")
+    seen = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"found {short(value)} more than once; allowed: once")
+        seen.add(value)
     return values
 
 
@@ -66,6 +70,15 @@ def path(text):
     if not text.strip() or re.search(r"[\x00-\x1f\x7f]", text):
         raise ValueError(f"found {short(text)}; allowed: a path, without control characters")
     return text
+
+
+def study_name(name):
+    """A study's name, whose folder in results/ is its own; raises `ValueError`."""
+    if name == "published":
+        raise ValueError(
+            "found 'published', the folder of published results; allowed: another name"
+        )
+    return name
 
 
 def input_path(text):

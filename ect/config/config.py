@@ -1,8 +1,10 @@
 """The whole config: its blocks, checked together, and the cells they ask for. Loads no torch."""
 
-from pydantic import PrivateAttr, ValidationError, model_validator
+from typing import Annotated
 
-from ect.config import base, checks, fits, load, places, training
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
+
+from ect.config import base, checks, fits, gaps, load, places, training
 from ect.config.base import Name
 from ect.config.cells import Milestone, Sampled, Tuned
 from ect.config.dataset import Dataset
@@ -45,8 +47,8 @@ def _plugins(mapping):
 class Config(base.Block):
     """A whole config file, checked."""
 
-    study: Name
-    """The study's name: its results are in `results/NAME/`."""
+    study: Annotated[Name, AfterValidator(base.study_name)]
+    """The study's name: its results are in `results/NAME/`; not `published`, which is there."""
     plugins: list[str] = []
     """Python files that add parts, such as a schedule."""
     dataset: Dataset
@@ -67,7 +69,7 @@ class Config(base.Block):
     """Samplers by name."""
     evaluation: Evaluation
     """How many images, and what is measured of them."""
-    experiments: dict[Name, Experiment]
+    experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]
     """Experiments by name: each is a question, a table and a figure on the page."""
     figures: Figures
     """What figures show, and their size."""
@@ -97,8 +99,10 @@ class Config(base.Block):
     @model_validator(mode="after")
     def _parts_fit(self, info):
         self._plugin_parts = info.context or {}
+        fits.require_bounded(self)
         checks.check(self)
         fits.check(self, self.dataset.facts)
+        gaps.check(self)
         return self
 
     @property

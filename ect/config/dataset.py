@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from pydantic import model_validator
 
 from ect import registry
-from ect.config.base import Block, Count, PathText, Seed, names
+from ect.config.base import Block, Count, PathText, Seed, names, whole
 
 # The keys of each source beside normalize, held_out, split_seed and max_images.
 SOURCE_KEYS = {
@@ -68,7 +68,7 @@ class Dataset(Block):
     """For `images` a folder or .zip; for the other sources the folder of a local copy."""
     classes: Literal["folders"] | None = None
     """`folders`: each folder of images is a class."""
-    resolution: Count | None = None
+    resolution: whole(4096) | None = None
     """Side in pixels: the central square of each image is resized to it (Lanczos)."""
     channels: Literal[1, 3] | None = None
     """1: grey, 3: RGB. Without the key RGB for `images`, else as the source has them."""

@@ -6,7 +6,8 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from ect.config.base import names, nearest, one_line, short
+from ect.config.base import LINE, names, nearest, short
+from ect.runtime.text import shown
 
 # How messages of checks begin: the key, relative to the block that is checked, or in quotes.
 KEY = re.compile(r"([a-z0-9_]+(?:\.[A-Za-z0-9_]+)*)(?=: | is )|unknown (?:option|key) '(\w+)'")
@@ -36,13 +37,13 @@ def line_of(message, place_of):
 
 def at(place, message):
     """A message on one line, behind its place."""
-    return one_line(f"{place}: {message}" if place else message)
+    return shown(f"{place}: {message}" if place else message, LINE)
 
 
 def _told(root, error):
     """(path, message) of one of pydantic's errors."""
     path = tuple(part for part in error["loc"] if part != "[key]")
-    key = one_line(".".join(map(str, path)) or "config", 300)
+    key = shown(".".join(map(str, path)) or "config", 300)
     kind, context = error["type"], error.get("ctx", {})
     if kind != "value_error":
         return path, f"{key}: {_message(root, path, error)}"

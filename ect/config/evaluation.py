@@ -9,9 +9,8 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from ect import registry
 from ect.config.base import (
     Block,
-    Count,
     InputPath,
-    Positive,
+    Level,
     Seed,
     distinct_list,
     names,
@@ -20,6 +19,7 @@ from ect.config.base import (
     plugin_parts,
     resolve_options,
     short,
+    whole,
 )
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
@@ -31,13 +31,13 @@ class Classifier(Block):
 
     network: Literal["plain", "resnet"] = "plain"
     """`plain`: three convolutions; `resnet`: a ResNet-18 for small images."""
-    channels: Count | None = None
+    channels: whole(4096) | None = None
     """Width of `plain`; that of `resnet` is fixed."""
-    epochs: Count
+    epochs: whole(10**5)
     """Passes over the training images."""
-    batch: Count
+    batch: whole(10**6)
     """Images in one step."""
-    lr: Positive
+    lr: Annotated[float, Field(gt=0, le=10)]
     """Adam's highest learning rate: it rises, then falls to zero."""
     augment: bool = False
     """Training images are mirrored and shifted at random."""
@@ -99,18 +99,18 @@ class Sampler(Block):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     kind: part("sampler")
     """`multistep` consistency, or a solver: `euler` (DDIM), `heun`, `dpm_solver` (its ++, 2M)."""
-    label: Annotated[str, Field(min_length=1)]
+    label: Annotated[str, Field(min_length=1, max_length=200)]
     """Its name in tables and figures."""
-    times: list[Positive] | None = None
+    times: Annotated[list[Level], Field(max_length=1000)] | None = None
     """Decreasing noise levels s to which `multistep` re-noises; without the key it is one step."""
-    steps: Count | None = None
+    steps: whole(10_000) | None = None
     """Number of steps of a solver."""
-    sigma_min: Positive | None = None
+    sigma_min: Level | None = None
     """The noise level s at which f(x) = x in `multistep`; without the key 0."""
-    labels: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    labels: Annotated[list[whole(10**6, 0)], Field(min_length=1)] | None = None
     """Class labels, used in turn; without the key they are drawn uniformly from the classes that
     have training images, however many each has."""
-    nfe: Count | None = None
+    nfe: whole(10**5) | None = None
     """Evaluations of the network for one image; of a plugin's sampler only."""
     _own: dict | None = PrivateAttr(None)
 
@@ -166,17 +166,17 @@ class Sampler(Block):
 class Evaluation(Block):
     """Which images are measured, and how."""
 
-    images: Annotated[int, Field(ge=10)]
+    images: whole(10**7, 10)
     """Number of images for every sampler."""
-    batch: Count = 250
+    batch: whole(10**5) = 250
     """Images sampled at a time."""
     seed: Seed = 0
     """Seed of the first image; the next has `seed` + 1."""
     precision: Literal[registry.PRECISIONS] = "fp32"
     """Precision of the sampled network, as in a recipe. The metrics' networks compute in fp32."""
-    repeats: Annotated[int, Field(ge=1, le=1000)] = 1
+    repeats: whole(1000) = 1
     """Number of such sets of images; each set is sampled from the seeds after the last one's."""
-    kd_subsets: Count = 100
+    kd_subsets: whole(10_000) = 100
     """Subsets of at most 1,000 features; the kernel distance is the mean over them."""
     metrics: distinct_list(Literal[registry.METRICS]) = ["fd", "kd"]
     """Columns of the csv. `fd` is required: every table has it."""

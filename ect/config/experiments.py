@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ect.config.base import Block, Count, Name, Positive, Seed, distinct_list, names
+from ect.config.base import Block, Count, Level, Name, Positive, Seed, distinct_list, names, whole
 
 Percent = Annotated[int, Field(ge=0, lt=100)]
+Inches = Annotated[float, Field(ge=1, le=100)]
 
 
 class Published(Block):
@@ -29,7 +30,7 @@ class Rows(Block):
     """Names in `pretrain` or `init`."""
     samplers: distinct_list(Name, Field(min_length=1))
     """Names in `samplers`."""
-    kimg: distinct_list(int, Field(min_length=1)) | None = None
+    kimg: distinct_list(whole(10**9, 0), Field(min_length=1)) | None = None
     """Thousand images of pretraining: milestones of the chain; 0 is its start."""
     tune: Name | None = None
     """A name in `tune`."""
@@ -95,7 +96,7 @@ class Cut(Block):
 
     pretrain: Name
     """A name in `pretrain` or `init`."""
-    kimg: Annotated[int, Field(ge=0)]
+    kimg: whole(10**9, 0)
     """Thousand images of pretraining."""
     tune: Name
     """A name in `tune`."""
@@ -115,17 +116,17 @@ class Search(Block):
     """The tuned models whose times are searched."""
     metric: Literal["fd", "kd"] = "fd"
     """What is minimized: Frechet or kernel distance."""
-    steps: distinct_list(Annotated[int, Field(ge=2)], Field(min_length=1)) = [2, 3, 4]
+    steps: distinct_list(whole(64, 2), Field(min_length=1)) = [2, 3, 4]
     """Numbers of steps."""
-    images: Annotated[int, Field(ge=10)]
+    images: whole(10**7, 10)
     """Images of each evaluation."""
     seed: Seed
     """Seed of the first image; the search uses no seed of the evaluation."""
-    evaluations: Count = 10
+    evaluations: whole(1000) = 10
     """Evaluations in one line search."""
-    low: Positive = 0.02
+    low: Level = 0.02
     """The lowest noise level s."""
-    high: Positive = 40.0
+    high: Level = 40.0
     """The highest noise level s."""
 
     @model_validator(mode="after")
@@ -144,11 +145,11 @@ class Figures(Block):
     """The model of the loss page; its recipe keeps snapshots."""
     solver: Name
     """A name in `samplers`, for the images of the grid before tuning."""
-    width_in: Positive = 6.5
+    width_in: Inches = 6.5
     """Width of every figure, in inches."""
-    grid_columns: Count = 12
+    grid_columns: whole(100) = 12
     """Images in a row of the grid."""
-    widths_in: dict[Name, Positive] = {}
+    widths_in: dict[Name, Inches] = {}
     """Widths of single figures, in inches."""
 
     def width(self, figure):

@@ -15,6 +15,7 @@ from ect.networks.widths import levels
 # The fewest images of a set for each metric: a covariance needs two, the third nearest neighbour
 # of a point three others, the Inception score ten parts.
 LEAST = {"fd": 2, "kd": 2, "precision": 4, "recall": 4, "inception_score": 10}
+SETS = 20_000  # of images, each with jobs of its own
 POOLED = 4  # pixels of a side that the plain classifier pools to one
 UNIT_ONLY = ("edm", "diffusers")  # formats of models that read images in the range [-1, 1]
 UNIT = {"shift": 127.5, "scale": 1 / 127.5}  # of pixels to that range
@@ -28,6 +29,21 @@ class Used(NamedTuple):
     block: object
     start: str
     samplers: list
+
+
+def require_bounded(config):
+    """Raise `ValueError` for more images than a workflow can plan, before they are listed."""
+    count = 0
+    for name, experiment in config.experiments.items():
+        for index, rows in enumerate(experiment.rows):
+            models = len(rows.pretrain) * len(rows.shares or rows.kimg)
+            models *= len(rows.schedules) * len(rows.seeds) if rows.tune else 1
+            count += models * len(rows.samplers) * config.evaluation.repeats
+            if count > SETS:
+                raise ValueError(
+                    f"experiments.{name}.rows.{index}: found {count} sets of images up to here, a"
+                    f" set for each model, sampler and repeat; allowed: at most {SETS}"
+                )
 
 
 def check(config, facts):

@@ -6,14 +6,16 @@ UTF-8 and of bounded size, depth and number of values, and no mapping may have a
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from yaml.nodes import MappingNode, SequenceNode
+from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
-from ect.config.base import one_line, short
+from ect.config.base import LINE, short
+from ect.runtime.text import shown
 
 BYTES = 2**20  # of a config file
 DEPTH = 50  # of mappings and lists inside one another
@@ -21,6 +23,7 @@ VALUES = 100_000  # in a config, where an alias counts as all that it stands for
 DIGITS = 100  # of a number
 TEXT = 10_000  # characters of a text
 MERGE = "tag:yaml.org,2002:merge"
+OTHER = re.compile(r"[-+]?0[0-7_]*[1-7][0-7_]*|.*:.*")  # numbers that are others to YAML 1.2
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -83,13 +86,18 @@ class Loader(yaml.SafeLoader):
             raise Refused(problem=f"<<: more than {VALUES} keys", problem_mark=node.start_mark)
 
     def construct_object(self, node, deep=False):
-        long = node.tag in NUMBERS and len(node.value) > DIGITS
+        number = node.tag in NUMBERS and isinstance(node, ScalarNode)
+        long = number and len(node.value) > DIGITS
+        other = number and not long and OTHER.fullmatch(node.value)
         try:
-            if not long:
+            if not long and not other:
                 return super().construct_object(node, deep)
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, LookupError, AttributeError):  # PyYAML's own, of no form
             pass
-        found, allowed = short(node.value), f"a number of at most {DIGITS} digits, or a date"
+        found = short(node.value)
+        if other:
+            found += ", which YAML 1.1 reads in base 8 or 60"
+        allowed = f"a number of at most {DIGITS} digits without leading zeros, or a date"
         problem = f"found {found}; allowed: {allowed}, or text in quotes"
         raise Refused(problem=problem, problem_mark=node.start_mark)
 
@@ -97,7 +105,7 @@ class Loader(yaml.SafeLoader):
 def read(path, name=None):
     """(the mapping in a file, {key: Place}); `name` is what messages call it. Raises `ValueError`:
     one line with the file and, where there is one, the line."""
-    name = one_line(name or path)
+    name = shown(name or path, LINE)
     text = _text(path, name)
     plain = _json(text)
     try:
@@ -149,7 +157,7 @@ def _reason(error, text):
     line = mark.line + 1 if mark else 1 if position is None else text.count("\n", 0, position) + 1
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "no YAML"
     wrong = problem if isinstance(error, Refused) else f"not YAML ({problem})"
-    return one_line(f"line {line}: {wrong}")
+    return shown(f"line {line}: {wrong}", LINE)
 
 
 def _inner(loader, node, name):

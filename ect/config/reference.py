@@ -135,7 +135,8 @@ def _allowed(value):
         return f"by name: {_allowed(*value['patternProperties'].values())}"
     if "pattern" in value:
         return "name"
-    limits = [f"{sign} {value[key]:g}" for key, sign in COMPARISONS.items() if key in value]
+    bounds = [(sign, value[key]) for key, sign in COMPARISONS.items() if key in value]
+    limits = [f"{sign} {at:,}" if type(at) is int else f"{sign} {at:g}" for sign, at in bounds]
     limits += [f"a multiple of {value['multipleOf']}"] if "multipleOf" in value else []
     return " ".join([KINDS[value["type"]], ", ".join(limits)]).strip()
 

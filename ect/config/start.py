@@ -50,7 +50,11 @@ class Init(Block):
                     f"file is '{self.file}', which is not there; allowed: a folder, or a"
                     " repository of the hub (owner/name, or owner/name@revision)"
                 )
-            for path in self.files():
+            try:
+                paths = self.files()
+            except OSError as error:
+                raise ValueError(f"file: found {error.strerror}, {error.filename}") from None
+            for path in paths:
                 input_path(path)
         elif not Path(self.file).is_file():
             raise ValueError(f"file is '{self.file}', which is not there; allowed: a file")

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_serializer, model_validator
 
 from ect import registry
-from ect.config.base import Block, Count, Name, Positive, Seed, Share, part, require_defined
+from ect.config.base import Block, Count, Name, Positive, Seed, Share, part, require_defined, whole
 from ect.schedule import HIGH, LOW
 
-Small = Annotated[int, Field(ge=1, le=64)]
+Small = whole(64)
 MILESTONES = 10_000  # at most on one chain
 
 
@@ -23,13 +23,13 @@ class Network(Block):
     """Factors of the width, one for each resolution; each resolution is half of the one before."""
     blocks: Small
     """Residual blocks at each resolution."""
-    attention: list[int] = []
+    attention: list[whole(4096)] = []
     """Resolutions (pixels of a side) with self-attention."""
     architecture: Literal[registry.ARCHITECTURES] = "ddpmpp"
     """DDPM++, NCSN++ or ADM."""
     embedding: Literal[registry.EMBEDDINGS] = "positional"
     """Embedding of the noise level: sinusoids, or random Fourier features."""
-    classes: Annotated[int, Field(ge=0)] = 0
+    classes: whole(10**6, 0) = 0
     """Number of classes the network is conditioned on; 0: unconditional."""
     span: bool = False
     """Also condition on t - r (MeanFlow)."""
@@ -108,7 +108,7 @@ class Optimizer(Block):
 class Recipe(Block):
     """How a network is trained, whatever the schedule."""
 
-    batch: Count
+    batch: whole(10**6)
     """Images in one step."""
     microbatch: Count | None = None
     """Images computed at a time: less memory, the same step, other dropout masks."""
@@ -218,5 +218,5 @@ class Tune(Recipe):
     the frozen start leads (ECD)."""
     shared_dropout: bool = True
     """Both sides of the loss share a dropout mask; if false, the target draws a second one."""
-    snapshots: Annotated[int, Field(ge=0)] = 0
+    snapshots: whole(1000, 0) = 0
     """Number of snapshots of the weights kept during the run, for the loss page."""

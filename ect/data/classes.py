@@ -241,20 +241,17 @@ class Listing(NamedTuple):
     labels: list  # the class of each, 0 without classes
     classes: list | None  # their names
     ignored: dict  # {suffix: how many files that are no images}
-    unreadable: list  # [name, reason] of folders that are left out
 
 
 def listed(settings):
     """The `Listing` of the dataset that settings describe; raises `ValueError`."""
-    path, unreadable = settings["path"], []
+    path = settings["path"]
     files = opened(path)
-    for name, reason in files.unreadable:
-        skip(name, reason, unreadable if settings.get("on_error") == "skip" else None)
     names, ignored = images_of(files, path)
     require_one_split(names, path)
     by = classes_by_folder if settings.get("classes") == "folders" else classes_by_file
     classes, labels = by(files, names, path)
-    return Listing(files, names, labels, classes, ignored, unreadable)
+    return Listing(files, names, labels, classes, ignored)
 
 
 def of_imagenet(settings):
@@ -265,13 +262,3 @@ def of_imagenet(settings):
             f"{shown(settings['path'])}: no folder 'train'; allowed: one, with class folders"
         )
     return {**settings, "path": train, "classes": "folders", "resolution": 64}
-
-
-def skip(name, error, skipped):
-    """Add what cannot be read, and why, to the list `skipped`; raises `ValueError` without one."""
-    if skipped is None:
-        raise ValueError(
-            f"'{shown(name)}' cannot be read: {shown(error)}; allowed: intact images, or"
-            " dataset.on_error: skip"
-        )
-    skipped.append([name, str(error)])

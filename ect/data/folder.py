@@ -29,13 +29,18 @@ LITTER = {
 
 
 class Folder:
-    """A folder's files: `names`, and `open` by name. `unreadable` is [name, reason] of each of its
-    subfolders that may not be read."""
+    """A folder's files: `names`, and `open` by name. Raises `ValueError` for a subfolder that may
+    not be read: like a file without permission it may be intact, so it is never skipped."""
 
     def __init__(self, path):
-        self.path, found = path, walk(path)
-        self.names = [name for name, _ in found if not name.endswith("/")]
-        self.unreadable = [[name, error.strerror] for name, error in found if name.endswith("/")]
+        self.path, self.names = path, []
+        for name, entry in walk(path):
+            if name.endswith("/"):
+                raise ValueError(
+                    f"{shown(path)}: its folder '{shown(name)}' cannot be read: {entry.strerror};"
+                    " allowed: permission to read it, or another path"
+                )
+            self.names.append(name)
 
     def open(self, name):
         path = os.path.join(self.path, name)
@@ -47,8 +52,6 @@ class Folder:
 class Zip:
     """A .zip's files: `names`, and `open` by name, from any thread. Names are below the archive's
     top, as `below_top` has them."""
-
-    unreadable = ()
 
     def __init__(self, path):
         self.file, self.lock, self.entries = _archive(path), threading.Lock(), {}
@@ -145,17 +148,17 @@ def _walk(folder, prefix, above):
     for entry in inside:
         if _hidden(entry.name):
             continue
-        if _is_folder(entry):
+        try:
+            is_folder = entry.is_dir()
+        except PermissionError as error:  # a link to where we may not look
+            yield f"{prefix}{entry.name}/", error
+            continue
+        except OSError:  # a link to itself
+            is_folder = False
+        if is_folder:
             yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, here))
         else:
             yield prefix + entry.name, entry
-
-
-def _is_folder(entry):
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or to where we may not look
-        return False
 
 
 def fingerprint(folder):

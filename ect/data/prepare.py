@@ -24,7 +24,7 @@ def run(settings, out, threads=None):
     """
     started, out = time.monotonic(), Path(out)
     found = SOURCES[settings["source"]](settings)
-    skipped = [*found.unreadable] if settings.get("on_error") == "skip" else None
+    skipped = [] if settings.get("on_error") == "skip" else None
     about = {"classes": found.classes}
     with file.writing(out, about) as writer:
         for split, kept, pixels in decoded(found, _splits(settings, found), threads, skipped):

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ect.data import decode
-from ect.data.classes import listed, of_imagenet, skip
+from ect.data.classes import listed, of_imagenet
 from ect.runtime.text import shown
 
 LONG = 5000  # characters: longer than any path
@@ -30,7 +30,6 @@ class Found(NamedTuple):
     tests: int = 0
     files: list = []  # input files, whose digests go into the record
     about: dict = {}  # further entries of the record
-    unreadable: list = []  # [name, reason] of folders that are left out
 
 
 def digits(settings):
@@ -56,7 +55,7 @@ def images(settings):
     inputs = [] if os.path.isdir(path) else [path]
     return Found(
         found.names, found.labels, found.classes, read, files=inputs,
-        about={"ignored": found.ignored}, unreadable=found.unreadable,
+        about={"ignored": found.ignored},
     )  # fmt: skip
 
 
@@ -144,7 +143,7 @@ def decoded(found, splits, threads, skipped=None):
             kept, images = [], []
             for row, pixels in zip(chunk, pool.map(attempt, chunk)):
                 if isinstance(pixels, decode.PictureError):
-                    skip(found.names[row], pixels, skipped)
+                    _skip(found.names[row], pixels, skipped)
                     continue
                 first = first or (found.names[row], pixels.shape)
                 _require_size(found.names[row], pixels.shape, *first)
@@ -153,6 +152,16 @@ def decoded(found, splits, threads, skipped=None):
             if kept:
                 yield split, kept, np.stack(images)
             bar.update(len(chunk))
+
+
+def _skip(name, error, skipped):
+    """Add what cannot be read, and why, to the list `skipped`; raises `ValueError` without one."""
+    if skipped is None:
+        raise ValueError(
+            f"'{shown(name)}' cannot be read: {shown(error)}; allowed: intact images, or"
+            " dataset.on_error: skip"
+        )
+    skipped.append([name, str(error)])
 
 
 def _chunks(splits):

@@ -12,21 +12,25 @@ read from its syntax tree, so that a config is checked without running the file.
 file only if its sha256 is the one that the job was planned with; what the file imports is not
 recorded. What a model file wants is run only if the user named it (ect/models/trust.py).
 
-=======  ==========================================================================
-`guard`  a plugin's code, run so that a mistake in it is one line that names it
-=======  ==========================================================================
+========  =========================================================================
+`guard`   a plugin's code, run so that a mistake in it is one line that names it
+`syntax`  the parts and options that a file declares, without running it
+========  =========================================================================
 """
 
-import ast
 import functools
 import hashlib
+import os
+import stat
 import types
 from pathlib import Path
 from typing import NamedTuple
 
-from ect import registry
 from ect.plugins import guard
-from ect.schedule import SCHEDULES
+from ect.plugins.syntax import BUILT_IN, converted, declared
+
+__all__ = ["BUILT_IN", "converted"]  # beside what is defined here
+BYTES = 2**20  # of a plugin's file
 
 
 def schedule(function):
@@ -57,29 +61,6 @@ def features(function):
     return function
 
 
-BUILT_IN = {
-    "schedule": tuple(SCHEDULES),
-    "process": registry.PROCESSES,
-    "weight": registry.WEIGHTS,
-    "sampler": registry.SAMPLERS,
-    "features": registry.EXTRACTORS,
-}
-ARGUMENTS = {
-    "schedule": ("t", "progress"),
-    "weight": ("s", "r", "sd"),
-    "sampler": ("f", "process", "eps"),
-    "features": ("pixels",),
-}
-OPTIONS = {
-    "schedule": {"int": int, "float": float},
-    "sampler": {"int": int, "float": float, "list[float]": list},
-}
-KEYS = {  # of the config's block: no option may have such a name
-    "schedule": ("map", "clock", "like"),
-    "sampler": ("kind", "label", "labels", "nfe", "like"),
-}
-
-
 class Part(NamedTuple):
     """One part of a plugin: its file, the file's sha256 and {option: (type, default)}."""
 
@@ -101,7 +82,7 @@ def read(paths):
         guard.require_name(path)
         text = _bytes(path)
         digest = hashlib.sha256(text).hexdigest()
-        for kind, name, options in _declared(text, path):
+        for kind, name, options in declared(text, path):
             _require_free(kind, name, path, found)
             found[kind][name] = Part(path, digest, options)
     return found
@@ -157,108 +138,26 @@ def _parts(path, digest):
             f" {found[:12]}, was {digest[:12]}); allowed: the file as it was, or a new run of"
             " Snakemake, which runs again the jobs that use it"
         )
-    return _declared(text, path)
+    return declared(text, path)
 
 
 def _bytes(path):
+    """The content of a regular file: a pipe may never come, and a device never end."""
+    allowed = "allowed: a Python file, its path relative to the working directory"
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(
-            f"plugins: {path}: {error.strerror or error}; allowed: a Python file, its path relative"
-            " to the working directory"
-        ) from None
-
-
-def _declared(text, path):
-    """[(kind, name, options)] in the order of the file."""
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last: too deep
-        line = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else error
-        line = str(line) or "nested too deep"
-        raise ValueError(f"plugins: {path}: {line}; allowed: a Python file") from None
-    marks = {
-        alias.asname or alias.name: alias.name
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom) and node.module == "ect.plugins"
-        for alias in node.names
-        if alias.name in BUILT_IN
-    }
-    found = [
-        (marks[_name(mark)], node.name, _options(marks[_name(mark)], node, mark, tree, path))
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-        for mark in node.decorator_list
-        if _name(mark) in marks
-    ]
-    if not found:
-        raise ValueError(
-            f"plugins: {path}: found no part; allowed: a file with `from ect.plugins import"
-            f" {' or '.join(BUILT_IN)}` and a part under @schedule, ..."
-        )
-    return found
-
-
-def _name(mark):
-    """The name in a decorator, with or without brackets."""
-    return ast.unparse(mark.func if isinstance(mark, ast.Call) else mark)
-
-
-def _options(kind, node, mark, tree, path):
-    """{option: (type, default)} of a decorated function or class; raises `ValueError`."""
-    where = f"plugins: {path}: line {node.lineno}: {node.name}"
-    if isinstance(mark, ast.Call) or node not in tree.body:
-        raise ValueError(f"{where}; allowed: a decorator without (), at the top level of the file")
-    wanted = ast.ClassDef if kind == "process" else ast.FunctionDef
-    if not isinstance(node, wanted):
-        what = "a subclass of Process" if kind == "process" else "a function"
-        raise ValueError(f"{where} is marked a {kind}; allowed: {what}")
-    if isinstance(node, ast.ClassDef):  # a process has no options
-        return {}
-    arguments, plain = node.args, [*node.args.posonlyargs, *node.args.args]
-    first = ARGUMENTS[kind]
-    options = [*plain[len(first) :], *arguments.kwonlyargs]
-    if (
-        len(plain) < len(first)
-        or len(arguments.posonlyargs) > len(first)
-        or arguments.vararg
-        or arguments.kwarg
-        or (options and kind not in OPTIONS)
-    ):
-        more = "; then options by name" if kind in OPTIONS else ""
-        raise ValueError(f"{where}({ast.unparse(arguments)}); allowed: ({', '.join(first)}{more})")
-    missing = [None] * (len(plain) - len(arguments.defaults))
-    defaults = [*missing, *arguments.defaults][len(first) :] + arguments.kw_defaults
-    return {
-        argument.arg: _option(kind, argument, default, f"{where}: option {argument.arg}")
-        for argument, default in zip(options, defaults)
-    }
-
-
-def _option(kind, argument, default, where):
-    """(type, default) of one option, from its annotation and its literal."""
-    if argument.arg in KEYS[kind]:
-        raise ValueError(f"{where}: a key of the config's block; allowed: another name")
-    allowed = OPTIONS[kind]
-    written = "nothing" if argument.annotation is None else ast.unparse(argument.annotation)
-    if written not in allowed:
-        raise ValueError(f"{where}: annotated {written}; allowed: {', '.join(allowed)}")
-    try:
-        return allowed[written], converted(ast.literal_eval(default), allowed[written])
-    except (TypeError, ValueError):
-        found = "nothing" if default is None else ast.unparse(default)
-        raise ValueError(f"{where}: its default is {found}; allowed: a literal {written}") from None
-
-
-def converted(value, kind):
-    """An option's value as int, float or list of float; raises `ValueError` if it is not one."""
-    if kind is list and isinstance(value, (list, tuple)):
-        return [converted(part, float) for part in value]
-    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is list or not numeric or (kind is int and value % 1):
-        raise ValueError(f"{value!r} is not a {kind.__name__}")
-    return kind(value)
+        status = os.stat(path)
+        regular, text = stat.S_ISREG(status.st_mode), None
+        if regular and status.st_size <= BYTES:
+            with open(path, "rb") as file:
+                text = file.read(status.st_size)  # no more: files of /proc have size 0, and wait
+    except (OSError, ValueError) as error:
+        found = getattr(error, "strerror", None) or error
+        raise ValueError(f"plugins: {path}: {found}; {allowed}") from None
+    if text is None:
+        found = "Is a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        found = f"more than {BYTES} bytes" if regular else found
+        raise ValueError(f"plugins: {path}: {found}; {allowed}")
+    return text
 
 
 def _require_free(kind, name, path, found):

@@ -157,7 +157,17 @@ def _levels(r, arguments):
 
 
 def _weights(weights, arguments):
-    return _unlike(weights, arguments[0])
+    """Of a weight: at its job's first look, on the CPU; later a look would wait for a GPU."""
+    s, r = arguments[:2]
+    wrong = _unlike(weights, s)
+    if wrong or s.device.type != "cpu":
+        return wrong
+    bad = ~((weights > 0) & weights.isfinite())
+    if not bad.any():
+        return None
+    row = int(bad.int().argmax())
+    at = f"{float(weights[row]):g} at s = {float(s[row]):g}, r = {float(r[row]):g}"
+    return f"is {at}; allowed: positive and finite"
 
 
 def _images(x, arguments):

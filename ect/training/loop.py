@@ -17,7 +17,7 @@ from ect.runtime.seeds import generator_of, seed_of
 from ect.runtime.versions import setting
 from ect.training import average
 from ect.training.log import Meter
-from ect.training.parts import learning_rate, make_objective
+from ect.training.parts import learning_rate, make_objective, require_gap, require_gap_now
 
 LOG_LINES, LOG_KIMG = 50, 50  # at least so many lines, at most so many thousand images apart
 
@@ -82,6 +82,7 @@ def loop(state, settings, images, teacher=None):
     total = 1000 * settings["last_kimg"]
     about = build.description(settings, images)
     objective = make_objective(settings, about["sd"], teacher)
+    require_gap(objective, settings)
     f = build.make_consistency(state.network, objective.process, about)
     marks, keeps = _marks(settings, _log_lines(settings)), _marks(settings, settings["snapshots"])
     while state.seen < total:
@@ -92,6 +93,7 @@ def loop(state, settings, images, teacher=None):
             state.snapshots[state.seen] = {k: v.clone() for k, v in state.average.items()}
         if _passed(marks, before, state.seen):
             state.meter.check()
+            require_gap_now(objective, terms, state.seen, settings)
             state.lines.append(state.meter.line(state.seen, rate) | skipped(state))
             state.meter = Meter()
         yield

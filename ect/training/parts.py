@@ -7,9 +7,10 @@ import torch
 from ect import limit, plugins
 from ect.models import build, trust
 from ect.models.build import make_process
-from ect.objective import DISTANCES, UNIT, WEIGHTS, Objective, huber
+from ect.objective import DISTANCES, PRIORS, UNIT, WEIGHTS, Objective, huber
 from ect.ode import STEPS
 from ect.runtime import device
+from ect.runtime.seeds import generator_of
 from ect.runtime.versions import setting
 from ect.schedule import SCHEDULES, SNAPS
 
@@ -28,13 +29,38 @@ def check_plugin_map(described, bound):
 
 
 def check_plugin_weight(weight, sd):
-    """Raises `ValueError` if a plugin's weights of n pairs (s, r) are not n finite numbers."""
+    """Have a plugin's guard look at its weights of some pairs (s, r), on the CPU; raises
+    `ValueError` unless they are positive and finite."""
     s = torch.tensor([0.01, 1.0, 50.0])
-    weights = weight(s, s / 2, sd)
-    if weights.shape != s.shape or not weights.isfinite().all():
+    for share in (0.1, 0.5, 0.99):
+        weight(s, share * s, sd)
+
+
+def require_gap(objective, settings):
+    """Raises `ValueError` if fp32 loses the gap of more than 2 % of pairs (s, r) at the end of a
+    run, in noise levels or in the process's t. A config's own maps are checked before any job
+    (ect/config/gaps.py)."""
+    if not isinstance(objective, Objective):
+        return  # the limit r -> t
+    prior, end = settings["recipe"]["prior"], 1 - 2**-20
+    s = PRIORS[prior["kind"]](generator_of("gap"), 4096, **prior["options"])
+    s = objective.snap(s, end) if objective.snap else s
+    r, time = objective.schedule(s, end), objective.process.time
+    _refuse_lost((r >= s) | (time(r) >= time(s)), 0.02, "the end of the run", settings)
+
+
+def require_gap_now(objective, terms, seen, settings):
+    """Raises `ValueError` if most pairs (s, r) of a step have lost their gap."""
+    if isinstance(objective, Objective):
+        _refuse_lost(terms.r >= terms.s, 0.5, f"image {seen}", settings)
+
+
+def _refuse_lost(lost, most, where, settings):
+    share = lost.float().mean().item()
+    if share > most:
         raise ValueError(
-            f"{weight.described}: {weights.tolist()} at s = {s.tolist()}, r = s / 2; allowed: as"
-            " many finite numbers"
+            f"schedule '{settings['schedule']['map']}': at {where} r is t, and the loss 0, for"
+            f" {share:.0%} of the noise levels; allowed: 0 <= r < t, in fp32"
         )
 
 

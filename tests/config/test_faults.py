@@ -135,6 +135,29 @@ FAULTS = [
     ("init:\n  a: {format: edm, file: 'a{b}.pkl'}\n", 2, ["init.a.file", "without braces"]),
     ("features: {dinov2_path: 'a{b}.pt'}\n", 1, ["features.dinov2_path", "without braces"]),
     ("features: {inception_path: '{b}'}\n", 1, ["features.inception_path", "without braces"]),
+    # gaps t - r that fp32 loses
+    ("schedules:\n  sigmoid: {stages: 25}\n", 2, ["schedules.sigmoid: found", "stages 25", "s ="]),
+    ("schedules:\n  sigmoid: {stages: 19}\n", 2, ["stages 19", "process flow", "fewer stages"]),
+    ("schedules:\n  fixed: {q: 1.0e+8}\n", 2, ["schedules.fixed: found q 1e+08", "smaller q"]),
+    ("schedules:\n  smooth: {stages: 30.0}\n", 2, ["schedules.smooth: found", "run of 'ect'"]),
+    ("schedules:\n  piecewise: {stages: 40}\n", 2, ["schedules.piecewise", "stages 40"]),
+    # numbers that YAML 1.1 reads in another base
+    ("evaluation:\n  images: 0144\n", 2, ["found '0144'", "base 8 or 60", "leading"]),
+    ("evaluation:\n  images: 1:40\n", 2, ["found '1:40'", "base 8 or 60"]),
+    ("figures:\n  width_in: 1:40.5\n", 2, ["found '1:40.5'", "text in quotes"]),
+    ("samplers:\n  heun: {label: 1:40, steps: -017}\n", 2, ["found '1:40'"]),
+    ("evaluation: {images: !!int x}\n", 1, ["found 'x'; allowed: a number"]),
+    ("evaluation: {images: !!bool x}\n", 1, ["found 'x'; allowed"]),
+    ("evaluation: {images: !!timestamp x}\n", 1, ["found 'x'; allowed"]),
+    ("evaluation: {images: !!int [1]}\n", 1, ["not YAML"]),
+    # noise levels that no sampler reaches
+    ("samplers:\n  two_step: {times: [500.0]}\n", 2, ["two_step.times.0: found 500.0", "80"]),
+    ("samplers:\n  two_step: {times: [1.0e-300]}\n", 2, ["two_step.times.0: found 1e-300"]),
+    ("features: {classifier: {lr: 1.0e+300}}\n", 1, ["classifier.lr: found 1e+300", "to 10"]),
+    # a study that is none, or not its own
+    ("study: published\n", 1, ["study: found 'published'", "allowed: another"]),
+    ("experiments: {methods: ~, schedules: ~, split: ~, solvers: ~}\n", 1,
+     ["experiments: found {}; allowed: at least 1 of them"]),
     # sizes
     ("tune: " + "[" * 5000 + "]" * 5000, 1, ["nested more than 50 deep"]),
     ("tune: " + "{a: " * 5000 + "1" + "}" * 5000, 1, ["nested more than 50 deep"]),
@@ -146,8 +169,36 @@ FAULTS = [
     ("networks:\n  small:\n    blocks: 100000000\n", 3, ["networks.small.blocks", "less than"]),
     ("networks:\n  small:\n    channels: 100000000\n", 3, ["small.channels", "less than"]),
     ("pretrain:\n  ve: {kimg: 1000000000, every: 1}\n", 2, ["kimg is 1000000000", "milestones"]),
+    (f"tune:\n  ect_slope: {{snapshots: {10**9}}}\n", 2, ["snapshots: found 1000000000", "1000"]),
+    ("dataset: {source: mnist, path: a, resolution: 1000000}\n", 1, ["resolution: found 1000000"]),
+    ("features: {classifier: {epochs: 1000000000}}\n", 1, ["epochs: found", "less than or equal"]),
+    ("samplers: {heun: {steps: 1000000000}}\n", 1, ["samplers.heun.steps: found 1000000000"]),
+    ("figures: {width_in: 1.0e-9}\n", 1, ["figures.width_in: found 1e-09", "equal to 1"]),
+    ("figures: {widths_in: {maps: 1.0e+9}}\n", 1, ["widths_in.maps", "less than or equal to 100"]),
+    (TUNED + f"seeds: {[*range(20_000), 0]}}}\n", 4, ["seeds: found 0 more than once"]),
+    ("experiments:\n  split:\n    rows:\n      - {pretrain: [ve], kimg: [60], tune: ect,"
+     f" tune_kimg: 60, schedules: [sigmoid, constant], seeds: {list(range(5001))},"
+     " samplers: [heun, one_step]}\n", 4, ["rows.0: found 20", "sets of images", "most 20000"]),
     ("evaluation:\n  repeats: 1000000000\n", 2, ["evaluation.repeats", "less than or equal"]),
 ]  # fmt: skip
+
+
+def wholes(schema, path=""):
+    """(path, schema) of every whole number in a JSON Schema."""
+    if isinstance(schema, list):
+        schema = dict(enumerate(schema))
+    if isinstance(schema, dict):
+        if schema.get("type") == "integer" and "enum" not in schema:
+            yield path.lstrip("."), schema
+        for key, part in schema.items():
+            yield from wholes(part, f"{path}.{key}")
+
+
+def test_every_whole_number_has_an_upper_bound():
+    found = dict(wholes(Config.model_json_schema()))
+    assert len(found) > 35 and "$defs.Tune.properties.snapshots" in found
+    unbounded = [path for path, schema in found.items() if "aximum" not in str(schema)]
+    assert not unbounded
 
 
 def said(text, tmp_path, base=BASE):

@@ -1,5 +1,6 @@
 """What users really have in a folder or .zip: splits, litter, odd names, labels with mistakes."""
 
+import contextlib
 import io
 import json
 import os
@@ -356,14 +357,24 @@ def locked(tmp_path, monkeypatch):
     return path
 
 
-def test_a_folder_that_may_not_be_read_is_named_or_skipped(locked, tmp_path):
-    refused(locked, "'b/' cannot be read: Permission denied", "dataset.on_error: skip")
-    run(BASE | {"path": str(locked), "on_error": "skip"}, tmp_path / "d", 2)
-    assert (tmp_path / "skipped.txt").read_text() == "b/: Permission denied\n"
-    record = json.loads((tmp_path / "run.json").read_text())
-    assert record["images"] == {"train": 1, "test": 1} and record["skipped"] == [
-        ["b/", "Permission denied"]
-    ]
+@pytest.mark.parametrize("on_error", [None, "stop", "skip"])
+def test_a_folder_that_may_not_be_read_stops_the_job(locked, tmp_path, on_error):
+    """As a file without permission does: what is in it may be intact."""
+    with pytest.raises(ValueError, match="its folder 'b/' cannot be read: Permission denied; al"):
+        run(BASE | {"path": str(locked), "on_error": on_error}, tmp_path / "d", 2)
+    assert not (tmp_path / "d").exists() and not (tmp_path / "skipped.txt").exists()
+
+
+def test_a_link_to_where_we_may_not_look_stops_the_job(tmp_path, monkeypatch):
+    class Entry:
+        name, path = "link", "link"
+
+        def is_dir(self):
+            raise PermissionError(13, "Permission denied", "link")
+
+    path = folder_of(tmp_path / "photos", ["a/1.png", "a/2.png"])
+    monkeypatch.setattr(folder.os, "scandir", lambda _: contextlib.nullcontext([Entry()]))
+    refused(path, "its folder 'link/' cannot be read: Permission denied")
 
 
 def test_the_fingerprint_of_a_folder_that_may_not_be_read(locked, monkeypatch):

@@ -26,9 +26,9 @@ FAULTS = {  # the statement of the function, and what is said of it
     "exception": ("1 / 0", "line 4: ZeroDivisionError: division by zero"),
     "two lines, and an escape": ("raise ValueError('a\\n\\x1b[2J')", r"ValueError: a \x1b"),
     "recursion": ("own = lambda: own(); own()", "RecursionError"),
-    "none": ("return None", "returned NoneType"),
+    "none": ("none = None; return none", "returned NoneType"),
     "number": ("return 0.0", "returned float"),
-    "printing, and nothing": ("print('hello')", "returned NoneType"),
+    "printing, and nothing": ("return print('hello')", "returned NoneType"),
     "another signature": ("own2 = lambda: 0; own2(1)", "TypeError"),
     "no such device": ("return t.to('nowhere')", "line 4: "),
 }
@@ -44,6 +44,10 @@ MORE = {
     "weight": {
         "truth": ("return s > 0", "returned torch.bool (3,)"),
         "one for all": (f"{ONES}(())", "() on cpu; allowed: floats (3,)"),
+        "negative": ("return r - s", "is -0.009 at s = 0.01, r = 0.001; allowed: positive and"),
+        "none of it": ("return s * 0", "is 0 at s = 0.01"),
+        "infinite": ("return (s - r * 0) / 0", "is inf at s = 0.01"),
+        "late": ("return 1.5 - r", "is -3.5 at s = 50, r = 5;"),
     },
     "sampler": {
         "noise": ("return eps", "(1, 4, 1, 8, 8); allowed: images (4, 1, 8, 8)"),
@@ -106,7 +110,8 @@ def refused(kind, text, path="own.py"):
 @pytest.mark.parametrize("kind, statement, words", EACH)
 def test_a_function_that_fails_is_named(tmp_path, monkeypatch, kind, statement, words):
     monkeypatch.chdir(tmp_path)
-    body = BODY.format(ARGUMENTS[kind], statement)
+    returns = statement if "return" in statement else f"{statement}; return 0.0"
+    body = BODY.format(ARGUMENTS[kind], returns)
     said = refused(kind, f"from ect.plugins import {kind}\n\n@{kind}\n{body}\n")
     assert f"{kind} 'own'" in said and words in said, said
 
@@ -164,7 +169,7 @@ def test_a_part_that_its_file_takes_back_is_named(tmp_path, monkeypatch, end, wo
 def test_an_interrupt_and_a_lack_of_memory_are_no_faults_of_a_plugin(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for error in ("KeyboardInterrupt", "MemoryError", "RuntimeError('CUDA out of memory')"):
-        text = WEIGHT.replace("return s", f"raise {error}")
+        text = WEIGHT.replace("return s", f"raise {error}; return s")
         Path("own.py").write_text(text)
         with pytest.raises((KeyboardInterrupt, MemoryError, RuntimeError)):
             used("weight", {"own.py": hashlib.sha256(text.encode()).hexdigest()})

@@ -265,7 +265,48 @@ def option(written):
     return f"from ect.plugins import schedule\n@schedule\ndef own(t, progress, {written}): return t"
 
 
+def written(kind, arguments, body="return 0"):
+    return f"from ect.plugins import {kind}\n@{kind}\ndef own({arguments}):\n    {body}\n"
+
+
+BODIES = {  # of a schedule: what is known without running it
+    "nothing": ("t * progress", "returns nothing; allowed: a schedule that returns its result"),
+    "return": ("return", "returns nothing"),
+    "none": ("return None", "returns nothing"),
+    "inner": ("def inner(): return t", "returns nothing"),
+    "generator": ("yield t", "yields its result; allowed: a schedule that returns it"),
+    "generator, too": ("return (yield t)", "yields its result"),
+    "no code": ("nonlocal t", "line 4: name 't' is parameter and nonlocal; allowed: a Python file"),
+    "loop": ("break", "line 4: 'break' outside loop"),
+}
+DIGITS = "1" + "0" * 400
 FILES = {
+    **{
+        f"body: {name}": (written("schedule", "t, progress", body), [said])
+        for name, (body, said) in BODIES.items()
+    },
+    "swapped": (written("schedule", "progress, t"), ["own(progress, t)", "allowed: (t, progress)"]),
+    "swapped weight": (written("weight", "r, s, sd"), ["r and s changed places", "(s, r, sd)"]),
+    "moved weight": (written("weight", "sd, s, r"), ["sd and s and r changed places"]),
+    "swapped sampler": (written("sampler", "process, f, eps"), ["allowed: (f, process, eps)"]),
+    "relative": (
+        "from .ect.plugins import schedule\n@schedule\ndef own(t, progress): return t",
+        ["found no part"],
+    ),
+    "no base": (
+        "from ect.plugins import process\n@process\nclass own: t_max = 1.0",
+        ["line 3: own has no base; allowed: a subclass of Process"],
+    ),
+    "return outside": ("return 1\n" + BITS, ["line 1: 'return' outside function"]),
+    "an argument twice": (written("schedule", "t, t"), ["line 3: duplicate argument 't'"]),
+    "no encoding": ("# coding: nosuch\n" + BITS, ["line 1: ", "nosuch"]),
+    "401 digits": (option(f"power: float = {DIGITS}"), ["option power", "literal float"]),
+    "401 digits, int": (option(f"power: int = {DIGITS}"), ["option power", "literal int"]),
+    "endless": (option("power: float = 1e999"), ["option power", "1e309", "literal float"]),
+    "hexadecimal": (option(f"power: int = 0x{'f' * 9000}"), ["is ...; allowed: a literal int"]),
+    "a million signs": (option(f"power: int = {'not ' * 900}1"), ["allowed: a"]),
+    "no number": (option("power: float = 1e999 - 1e999"), ["option power", "literal float"]),
+    "large": ("#" * 2**20 + BITS, ["more than 1048576 bytes", "a Python file"]),
     "no Python": ("def (:", ["line 1", "allowed: a Python file"]),
     "null": ("\0", ["allowed: a Python file"]),
     "nothing": ("def own(t, progress): return t", ["found no part", "@schedule"]),
@@ -335,6 +376,9 @@ KEYS = [
     ("plugins", "maps.py", ["plugins: found 'maps.py'", "a list of Python files"]),
     ("plugins", ["none.py"], ["plugins: none.py", "No such file", "working directory"]),
     ("plugins", ["."], ["plugins: .", "directory"]),
+    ("plugins", ["/dev/zero"], ["plugins: /dev/zero: no regular file; allowed: a Python file"]),
+    ("plugins", ["pipe"], ["plugins: pipe: no regular file"]),
+    ("plugins", ["/proc/self/status"], ["plugins: /proc/self/status: found no part"]),
     ("schedules/mine/map", "same", ["schedules.mine: map is 'same'", "meanflow, same_ratio"]),
     ("schedules/mine/k", 1.0, ["schedules.mine", "'k' of same_ratio", "q, stages"]),
     ("schedules/mine/stages", 1.5, ["schedules.mine", "stages is 1.5", "int"]),
@@ -355,6 +399,7 @@ KEYS = [
 
 @pytest.mark.parametrize("path, value, words", KEYS, ids=[f"{p}={v}" for p, v, _ in KEYS])
 def test_mistake_in_the_config_is_named(config, path, value, words):
+    os.mkfifo("pipe")
     *blocks, key = path.split("/")
     place = config
     for block in blocks:
@@ -373,11 +418,13 @@ LAWLESS = {
     "above": ("schedule", "def own(t, progress): return t * (1 + progress)", "r is .* allowed: 0"),
     "nan": ("schedule", "def own(t, progress): return t * float('nan')", "r is nan"),
     "shape": ("weight", "def own(s, r, sd): return s[:, None]", r"\(3, 1\) on cpu; allowed"),
-    "weight nan": ("weight", "def own(s, r, sd): return s / 0 - s / 0", "as many finite"),
+    "weight nan": ("weight", "def own(s, r, sd): return s / 0 - s / 0", "positive and finite"),
+    "slope of r": ("weight", "def own(s, r, sd): return 1 / (r - s)", "is -.* positive and finite"),
+    "other names": ("schedule", "def own(p, q): return q + 0 * p", "r is .* allowed: 0"),
     "start": ("process", "class own(VE):\n  def coefficients(self, t): return t, t", "1, 0"),
     "clock": ("process", "class own(VE):\n  def time(self, s): return 2 * s", CLOCK),
     "end": ("process", "class own(Flow):\n  time, t_max = Process.time, 0.5", CLOCK),
-    "no process": ("process", "class own: pass", "a subclass of Process"),
+    "no process": ("process", "class own(dict): pass", "a subclass of Process"),
     "no end": ("process", "class own(Process):\n  coefficients = VE.coefficients", "no t_max"),
 }
 

@@ -305,3 +305,28 @@ def test_bf16_rounds_the_network_and_nothing_else(digits_file, tmp_path):
         assert all(value.dtype == torch.float32 for value in weights.values())
     assert not torch.equal(*losses)
     torch.testing.assert_close(losses[1], losses[0], rtol=0.02, atol=0)
+
+
+def test_a_run_whose_gap_is_lost_says_so(digits_file, tmp_path, monkeypatch):
+    """Before its first step, and where only a step shows it: else its loss is 0 to the end."""
+    chosen = {"map": "constant", "options": {"q": 2.0**30, "stages": 1}, "clock": "noise"}
+    lost = changed(TUNE, schedule=chosen, recipe__weight="edm")
+    said = "schedule 'constant': at {} r is t, and the loss 0, for 100% of the noise levels"
+    with pytest.raises(ValueError, match=said.format("the end of the run")):
+        train.run(lost, digits_file, tmp_path / "o")
+    monkeypatch.setattr(loop, "require_gap", lambda *_: None)
+    with pytest.raises(ValueError, match=said.format("image 100")):
+        train.run(lost, digits_file, tmp_path / "o")
+
+
+def test_a_gap_that_the_time_of_the_process_loses_is_refused():
+    """Flow's t = s / (1 + s): what the noise levels hold, t may not."""
+    schedule = {"map": "constant", "options": {"q": 2.0**22, "stages": 1}, "clock": "noise"}
+    for process in ("ve", "flow"):
+        settings = changed(TUNE, process=process, schedule=schedule)
+        objective = parts.make_objective(settings, 0.5)
+        if process == "ve":
+            parts.require_gap(objective, settings)
+        else:
+            with pytest.raises(ValueError, match=r"for \d+% of the noise levels"):
+                parts.require_gap(objective, settings)

@@ -1,0 +1,163 @@
+"""The parts that a plugin's file declares, read from its syntax tree. Nothing of it is run, and no
+torch loaded: what can be known of a part without its job is told here.
+"""
+
+import ast
+import math
+import warnings
+
+from ect import registry
+from ect.schedule import SCHEDULES
+
+BUILT_IN = {
+    "schedule": tuple(SCHEDULES),
+    "process": registry.PROCESSES,
+    "weight": registry.WEIGHTS,
+    "sampler": registry.SAMPLERS,
+    "features": registry.EXTRACTORS,
+}
+ARGUMENTS = {
+    "schedule": ("t", "progress"),
+    "weight": ("s", "r", "sd"),
+    "sampler": ("f", "process", "eps"),
+    "features": ("pixels",),
+}
+OPTIONS = {
+    "schedule": {"int": int, "float": float},
+    "sampler": {"int": int, "float": float, "list[float]": list},
+}
+KEYS = {  # of the config's block: no option may have such a name
+    "schedule": ("map", "clock", "like"),
+    "sampler": ("kind", "label", "labels", "nfe", "like"),
+}
+
+
+def declared(text, path):
+    """[(kind, name, options)] in the order of the file, which must compile but is not run."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            tree = ast.parse(text)
+            compile(text, path, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last: too deep
+        line = f"line {error.lineno or 1}: {error.msg}" if isinstance(error, SyntaxError) else error
+        line = str(line) or "nested too deep"
+        raise ValueError(f"plugins: {path}: {line}; allowed: a Python file") from None
+    marks = {
+        alias.asname or alias.name: alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and (node.level, node.module) == (0, "ect.plugins")
+        for alias in node.names
+        if alias.name in BUILT_IN
+    }
+    found = [
+        (marks[_name(mark)], node.name, _options(marks[_name(mark)], node, mark, tree, path))
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        for mark in node.decorator_list
+        if _name(mark) in marks
+    ]
+    if not found:
+        raise ValueError(
+            f"plugins: {path}: found no part; allowed: a file with `from ect.plugins import"
+            f" {' or '.join(BUILT_IN)}` and a part under @schedule, ..."
+        )
+    return found
+
+
+def _written(node):
+    """What a node of the tree looks like, for a message."""
+    try:
+        return ast.unparse(node)
+    except (RecursionError, ValueError):  # Python prints no more than 4,300 digits
+        return "..."
+
+
+def _name(mark):
+    """The name in a decorator, with or without brackets."""
+    return _written(mark.func if isinstance(mark, ast.Call) else mark)
+
+
+def _options(kind, node, mark, tree, path):
+    """{option: (type, default)} of a decorated function or class; raises `ValueError`."""
+    where = f"plugins: {path}: line {node.lineno}: {node.name}"
+    if isinstance(mark, ast.Call) or node not in tree.body:
+        raise ValueError(f"{where}; allowed: a decorator without (), at the top level of the file")
+    wanted = ast.ClassDef if kind == "process" else ast.FunctionDef
+    if not isinstance(node, wanted):
+        what = "a subclass of Process" if kind == "process" else "a function"
+        raise ValueError(f"{where} is marked a {kind}; allowed: {what}")
+    if isinstance(node, ast.ClassDef):  # a process has no options
+        if not node.bases:
+            raise ValueError(f"{where} has no base; allowed: a subclass of Process")
+        return {}
+    arguments, plain = node.args, [*node.args.posonlyargs, *node.args.args]
+    first = ARGUMENTS[kind]
+    options = [*plain[len(first) :], *arguments.kwonlyargs]
+    if (
+        len(plain) < len(first)
+        or len(arguments.posonlyargs) > len(first)
+        or arguments.vararg
+        or arguments.kwarg
+        or (options and kind not in OPTIONS)
+    ):
+        more = "; then options by name" if kind in OPTIONS else ""
+        raise ValueError(f"{where}({_written(arguments)}); allowed: ({', '.join(first)}{more})")
+    if swapped := [a.arg for a, name in zip(plain, first) if a.arg != name and a.arg in first]:
+        found = f"{_written(arguments)}), where {' and '.join(swapped)} changed places"
+        raise ValueError(f"{where}({found}; allowed: ({', '.join(first)})")
+    _require_result(kind, node, where)
+    missing = [None] * (len(plain) - len(arguments.defaults))
+    defaults = [*missing, *arguments.defaults][len(first) :] + arguments.kw_defaults
+    return {
+        argument.arg: _option(kind, argument, default, f"{where}: option {argument.arg}")
+        for argument, default in zip(options, defaults)
+    }
+
+
+def _require_result(kind, function, where):
+    """Raises `ValueError` for a function that never returns a value, or is a generator."""
+    inside, todo = [], [*function.body]
+    while todo:
+        node = todo.pop()
+        inside.append(node)
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            todo += ast.iter_child_nodes(node)
+    if any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in inside):
+        raise ValueError(f"{where}: yields its result; allowed: a {kind} that returns it")
+    returned = [node.value for node in inside if isinstance(node, ast.Return)]
+    if all(value is None or getattr(value, "value", value) is None for value in returned):
+        raise ValueError(f"{where}: returns nothing; allowed: a {kind} that returns its result")
+
+
+def _option(kind, argument, default, where):
+    """(type, default) of one option, from its annotation and its literal."""
+    if argument.arg in KEYS[kind]:
+        raise ValueError(f"{where}: a key of the config's block; allowed: another name")
+    allowed = OPTIONS[kind]
+    written = "nothing" if argument.annotation is None else _written(argument.annotation)
+    if written not in allowed:
+        raise ValueError(f"{where}: annotated {written}; allowed: {', '.join(allowed)}")
+    try:
+        return allowed[written], converted(ast.literal_eval(default), allowed[written])
+    except (TypeError, ValueError):
+        found = "nothing" if default is None else _written(default)
+        raise ValueError(f"{where}: its default is {found}; allowed: a literal {written}") from None
+
+
+def converted(value, kind):
+    """An option's value as int of 64 bits, finite float or list of them; raises `ValueError` if it
+    is not one."""
+    if kind is list and isinstance(value, (list, tuple)):
+        return [converted(part, float) for part in value]
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    fits = numeric and -(2**63) <= value < 2**63 if kind is int else numeric and _finite(value)
+    if kind is list or not fits or (kind is int and value % 1):
+        raise ValueError(f"{value!r} is not a {kind.__name__}")
+    return kind(value)
+
+
+def _finite(number):
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number beyond all floats
+        return False
