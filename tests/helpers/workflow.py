@@ -32,7 +32,8 @@ def snakemake(folder, *words):
     )
 
 
-# Enough of conda for Snakemake: its environments are the one that is active.
+# Enough of conda for Snakemake: its environments are the one that is active, and the scripts that a
+# post-deploy script leaves in them.
 CONDA = """#!/bin/sh
 case "$*" in
   "info --json") echo '{"conda_prefix": "FOLDER", "platform": "linux-64"}' ;;
@@ -41,13 +42,17 @@ case "$*" in
   "env create"*) for last; do :; done; mkdir -p "$last" ;;
 esac
 """
+ACTIVATE = """
+export CONDA_PREFIX="$1"
+for script in "$1"/etc/conda/activate.d/*.sh; do [ ! -e "$script" ] || . "$script"; done
+"""
 
 
 def stand_in_for_conda(folder):
     """A folder for the PATH whose `conda` makes empty environments."""
     programs = folder / "bin"
     programs.mkdir()
-    (programs / "activate").write_text("")
+    (programs / "activate").write_text(ACTIVATE)
     (programs / "conda").write_text(CONDA.replace("FOLDER", str(folder)))
     (programs / "conda").chmod(0o755)
     return programs

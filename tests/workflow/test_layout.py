@@ -27,7 +27,7 @@ configfile: "config/config.yaml"
 
 module ect:
     snakefile:
-        "{snakefile}"
+        {snakefile}
     config:
         config
 
@@ -65,26 +65,39 @@ def test_both_layouts_plan_the_same_jobs(tmp_path):
 
 @pytest.mark.parametrize("name", ["Snakefile", "workflow/Snakefile"])
 def test_a_deployed_folder_plans_the_default_study(name, tmp_path):
-    found, said = plan(deployed(tmp_path, f"{ROOT}/{name}"))
+    found, said = plan(deployed(tmp_path, f'"{ROOT}/{name}"'))
     assert len(found) == len(jobs(Config.read(load.read(ROOT / "config.yaml")))), said[-2000:]
     assert "Using workflow specific profile profiles/default" in said
 
 
-def test_a_module_from_a_repository_takes_the_installed_package(tmp_path):
-    """As with github(...), of which `git+file:` is the local form: only single files are there."""
-    repository, installed = tmp_path / "repository", tmp_path / "installed"
+@pytest.mark.parametrize(
+    "snakefile",
+    [
+        '"git+file://{folder}/me/ect/workflow/Snakefile@v1"',
+        'github("me/ect", path="workflow/Snakefile", tag="v1")',
+    ],
+    ids=["git+file", "github"],
+)
+def test_a_module_from_a_repository_takes_the_installed_package(snakefile, tmp_path):
+    """Only single files are there. Of a repository on GitHub snakedeploy writes `github(...)` as
+    here; git finds it on this machine."""
+    repository, installed = tmp_path / "me" / "ect", tmp_path / "installed"
     for folder in (repository, installed):
-        folder.mkdir()
+        folder.mkdir(parents=True)
     copy_workflow(repository)
     git = ["git", "-C", repository, "-c", "user.name=a", "-c", "user.email=a@example.org"]
-    for words in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "-m", "all"]):
+    commit = ["commit", "--quiet", "-m", "all"]
+    for words in (["init", "--quiet"], ["add", "--all"], commit, ["tag", "v1"]):
         subprocess.run([*git, *words], check=True)
-    there = deployed(tmp_path / "deployed", f"git+file://{repository}/workflow/Snakefile@HEAD")
-    found, said = plan(there)
+    instead = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_VALUE_0": "https://github.com/"}
+    instead |= {"GIT_CONFIG_KEY_0": f"url.{tmp_path}/.insteadOf"}
+    instead |= {"XDG_CACHE_HOME": f"{tmp_path}/cache"}
+    there = deployed(tmp_path / "deployed", snakefile.format(folder=tmp_path))
+    found, said = plan(there, **instead)
     assert not found and "the package ect is neither beside the workflow nor installed" in said
     shutil.copytree(ROOT / "ect", installed / "ect")
     shutil.rmtree(repository / "ect")
-    found, said = plan(there, PYTHONPATH=str(installed))
+    found, said = plan(there, PYTHONPATH=str(installed), **instead)
     assert len(found) == len(jobs(Config.read(load.read(ROOT / "config.yaml")))), said[-2000:]
     assert (there / ".snakemake/ect/ect").resolve() == installed / "ect"
     assert [path.name for path in (there / ".snakemake/ect").iterdir()] == ["ect"]

@@ -11,7 +11,7 @@ import yaml
 
 from ect.config.config import Config
 from ect.runs import status
-from tests.helpers.workflow import OUTER, ROOT, smoke
+from tests.helpers.workflow import OUTER, ROOT, smoke, stand_in_for_conda
 
 REFUSED = {"No log directive defined:", "Mixed rules and functions in same snakefile.:"}
 
@@ -68,6 +68,23 @@ def test_jobs_run_there(outer):
     assert sorted(path.name for path in outer.iterdir() if path.suffix == "") == [
         ".snakemake", "Snakefile", "inner",
     ]  # fmt: skip
+
+
+def test_jobs_run_there_in_an_environment_of_conda(outer, tmp_path, monkeypatch):
+    """Without PYTHONPATH, which Snakemake takes from them, and without the packages of a user; a
+    file of the folder hides none."""
+    programs = stand_in_for_conda(tmp_path)
+    seen = 'echo "${PYTHONPATH:-none} $PYTHONNOUSERSITE" >>seen\n'
+    activate = programs / "activate"
+    activate.write_text(seen + activate.read_text())
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    (outer / "matplotlib.py").write_text("raise SystemExit('the wrong one')")
+    wanted = ["inner/results/theirs/figures/maps.png", "--force", "--configfile", "config.yaml"]
+    code, text = snakemake(outer, *wanted, "--cores", "1", "--use-conda")
+    (outer / "matplotlib.py").unlink()
+    assert code == 0 and "Activating conda environment" in text, text[-3000:]
+    assert (outer / "seen").read_text().splitlines()[-1] == "none 1"
+    (outer / "seen").unlink()
 
 
 def test_snakemake_finds_nothing_to_object_to_but_what_contributing_refuses():

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
 # The package beside these rules, also in a workflow that uses them as a module; the installed one
 # where Snakemake has fetched the rules alone, as for a module by github(...). `ect` alone is taken
@@ -45,6 +46,11 @@ def alone(package):
 HOME = str(BESIDE if PACKAGE.parent == BESIDE else alone(PACKAGE))
 ELSEWHERE = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([HOME, *ELSEWHERE])))
+# In an environment of conda there is no PYTHONPATH but this, by envs/ect.post-deploy.sh; and what
+# `pip install --user` left would come before its packages.
+os.environ.update(ECT_PYTHONPATH=HOME)
+if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
+    os.environ.update(PYTHONNOUSERSITE="1")
 
 from ect.config import fits, load, published
 from ect.config.cells import Milestone, Tuned
