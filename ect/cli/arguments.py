@@ -16,6 +16,7 @@ FILES = {
     "data": ("the dataset file that `prepare` writes", "train"),
     "samples": ("a samples.npz that `sample` writes, or its features", "arr_0|features"),
     "reference": ("the features that `extract` writes", "features"),
+    "summary": ("what `summarize` writes of the reference", "root"),
     "model": ("a model.safetensors", "network"),
     "init": ("a model.safetensors", "network"),
     "snapshots": ("a snapshots.safetensors", "network"),

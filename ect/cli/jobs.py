@@ -90,6 +90,12 @@ def extract(args):
     )
 
 
+def summarize(args):
+    from ect.evaluation import summary
+
+    summary.run(args.settings, args.reference, args.out)
+
+
 def evaluate(args):
     from ect.evaluation import evaluate
 
@@ -100,6 +106,7 @@ def evaluate(args):
         args.out,
         classifier=args.classifier,
         reference=args.reference,
+        summarized=args.summary,
     )
 
 
@@ -224,6 +231,10 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             **GPUS,
         },
     ),
+    summarize: (
+        "what metrics need of the training images' features, once for all evaluations",
+        {"settings": SETTINGS, "--reference": TRAINING, "--out": NEEDED},
+    ),
     evaluate: (
         "Frechet and kernel distance of samples to the training images",
         {
@@ -234,6 +245,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             },
             "--data": {"help": "the dataset file; needed without --samples or without --reference"},
             "--reference": {"help": "features of the training images"},
+            "--summary": {"help": "what `summarize` wrote of them; without it, that is computed"},
             "--classifier": CLASSIFIER,
             "--out": NEEDED,
         },

@@ -92,6 +92,7 @@ PLACE = workflow.modifier.path_modifier.replace_prefix(ROOT)
 DATA = f"{ROOT}/data/dataset.safetensors"
 CLASSIFIER = f"{ROOT}/features/classifier.safetensors"
 REFERENCE = f"{ROOT}/features/reference.safetensors"
+SUMMARY = f"{ROOT}/features/summary.safetensors"
 FLOOR = f"{ROOT}/data/floor.json"
 
 CELLS = {cell.folder: cell for cell in STUDY.all_cells()}

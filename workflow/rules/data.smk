@@ -60,6 +60,7 @@ rule measure_floor:
         network_if_used(),
         data=DATA,
         reference=REFERENCE,
+        summary=SUMMARY,
     output:
         FLOOR,
     params:
@@ -71,4 +72,5 @@ rule measure_floor:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} evaluate {params.settings:q}"
-        " --data {input.data:q} --reference {input.reference:q} {params.classifier} --out {output:q}"
+        " --data {input.data:q} --reference {input.reference:q} --summary {input.summary:q}"
+        " {params.classifier} --out {output:q}"

@@ -88,6 +88,23 @@ rule extract_reference:
         " {params.settings:q} --data {input.data:q} {params.classifier} --out {output.features:q}"
 
 
+# What metrics need of these features, computed once for all evaluations.
+rule summarize_reference:
+    input:
+        reference=REFERENCE,
+    output:
+        SUMMARY,
+    params:
+        settings=verbatim(as_json(settings.summarize(STUDY))),
+        version=STAGES["evaluate"],
+    threads: 1
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} summarize {params.settings:q}"
+        " --reference {input.reference:q} --out {output:q}"
+
+
 # The features of a set of images, for every metric of it; where samples.npz is not exported, the
 # images go from the sampler to the features and nowhere else.
 rule extract:
@@ -121,6 +138,7 @@ rule evaluate:
         network_if_used(),
         samples=expand(f"{DRAWN}/{MEASURED}", repeat=REPEATS, allow_missing=True),
         reference=REFERENCE,
+        summary=SUMMARY,
     output:
         f"{ROOT}/{{model}}/{{sampler}}/metrics.json",
     params:
@@ -135,7 +153,7 @@ rule evaluate:
     shell:
         "python -m ect --threads {threads} --attempt {resources.attempt} evaluate"
         " {params.settings:q} --samples {input.samples:q} --reference {input.reference:q}"
-        " {params.classifier} --out {output:q}"
+        " --summary {input.summary:q} {params.classifier} --out {output:q}"
 
 
 rule trace_tuning:
