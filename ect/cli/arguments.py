@@ -99,6 +99,13 @@ def count(text, most=1_000_000):
     return value
 
 
+def one(text):
+    """1, the number of GPUs that a job of one process can use."""
+    if text != "1":
+        raise argparse.ArgumentTypeError(f"found '{shown(text, 60)}'; allowed: 1")
+    return 1
+
+
 def threads(text):
     """A number of CPU threads."""
     return count(text, 1024)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 from ect import registry
-from ect.cli.arguments import amount, count, settings_of
+from ect.cli.arguments import amount, count, one, settings_of
 from ect.runtime import lease
 
 
@@ -22,6 +22,7 @@ def prepare(args):
 
 
 def train_classifier(args):
+    lease.start_over(args.gpus)
     from ect.evaluation import classifier
 
     classifier.run(args.settings, args.data, args.out)
@@ -97,6 +98,7 @@ def summarize(args):
 
 
 def evaluate(args):
+    lease.start_over(args.gpus)
     from ect.evaluation import evaluate
 
     evaluate.run(
@@ -111,6 +113,7 @@ def evaluate(args):
 
 
 def trace(args):
+    lease.start_over(args.gpus)
     from ect.evaluation import trace
 
     trace.run(
@@ -125,6 +128,7 @@ def trace(args):
 
 
 def search_steps(args):
+    lease.start_over(args.gpus)
     from ect.evaluation import search
 
     search.run(args.settings, args.model, args.reference, args.out, classifier=args.classifier)
@@ -145,6 +149,7 @@ GPUS = {
     },
     "--nodes": {"type": count, "help": "the number of nodes of this SLURM job that have them"},
 }
+ONE_GPU = {"--gpus": {"type": one, "help": "lease one GPU"}}
 PLUGINS = {
     "--plugins": {
         "nargs": "+",
@@ -160,7 +165,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
     prepare: ("write the dataset file", {"settings": SETTINGS, "--out": NEEDED}),
     train_classifier: (
         "train the classifier whose penultimate layer is the feature space",
-        {"settings": SETTINGS, "--data": NEEDED, "--out": NEEDED},
+        {"settings": SETTINGS, "--data": NEEDED, "--out": NEEDED, **ONE_GPU},
     ),
     import_model: (
         "a model from elsewhere -> model.safetensors; no code in its files is executed",
@@ -248,6 +253,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--summary": {"help": "what `summarize` wrote of them; without it, that is computed"},
             "--classifier": CLASSIFIER,
             "--out": NEEDED,
+            **ONE_GPU,
         },
     ),
     trace: (
@@ -261,6 +267,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--classifier": CLASSIFIER,
             "--out": NEEDED,
             **PLUGINS,
+            **ONE_GPU,
         },
     ),
     search_steps: (
@@ -272,6 +279,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--classifier": CLASSIFIER,
             "--out": NEEDED,
             **PLUGINS,
+            **ONE_GPU,
         },
     ),
     export: (
