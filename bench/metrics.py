@@ -12,6 +12,7 @@ import json
 import time
 
 WIDTH, CLASSES = 2048, 1008
+METRICS = ["fd", "kd", "precision", "recall", "inception_score"]
 
 
 def made_up(seed, count, shift):
@@ -31,12 +32,20 @@ def timed(function, *words):
     return result, time.perf_counter() - started, time.process_time() - spent
 
 
-def others(features, reference):
-    """{library: the Frechet distance of the same features}."""
-    moments = [(f.mean(axis=0), np.cov(f, rowvar=False)) for f in (features, reference)]
+def of_clean_fid(features, reference):
+    """clean-fid's Frechet distance: moments of both sets, then the square root of a matrix."""
     from cleanfid.fid import frechet_distance
 
-    yield "clean-fid", frechet_distance(*moments[0], *moments[1])
+    return frechet_distance(*(part for f in (features, reference) for part in moments_of(f)))
+
+
+def moments_of(features):
+    return features.mean(axis=0), np.cov(features, rowvar=False)
+
+
+def others(features, reference):
+    """{other library: the Frechet distance of the same features}."""
+    moments = [moments_of(f) for f in (features, reference)]
     if importlib.util.find_spec("torchmetrics"):
         from torchmetrics.image.fid import _compute_fid
 
@@ -51,24 +60,37 @@ def others(features, reference):
 def main(words):
     features, reference = made_up(1, words.images, 0.05), made_up(2, words.images, 0.0)
     probabilities = np.random.default_rng(3).dirichlet(np.full(CLASSES, 0.05), words.images)
-    every, spent, work = {}, 0.0, 0.0
-    for names in (["fd"], ["kd"], ["precision", "recall"], ["inception_score"]):
-        found, seconds, processor = timed(
-            metrics.measures, names, features, reference, 100, probabilities
-        )
-        every |= {name: found[name] for name in names}
-        spent, work = spent + seconds, work + processor
-        print(f"{' and '.join(names):22} {seconds:6.1f} s   {processor:6.1f} s of processor time")
-    print(f"{'all':22} {spent:6.1f} s   {work:6.1f} s of processor time")
-    apart = {name: abs(float(fd) / every["fd"] - 1) for name, fd in others(features, reference)}
+    known, every, cost = metrics.Reference(reference), {}, {}
+
+    def run(what, function, *arguments):
+        result, *cost[what] = timed(function, *arguments)
+        print(f"{what:34} {cost[what][0]:6.1f} s   {cost[what][1]:6.1f} s of processor time")
+        return result
+
+    wanted = [["fd"], ["kd"], ["precision", "recall"], ["inception_score"]]
+    for names in [names for names in wanted if set(names) & set(words.metrics)]:
+        for summarized, real in {"": reference, ", summarized": known}.items():
+            if "precision" in names and real is known:
+                run("radii of the reference", lambda: known.radii)
+            elif "fd" in names and real is known:
+                run("Gaussian of the reference", lambda: known.gaussian)
+            what = " and ".join(names) + summarized
+            found = run(what, metrics.measures, names, features, real, 100, probabilities)
+            assert {name: found[name] for name in names} == {
+                name: every.setdefault(name, found[name]) for name in names
+            }
+    fds = {"clean-fid": run("fd, clean-fid", of_clean_fid, features, reference)}
+    fds |= dict(others(features, reference))
+    apart = {name: abs(float(fd) / every["fd"] - 1) for name, fd in fds.items()}
     for name, difference in apart.items():
         print(f"Frechet distance, relative difference to {name}: {difference:.1e}")
-    print(json.dumps({"images": words.images, "seconds": spent, "processor": work, "apart": apart}))
+    print(json.dumps({"images": words.images, "seconds": cost, "apart": apart}))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=10_000, help="number of features in each set")
+    parser.add_argument("--metrics", nargs="+", default=METRICS, help="fd and others")
     parser.add_argument("--threads", type=int, default=2)
     words = parser.parse_args()
     from ect.cli.main import limit_threads

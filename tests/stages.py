@@ -28,7 +28,7 @@ STARTS = {
     "perfect": [("training.perfect", "run")],
     "sample": [("evaluation.sample", "run")],
     "extract": [("evaluation.evaluate", "extract"), ("evaluation.samples", "export")],
-    "evaluate": [("evaluation.evaluate", "run")],
+    "evaluate": [("evaluation.evaluate", "run"), ("evaluation.summary", "run")],
     "trace": [("evaluation.trace", "run")],
     "search": [("evaluation.search", "run")],
     "report": [

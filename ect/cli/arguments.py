@@ -16,6 +16,7 @@ FILES = {
     "data": ("the dataset file that `prepare` writes", "train"),
     "samples": ("a samples.npz that `sample` writes, or its features", "arr_0|features"),
     "reference": ("the features that `extract` writes", "features"),
+    "summary": ("what `summarize` writes of the reference", "root"),
     "model": ("a model.safetensors", "network"),
     "init": ("a model.safetensors", "network"),
     "snapshots": ("a snapshots.safetensors", "network"),
@@ -102,6 +103,13 @@ def count(text, most=1_000_000):
             f"found '{shown(text, 60)}'; allowed: a whole number >= 1 and <= {most}"
         )
     return value
+
+
+def one(text):
+    """1, the number of GPUs that a job of one process can use."""
+    if text != "1":
+        raise argparse.ArgumentTypeError(f"found '{shown(text, 60)}'; allowed: 1")
+    return 1
 
 
 def threads(text):

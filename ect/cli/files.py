@@ -31,6 +31,7 @@ STAGE = {
     "import_model": "import",
     "perfect_loss": "perfect",
     "export_images": "extract",
+    "summarize": "evaluate",
     "evaluate": "evaluate",
     "trace": "trace",
     "search_steps": "search",

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 from ect import registry
-from ect.cli.arguments import amount, count, settings_of
+from ect.cli.arguments import amount, count, one, settings_of
 from ect.runtime import lease
 
 
@@ -22,6 +22,7 @@ def prepare(args):
 
 
 def train_classifier(args):
+    lease.start_over(args.gpus)
     from ect.evaluation import classifier
 
     classifier.run(args.settings, args.data, args.out)
@@ -90,7 +91,14 @@ def extract(args):
     )
 
 
+def summarize(args):
+    from ect.evaluation import summary
+
+    summary.run(args.settings, args.reference, args.out)
+
+
 def evaluate(args):
+    lease.start_over(args.gpus)
     from ect.evaluation import evaluate
 
     evaluate.run(
@@ -100,10 +108,12 @@ def evaluate(args):
         args.out,
         classifier=args.classifier,
         reference=args.reference,
+        summarized=args.summary,
     )
 
 
 def trace(args):
+    lease.start_over(args.gpus)
     from ect.evaluation import trace
 
     trace.run(
@@ -118,6 +128,7 @@ def trace(args):
 
 
 def search_steps(args):
+    lease.start_over(args.gpus)
     from ect.evaluation import search
 
     search.run(args.settings, args.model, args.reference, args.out, classifier=args.classifier)
@@ -138,6 +149,7 @@ GPUS = {
     },
     "--nodes": {"type": count, "help": "the number of nodes of this SLURM job that have them"},
 }
+ONE_GPU = {"--gpus": {"type": one, "help": "lease one GPU"}}
 PLUGINS = {
     "--plugins": {
         "nargs": "+",
@@ -153,7 +165,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
     prepare: ("write the dataset file", {"settings": SETTINGS, "--out": NEEDED}),
     train_classifier: (
         "train the classifier whose penultimate layer is the feature space",
-        {"settings": SETTINGS, "--data": NEEDED, "--out": NEEDED},
+        {"settings": SETTINGS, "--data": NEEDED, "--out": NEEDED, **ONE_GPU},
     ),
     import_model: (
         "a model from elsewhere -> model.safetensors; no code in its files is executed",
@@ -224,6 +236,10 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             **GPUS,
         },
     ),
+    summarize: (
+        "what metrics need of the training images' features, once for all evaluations",
+        {"settings": SETTINGS, "--reference": TRAINING, "--out": NEEDED},
+    ),
     evaluate: (
         "Frechet and kernel distance of samples to the training images",
         {
@@ -234,8 +250,10 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             },
             "--data": {"help": "the dataset file; needed without --samples or without --reference"},
             "--reference": {"help": "features of the training images"},
+            "--summary": {"help": "what `summarize` wrote of them; without it, that is computed"},
             "--classifier": CLASSIFIER,
             "--out": NEEDED,
+            **ONE_GPU,
         },
     ),
     trace: (
@@ -249,6 +267,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--classifier": CLASSIFIER,
             "--out": NEEDED,
             **PLUGINS,
+            **ONE_GPU,
         },
     ),
     search_steps: (
@@ -260,6 +279,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--classifier": CLASSIFIER,
             "--out": NEEDED,
             **PLUGINS,
+            **ONE_GPU,
         },
     ),
     export: (

@@ -6,6 +6,7 @@
 `classifier`  the study's own classifier, whose penultimate layer is a feature space
 `pretrained`  Inception and DINOv2
 `metrics`     features -> Frechet and kernel distance, precision, recall, Inception score
+`summary`     the job: what metrics derive from the training images' features alone
 `sample`      the job: a model's images as samples.npz
 `evaluate`    the jobs: features, and distances to the training images
 `trace`       the job: what a run learned, measured on its snapshots

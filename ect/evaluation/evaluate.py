@@ -12,7 +12,7 @@ from pathlib import Path
 from ect import plugins
 from ect.data import npz
 from ect.data.batches import Images
-from ect.evaluation import features, metrics, pretrained, samples
+from ect.evaluation import features, metrics, pretrained, samples, summary
 from ect.evaluation.classifier import extractor as classifier_space
 from ect.evaluation.sample import drawn_by_all, processes
 from ect.runtime import checkpoint, distributed
@@ -82,21 +82,27 @@ def extract(settings, out, drawn=None, model=None, data=None, classifier=None):
         checkpoint.write_json(Path(out).with_suffix(".json"), record)
 
 
-def run(settings, drawn, data, out, classifier=None, reference=None):
+def run(settings, drawn, data, out, classifier=None, reference=None, summarized=None):
     """Write metrics.json: distances of the images drawn (or, without any, of the held-out ones) to
     the training images, and the facts of the cell they belong to.
 
     `settings` holds features, cell and, unless they are fd and kd, the names of the metrics.
     `drawn` is a samples.npz or a file of features or, for repeats, a list of them: then each metric
     is the mean over the repeats, and `repeats` lists the values. `reference` is the file of the
-    training images' features; without it they are extracted from `data`.
+    training images' features; without it they are extracted from `data`. `summarized` is the file
+    of what metrics derive from `reference` alone; without it that is computed.
     """
+    if summarized is not None and reference is None:
+        raise ValueError("summary is given, but reference is missing; allowed: both, or neither")
     if data is None and (reference is None or drawn is None):
         raise ValueError("samples or reference is missing, and so is data; allowed: both, or data")
     space = functools.cache(lambda: extractor(settings["features"], classifier))
     real = samples.pieces(Images(data).pixels) if reference is None else reference
     where = reference or data
     name, real, shape = represented(real, space)
+    if summarized is not None:
+        real = summary.laid_over(real, summarized, reference)
+    real = metrics.Reference.of(real)  # of all repeats
     if drawn is None:
         sources = [samples.pieces(Images(data, "test").pixels)]
     else:
@@ -141,7 +147,7 @@ def mean(results):
 
 
 def measured(settings, drawn, reference):
-    """{metric: value} of features against the reference's, and the sizes of both sets."""
+    """{metric: value} of features against a `metrics.Reference`, and the sizes of both sets."""
     names, space = setting(settings, "metrics"), settings["features"]
     probabilities = None
     if "inception_score" in names:

@@ -1,5 +1,9 @@
-"""Distances between two sets of features, and scores of one set, by functions of libraries:
-clean-fid's distances, scikit-learn's neighbours, scipy's relative entropy."""
+"""Distances between two sets of features, and scores of one set: the Frechet distance by symmetric
+eigenvalues, the others by functions of libraries: clean-fid's kernel distance, scikit-learn's
+neighbours, scipy's relative entropy."""
+
+import functools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,16 +13,75 @@ SPLITS = 10  # of the Inception score, as Salimans et al. 2016 published it
 MEBIBYTES = 256  # of one block of distances in memory
 
 
-def frechet(features, reference):
-    """The Frechet distance of the Gaussians fitted to two feature sets (N, D) and (M, D); FID where
-    the features are Inception's. NaN where a moment is not finite."""
-    from cleanfid.fid import frechet_distance
+class Gaussian(NamedTuple):
+    """The Gaussian fitted to features (N, D), as far as a Frechet distance needs it."""
 
-    moments = [(f.mean(axis=0), np.cov(f, rowvar=False)) for f in (features, reference)]
-    if not all(np.isfinite(moment).all() for both in moments for moment in both):
+    mean: np.ndarray  # (D,)
+    variance: float  # in all: the trace of the covariance
+    root: np.ndarray  # (D, K): root @ root.T is the covariance, K = min(N - 1, D) bounds its rank
+
+
+class Reference:
+    """Features (M, D) that others are compared with, and what metrics derive from them alone: each
+    part is computed when it is first needed, or was stored (`ect/evaluation/summary.py`)."""
+
+    def __init__(self, features):
+        self.features = features
+
+    def __len__(self):
+        return len(self.features)
+
+    @classmethod
+    def of(cls, features):
+        """The reference of features (M, D); a reference is its own."""
+        return features if isinstance(features, cls) else cls(features)
+
+    @functools.cached_property
+    def gaussian(self):
+        mean, covariance = moments(self.features)
+        rank = min(len(self) - 1, len(mean))
+        return Gaussian(mean, float(np.trace(covariance)), root_of(covariance, rank))
+
+    @functools.cached_property
+    def radii(self):
+        return radii_of(self.features)
+
+
+def moments(features):
+    """Mean (D,) and covariance (D, D) of features (N, D)."""
+    mean = features.mean(axis=0)
+    centred = features - mean
+    return mean, centred.T @ centred / np.float64(len(features) - 1)
+
+
+def root_of(covariance, rank):
+    """R (D, K) with R R^T = `covariance` (D, D), from its K = `rank` largest eigenvalues; NaN where
+    the covariance is not finite."""
+    if not np.isfinite(covariance).all():
+        return np.full_like(covariance, np.nan)
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors[:, -rank:] * np.sqrt(values[-rank:].clip(min=0))
+
+
+def frechet(features, reference):
+    """The Frechet distance of the Gaussians fitted to features (N, D) and to a reference, which is
+    features (M, D) or a `Reference`; FID where the features are Inception's. NaN where a moment is
+    not finite.
+
+    With S = R R^T for the reference, S C has the eigenvalues of R^T C R, and those of its square
+    root are their roots: real, from a symmetric matrix. Covariances of N and M points have ranks of
+    at most N - 1 and M - 1. Further eigenvalues are rounding, whose roots would not be small.
+    """
+    mean, covariance = moments(features)
+    reference = Reference.of(reference)
+    other, rank = reference.gaussian, min(len(features), len(reference)) - 1
+    cross = other.root.T @ covariance @ other.root
+    if not all(np.isfinite(part).all() for part in (mean, *other, covariance, cross)):
         return float("nan")
-    (mean, covariance), (mean_reference, covariance_reference) = moments
-    return float(frechet_distance(mean, covariance, mean_reference, covariance_reference))
+    values = np.linalg.eigvalsh(cross)[-rank:].clip(min=0)
+    apart = mean - other.mean
+    trace = np.trace(covariance) + other.variance - 2 * np.sqrt(values).sum()
+    return float(apart @ apart + trace)
 
 
 def kernel(features, reference, subsets=100, seed=0):
@@ -38,14 +101,16 @@ def kernel(features, reference, subsets=100, seed=0):
 
 def precision_recall(features, reference):
     """(precision, recall) of Kynkaanniemi et al. 2019, equations 1 and 2: the share of `features`
-    (N, D) that lie in the reference's manifold, and of the reference (M, D) that lie in theirs.
+    (N, D) that lie in the reference's manifold, and of the reference (M, D), which may be a
+    `Reference`, that lie in theirs.
 
     A set's manifold is the union of spheres around its points; the radius of each is the distance
     to the point's third nearest neighbour. Distances are computed in blocks, never as one (N, M).
     """
     from sklearn.metrics import pairwise_distances_chunked
 
-    radii, reference_radii = _radii(features), _radii(reference)
+    reference = Reference.of(reference)
+    radii, reference_radii = radii_of(features), reference.radii
     covered = np.zeros(len(reference), dtype=bool)
 
     def inside(distances, start):
@@ -54,13 +119,14 @@ def precision_recall(features, reference):
         return (distances <= reference_radii).any(axis=1)
 
     blocks = pairwise_distances_chunked(
-        features, reference, reduce_func=inside, working_memory=MEBIBYTES
+        features, reference.features, reduce_func=inside, working_memory=MEBIBYTES
     )
     precision = float(np.concatenate(list(blocks)).mean())
     return precision, float(covered.mean())
 
 
-def _radii(features):
+def radii_of(features):
+    """The distance (N,) of each point of features (N, D) to its third nearest neighbour."""
     from sklearn.neighbors import NearestNeighbors
 
     if len(features) <= NEIGHBOURS:
@@ -83,13 +149,14 @@ def inception_score(probabilities):
 
 @np.errstate(all="ignore")  # what is not finite is named below
 def measures(names, features, reference, subsets, probabilities=None):
-    """{name: finite value} of the metrics named (the kernel distance over `subsets` subsets), and
-    the sizes of the two sets. `probabilities`, p(class | image), are for the Inception score."""
-    found = {}
+    """{name: finite value} of the metrics named (the kernel distance over `subsets` subsets) of
+    features (N, D) against a reference, as `frechet` takes it, and the sizes of the two sets.
+    `probabilities`, p(class | image), are for the Inception score."""
+    found, reference = {}, Reference.of(reference)
     if "fd" in names:
         found["fd"] = frechet(features, reference)
     if "kd" in names:
-        found["kd"] = kernel(features, reference, subsets)
+        found["kd"] = kernel(features, reference.features, subsets)
     if {"precision", "recall"} & set(names):
         both = zip(("precision", "recall"), precision_recall(features, reference))
         found |= {name: value for name, value in both if name in names}

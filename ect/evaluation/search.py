@@ -91,7 +91,7 @@ def measure(settings, model, reference, classifier=None):
     in `reference`."""
     f, process, about = build.load_model(model)
     name, extract, real = space_of(reference, settings["features"], about["shape"], classifier)
-    precision = setting(settings, "precision")
+    precision, real = setting(settings, "precision"), metrics.Reference(real)
 
     def value(times, seed, images):
         sampling = {"kind": "multistep", "options": {"times": list(times)}, "seed": seed}

@@ -35,6 +35,7 @@ def run(settings, init, snapshots, data, reference, out, classifier=None):
     """
     images = Images(data)
     _, extract, real = space_of(reference, settings["features"], images.shape, classifier)
+    real = metrics.Reference(real)
     with checkpoint.replacing(out) as scratch, open(scratch, "w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()

@@ -18,7 +18,7 @@ HIDDEN = ".*.record.json"  # of jobs that make tables, figures, metrics, ...
 # What jobs make, by its path: in the first group, what they make with a run.json or the like.
 RESULT = re.compile(
     r"(?:.*/)?(?:((?:state|snapshots|features|reference|classifier|dataset)\.safetensors"
-    r"|metrics\.jsonl|samples\.npz)|model\.safetensors|metrics\.json|floor\.json"
+    r"|metrics\.jsonl|samples\.npz)|(?:model|summary)\.safetensors|metrics\.json|floor\.json"
     r"|(?:trace|perfect)\.csv|steps\.json|index\.html|tables/[^/]+\.(?:csv|md|tex)"
     r"|figures/[^/]+\.(?:pdf|png)|png/[^/]+\.png)"
 )
@@ -34,6 +34,7 @@ RULES = {
     r"(?:trace|perfect)\.csv": "draw_loss",
     r"steps\.json": "tabulate_steps",
     r"png/.*": "export_images",
+    r"summary\.safetensors": "summarize_reference",
     r"index\.html": "write_page",
 }
 

@@ -25,6 +25,7 @@ PORT = 20000  # of torchrun's rendezvous; SLURM's job id adds up to 10,000
 PAUSE = 0.2  # seconds between two checks while too few devices are free
 TAKEN = []  # the open lock files of this process
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+FILES = Path("/dev")  # the folder of device files; CUDA counts those that are there from 0
 DEVICE = re.compile(r"\d+|(GPU|MIG)-.+")
 
 
@@ -41,14 +42,15 @@ def devices():
 
 
 def gpus():
-    """The names of this machine's GPUs, in order. ECT_FAKE_DEVICES=n makes up n, to try a lease
+    """The names of this machine's GPUs, in order: what nvidia-smi says or, where a container has no
+    such program, the numbers of its device files. ECT_FAKE_DEVICES=n makes up n, to try a lease
     where there are none."""
     made_up = os.environ.get("ECT_FAKE_DEVICES")
     if made_up:
         return [str(index) for index in range(whole("ECT_FAKE_DEVICES", made_up, 0, 1024))]
     asked = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
     if not shutil.which(asked[0]):
-        return []
+        return [str(index) for index, _ in enumerate(FILES.glob("nvidia[0-9]*"))]
     done = subprocess.run(asked, capture_output=True, text=True, check=False)
     return done.stdout.split() if done.returncode == 0 else []
 

@@ -12,9 +12,9 @@ STAGES = {
     "perfect": 1,
     "sample": 1,
     "extract": 1,
-    "evaluate": 1,
-    "trace": 1,
-    "search": 1,
+    "evaluate": 2,
+    "trace": 2,
+    "search": 2,
     "report": 2,
 }
 # The version of ect/networks/kernels. Only recipes that use them have it in their settings.

@@ -28,6 +28,7 @@ def jobs(config):
     milestones, tuned = models(config)
     every = [Job("prepare_data", "data/dataset.*"), Job("measure_floor", "data/floor.json")]
     every.append(Job("extract_reference", "features/reference.safetensors"))
+    every.append(Job("summarize_reference", "features/summary.safetensors"))
     if config.features.extractor == "classifier":
         every.append(Job("train_classifier", "features/classifier.safetensors"))
     if FETCHED in config.network_files():

@@ -165,6 +165,11 @@ def _measured_space(config):
     return feature_space(config) | {"kd_subsets": config.evaluation.kd_subsets}
 
 
+def summarize(config):
+    """The settings of the job that computes what metrics need of the training images' features."""
+    return {"radii": bool({"precision", "recall"} & set(config.evaluation.metrics))}
+
+
 def evaluate(config, cell):
     """The settings of a job that measures the images of a cell, or, where it is None, the held-out
     ones. They name the metrics unless these are the two distances alone."""

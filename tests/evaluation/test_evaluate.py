@@ -149,6 +149,38 @@ def test_stored_and_streamed_features_give_the_metrics_to_the_bit(files, tmp_pat
         assert json.loads(out.read_text()) == first
 
 
+@pytest.mark.parametrize("names", [["fd", "kd"], ["fd", "precision", "recall"]])
+def test_a_summary_of_the_reference_changes_no_byte(names, files, tmp_path, capsys):
+    """It is that of one file of features: with others it is refused, and so is it without any."""
+    one = study(images=20, metrics=names, repeats=2)
+    settings, npz = study_settings.evaluate(one, None), drawn(one, files, tmp_path)
+    reference, again = tmp_path / "reference.safetensors", tmp_path / "again.safetensors"
+    stored(("--data", files["data"]), study_settings.extract(one), files, reference)
+    stored(("--samples", npz), study_settings.extract(one), files, again)
+    summarized = tmp_path / "summary.safetensors"
+    words = ["summarize", json.dumps(study_settings.summarize(one)), "--reference", reference]
+    assert main([str(word) for word in [*words, "--out", summarized]]) == 0
+    assert ("radii" in checkpoint.load(summarized)[0]) == ("recall" in names)
+
+    def told(*more):
+        words = ["evaluate", json.dumps(settings), "--samples", npz, npz, *more]
+        words += ["--classifier", files["classifier"], "--out", tmp_path / "m.json"]
+        return main([str(word) for word in words])
+
+    assert told("--reference", reference) == 0
+    wanted = (tmp_path / "m.json").read_bytes()
+    assert told("--reference", reference, "--summary", summarized) == 0
+    assert (tmp_path / "m.json").read_bytes() == wanted
+    for found, more in {
+        f"not of the features in {again}": ["--reference", again, "--summary", summarized],
+        "summary is given, but reference": ["--data", files["data"], "--summary", summarized],
+        f"{npz} holds no 'root'": ["--reference", reference, "--summary", npz],
+    }.items():
+        assert told(*more) == 1
+        said = capsys.readouterr().err
+        assert found in said and "allowed: " in said and len(said.splitlines()) == 1
+
+
 def test_stored_features_have_their_record(files, tmp_path):
     path = tmp_path / "r.safetensors"
     stored(

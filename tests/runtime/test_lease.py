@@ -1,5 +1,6 @@
 """GPUs are lent to one job at a time, many jobs all end, and only its command holds a lock."""
 
+import argparse
 import fcntl
 import os
 import random
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from ect.cli.main import main
+from ect.cli.main import VERBS, main
 from ect.runtime import lease
 
 # Notes each of its devices as begun and ended, in a file for each.
@@ -120,10 +121,49 @@ def test_nothing_is_lent_where_none_may_be_seen_or_there_is_none(names, environm
     if names is None:
         monkeypatch.delenv("ECT_FAKE_DEVICES")
         monkeypatch.setattr(lease.shutil, "which", lambda program: None)
+        monkeypatch.setattr(lease, "FILES", environment)
     before = dict(os.environ)
     lease.take(5)
     assert os.environ == before and lease.TAKEN == []
     assert not (environment / "leases").exists()
+
+
+def test_without_nvidia_smi_device_files_are_counted(tmp_path, monkeypatch):
+    """As in a container that was given two of a machine's devices: CUDA counts them from 0."""
+    monkeypatch.delenv("ECT_FAKE_DEVICES", raising=False)
+    monkeypatch.setattr(lease.shutil, "which", lambda program: None)
+    monkeypatch.setattr(lease, "FILES", tmp_path)
+    assert lease.gpus() == []
+    for name in ("nvidia3", "nvidia10", "nvidiactl", "nvidia-uvm", "nvme0"):
+        (tmp_path / name).touch()
+    assert lease.gpus() == ["0", "1"]
+
+
+LEASING = {"train", "sample", "extract", "train_classifier", "evaluate", "trace", "search_steps"}
+
+
+def test_every_verb_that_computes_on_a_gpu_leases_before_all_else(monkeypatch):
+    """None has another file or key before it."""
+
+    class Leased(Exception):
+        pass
+
+    def lend(number, nodes=None):
+        raise Leased(number)
+
+    monkeypatch.setattr(lease, "start_over", lend)
+    offering = {verb for verb, (_, words) in VERBS.items() if "--gpus" in words}
+    assert {verb.__name__ for verb in offering} == LEASING | {"lease"}
+    for verb in offering:
+        if verb.__name__ in LEASING:
+            with pytest.raises(Leased, match="1"):
+                verb(argparse.Namespace(gpus=1, nodes=None))
+
+
+def test_a_job_of_one_process_has_one_gpu(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "{}", "--out", "m.json", "--gpus", "2"])
+    assert "argument --gpus: found '2'; allowed: 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

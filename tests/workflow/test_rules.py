@@ -1,5 +1,7 @@
 """Real runs of rules whose jobs fail, or are shared: a copy of the workflow for each."""
 
+import re
+
 import pytest
 import yaml
 from PIL import Image
@@ -147,6 +149,37 @@ def test_gpus_and_nodes_are_the_trainers_words(study):
     assert code == 0, said
     ends = [line.partition("--gpus")[2] for line in said.splitlines() if "--gpus" in line]
     assert ends == [" 8 --nodes 2", " 8 --nodes 2", " 2"]
+
+
+def test_jobs_that_use_a_gpu_ask_for_one_where_there_are_some(study, monkeypatch):
+    """As many at once as a lease has to give, unless a command says how many; a cluster's profile
+    says itself which jobs have one. Where features are kept, metrics need none."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+    def asking(*words):
+        code, said = run(study, "all", "-n", *words)
+        assert code == 0, said
+        found = re.findall(r"python -m ect (?:--\S+ \S+ )*(\S+)(.*)", said)
+        assert len(found) > 40
+        return {(verb, words.count("--gpus 1")) for verb, words in found}
+
+    used = {"train-classifier", "train", "sample", "extract", "evaluate", "trace", "search-steps"}
+    monkeypatch.setenv("ECT_FAKE_DEVICES", "2")
+    (study / "overlay.yaml").write_text("evaluation: {export: [features]}\n")
+    found = asking()
+    assert {verb for verb, gpus in found if gpus} == used
+    assert {verb for verb, gpus in found if not gpus} & used == {"evaluate"}  # but for the floor
+    cluster = ["--profile", "workflow/profiles/slurm", "--set-resources", "tune:mem_mb=100"]
+    assert not any(gpus for _, gpus in asking(*cluster))
+    for visible, words, said in (
+        ("1", (), 'gpu=Resource("gpu", 1)'),
+        ("0,1", ("--forceall", "--resources", "gpu=7"), 'gpu=Resource("gpu", 7)'),
+        ("", ("--forceall",), None),
+    ):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        told = run(study, "results/smoke/data/dataset.safetensors", *words)[1]
+        assert said in told if said else "gpu=" not in told
 
 
 def test_a_second_workflow_takes_data_and_reference_from_the_cache(

@@ -59,7 +59,7 @@ from ect.config.evaluation import FETCHED
 from ect.data import look
 from ect.data.folder import fingerprint
 from ect.models.trust import allow
-from ect.runtime import work
+from ect.runtime import lease, work
 from ect.runtime.versions import STAGES
 from ect.study import settings
 from ect.study.advice import advice
@@ -98,6 +98,7 @@ PLACE = workflow.modifier.path_modifier.replace_prefix(ROOT)
 DATA = f"{ROOT}/data/dataset.safetensors"
 CLASSIFIER = f"{ROOT}/features/classifier.safetensors"
 REFERENCE = f"{ROOT}/features/reference.safetensors"
+SUMMARY = f"{ROOT}/features/summary.safetensors"
 FLOOR = f"{ROOT}/data/floor.json"
 
 CELLS = {cell.folder: cell for cell in STUDY.all_cells()}
@@ -144,6 +145,26 @@ def verbatim(text):
 def attempt_of(wildcards, attempt):
     """The number of the attempt: after two that ended with the same error there is no third."""
     return attempt
+
+
+def usable_gpus():
+    """How many GPUs jobs of this machine can lease; 0 where a cluster runs the jobs."""
+    local = workflow.is_main_process and workflow.global_resources["_nodes"].value is None
+    return len(lease.devices()) if local else 0
+
+
+# Where there are GPUs, each job that uses one asks for one, unless a profile or a command says how
+# many; and as many such jobs run at once as there are GPUs, unless `--resources gpu=` says how many.
+GPUS = usable_gpus()
+GPU = {"gpu": 1} if GPUS else {}
+if GPUS and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", GPUS)
+
+
+def leased_one(wildcards, resources):
+    """The option --gpus of a job of one process, as `leased`."""
+    asked = resources.get("gpu")
+    return "--gpus 1" if isinstance(asked, int) and asked > 0 else ""
 
 
 def leased(wildcards, resources):

@@ -32,15 +32,18 @@ rule train_classifier:
         run=f"{ROOT}/features/run.json",
     params:
         settings=verbatim(as_json(settings.train_classifier(STUDY))),
+        lease=leased_one,
         version=STAGES["classifier"],
         out=subpath(output[0], parent=True),
     threads: 1
+    resources:
+        **GPU,
     cache: "hash-omit-software"
     conda:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} train-classifier {params.settings:q}"
-        " --data {input.data:q} --out {params.out:q}"
+        " --data {input.data:q} --out {params.out:q} {params.lease}"
 
 
 # Weights that the study does not train and its config does not name: one download for all studies.
@@ -60,15 +63,20 @@ rule measure_floor:
         network_if_used(),
         data=DATA,
         reference=REFERENCE,
+        summary=SUMMARY,
     output:
         FLOOR,
     params:
         settings=verbatim(as_json(settings.evaluate(STUDY, None))),
         classifier=verbatim(classifier_option()),
+        lease=leased_one,
         version=STAGES["evaluate"],
     threads: 1
+    resources:
+        **GPU,
     conda:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} evaluate {params.settings:q}"
-        " --data {input.data:q} --reference {input.reference:q} {params.classifier} --out {output:q}"
+        " --data {input.data:q} --reference {input.reference:q} --summary {input.summary:q}"
+        " {params.classifier} --out {output:q} {params.lease}"

@@ -42,6 +42,7 @@ rule sample:
         version=STAGES["sample"],
     threads: 1
     resources:
+        **GPU,
         attempt=attempt_of,
     conda:
         "../../envs/ect.yaml"
@@ -76,9 +77,11 @@ rule extract_reference:
     params:
         settings=verbatim(as_json(settings.extract(STUDY))),
         classifier=verbatim(classifier_option()),
+        lease=leased_one,
         version=STAGES["extract"],
     threads: 1
     resources:
+        **GPU,
         attempt=attempt_of,
     cache: "hash-omit-software"
     conda:
@@ -86,6 +89,24 @@ rule extract_reference:
     shell:
         "python -m ect --threads {threads} --attempt {resources.attempt} extract"
         " {params.settings:q} --data {input.data:q} {params.classifier} --out {output.features:q}"
+        " {params.lease}"
+
+
+# What metrics need of these features, computed once for all evaluations.
+rule summarize_reference:
+    input:
+        reference=REFERENCE,
+    output:
+        SUMMARY,
+    params:
+        settings=verbatim(as_json(settings.summarize(STUDY))),
+        version=STAGES["evaluate"],
+    threads: 1
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} summarize {params.settings:q}"
+        " --reference {input.reference:q} --out {output:q}"
 
 
 # The features of a set of images, for every metric of it; where samples.npz is not exported, the
@@ -103,10 +124,11 @@ rule extract:
         ),
         source="--samples" if "npz" in EXPORT else "--model",
         classifier=verbatim(classifier_option()),
-        lease=lambda wildcards, resources: "" if "npz" in EXPORT else leased(wildcards, resources),
+        lease=leased,
         version=STAGES["extract"],
     threads: 1
     resources:
+        **GPU,
         attempt=attempt_of,
     conda:
         "../../envs/ect.yaml"
@@ -121,21 +143,24 @@ rule evaluate:
         network_if_used(),
         samples=expand(f"{DRAWN}/{MEASURED}", repeat=REPEATS, allow_missing=True),
         reference=REFERENCE,
+        summary=SUMMARY,
     output:
         f"{ROOT}/{{model}}/{{sampler}}/metrics.json",
     params:
         settings=lambda wildcards: as_json(settings.evaluate(STUDY, cell_of(wildcards))),
         classifier=verbatim(classifier_option()),
+        lease=leased_one,
         version=STAGES["evaluate"],
     threads: 1
     resources:
+        **(GPU if MEASURED == "samples.npz" else {}),
         attempt=attempt_of,
     conda:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} --attempt {resources.attempt} evaluate"
         " {params.settings:q} --samples {input.samples:q} --reference {input.reference:q}"
-        " {params.classifier} --out {output:q}"
+        " --summary {input.summary:q} {params.classifier} --out {output:q} {params.lease}"
 
 
 rule trace_tuning:
@@ -150,14 +175,17 @@ rule trace_tuning:
     params:
         settings=verbatim(as_json(settings.trace(STUDY))),
         classifier=verbatim(classifier_option()),
+        lease=leased_one,
         version=STAGES["trace"],
     threads: 1
+    resources:
+        **GPU,
     conda:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} trace {params.settings:q} --init {input.init:q}"
         " --snapshots {input.snapshots:q} --data {input.data:q} --reference {input.reference:q}"
-        " {params.classifier} --out {output:q}"
+        " {params.classifier} --out {output:q} {params.lease}"
 
 
 # The intermediate times of two and more steps: searched on seeds of their own, then measured on the
@@ -172,10 +200,13 @@ rule search_steps:
     params:
         settings=verbatim(as_json(settings.search_steps(STUDY))),
         classifier=verbatim(classifier_option()),
+        lease=leased_one,
         version=STAGES["search"],
     threads: 1
+    resources:
+        **GPU,
     conda:
         "../../envs/ect.yaml"
     shell:
         "python -m ect --threads {threads} search-steps {params.settings:q} --model {input.model:q}"
-        " --reference {input.reference:q} {params.classifier} --out {output:q}"
+        " --reference {input.reference:q} {params.classifier} --out {output:q} {params.lease}"

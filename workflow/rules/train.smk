@@ -92,6 +92,7 @@ rule pretrain:
         pretrain=one_of(STUDY.pretrain),
     threads: 1
     resources:
+        **GPU,
         attempt=attempt_of,
     retries: RETRIES
     conda:
@@ -118,6 +119,7 @@ rule tune:
         version=STAGES["train"],
     threads: 1
     resources:
+        **GPU,
         attempt=attempt_of,
     retries: RETRIES
     conda:
