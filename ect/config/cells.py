@@ -36,11 +36,13 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A model and the sampler that draws from it."""
+    """A model and the sampler that draws from it, with the seeds of a replicate."""
 
     model: Milestone | Tuned
     sampler: str
+    replicate: int = 0
 
     @property
     def folder(self):
-        return f"{self.model.folder}/{self.sampler}"
+        replicate = f"-replicate-{self.replicate}" if self.replicate else ""
+        return f"{self.model.folder}/{self.sampler}{replicate}"

@@ -189,13 +189,6 @@ def _check_search(config):
         return
     for index, cut in enumerate(config.search.models):
         _check_cut(config, f"search.models.{index}", cut)
-    search, test = config.search, config.evaluation
-    last = test.seed + test.repeats * test.images - 1
-    if search.seed <= last and test.seed < search.seed + search.images:
-        raise ValueError(
-            f"search.seed: found {search.seed} with {search.images} images, which meets the"
-            f" evaluation's seeds {test.seed} to {last}; allowed: seeds apart from them"
-        )
 
 
 def _check_cut(config, key, cut):
@@ -294,7 +287,7 @@ def _check_milestone(config, key, name, kimg):
             raise ValueError(f"{key}: found {kimg} of '{name}'; allowed: 0, as it is imported")
         return
     chain = config.pretrain[name]
-    if kimg % chain.every or not 0 <= kimg <= chain.kimg:
+    if kimg > chain.kimg or kimg not in chain.milestones_to(int(kimg)):
         found = f"{float(kimg):g} thousand images of pretraining '{name}'"
-        grid = f"0, {chain.every}, {2 * chain.every}, ..., {chain.kimg}"
+        grid = names(map(str, chain.milestones_to(chain.kimg)[:3])) + f", ..., {chain.kimg}"
         raise ValueError(f"{key}: found {found}; allowed: its milestones {grid}")

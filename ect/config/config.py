@@ -1,5 +1,6 @@
 """The whole config: its blocks, checked together, and the cells they ask for. Loads no torch."""
 
+from itertools import product
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
@@ -160,22 +161,19 @@ class Config(base.Block):
             self._start(cut.pretrain, cut.kimg), cut.schedule, cut.tune, cut.tune_kimg, cut.seed
         )
 
-    def _start(self, name, kimg):
+    def _start(self, name, kimg, replicate=0):
         """A milestone of a pretraining run; an imported model has only milestone 0."""
-        return Milestone(name, 0 if name in self.init else self.pretrain[name].seed, kimg)
+        seed = 0 if name in self.init else self.pretrain[name].seed + replicate
+        return Milestone(name, seed, kimg)
 
     def _expand(self, rows):
         for name in rows.pretrain:
             for kimg, tune_kimg in rows.budgets():
-                start = self._start(name, int(kimg))
-                models = [start]
-                if rows.tune is not None:
-                    models = [
-                        Tuned(start, schedule, rows.tune, int(tune_kimg), seed)
-                        for schedule in rows.schedules
-                        for seed in rows.seeds
-                    ]
-                yield from (Sampled(m, sampler) for m in models for sampler in rows.samplers)
+                for schedule, (replicate, seed) in product(rows.schedules or [None], rows.runs()):
+                    model = start = self._start(name, int(kimg), replicate)
+                    if rows.tune is not None:
+                        model = Tuned(start, schedule, rows.tune, int(tune_kimg), seed)
+                    yield from (Sampled(model, name, replicate) for name in rows.samplers)
 
     def network_files(self):
         """The file of a feature space's network that the study does not train itself, if any."""
@@ -198,7 +196,7 @@ class Config(base.Block):
         cells = [cell.model for cell in self.all_cells()]
         starts = [m.start if isinstance(m, Tuned) else m for m in cells]
         last = max((m.kimg for m in starts if m.pretrain == name), default=0)
-        return [Milestone(name, block.seed, k) for k in range(block.every, last + 1, block.every)]
+        return [Milestone(name, block.seed, k) for k in block.milestones_to(last)[1:]]
 
     def has_pairs(self, model):
         """Whether a tuned model's loss compares f at pairs of noise levels, not at r -> s."""

@@ -23,6 +23,7 @@ from ect.config.base import (
 )
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
+SEEDS = 1_000_000  # from the first seed of one replicate's images to that of the next
 FETCHED = f"models/{INCEPTION_FILE}"  # where it is put for all studies, unless a config has its own
 
 
@@ -182,6 +183,10 @@ class Evaluation(Block):
     """Columns of the csv. `fd` is required: every table has it."""
     export: distinct_list(Literal["npz", "png", "features"]) = ["npz"]
     """What is stored of the images. Without `npz` only their features are stored."""
+
+    def first_seed(self, repeat=0, replicate=0):
+        """The seed of the first image of a set."""
+        return self.seed + repeat * self.images + replicate * SEEDS
 
     @model_validator(mode="after")
     def _complete(self):

@@ -4,7 +4,7 @@ torch."""
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from ect.config.base import Block, Count, Level, Name, Positive, Seed, distinct_list, names, whole
 
@@ -24,7 +24,8 @@ class Published(Block):
 class Rows(Block):
     """Cells as a product of lists: starts (a pretraining and its budget) x schedules x seeds, each
     evaluated with `samplers`. Without `tune` the rows are the pretrained models themselves. The
-    budgets are `kimg` and `tune_kimg`, or `total_kimg` and `shares`."""
+    budgets are `kimg` and `tune_kimg`, or `total_kimg` and `shares`. In place of `seeds`,
+    `replicates` repeats all of it."""
 
     pretrain: distinct_list(Name, Field(min_length=1))
     """Names in `pretrain` or `init`."""
@@ -38,6 +39,9 @@ class Rows(Block):
     """Names in `schedules`."""
     seeds: distinct_list(Seed, Field(min_length=1)) = [0]
     """Seeds of tuning."""
+    replicates: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Number of replicates, in place of `seeds`: the i-th, from 0, has pretraining from its own
+    seed + i (an imported start is the same in all), tuning from seed i, and other images' seeds."""
     tune_kimg: Count | None = None
     """Thousand images of tuning."""
     total_kimg: Count | None = None
@@ -66,11 +70,24 @@ class Rows(Block):
         models = len(self.pretrain) * len(self.budgets()) * len(self.schedules or [None])
         if self.published and models > 1:
             raise ValueError(f"published is set for rows of {models} models; allowed: one model")
+        if self.replicates is not None and "seeds" in self.model_fields_set:
+            raise ValueError("found seeds and replicates; allowed: one of them")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler):
+        """Without `replicates` where it is not set: as before there was such a key."""
+        return {k: v for k, v in handler(self).items() if (k, v) != ("replicates", None)}
 
     def _given(self):
         """The keys that are set."""
         return names(key for key in type(self).model_fields if key in self.model_fields_set)
+
+    def runs(self):
+        """The pairs (replicate, seed of tuning)."""
+        if self.replicates is not None:
+            return [(index, index) for index in range(self.replicates)]
+        return [(0, seed) for seed in self.seeds] if self.tune else [(0, 0)]
 
     def budgets(self):
         """The pairs (thousand images of pretraining, of tuning)."""
@@ -88,7 +105,18 @@ class Experiment(Block):
     kind: Literal["methods", "schedules", "split", "solvers"]
     """Which table, figure and sentences it gets."""
     rows: Annotated[list[Rows], Field(min_length=1)]
-    """The cells that answer it."""
+    """The cells that answer it; all rows have `replicates`, or none has, so that every n counts the
+    same."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_n(self):
+        lacking = [index for index, rows in enumerate(self.rows) if rows.replicates is None]
+        if 0 < len(lacking) < len(self.rows):
+            raise ValueError(
+                f"rows.{lacking[0]} has no replicates, others have; allowed: in all rows of an"
+                " experiment, or in none"
+            )
+        return self
 
 
 class Cut(Block):

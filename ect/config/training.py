@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_serializer, model_validator
 
 from ect import registry
+from ect.config import base
 from ect.config.base import Block, Count, Name, Positive, Seed, Share, part, require_defined, whole
 from ect.schedule import HIGH, LOW
 
@@ -184,18 +185,17 @@ class Pretrain(Recipe):
     the key it is measured. EDM states 0.5."""
     kimg: Count
     """Thousand images to the end of the chain."""
-    every: Count
-    """Thousand images from one milestone to the next."""
+    every: Count | None = None
+    """Thousand images from one milestone to the next. Either this or `milestones`; null takes one
+    back."""
+    milestones: base.distinct_list(Count, Field(min_length=1, max_length=MILESTONES)) | None = None
+    """The milestones themselves, in thousand images, the last one at `kimg`."""
     seed: Seed = 0
     """Seed of weights, batches and noise."""
 
     @model_validator(mode="after")
     def _chain(self):
-        if self.kimg % self.every:
-            raise ValueError(f"kimg is {self.kimg}; allowed: multiples of every = {self.every}")
-        if self.kimg > MILESTONES * self.every:
-            most = f"at most {MILESTONES} milestones, every = {self.every} thousand images"
-            raise ValueError(f"kimg is {self.kimg}; allowed: {most}")
+        self._check_milestones()
         require_defined(self.process, self.parameterization)
         if self.optimizer.decay_from < 1:
             raise ValueError(
@@ -204,10 +204,37 @@ class Pretrain(Recipe):
             )
         return self
 
+    def _check_milestones(self):
+        if (self.every is None) == (self.milestones is None):
+            found = f"every is {self.every}, milestones {base.short(self.milestones)}"
+            raise ValueError(f"{found}; allowed: one of the two, the other null")
+        if self.every is None:
+            if self.milestones != sorted(self.milestones) or self.milestones[-1] != self.kimg:
+                raise ValueError(
+                    f"milestones is {base.short(self.milestones)}; allowed: growing numbers, the"
+                    f" last one kimg = {self.kimg}"
+                )
+        elif self.kimg % self.every:
+            raise ValueError(f"kimg is {self.kimg}; allowed: multiples of every = {self.every}")
+        elif self.kimg > MILESTONES * self.every:
+            most = f"at most {MILESTONES} milestones, every = {self.every} thousand images"
+            raise ValueError(f"kimg is {self.kimg}; allowed: {most}")
+
+    def milestones_to(self, kimg):
+        """The milestones up to `kimg`, the random start, 0, among them."""
+        if self.every is not None:
+            return list(range(0, kimg + 1, self.every))
+        return [0, *(milestone for milestone in self.milestones if milestone <= kimg)]
+
+    def before(self, kimg):
+        """The milestone from which the one at `kimg` goes on; 0 for the random start."""
+        return max(self.milestones_to(max(kimg - 1, 0)))
+
     @model_serializer(mode="wrap")
     def _without_unset(self, handler):
-        """Without `sd` where it is not stated: as before there was such a key."""
-        return {k: v for k, v in handler(self).items() if (k, v) != ("sd", None)}
+        """Without the keys that are not set and that were not there before."""
+        new = ("sd", "milestones")
+        return {k: v for k, v in handler(self).items() if not (k in new and v is None)}
 
 
 class Tune(Recipe):

@@ -89,7 +89,7 @@ def samplers_beside(model):
     found = {path: drawn for path, drawn in found.items() if drawn}
     digest = record.digest(model) if found else None
     of_this = {path: options for path, (options, of) in found.items() if digest in of}
-    return {path.parent.name: options for path, options in of_this.items()}
+    return {path.parent.name.partition("-")[0]: options for path, options in of_this.items()}
 
 
 def _sampling(path):

@@ -20,6 +20,7 @@ MORE = [name for name in METRICS if name not in ("fd", "kd")]  # where the confi
 # What distances must share to be compared.
 EQUAL = ["features", "images", "reference_images", "repeats"]
 CELL = [key for key in MODEL + SAMPLER if key not in ("total_kimg", "share")] + ["seed"]
+RUN = [*CELL, "replicate"]
 
 COUNTS = ("kimg", "tune_kimg", "nfe", "seed")
 # The types in metrics.json, as `read_json` takes them; of a cell's keys any may be null.
@@ -37,7 +38,7 @@ def read(paths, solvers=None):
     frame = pd.DataFrame([_row(path) for path in dict.fromkeys(map(str, paths))])
     if frame.empty:
         raise ValueError("found no metrics.json; allowed: at least one")
-    for key in COUNTS:
+    for key in (*COUNTS, "replicate"):
         frame[key] = frame[key].astype("Int64")
     if "kd" not in frame:  # a config may leave it out, but the csv has its columns
         frame["kd"] = float("nan")
@@ -45,7 +46,8 @@ def read(paths, solvers=None):
     frame["share"] = 100 * frame["kimg"] / frame["total_kimg"].mask(frame["total_kimg"] == 0)
     frame["solver"] = frame["sampler"].map(solvers or {})
     _require_equal(frame)
-    _require_once(frame, CELL, "this cell and seed is in another file too")
+    _require_once(frame, RUN, "this cell and seed is in another file too")
+    _require_one_kind_of_n(frame)
     if solvers is not None:
         _require_solvers(frame)
     return frame
@@ -53,11 +55,11 @@ def read(paths, solvers=None):
 
 def spread(frame):
     """One row for each (model, sampler), in order of appearance, with mean, sd (sample sd, empty
-    where n = 1) and least value over tuning seeds, and n, their number. All three are NaN where a
-    seed's value is: what is left of a mean is another mean.
+    where n = 1) and least value over tuning seeds or replicates, and n, their number. All three are
+    NaN where a seed's value is: what is left of a mean is another mean.
 
-    `fd_repeats_sd` and `fd_repeats_min` describe the repeats of one model: over the tuning seeds,
-    the root of the mean variance, and the mean of the least value.
+    `fd_repeats_sd` and `fd_repeats_min` describe the repeats of one model: over the seeds, the root
+    of the mean variance, and the mean of the least value.
     """
     groups = frame.groupby([*MODEL, "solver", *SAMPLER, *EQUAL], dropna=False, sort=False)
     more = {
@@ -80,6 +82,11 @@ def spread(frame):
         lacking = groups[name].count().to_numpy() < table["n"]
         table.loc[lacking, [key for key in table if key.startswith(f"{name}_")]] = float("nan")
     return table
+
+
+def over(frame):
+    """What the n of a frame counts: 'tuning seeds' or 'replicates'."""
+    return "replicates" if (frame["replicate"] > 0).any() else "tuning seeds"
 
 
 def read_floor(path):
@@ -120,9 +127,11 @@ def _row(path):
     if missing:
         raise ValueError(f"{path}: its cell has no {', '.join(missing)}")
     typed(cell, f"{path}: cell", {key: COUNT if key in COUNTS else NAME for key in CELL})
+    typed(cell, f"{path}: cell", known={"replicate": int})
     each = metrics.pop("repeats", {"fd": [metrics["fd"]]})["fd"]
     repeats = {"repeats": len(each), "fd_repeats_min": min(each), "fd_repeats_sd": _sd(each)}
-    return {**{key: cell[key] for key in CELL}, **metrics, **repeats, "path": path}
+    known = {key: cell[key] for key in CELL} | {"replicate": cell.get("replicate", 0)}
+    return {**known, **metrics, **repeats, "path": path}
 
 
 def _measured(path):
@@ -157,6 +166,18 @@ def _require_equal(frame):
             )
 
 
+def _require_one_kind_of_n(frame):
+    """Replicates differ in all seeds at once, others in that of tuning alone: their spreads are
+    different things."""
+    alone = frame[(frame["replicate"] == 0) & (frame["seed"] > 0) & frame["schedule"].notna()]
+    if over(frame) == "replicates" and len(alone):
+        first = alone.iloc[0]
+        raise ValueError(
+            f"{first['path']}: seed {first['seed']} of tuning alone, beside replicates; allowed:"
+            " one of the two"
+        )
+
+
 def _require_once(frame, keys, words):
     again = frame[frame.duplicated(keys)]
     if len(again):
@@ -167,4 +188,4 @@ def _require_solvers(frame):
     for _, row in frame[frame["solver"].isna()].iterrows():
         raise ValueError(f"{row['path']}: solvers has no '{row['sampler']}', its sampler")
     words = "another file has this model, kind of sampler and NFE too"
-    _require_once(frame, [*MODEL, "solver", "nfe", "seed"], words)
+    _require_once(frame, [*MODEL, "solver", "nfe", "seed", "replicate"], words)

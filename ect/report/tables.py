@@ -127,7 +127,7 @@ def _caption(frame, real):
     images, reference = frame["images"].iloc[0], frame["reference_images"].iloc[0]
     caption = (
         f"{metric} between {images} generated and {reference} training images; lower is better."
-        " Mean ± sd over tuning seeds, their number n in brackets; no sd where n = 1."
+        f" Mean ± sd over {gather.over(frame)}, their number n in brackets; no sd where n = 1."
         " Budgets in thousands of images (kimg)."
     )
     repeats = frame["repeats"].iloc[0]

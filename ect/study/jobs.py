@@ -51,11 +51,12 @@ def models(config):
     starts = [m for m in asked if isinstance(m, Milestone)] + [m.start for m in tuned]
     last = {}
     for start in starts:
-        last[start.pretrain] = max(start, last.get(start.pretrain, start), key=lambda m: m.kimg)
+        chain = start.pretrain, start.seed
+        last[chain] = max(start, last.get(chain, start), key=lambda m: m.kimg)
     milestones = []
-    for name, end in last.items():
-        every = 1 if name in config.init else config.pretrain[name].every
-        milestones += [Milestone(name, end.seed, k) for k in range(0, end.kimg + 1, every)]
+    for (name, seed), end in last.items():
+        points = [0] if name in config.init else config.pretrain[name].milestones_to(end.kimg)
+        milestones += [Milestone(name, seed, kimg) for kimg in points]
     return milestones, tuned
 
 

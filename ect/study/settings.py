@@ -60,8 +60,8 @@ def _pretrain(config, model):
         "recipe": recipe,
         "schedule": {"map": "zero", "options": {}, "clock": "noise"},
         "target": "own",
-        "seed": chain.seed,
-        "first_kimg": max(model.kimg - chain.every, 0),
+        "seed": model.seed,
+        "first_kimg": chain.before(model.kimg),
         "last_kimg": model.kimg,
         "snapshots": 0,
         **_plugins(config, {"process": chain.process, "weight": chain.weight}),
@@ -108,11 +108,11 @@ def import_model(config, name):
     return block.format
 
 
-def sample(config, sampler, repeat=0):
-    """The settings of a job that samples images: of the first repeat, or a later one."""
+def sample(config, sampler, repeat=0, replicate=0):
+    """The settings of a job that samples images: of a replicate's first set, or a later one."""
     block = config.samplers[sampler]
     seeds = config.evaluation.model_dump(include={"images", "batch", "seed"})
-    seeds["seed"] += repeat * seeds["images"]
+    seeds["seed"] = config.evaluation.first_seed(repeat, replicate)
     return {
         "kind": block.kind,
         "options": block.options(),
@@ -129,10 +129,10 @@ def _precision(config):
     return {} if precision == DEFAULTS["precision"] else {"precision": precision}
 
 
-def save_samples(config, sampler, repeat):
+def save_samples(config, sampler, repeat, replicate=0):
     """The settings of a job that writes samples.npz: of all images or, where the config does not
     export it, of those that the figure of samples shows."""
-    settings = sample(config, sampler, repeat)
+    settings = sample(config, sampler, repeat, replicate)
     if "npz" not in config.evaluation.export:
         settings["images"] = min(settings["images"], config.figures.grid_columns)
     return settings
@@ -144,12 +144,12 @@ def train_classifier(config):
     return block.resolved() if block else {}
 
 
-def extract(config, sampler=None, repeat=0):
+def extract(config, sampler=None, repeat=0, replicate=0):
     """The settings of a job that extracts features: of samples.npz or the training images, or,
     where the config does not export that, of a sampler's images."""
     settings = {"features": feature_space(config)}
     if sampler is not None and "npz" not in config.evaluation.export:
-        settings["sampling"] = sample(config, sampler, repeat)
+        settings["sampling"] = sample(config, sampler, repeat, replicate)
     return settings
 
 
@@ -199,6 +199,7 @@ def facts(config, cell):
         "sampler": cell.sampler,
         "label": sampler.label,
         "nfe": sampler.evaluations,
+        **({"replicate": cell.replicate} if cell.replicate else {}),
     }
 
 

@@ -27,14 +27,20 @@ class Inputs:
         facts = {"images": 2000, "reference_images": 1437, "features": "classifier"}
         return self.file(json.dumps(facts | {"fd": fd, "kd": fd / 100, "cell": cell} | changes))
 
+    def replicate(self, sampler, fd, index, **cell):
+        facts = self.cell_of(sampler, **cell) | {"seed": index, "replicate": index}
+        return self.metrics(fd, facts)
+
     def cell(self, sampler, fd, kimg=96, schedule=None, tune=None, seed=0, **changes):
+        return self.metrics(fd, self.cell_of(sampler, kimg, schedule, tune, seed), **changes)
+
+    def cell_of(self, sampler, kimg=96, schedule=None, tune=None, seed=0):
         label, nfe = SAMPLERS[sampler]
-        cell = {
+        return {
             "pretrain": "ve", "process": "ve", "parameterization": "edm", "kimg": kimg,
             "schedule": schedule, "recipe": schedule and "ect_50%", "tune_kimg": tune,
             "seed": seed, "sampler": sampler, "label": label, "nfe": nfe,
         }  # fmt: skip
-        return self.metrics(fd, cell, **changes)
 
     def floor(self):
         return self.metrics(1.5, {"floor": True}, images=360)

@@ -25,10 +25,11 @@ JOBS = {  # with `all`
     "budget-split": 456,
     "cifar10-jpeg": 131,
     "imagenet64": 37,
-    "smoke": 59,
+    "smoke": 67,
     "baselines": 107,
     "ablations": 320,
     "precision": 175,
+    "split-scaling": 1005,
 }
 each_study = pytest.mark.parametrize("name", JOBS)
 

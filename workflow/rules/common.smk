@@ -128,6 +128,7 @@ wildcard_constraints:
     tune_kimg=r"\d+",
     model=r"(pretrain|tune)/\S+",
     sampler="|".join(STUDY.samplers),
+    replicate=r"|-replicate-[1-9]\d*",
     repeat=r"|/repeat-\d+",
     experiment="|".join(STUDY.experiments),
 

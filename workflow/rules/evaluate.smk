@@ -1,8 +1,10 @@
 # Images from every model, their distances to the training images, and the measured snapshots of a
 # tuning run.
 
-# {repeat} is empty for the first set of images of a cell, /repeat-1, ... for those that follow.
-DRAWN = f"{ROOT}/{{model}}/{{sampler}}{{repeat}}"
+# {repeat} is empty for the first set of images of a cell, /repeat-1, ... for those that follow;
+# {replicate} is empty for the first replicate.
+CELL = f"{ROOT}/{{model}}/{{sampler}}{{replicate}}"
+DRAWN = f"{CELL}{{repeat}}"
 REPEATS = ["", *(f"{os.sep}repeat-{index}" for index in range(1, STUDY.evaluation.repeats))]
 
 # What is measured of a set: its images, or its features where they are kept. EXPORTED is what is
@@ -12,13 +14,14 @@ MEASURED = "features.safetensors" if "features" in EXPORT else "samples.npz"
 EXPORTED = [f"{ROOT}/{cell}{repeat}/png" for cell in CELLS for repeat in REPEATS if "png" in EXPORT]
 
 
-def repeat_of(wildcards):
-    return int(wildcards.repeat.rpartition("-")[2] or 0)
+def set_of(wildcards):
+    """The numbers of a set of images and of its replicate."""
+    return [int(text.rpartition("-")[2] or 0) for text in (wildcards.repeat, wildcards.replicate)]
 
 
 def cell_of(wildcards):
     """The cell of the study that a metrics.json is of; raises `ValueError` if there is none."""
-    found = f"{wildcards.model}/{wildcards.sampler}"
+    found = "{model}/{sampler}{replicate}".format(**wildcards)
     if found not in CELLS:
         raise ValueError(
             f"{found} is no cell of the study '{STUDY.study}'; allowed: the {len(CELLS)} of its"
@@ -35,7 +38,7 @@ rule sample:
         run=f"{DRAWN}/run.json",
     params:
         settings=lambda wildcards: as_json(
-            settings.save_samples(STUDY, wildcards.sampler, repeat_of(wildcards))
+            settings.save_samples(STUDY, wildcards.sampler, *set_of(wildcards))
         ),
         out=subpath(output.samples, parent=True),
         lease=leased,
@@ -120,7 +123,7 @@ rule extract:
         run=f"{DRAWN}/features.json",
     params:
         settings=lambda wildcards: as_json(
-            settings.extract(STUDY, wildcards.sampler, repeat_of(wildcards))
+            settings.extract(STUDY, wildcards.sampler, *set_of(wildcards))
         ),
         source="--samples" if "npz" in EXPORT else "--model",
         classifier=verbatim(classifier_option()),
@@ -145,7 +148,7 @@ rule evaluate:
         reference=REFERENCE,
         summary=SUMMARY,
     output:
-        f"{ROOT}/{{model}}/{{sampler}}/metrics.json",
+        f"{CELL}/metrics.json",
     params:
         settings=lambda wildcards: as_json(settings.evaluate(STUDY, cell_of(wildcards))),
         classifier=verbatim(classifier_option()),

@@ -29,7 +29,7 @@ def state_before(wildcards):
     kimg = int(wildcards.kimg)
     if kimg == 0:
         return []
-    before = kimg - STUDY.pretrain[wildcards.pretrain].every
+    before = STUDY.pretrain[wildcards.pretrain].before(kimg)
     return [f"{MILESTONE}/state.safetensors".format(**{**wildcards, "kimg": before})]
 
 
