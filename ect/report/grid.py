@@ -43,7 +43,7 @@ def _samples(path, columns):
         first = np.concatenate([first, more])
     for _ in batches:
         continue
-    return first
+    return first[:columns]
 
 
 def _first(path, images, columns):
