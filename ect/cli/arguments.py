@@ -85,7 +85,7 @@ def _finite(text):
 
 def _object(text, name):
     try:
-        value = parsed(text, object_hook=Settings, parse_constant=_finite, parse_float=_finite)
+        value = parsed(text, mapping=Settings, parse_constant=_finite, parse_float=_finite)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{name}: no JSON ({error}): {shown(text, 60)}") from None
     if not isinstance(value, Settings):

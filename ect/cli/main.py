@@ -18,6 +18,7 @@ from ect.cli.arguments import UNFIT, count, line_of, require, threads
 from ect.models.trust import allowed
 from ect.runtime import crash
 from ect.runtime.stop import Stopped
+from ect.runtime.text import shown
 
 VERBS: dict[Callable, tuple[str, dict]] = (
     jobs.VERBS | lease.VERBS | report.VERBS | runs.VERBS | completion.VERBS
@@ -88,7 +89,8 @@ def main(argv=None):
         print(f"ect {args.verb}: {stop}", file=sys.stderr)
         return stop.code
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"ect {args.verb}: {error}", file=sys.stderr)
+        lines = (shown(line, len(line) * 12) for line in str(error).split("\n"))
+        print(f"ect {args.verb}:", "\n".join(lines), file=sys.stderr)
         return 1
     except UNFIT as error:
         if sys.flags.dev_mode:

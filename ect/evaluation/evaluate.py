@@ -5,6 +5,8 @@ Images go from the sampler to the features a batch at a time; samples.npz betwee
 
 import collections
 import functools
+import itertools
+import os
 import statistics
 import time
 from pathlib import Path
@@ -107,6 +109,7 @@ def run(settings, drawn, data, out, classifier=None, reference=None, summarized=
         sources = [samples.pieces(Images(data, "test").pixels)]
     else:
         sources = drawn if isinstance(drawn, list) else [drawn]
+        _require_others(sources)
     results = []
     for source in sources:
         drawn_name, features_drawn, _ = represented(source, space, shape, where)
@@ -114,6 +117,13 @@ def run(settings, drawn, data, out, classifier=None, reference=None, summarized=
             raise ValueError(f"{where}: features are '{name}', not '{drawn_name}' as of the images")
         results.append(measured(settings, features_drawn, real))
     checkpoint.write_json(out, mean(results) | {"features": name, "cell": settings["cell"]})
+
+
+def _require_others(paths):
+    """Raise `ValueError` if a file is among the repeats twice, under any name."""
+    for one, other in itertools.combinations(paths, 2):
+        if os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other):
+            raise ValueError(f"{other}: found twice among the repeats; allowed: each file once")
 
 
 def represented(source, space, wanted=None, where=None):

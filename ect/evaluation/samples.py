@@ -5,6 +5,8 @@ read by `ect/data/npz.py`.
 """
 
 import itertools
+import os
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ect.data import npz
-from ect.runtime.checkpoint import replacing, require_folder, require_regular
+from ect.runtime.checkpoint import replacing, require_folder
 
 
 def write(path, count, batches):
@@ -59,13 +61,18 @@ def regrouped(batches, size):
 
 
 def export(path, folder):
-    """Write the images of a samples.npz into a folder: 000000.png, 000001.png, ..."""
+    """Write the images of a samples.npz into a new or an empty folder: 000000.png, 000001.png, ...;
+    all of them, or none if the file is damaged."""
     from PIL import Image
 
     require_folder(folder)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    images = (image for batch in npz.read(path) for image in batch)
-    for index, image in enumerate(images):
-        grey = image.shape[2] == 1
-        require_regular(Path(folder) / f"{index:06}.png")
-        Image.fromarray(image[..., 0] if grey else image).save(Path(folder) / f"{index:06}.png")
+    out = Path(folder).resolve()  # which may be behind a link
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        part = Path(scratch) / "images"
+        part.mkdir()
+        images = (image for batch in npz.read(path) for image in batch)
+        for index, image in enumerate(images):
+            grey = image.shape[2] == 1
+            Image.fromarray(image[..., 0] if grey else image).save(part / f"{index:06}.png")
+        os.replace(part, out)

@@ -25,6 +25,12 @@ RUN = [*CELL, "replicate"]
 COUNTS = ("kimg", "tune_kimg", "nfe", "seed")
 # The types in metrics.json, as `read_json` takes them; of a cell's keys any may be null.
 NUMBER, COUNT, NAME = (int, float), (int, type(None)), (str, type(None))
+# What metrics can be: a Frechet distance of equal sets is 0 but for rounding; a kernel distance is
+# an unbiased estimate and may be negative.
+RANGES = {
+    "fd": (-0.1, math.inf), "precision": (0, 1), "recall": (0, 1), "inception_score": (1, math.inf),
+    "images": (1, math.inf), "reference_images": (1, math.inf),
+}  # fmt: skip
 SIZES = {"fd": NUMBER, "features": str, "images": int, "reference_images": int}
 
 
@@ -140,10 +146,23 @@ def _measured(path):
     metrics = read_json(path, SIZES, known)
     if "cell" not in metrics:
         raise ValueError(f"{path}: found no cell; allowed: one with {', '.join(CELL)}")
+    for key in (key for key in (*SIZES, *METRICS) if isinstance(metrics.get(key), NUMBER)):
+        _require_possible(path, key, metrics[key])
     each = metrics.get("repeats", {"fd": [metrics["fd"]]}).get("fd")
     if not each or not isinstance(each, list) or not all(isinstance(x, NUMBER) for x in each):
         raise ValueError(f"{path}: repeats of fd are {each!r:.60}; allowed: a list of numbers")
+    for value in each:
+        _require_possible(path, "fd", value)
     return metrics
+
+
+def _require_possible(path, key, value):
+    """Raise `ValueError` for a number that this metric cannot be: no job writes it."""
+    least, most = RANGES.get(key, (-math.inf, math.inf))
+    if not (least <= value <= most and math.isfinite(value)):
+        limits = [f">= {least:g}"] * (least > -math.inf) + [f"<= {most:g}"] * (most < math.inf)
+        allowed = " and ".join(["a finite number", *limits])
+        raise ValueError(f"{path}: '{key}' is {value}; allowed: {allowed}")
 
 
 def _sd(values):

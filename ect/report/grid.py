@@ -1,7 +1,5 @@
 """Samples, model by model: the images of a column come from the same noise."""
 
-from contextlib import closing
-
 import numpy as np
 
 from ect.data import npz
@@ -38,8 +36,14 @@ def strip(images):
 
 
 def _samples(path, columns):
-    with closing(npz.read(path, columns)) as batches:
-        return next(batches)
+    """The first images; the file is read to its end, where its checksum is compared."""
+    batches = npz.read(path)
+    first = next(batches)
+    while len(first) < columns and (more := next(batches, None)) is not None:
+        first = np.concatenate([first, more])
+    for _ in batches:
+        continue
+    return first[:columns]
 
 
 def _first(path, images, columns):

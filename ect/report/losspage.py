@@ -1,6 +1,8 @@
 """The loss page: why does the loss stay flat while the samples improve? Six panels, one x axis."""
 
+import io
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,13 +22,14 @@ def plot_losspage(metrics, trace, out, width_in, stages=None, perfect=None):
     """Loss, its parts and quality over one tuning run, from its metrics.jsonl and its trace.csv;
     the ends of `stages` equal stages are marked. `perfect` is the csv of the loss of a perfect
     model of Gaussian data."""
-    log, trace = read_log([metrics], LOGGED), _read_trace(trace)
+    log = read_log([metrics], LOGGED)
+    trace = _read_trace(trace, log[-1]["images"])
     trace["kimg"] = trace["images"] / 1000
     with style.figure(out, width_in, 1.2 * width_in, 3, 2, sharex=True) as (_, axes):
         (loss, bins), (pairs, chain), (share, quality) = axes
         _plot_log(loss, log, "loss", "a  training loss")
         if perfect:
-            _plot_perfect(loss, pd.read_csv(perfect))
+            _plot_perfect(loss, _read_perfect(perfect, log[-1]["images"]))
         _plot_bins(bins, log)
         _plot_pairs(pairs, trace[trace["quantity"] == "residual"])
         _plot_chain(chain, trace[trace["quantity"] == "end_to_end"])
@@ -37,16 +40,55 @@ def plot_losspage(metrics, trace, out, width_in, stages=None, perfect=None):
         _mark_stages(axes, log[-1]["images"] / 1000, stages)
 
 
-def _read_trace(path):
-    """The table of a trace.csv; raises `ValueError` that names it unless it is one."""
+def _read_trace(path, total):
+    """The table of a trace.csv; raises `ValueError` that names it unless it is whole: the same
+    measures of the start and of every snapshot, the last at the end of the run, after `total`."""
+    table = _read_csv(path, "trace", ("images", "s", "ratio", "value"), ("quantity", "sampler"))
+    what = table[["quantity", "s", "ratio", "sampler"]].itertuples(index=False)
+    measured: dict = {}
+    for images, row in zip(table["images"].tolist(), what):
+        measured.setdefault(images, []).append(tuple(map(str, row)))
+    short = [seen for seen, rows in measured.items() if rows != measured.get(0)]
+    if short or max(measured) != total:
+        found = "other measures after" if short else "the last after"
+        found += f" {short[0] if short else max(measured)}"
+        raise ValueError(
+            f"{path}: found {found} images; allowed: all that `trace` wrote of a run of {total}"
+        )
+    return table
+
+
+def _read_perfect(path, total):
+    """The table of a perfect.csv, whose points divide a run of `total` images; raises `ValueError`
+    that names it unless it is a whole one."""
+    table = _read_csv(path, "perfect-loss", ("images", "loss"), ())
+    points = table["images"].tolist()
+    if points[0] != 0 or abs(points[-1] * len(points) / (len(points) - 1 or 1) - total) > len(
+        points
+    ):
+        raise ValueError(
+            f"{path}: found images from {points[0]} to {points[-1]} in {len(points)} rows; allowed:"
+            f" all that `perfect-loss` wrote of a run of {total}"
+        )
+    return table
+
+
+def _read_csv(path, verb, numbers, texts):
+    """A table with these columns that ends in a whole line; raises `ValueError`."""
     try:
-        table = pd.read_csv(path)
+        text = Path(path).read_text(encoding="utf-8")
+        table = pd.read_csv(io.StringIO(text))
+        found = None if text.endswith("\n") else "an end within a line"
     except ValueError as error:
-        raise ValueError(f"{path}: not a trace.csv ({error})") from None
-    lacking = {"images", "quantity", "s", "ratio", "sampler", "value"} - set(table)
+        raise ValueError(f"{path}: not a table of `{verb}` ({error})") from None
+    lacking = sorted({*numbers, *texts} - set(table))
     if lacking or table.empty:
-        found = f"no columns {', '.join(sorted(lacking))}" if lacking else "no rows"
-        raise ValueError(f"{path}: found {found}; allowed: what `trace` wrote")
+        found = f"no columns {', '.join(lacking)}" if lacking else "no rows"
+    odd = [key for key in numbers if key in table and not pd.api.types.is_numeric_dtype(table[key])]
+    if odd and not found:
+        found = f"{odd[0]} that is no number"
+    if found:
+        raise ValueError(f"{path}: found {found}; allowed: what `{verb}` wrote")
     return table
 
 

@@ -3,6 +3,7 @@
 Series differ in colour, in lightness, in marker and in line style at once.
 """
 
+import io
 import os
 from contextlib import contextmanager
 
@@ -72,10 +73,13 @@ def figure(out, width_in, height_in, rows=1, columns=1, **options):
 
 
 def save(drawing, out):
-    """Write out.pdf and out.png without time stamps."""
+    """Write out.pdf and out.png without time stamps. Drawn in memory: matplotlib tells a full disk
+    as an error of its own."""
     for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+        drawn = io.BytesIO()
+        drawing.savefig(drawn, format=kind, metadata=metadata)
         with replacing(f"{out}.{kind}") as scratch:
-            drawing.savefig(scratch, format=kind, metadata=metadata)
+            scratch.write_bytes(drawn.getbuffer())
 
 
 def progress_bar(figure, axes):

@@ -109,10 +109,11 @@ def written(frame, form):
     """A frame as text: 'csv', 'json', 'md', or a 'table' to read. In the last two, names are
     shortened as far as they stay distinct."""
     if form == "csv":
-        return frame.map(csv_cell).to_csv(index=False, lineterminator="\n")
+        return frame.map(csv_cell).rename(columns=csv_cell).to_csv(index=False, lineterminator="\n")
     if form == "json":
         return frame.to_json(orient="records", indent=1) + "\n"
-    texts = frame.map(_text).rename(columns=_shortest(list(frame)))
+    names = {key: one_line(name) for key, name in _shortest(list(frame)).items()}
+    texts = frame.map(_text).rename(columns=names)
     if form == "md":
         aligns = ["r" if pd.api.types.is_numeric_dtype(frame[key]) else "l" for key in frame]
         return markup.markdown(list(texts), texts.values.tolist(), aligns, f"{len(frame)} rows.")
@@ -141,9 +142,9 @@ def diff(first, second):
     one, other = (_all_of(folder) for folder in (first, second))
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     table = pd.DataFrame({
-        "": keys,
-        str(first): [_short(one.get(key)) for key in keys],
-        str(second): [_short(other.get(key)) for key in keys],
+        "": [one_line(key) for key in keys],
+        one_line(first): [_short(one.get(key)) for key in keys],
+        one_line(second): [_short(other.get(key)) for key in keys],
     })  # fmt: skip
     print(table.to_string(index=False) if keys else "no difference")
 

@@ -1,17 +1,20 @@
 """The runs under a folder, from the files that they leave. Loads no torch."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 from ect.runtime import progress
 from ect.runtime.checkpoint import read_json, read_jsonl, typed
+from ect.runtime.text import shown
 
 NUMBER, NONE = (int, float), type(None)
 # The keys of a job's record, and of metrics.json, that are read here.
 RECORD = {
     "settings": dict, "inputs": dict, "outputs": dict, "stages": dict, "code": dict,
-    "packages": dict, "device": str, "seconds": NUMBER, "images_per_second": (*NUMBER, NONE),
+    "packages": dict, "device": str, "stage": str, "seconds": NUMBER,
+    "images_per_second": (*NUMBER, NONE),
 }  # fmt: skip
 # The stage of a record that does not say it, by a key of its settings.
 STAGE_OF = {
@@ -46,6 +49,11 @@ def read(path):
     settings, place = record.get("settings", {}), f"{path}: settings"
     parts = {"features": dict, "sampling": dict, "plugins": dict}
     typed(settings, place, known=parts)
+    for key, kind in (("inputs", str), ("outputs", str), ("stages", int)):
+        named = record.get(key, {})
+        typed(named, f"{path}: {key}", known=dict.fromkeys(named, kind))
+        if impossible := [name for name in named if not _is_name(name)]:
+            raise ValueError(f"{path}: {key}: found {shown(impossible[0], 60)}, which is no name")
     for name in ("features", "sampling"):
         typed(settings.get(name, {}), f"{place}: {name}", known={"plugins": dict})
     return record
@@ -58,14 +66,31 @@ def stage_of(record):
     return record.get("stage") or next(known, None)
 
 
+def _is_name(text):
+    """Whether a file could have this name: no null byte, no letter that the system cannot write,
+    not too long."""
+    try:
+        os.lstat(text)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def trainings(root):
     """The folders of training runs, finished or in progress, under `root` or `root` itself."""
-    ended = {
-        path.parent
-        for path in files(root, "run.json")
-        if "recipe" in read(path).get("settings", {})
-    }
+    ended = {path.parent for path in files(root, "run.json") if _of_training(path)}
     return sorted(ended | {path.parent for path in files(root, progress.NAME)}, key=order)
+
+
+def _of_training(path):
+    """Whether a run.json is that of a training run, or may be: one that cannot be read is named by
+    whoever reads it."""
+    try:
+        return "recipe" in read(path).get("settings", {})
+    except ValueError:
+        return True
 
 
 def order(folder):

@@ -13,11 +13,13 @@ from ect.config.config import Config
 from ect.report import markup
 from ect.runs import find
 from ect.runtime import progress
+from ect.runtime.text import one_line
 from ect.study import jobs
 from ect.study import settings as study_settings
 
 PAUSE = 2.0  # seconds between two refreshes
 HEADERS = ("model", "state", "done", "images/s", "left", "loss", "attempt", "device", "process")
+KEYS = ("done", "rate", "left", "loss", "attempt", "device", "process")  # of a row, beside state
 CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -35,6 +37,10 @@ def show(*places, live=False):
             rows = of_study(study) if study else of_folder(folder)
             last = summary(rows) + (f"; {measured(study)}" if study else "")
             print((CLEAR if live else "") + "\n".join([*table(rows), last]), flush=True)
+            faults = [row["fault"] for row in rows if row.get("fault")]
+            if faults and not live:
+                more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+                raise ValueError(f"{faults[0]}{more}")
             if not live or all(row["state"] == "done" for row in rows):
                 return
             time.sleep(PAUSE)
@@ -60,9 +66,17 @@ def of_folder(root):
 
 
 def of_run(folder, settings=None):
+    """As `_of_run`; 'unreadable', with the fault of its files, where these are not a run's."""
+    try:
+        return _of_run(folder, settings)
+    except ValueError as error:
+        return dict.fromkeys(KEYS) | {"state": "unreadable", "fault": str(error)}
+
+
+def _of_run(folder, settings):
     """What the files of a run's folder say: state, done (0 to 1), images/s, seconds left, loss,
     attempt, device, process. A run that was made with other `settings` is 'outdated'."""
-    row = dict.fromkeys(("done", "rate", "left", "loss", "attempt", "device", "process"))
+    row = dict.fromkeys(KEYS)
     told = progress.read(folder)
     left = told["total"] - told["images"] if told else 0
     state = progress.status(told) if left else None
@@ -95,7 +109,7 @@ def _ended(folder, settings):
 
 def table(rows):
     """Rows as lines of aligned text."""
-    cells = [HEADERS, *map(_texts, rows)]
+    cells = [HEADERS, *([one_line(text) for text in _texts(row)] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ect.runs import find, form
 from ect.runtime.record import digest as sha256
-from ect.runtime.text import shown
+from ect.runtime.text import one_line, shown
 
 RECORDS = ("run.json", "features.json", "reference.json")
 HIDDEN = ".*.record.json"  # of jobs that make tables, figures, metrics, ...
@@ -54,7 +54,8 @@ def verify(root):
     faults = {path: _fault(path, *why) for path, why in _unnamed(root, records, files).items()}
     wrong += [f"{shown(path)}: {why}" for path, why in faults.items() if why]
     unchecked = [path for path, why in faults.items() if not why]
-    print("\n".join([*wrong, *_told(unchecked), _summary(records, metrics, len(files))]))
+    lines = [*wrong, *_told(unchecked), _summary(records, metrics, len(files))]
+    print("\n".join(map(one_line, lines)))
     _require_none(root, wrong, unchecked)
 
 
@@ -160,10 +161,13 @@ def _place(name, root):
 
 def _mismatch(file, digest, hashed):
     """[why a file does not have that sha256], or []; `hashed` keeps the hashes computed."""
-    if not file.is_file():
-        return ["not there, but named in"]
-    if file not in hashed:
-        hashed[file] = sha256(file)
+    try:
+        if not file.is_file():
+            return ["not there, but named in"]
+        if file not in hashed:
+            hashed[file] = sha256(file)
+    except (OSError, ValueError) as error:
+        return [f"cannot be read ({error}), but named in"]
     return [] if hashed[file] == digest else ["its bytes are not those named in"]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 DEPTH = 100  # of JSON's lists and objects inside one another; settings need 10
@@ -70,12 +71,25 @@ def shown(text: object, limit: int = 200) -> str:
     return safe if len(safe) <= limit else safe[: limit - 3] + "..."
 
 
-def parsed(text: str, **options: Any) -> Any:
-    """The value of a JSON text, by `json.loads`; raises `ValueError` also where it is nested too
-    deep, or a number too long, for Python."""
+class Twice(ValueError):
+    """A JSON object that holds a key twice."""
+
+
+def parsed(text: str, mapping: Callable = dict, **options: Any) -> Any:
+    """The value of a JSON text, by `json.loads`, its objects as `mapping`; raises `ValueError` also
+    where it is nested too deep, or a number too long, for Python, or where a key is there twice."""
+
+    def once(pairs):
+        found = mapping(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            again = next(key for key in keys if keys.count(key) > 1)
+            raise Twice(f"found the key '{shown(again, 60)}' twice; allowed: once")
+        return found
+
     try:
-        value = json.loads(text, **options)
-    except json.JSONDecodeError:
+        value = json.loads(text, object_pairs_hook=once, **options)
+    except (json.JSONDecodeError, Twice):
         raise
     except (ValueError, RecursionError) as error:
         deep = isinstance(error, RecursionError)

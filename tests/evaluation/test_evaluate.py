@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,18 @@ def test_repeats_of_different_sizes_are_refused(files, tmp_path, capsys):
     assert main([str(word) for word in [*words, "--classifier", files["classifier"]]]) == 1
     assert "the repeats have [20, 30] images" in capsys.readouterr().err
     assert not (tmp_path / "m.json").exists()
+
+
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_a_set_of_images_is_one_repeat(files, tmp_path, capsys, link):
+    path = drawn(study(images=20), files, tmp_path)
+    again = path if link is None else tmp_path / "again.npz"
+    if link:
+        link(path, again)
+    words = ["evaluate", json.dumps(study_settings.evaluate(study(), None)), "--out"]
+    words += [tmp_path / "m.json", "--data", files["data"], "--samples", path, again]
+    assert main([str(word) for word in [*words, "--classifier", files["classifier"]]]) == 1
+    assert f"{again}: found twice among the repeats; allowed: each" in capsys.readouterr().err
 
 
 def test_a_precision_is_of_all_that_is_drawn_and_else_unsaid():

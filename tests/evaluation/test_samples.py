@@ -186,3 +186,18 @@ def test_what_the_machine_cannot_read_is_no_damage(tmp_path, monkeypatch):
     error = MemoryError()
     with pytest.raises(MemoryError):
         list(npz.read(path))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_byte_that_changed_is_found_before_images_are_shown_or_exported(save, tmp_path, capsys):
+    """Its checksum is at the end of the file, behind more images than the figure has."""
+    path, folder = tmp_path / "s.npz", tmp_path / "png"
+    save(path, pixels(40))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"s\.npz: not a readable samples\.npz"):
+        grid._samples(path, 8)
+    assert main(["export-images", str(path), str(folder)]) == 1
+    assert "not a readable samples.npz" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path]

@@ -17,7 +17,7 @@ from ect.cli import main
 from ect.data.batches import Images
 from ect.models import build, export
 from ect.models.export import sample
-from ect.runtime import checkpoint
+from ect.runtime import checkpoint, record
 from ect.training import train
 from tests.helpers.runs import TUNE
 
@@ -206,7 +206,10 @@ def test_what_goes_along_is_the_pipelines_word_for_word(saved, tmp_path):
         (["--times", "0.5", "1.0"], "--times: found [0.5, 1.0]; allowed: falling noise levels"),
         (["--steps", "3", "--times", "1.0"], "--steps: found 3 with 1 times"),
         (["--sampler", "heun", "--times", "1.0"], "--times: found [1.0] with heun"),
-        (["--out", "no/such/folder/a.png", "--labels", "3"], "config.json"),  # no model beside
+        (["--out", "new/a.png", "--labels", "3"], "config.json"),  # no model beside
+        (["--out", "."], ".: found a folder; allowed: the path of a regular file"),
+        (["--out", "a.webm"], "--out: found a.webm; allowed: a name that ends in .png"),
+        (["--out", "a"], "--out: found a; allowed: a name that ends in .png"),
     ],
 )
 def test_a_mistake_of_the_scripts_user_is_one_line(monkeypatch, words, said):
@@ -255,9 +258,34 @@ def test_the_card_says_how_the_model_was_trained(digits_file, tmp_path):
     assert "2406.14548" in card and "# A consistency model" in card
 
 
-def test_a_card_without_a_record_claims_nothing(saved, tmp_path):
+RECORD = {
+    "settings": TUNE | {"network": NETWORK}, "inputs": {}, "code": {}, "packages": {},
+    "device": "cpu", "outputs": {"model.safetensors": "OWN"},
+}  # fmt: skip
+
+
+def test_a_record_of_the_same_model_is_told(saved, tmp_path):
     model = saved()
-    (model.parent / "run.json").write_text('{"settings": {"images": 3}}')
+    text = json.dumps(RECORD).replace("OWN", record.digest(model))
+    (model.parent / "run.json").write_text(text)
+    card = (exported(model, tmp_path / "out") / "README.md").read_text()
+    assert front_matter(card)["license"] == "apache-2.0" and "Seed: 0" in card
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": {"images": 3}}, {"settings": None}, {"settings": {"recipe": {}}},
+        {"settings": TUNE | {"schedule": "zero"}}, {"settings": TUNE | {"last_kimg": "many"}},
+        {"outputs": {"model.safetensors": "0" * 64}}, {"outputs": {}}, {"outputs": ["OWN"]},
+        {"inputs": 3}, {"code": None}, {"packages": []}, {"device": 3},
+    ],
+)  # fmt: skip
+def test_a_card_without_a_record_claims_nothing(saved, tmp_path, change):
+    """Nor with that of another model, or one that is none."""
+    model = saved()
+    text = json.dumps(RECORD | change).replace("OWN", record.digest(model))
+    (model.parent / "run.json").write_text(text)
     card = (exported(model, tmp_path / "out") / "README.md").read_text()
     assert front_matter(card)["license"] == "unknown" and "No record of its training" in card
     assert "Images seen" not in card

@@ -1,6 +1,7 @@
 """Files of runs that hold something else than runs write: one line that names the file."""
 
 import json
+import shutil
 
 import pytest
 
@@ -120,6 +121,57 @@ def test_a_value_of_another_type_is_named(root, capsys, name, change, words):
     told = [verb for verb in verbs(root) if not (log and verb[0] == "verify")]
     lines = [said_by(verb, path, capsys) for verb in told]
     assert any(lines) and all(words in line for line in lines if line), lines
+
+
+@pytest.mark.parametrize(
+    "change, verb",
+    [
+        ({"outputs": {"metrics.jsonl": 3}}, "verify"),
+        ({"inputs": {"x": None}}, "verify"),
+        *(({"inputs": {name: "0"}}, "verify") for name in ("a\0b", "\ud800", "x" * 5000)),
+        *(({"outputs": {name: "0"}}, "verify") for name in ("a\0b", "\ud800", "x" * 5000)),
+        ({"stage": ["train"]}, "verify"),
+        ({"stages": {"train": []}}, "verify"),
+        ({"settings": 3}, "verify"),
+        ({"settings": 3}, "status"),
+        ({"device": 3}, "status"),
+    ],
+)
+def test_one_bad_record_hides_no_other(root, capsys, change, verb):
+    """The other is wrong too, or done."""
+    for name in ("before", "later"):
+        shutil.copytree(root / "run", root / name)
+        (root / name / "metrics.jsonl").write_text('{"images": 1, "loss": 2.5}\n')
+    path = spoiled(root, "run.json", json.dumps(RECORD | change))
+    assert main([verb, str(root)]) == 1
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1 and str(path) in out + err
+    for name in ("before", "later"):
+        told = [line for line in out.splitlines() if name in line]
+        assert told and ("2.5" in told[0] or verb == "verify")
+
+
+ESCAPE = "\x1b[2Jx"
+
+
+def test_no_control_character_of_a_file_is_printed(root, capsys):
+    """In a device, keys, values, stages and names of files."""
+    other = root / f"other{ESCAPE}"
+    shutil.copytree(root / "run", other)
+    odd = RECORD | {"device": ESCAPE, "inputs": {ESCAPE: "0"}, "packages": {ESCAPE: "1"}}
+    odd |= {"settings": RECORD["settings"] | {ESCAPE: ESCAPE}, "code": {ESCAPE: ESCAPE}}
+    (other / "run.json").write_text(json.dumps(odd))
+    for form in ("table", "csv", "md", "json"):
+        main(["show", str(root), "--format", form])
+    for words in (["status", str(root)], ["verify", str(root)], ["verify", ESCAPE],
+                  ["diff", str(root / "run"), str(other)], ["show", str(root), "--sort", ESCAPE],
+                  ["show", str(root), "--filter", f"{ESCAPE}=1"]):  # fmt: skip
+        main(words)
+    (other / "run.json").write_text("{")
+    for verb in ("status", "verify", "show"):
+        main([verb, str(root)])
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err and out.count(r"\x1b[2Jx") > 10 and r"\x1b" in err
 
 
 def test_a_log_without_a_loss_is_named(root, capsys):

@@ -23,8 +23,9 @@ def test_other_text_is_as_it_was_and_long_text_is_cut():
         ("[" * 500 + "]" * 500, "found 500 levels; allowed: at most 100"),
         ('{"seed": 1' + "0" * 10**6 + "}", "a number of thousands of digits"),
         ("{", "Expecting property name"),
+        ('{"a": {"seed": 0, "seed": 1}}', "found the key 'seed' twice; allowed: once"),
     ],
-    ids=["object", "list", "500", "digits", "torn"],
+    ids=["object", "list", "500", "digits", "torn", "twice"],
 )
 def test_json_that_is_too_deep_or_has_huge_numbers_is_refused(text, words):
     with pytest.raises(ValueError, match=words) as caught:

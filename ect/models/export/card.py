@@ -3,6 +3,7 @@
 import json
 
 from ect.models import build, steps
+from ect.runtime import checkpoint, record
 from ect.runtime.text import code_span, markdown
 
 PROCESSES = {
@@ -26,13 +27,23 @@ CITATION = """@article{geng2024ect,
 }"""
 
 
+# The keys of a run.json, and of its settings, that a card names.
+RECORD = {"settings": dict, "inputs": dict, "outputs": dict, "code": dict, "packages": dict,
+          "device": str}  # fmt: skip
+SETTINGS = {"recipe": dict, "schedule": dict, "last_kimg": (int, float), "seed": int}
+
+
 def run_beside(model):
-    """The run.json of the training run that wrote `model`; None if there is none beside it."""
+    """The run.json of the training run that wrote `model`, by its hash; None if there is none
+    beside it, since what another model's says is not true of this one."""
     try:
-        record = json.loads((model.parent / "run.json").read_text())
-        return record if "recipe" in record["settings"] else None
-    except (OSError, ValueError, KeyError, TypeError):
+        path = model.parent / "run.json"
+        run = checkpoint.read_json(path, RECORD)
+        checkpoint.typed(run["settings"], path, SETTINGS)
+        checkpoint.typed(run["settings"]["schedule"], path, {"map": str})
+    except ValueError:
         return None
+    return run if record.digest(model) in run["outputs"].values() else None
 
 
 def text(about, run, samplers):

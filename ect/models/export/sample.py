@@ -63,7 +63,21 @@ def save(images, path):
     sheet[:n] = images
     sheet = sheet.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
     sheet = sheet.reshape(rows * height, columns * width, channels)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(path)
+
+
+def require_savable(path):
+    """Raise `ValueError` unless a picture can be saved there: known before the images are drawn."""
+    from PIL import Image
+
+    from ect.runtime import checkpoint
+
+    checkpoint.require_regular(path)
+    Image.init()
+    ending = Path(path).suffix.lower()
+    if Image.EXTENSION.get(ending) not in Image.SAVE:
+        raise ValueError(f"--out: found {path}; allowed: a name that ends in .png or the like")
 
 
 def positive(text):
@@ -90,6 +104,7 @@ def main():
     top.add_argument("--out", default="samples.png")
     args = top.parse_args()
     try:
+        require_savable(args.out)
         save(draw(args), args.out)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"sample.py: {error}")
