@@ -9,7 +9,7 @@ from pydantic import Field, model_serializer, model_validator
 from ect.config.base import Block, Count, Level, Name, Positive, Seed, distinct_list, names, whole
 
 Percent = Annotated[int, Field(ge=0, lt=100)]
-Inches = Annotated[float, Field(ge=1, le=100)]
+Inches = Annotated[float, Field(ge=2, le=100)]  # narrower axes are of size 0
 
 
 class Published(Block):

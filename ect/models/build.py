@@ -1,6 +1,8 @@
 """From a description to its parts: network, process, consistency function."""
 
+import math
 from contextlib import contextmanager
+from numbers import Real
 
 import torch
 
@@ -68,11 +70,13 @@ def plugin_process(name, settings):
     where = process_class.described
     if not issubclass(process_class, Process) or process_class.coefficients is Process.coefficients:
         raise ValueError(f"{where}; allowed: a subclass of Process with coefficients")
-    if getattr(process_class, "t_max", None) is None:
-        raise ValueError(f"{where}: no t_max; allowed: a number")
     s = torch.tensor([0.002, 0.05, 1.0, 20.0, S_MAX], dtype=torch.float64)
     with plugins.guard.running(*process_class.source):
         process = process_class()
+        t_max = getattr(process, "t_max", None)
+        if not isinstance(t_max, (Real, torch.Tensor)) or not 0 < float(t_max) < math.inf:
+            found = "no t_max" if t_max is None else f"t_max is {t_max!r}"
+            raise ValueError(f"{where}: {found}; allowed: a number")
         start = [float(value) for value in process.coefficients(torch.zeros(1))]
         levels = process.clock(process.time(s))
     if start != [1.0, 0.0]:

@@ -112,14 +112,22 @@ def _checked(function, path, described, check):
     @functools.wraps(function)
     def call(*arguments, **options):
         with running(path, described):
+            before = _versions(arguments) if check in KEEP else None
             result = function(*arguments, **options)
             wrong = check(result, arguments)
+            if before is not None and before != _versions(arguments):
+                wrong = "changes its arguments in place; allowed: a new tensor"
         if wrong:
             raise ValueError(f"{_where(path, described)}: {wrong}")
         return result
 
     vars(call)["guards"] = True
     return call
+
+
+def _versions(arguments):
+    """How often each tensor has been written to; of those of inference mode nobody counts."""
+    return [t._version for t in arguments if hasattr(t, "is_inference") and not t.is_inference()]
 
 
 def _anything(result, arguments):
@@ -209,6 +217,13 @@ def _coefficients(both, arguments):
     return wrong and f"coefficients {wrong}"
 
 
+def _rates(both, arguments):
+    if not isinstance(both, (tuple, list)) or len(both) != 2:
+        found = shown(type(both).__name__)
+        return f"rates returned {found}; allowed: (alpha, sigma) and their slopes"
+    return _coefficients(both[0], arguments) or _coefficients(both[1], arguments)
+
+
 def _times(t, arguments):
     """Of a method (self, t or s) -> a tensor that is like its argument, or one number."""
     return _unlike(t, arguments[1], ((), (1,)))
@@ -222,4 +237,6 @@ CHECKS = {
     "coefficients": _coefficients,
     "clock": _times,
     "time": _times,
+    "rates": _rates,
 }
+KEEP = (_levels, _weights)  # checks of parts whose arguments are used after them

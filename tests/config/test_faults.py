@@ -173,7 +173,7 @@ FAULTS = [
     ("dataset: {source: mnist, path: a, resolution: 1000000}\n", 1, ["resolution: found 1000000"]),
     ("features: {classifier: {epochs: 1000000000}}\n", 1, ["epochs: found", "less than or equal"]),
     ("samplers: {heun: {steps: 1000000000}}\n", 1, ["samplers.heun.steps: found 1000000000"]),
-    ("figures: {width_in: 1.0e-9}\n", 1, ["figures.width_in: found 1e-09", "equal to 1"]),
+    ("figures: {width_in: 1.0e-9}\n", 1, ["figures.width_in: found 1e-09", "equal to 2"]),
     ("figures: {widths_in: {maps: 1.0e+9}}\n", 1, ["widths_in.maps", "less than or equal to 100"]),
     (TUNED + f"seeds: {[*range(20_000), 0]}}}\n", 4, ["seeds: found 0 more than once"]),
     ("experiments:\n  split:\n    rows:\n      - {pretrain: [ve], kimg: [60], tune: ect,"

@@ -36,6 +36,7 @@ ONES = "import torch; return torch.ones"
 MORE = {
     "schedule": {
         "one for all": (f"{ONES}(1) * 0", "(1,) on cpu; allowed: floats (45,)"),
+        "in place": ("t.mul_(0.5); return t * 0.5", "changes its arguments in place; allowed"),
         "integer": ("return t.long()", "returned torch.int64 (45,)"),
         "late": ("return t / 2 if progress < 1 else t * float('nan')", "r is nan at t = 1,"),
         "wide": ("return (t / 2).double()", "returned torch.float64 (3,)"),
@@ -44,6 +45,7 @@ MORE = {
     "weight": {
         "truth": ("return s > 0", "returned torch.bool (3,)"),
         "one for all": (f"{ONES}(())", "() on cpu; allowed: floats (3,)"),
+        "in place": ("return s.mul_(2)", "changes its arguments in place"),
         "negative": ("return r - s", "is -0.009 at s = 0.01, r = 0.001; allowed: positive and"),
         "none of it": ("return s * 0", "is 0 at s = 0.01"),
         "infinite": ("return (s - r * 0) / 0", "is inf at s = 0.01"),
@@ -128,6 +130,8 @@ CLASSES = {
     "shape": ("def time(self, s): return s[:2]", "(2,) on cpu; allowed: floats (5,)"),
     "signature": ("def time(self): return 1", "TypeError"),
     "no number": ("t_max = None", "no t_max"),
+    "text": ("t_max = '1'", "t_max is '1'; allowed: a number"),
+    "not finite": ("t_max = float('inf')", "t_max is inf"),
 }
 
 
@@ -214,3 +218,13 @@ def test_a_workflow_with_such_files_runs_and_a_plugin_among_them_is_refused(tmp_
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == code, done.stderr
     assert "plugins: json.py: named like the module json" in done.stdout + done.stderr
+
+
+def test_rates_of_another_shape_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = f"{HEAD}@process\nclass own(VE):\n    def rates(self, t): return None\n"
+    Path("own.py").write_text(text)
+    digests = {"own.py": hashlib.sha256(text.encode()).hexdigest()}
+    own = build.make_process({"process": "own", "plugins": digests})
+    with pytest.raises(ValueError, match=r"^plugins: own\.py: process 'own': rates returned NoneT"):
+        own.rates(torch.ones(2))
