@@ -88,6 +88,10 @@ def main(argv=None):
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"ect {args.verb}: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        found = f"found no package {error.name} in {sys.prefix}; allowed: an environment with"
+        print(f"ect {args.verb}: {found} the packages of requirements.lock", file=sys.stderr)
+        return 1
     except UNFIT as error:
         if sys.flags.dev_mode:
             raise
