@@ -1,6 +1,5 @@
 # Snakemake takes PYTHONPATH from the jobs in an environment of conda. Whoever activates this one
 # gets back the place of the package ect, which workflow/rules/common.smk knows.
 mkdir -p "$CONDA_PREFIX/etc/conda/activate.d"
-cat >"$CONDA_PREFIX/etc/conda/activate.d/ect.sh" <<'END'
-if [ -n "${ECT_PYTHONPATH:-}" ]; then export PYTHONPATH="$ECT_PYTHONPATH"; fi
-END
+echo '[ -z "${ECT_PYTHONPATH:-}" ] || export PYTHONPATH="$ECT_PYTHONPATH"' \
+  >"$CONDA_PREFIX/etc/conda/activate.d/ect.sh"

@@ -92,6 +92,10 @@ def main(argv=None):
         lines = (shown(line, len(line) * 12) for line in str(error).split("\n"))
         print(f"ect {args.verb}:", "\n".join(lines), file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        found = f"found no package {error.name} in {sys.prefix}; allowed: an environment with"
+        print(f"ect {args.verb}: {found} the packages of requirements.lock", file=sys.stderr)
+        return 1
     except UNFIT as error:
         if sys.flags.dev_mode:
             raise

@@ -67,6 +67,12 @@ def test_what_reads_results_runs_there_too(python):
     assert code == 0 and "models:" in said, said
 
 
+def test_a_verb_that_needs_more_says_so_in_one_line(python):
+    code, said = run(python, "ect", "show", "results")
+    assert code == 1 and said.startswith("ect show: found no package pandas in "), said
+    assert said.count("\n") == 1
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """(the folder of the installed wheel, a folder elsewhere). It is built with this environment's
