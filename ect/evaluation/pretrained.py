@@ -1,7 +1,9 @@
 """Feature spaces of published networks: Inception-v3 (of clean-fid) and DINOv2."""
 
+import collections
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +34,8 @@ def inception(mode, folder=None):
     resize = build_resizer(mode)
 
     def extract(pixels):
-        sized = np.stack([resize(image) for image in coloured(pixels)])
-        x = torch.from_numpy(sized.astype(np.float32)).permute(0, 3, 1, 2)
-        return model(x.to(device.current()))
+        x = torch.from_numpy(resized(resize, coloured(pixels))).to(device.current())
+        return model(x.permute(0, 3, 1, 2).float())
 
     return extract
 
@@ -68,7 +69,7 @@ def dinov2(path):
     resize = make_resizer("PIL", True, "bicubic", (224, 224))
 
     def extract(pixels):
-        sized = np.stack([resize(image) for image in coloured(pixels)]) / np.float32(255)
+        sized = resized(resize, coloured(pixels)) / np.float32(255)
         x = torch.from_numpy((sized - IMAGENET_MEAN) / IMAGENET_SD).permute(0, 3, 1, 2)
         return model(x.contiguous().to(device.current()))
 
@@ -112,6 +113,21 @@ def script(path):
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"{path}: not a readable TorchScript ({first})") from None
+
+
+def resized(resize, pixels):
+    """What clean-fid's `resize` makes of each image of `pixels`, in one array (N, H, W, C). As many
+    threads as torch has fill it: an image's bits do not depend on their number."""
+    first = resize(pixels[0])
+    whole = np.empty((len(pixels), *first.shape), first.dtype)
+    whole[0] = first
+
+    def fill(index):
+        whole[index] = resize(pixels[index])
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        collections.deque(threads.map(fill, range(1, len(pixels))), maxlen=0)
+    return whole
 
 
 def coloured(pixels):

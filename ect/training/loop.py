@@ -90,7 +90,7 @@ def loop(state, settings, images, teacher=None):
         terms, fine, rate = step(state, settings, images, objective, f, total)
         state.meter.add(terms, fine, state.seen)
         if _passed(keeps, before, state.seen):
-            state.snapshots[state.seen] = {k: v.clone() for k, v in state.average.items()}
+            state.keep_snapshot()
         if _passed(marks, before, state.seen):
             state.meter.check()
             require_gap_now(objective, terms, state.seen, settings)

@@ -84,6 +84,10 @@ class State:
             | checkpoint.prefixed("scaler", self.scaling())
         )
 
+    def keep_snapshot(self):
+        """Copy the moving average into the host's memory, which has room for many."""
+        self.snapshots[self.seen] = {k: v.to("cpu", copy=True) for k, v in self.average.items()}
+
     def snapshot_tensors(self):
         """The snapshots' tensors by name, headed by their number of images."""
         snapshots = (checkpoint.prefixed(seen, weights) for seen, weights in self.snapshots.items())

@@ -48,6 +48,46 @@ def test_clean_resizes_by_clean_fids_own_filter(inception_folder):
     assert np.allclose(found, wanted.detach(), atol=1e-6)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("resize", [build_resizer("clean"), build_resizer("legacy_tensorflow")])
+def test_resizing_in_threads_gives_the_bits_of_clean_fid_alone(resize, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    images = pixels(11, size=17)
+    found = pretrained.resized(resize, images)
+    wanted = np.stack([resize(image) for image in images])
+    assert (found == wanted).all() and found.dtype == wanted.dtype
+
+
+def test_an_error_of_resizing_is_told_in_any_thread():
+    def resize(image):
+        return image[: 3 - image[0, 0, 0]]
+
+    with pytest.raises(ValueError, match="broadcast"):
+        pretrained.resized(resize, np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1).repeat(5, 1))
+
+
+@pytest.mark.parametrize("mode", ["clean", "legacy_tensorflow"])
+def test_the_network_is_given_the_bits_and_strides_of_an_array_of_float32(
+    mode, inception_folder, monkeypatch
+):
+    seen = []
+
+    class Seen(torch.nn.Module):
+        def __init__(self, *words, **options):
+            super().__init__()
+
+        def forward(self, x):
+            seen.append(x)
+            return x[:, :, 0, 0]
+
+    monkeypatch.setattr("cleanfid.inception_torchscript.InceptionV3W", Seen)
+    images, resize = pixels(), build_resizer(mode)
+    features.of_images(pretrained.inception(mode, inception_folder), images)
+    wanted = tensor(np.stack([resize(image) for image in images]))
+    assert torch.equal(seen[0], wanted) and seen[0].stride() == wanted.stride()
+    assert seen[0].dtype == torch.float32
+
+
 def test_grey_images_are_coloured_ones_of_equal_channels(inception_folder):
     grey = pixels(channels=1)
     extract = pretrained.inception("legacy_tensorflow", inception_folder)

@@ -144,6 +144,22 @@ def test_a_step_is_on_the_gpu(case, digits_file, on_a_gpu):
         assert value.device.type == "cuda"
 
 
+def test_snapshots_wait_in_the_hosts_memory(digits_file, on_a_gpu):
+    state = State(TUNE, Images(digits_file))
+    state.keep_snapshot()
+    assert {value.device.type for value in state.average.values()} == {"cuda"}
+    assert {value.device.type for value in state.snapshot_tensors().values()} == {"cpu"}
+
+
+def test_a_snapshot_is_a_copy(digits_file):
+    state = State(TUNE, Images(digits_file))
+    state.keep_snapshot()
+    before = {key: value.clone() for key, value in state.average.items()}
+    for value in state.average.values():
+        value.add_(1)
+    assert all((state.snapshots[0][key] == value).all() for key, value in before.items())
+
+
 @pytest.mark.parametrize("kind", SOLVERS)
 @pytest.mark.parametrize("case", ["sigmoid", "flow", "vp_linear", "vp_cosine", "classes"])
 def test_a_drawing_is_on_the_gpu(kind, case, digits_file, on_a_gpu):

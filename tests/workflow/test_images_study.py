@@ -58,6 +58,7 @@ def test_the_jobs_of_the_study(folder):
         "train_classifier",
         "measure_floor",
         "extract_reference",
+        "summarize_reference",
         "trace_tuning",
         "perfect_loss",
         "write_page",
