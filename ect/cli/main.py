@@ -78,6 +78,7 @@ def main(argv=None):
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage and size; errors say them
     try:
         require(args)
+        jobs.require_settings(args)
         files.require_outputs(args)
         noted = crash.noted(args.out, args.attempt) if args.attempt else nullcontext()
         with allowed(getattr(args, "plugins", [])), noted, files.recorded(args):

@@ -21,8 +21,10 @@ from ect.config.base import (
     resolve_options,
     short,
 )
+from ect.schedule import HIGH
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
+Labels = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 FETCHED = f"models/{INCEPTION_FILE}"  # where it is put for all studies, unless a config has its own
 
 
@@ -107,7 +109,7 @@ class Sampler(Block):
     """Number of steps of a solver."""
     sigma_min: Positive | None = None
     """The noise level s at which f(x) = x in `multistep`; without the key 0."""
-    labels: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    labels: Labels | None = None
     """Class labels, used in turn; without the key they are drawn uniformly from the classes that
     have training images, however many each has."""
     nfe: Count | None = None
@@ -135,8 +137,12 @@ class Sampler(Block):
             found = f"steps is {self.steps} and times is {self.times} for '{self.kind}'"
             raise ValueError(f"{found}; allowed: steps >= 1 and no times")
         times = self.times or []
-        if times != sorted(set(times), reverse=True):
-            raise ValueError(f"times is {short(times)}; allowed: decreasing noise levels")
+        if times != sorted(set(times), reverse=True) or times[:1] >= [HIGH]:
+            allowed = f"decreasing noise levels below {HIGH:g}"
+            raise ValueError(f"times is {short(times)}; allowed: {allowed}")
+        if self.sigma_min and self.sigma_min >= min(times, default=HIGH):
+            lowest = f"< {min(times, default=HIGH):g}, the lowest noise level that is denoised"
+            raise ValueError(f"sigma_min is {self.sigma_min}; allowed: {lowest}")
         if self.kind != "multistep" and self.sigma_min:
             raise ValueError(f"sigma_min is set for '{self.kind}'; allowed: multistep only")
         return self

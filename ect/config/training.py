@@ -162,7 +162,7 @@ class Recipe(Block):
         if self.microbatch is not None and self.microbatch > self.batch:
             found = f"microbatch is {self.microbatch}"
             raise ValueError(f"{found}; allowed: at most batch = {self.batch}")
-        if self.kernels == "native" and self.precision == "fp16":
+        if self.kernels != "torch" and self.precision == "fp16":
             raise ValueError("precision is fp16 with kernels 'native'; allowed: fp32, tf32, bf16")
         return self
 

@@ -131,7 +131,7 @@ def test_stored_and_streamed_features_give_the_metrics_to_the_bit(files, tmp_pat
     were never on disk; the training images' features stored or not. 520 images: two batches."""
     one = study(images=520, batch=90)
     streamed = study(images=520, batch=90, export=["features"])
-    settings = study_settings.evaluate(one, None) | {"cell": {"name": "test"}}
+    settings = study_settings.evaluate(one, None) | {"cell": {"label": "test"}}
     npz = drawn(one, files, tmp_path)
     reference = tmp_path / "reference.safetensors"
     stored(("--data", files["data"]), study_settings.extract(one), files, reference)
