@@ -14,7 +14,7 @@ from ect.config import training
 from ect.config.base import (
     Block,
     Count,
-    Positive,
+    Deviation,
     Seed,
     distinct_list,
     part,
@@ -28,6 +28,7 @@ from ect.config.experiments import Search
 from ect.config.schedule import Schedule
 
 Plugins = Annotated[dict[str, str], Field(default={})]
+Point = Annotated[int, Field(ge=0, le=10**9)]
 Absent: Any = Field(default=None)  # a key that may be missing, but not null
 
 
@@ -97,13 +98,13 @@ class Run(Whole):
     process: part("process") = Absent
     parameterization: Literal[registry.PARAMETERIZATIONS] = Absent
     c_noise: Literal[registry.C_NOISE] = Absent
-    sd: Positive = Absent
+    sd: Deviation = Absent
     recipe: Recipe
     schedule: Map
     target: Literal[registry.TARGETS]
     seed: Seed
-    first_kimg: Annotated[int, Field(ge=0)]
-    last_kimg: Annotated[int, Field(ge=0)]
+    first_kimg: Point
+    last_kimg: Point
     snapshots: Annotated[int, Field(ge=0)]
     start_sd: Literal[True] = Absent
 

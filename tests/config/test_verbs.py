@@ -108,7 +108,21 @@ MISTAKES = [
     ("train", {"first_kimg": -1}, "first_kimg: found -1"),
     ("train", {"seed": -3}, "seed: found -3"),
     ("train", {"snapshots": -1}, "snapshots: found -1"),
-    ("train", {"sd": 0.0}, "sd: found 0.0; allowed: greater than 0"),
+    ("train", {"sd": 0.0}, "sd: found 0.0; allowed: greater than or equal to 0.001"),
+    ("train", {"sd": 1e-300}, "sd: found 1e-300"),
+    ("train", {"sd": 1e30}, "sd: found 1e.30; allowed: less than or equal to 1000"),
+    ("train", {"seed": 10**30}, "seed: found 10+; allowed: less than"),
+    ("train", {"last_kimg": 10**12}, "last_kimg: found 10+; allowed: less than"),
+    ("train", {"recipe__prior__options__std": 1e-300}, "recipe.prior: options: std: found 1e-300"),
+    ("train", {"recipe__prior__options__std": 50.0}, "recipe.prior: options: std: found 50.0"),
+    ("train", {"recipe__prior__options__mean": -400.0}, "recipe.prior: options: mean: found -400"),
+    ("train", {"recipe__prior": changed(KARRAS, options__low=1e-200)}, "recipe.prior: .*low: fo"),
+    ("train", {"recipe__prior": changed(KARRAS, options__high=1e200)}, "recipe.prior: .*high: fo"),
+    ("train", {"recipe__optimizer__lr": 1e300}, "recipe.optimizer.lr: found 1e.300"),
+    ("perfect_loss", {"recipe__distance__c": 1e-300}, "recipe.distance: c is 1e-300; allowed: 0, "),
+    ("perfect_loss", {"recipe__distance__c": 1e20}, "recipe.distance.c: found 1e.20"),
+    ("perfect_loss", {"recipe__ema_halflife_kimg": 1e300}, "recipe.ema_halflife_kimg: found"),
+    ("perfect_loss", {"recipe__ema_std": 1e-300}, "recipe.ema_std: found 1e-300"),
     ("train", {"sd": None}, "sd: found None"),
     ("train", {"network": None}, "network: found None"),
     ("train", {"network__channels": 6}, "network.channels: found 6"),
@@ -169,7 +183,7 @@ MISTAKES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("verb, changes, wanted", MISTAKES)
+@pytest.mark.parametrize("verb, changes, wanted", MISTAKES, ids=range(len(MISTAKES)))
 def test_a_mistake_in_settings_written_by_hand_is_one_line(verb, changes, wanted):
     with pytest.raises(ValueError, match=f"^settings: {wanted}") as told:
         verbs.require(verb, changed(GOOD[verb], **changes))
