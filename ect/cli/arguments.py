@@ -117,6 +117,8 @@ def _wrong(path, key):
         return "is a folder"
     if not Path(path).exists():
         return "does not exist"
+    if not Path(path).is_file():
+        return "is a device, pipe or socket"
     try:
         if key is None:
             parsed(Path(path).read_text())

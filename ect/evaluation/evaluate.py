@@ -106,8 +106,14 @@ def run(settings, drawn, data, out, classifier=None, reference=None):
         drawn_name, features_drawn, _ = represented(source, space, shape, where)
         if drawn_name != name:
             raise ValueError(f"{where}: features are '{name}', not '{drawn_name}' as of the images")
+        features.require_width(_name(source), features_drawn, real, where)
         results.append(measured(settings, features_drawn, real))
     checkpoint.write_json(out, mean(results) | {"features": name, "cell": settings["cell"]})
+
+
+def _name(source):
+    """What a message calls the images that are measured."""
+    return source if isinstance(source, (str, Path)) else "the held-out images"
 
 
 def represented(source, space, wanted=None, where=None):

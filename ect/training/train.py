@@ -10,7 +10,9 @@ from tqdm import tqdm
 
 from ect.data.batches import Images
 from ect.models import build
+from ect.models.about import named
 from ect.runtime import checkpoint, device, distributed, progress, record, stop
+from ect.runtime.text import shown
 from ect.runtime.versions import STAGES, setting
 from ect.runtime.work import Work, locked, log_line, work_folder
 from ect.training.log import Diverged
@@ -19,6 +21,8 @@ from ect.training.parts import settings_with_start
 from ect.training.state import State
 
 SAVE_SECONDS, SAVING_SHARE = 60.0, 0.02  # saving takes at most this share of the time
+# What is equal in all runs of a chain.
+CHAIN = ("network", "process", "parameterization", "c_noise", "sd", "schedule", "target", "seed")
 ARTEFACTS = ("model.safetensors", "state.safetensors", "snapshots.safetensors", "metrics.jsonl")
 
 
@@ -39,6 +43,7 @@ def run(
     first locks that folder, saves and publishes. Raises `stop.Stopped` after a signal or
     `max_minutes`, `FloatingPointError` if the loss or gradient is not finite.
     """
+    _require_start(settings, resume, init)
     started, out, parents = time.monotonic(), Path(out), distributed.parents()
     images = Images(data)
     original, settings = settings, settings_with_start(settings, init, images)
@@ -53,8 +58,8 @@ def run(
         with distributed.first_before_the_others():
             state = _begin(settings, images, resume, init, work)
         distributed.require_same(state.tensors())
-        named = settings.get("plugins", ())
-        teacher = None if settings["target"] == "own" else build.load_model(init, named)[0]
+        used = settings.get("plugins", ())
+        teacher = None if settings["target"] == "own" else build.load_model(init, used)[0]
         began = started - state.seconds
         keep = functools.partial(save, state, work, began)
         ended = functools.partial(distributed.torchrun_ended, parents)
@@ -136,6 +141,19 @@ def _crash_noted(work, state, start):
         raise
 
 
+def _require_start(settings, resume, init):
+    """A run has one start, and images only if its last image is after its first."""
+    first, last = settings["first_kimg"], settings["last_kimg"]
+    if resume and init:
+        raise ValueError(f"found --resume {resume} and --init {init}; allowed: one of them")
+    if not resume and first != 0:
+        raise ValueError(f"first_kimg is {first} without --resume; allowed: 0, or with a state")
+    if first >= last and (first, last) != (0, 0):
+        raise ValueError(f"first_kimg is {first}; allowed: < last_kimg = {last}")
+    if settings["target"] != "own" and not init:
+        raise ValueError(f"target is '{settings['target']}' without --init; allowed: own")
+
+
 def _require_classes(settings, images, data, exact):
     """A network with classes has as many as the images; an imported one at least as many, as only
     those that are trained are sampled."""
@@ -163,16 +181,34 @@ def _begin(settings, images, resume, init, work):
     """The state to start from: this run's own work in progress, else `resume` or `init`."""
     state, saved = State(settings, images), work.load()
     if saved:
-        restore(state, *saved)
+        with named(work.state_file):
+            restore(state, *saved)
         if distributed.is_first():
             log_line(f"going on from image {state.seen} of {1000 * settings['last_kimg']}")
     elif resume:
-        tensors, about = checkpoint.load(resume)
-        state.restore(tensors, about["seen"])
+        resumed(state, settings, resume)
     elif init:
         state.start_from(build.read(init)[0])
     work.refuse_to_repeat(state.seen)
     return state
+
+
+def resumed(state, settings, path):
+    """Go on from the state that another run left; raises `ValueError` unless it is of the same
+    chain, and ends where these settings begin."""
+    tensors, about = checkpoint.load(path)
+    first = 1000 * settings["first_kimg"]
+    if type(about.get("seen")) is not int or about["seen"] != first:
+        found = f"found a state after {shown(about.get('seen'), 60)} images"
+        raise ValueError(f"{path}: {found}; allowed: {first}, as first_kimg says")
+    beside = Path(path).with_name("run.json")
+    made = checkpoint.read_json(beside).get("settings") if beside.is_file() else None
+    for key in CHAIN:
+        if isinstance(made, dict) and key in made and made[key] != settings.get(key):
+            found, allowed = (shown(json.dumps(s.get(key)), 200) for s in (made, settings))
+            raise ValueError(f"{path}: a run whose {key} is {found}; allowed: {allowed}")
+    with named(path):
+        state.restore(tensors, first)
 
 
 def restore(state, tensors, about):
