@@ -7,7 +7,6 @@ import traceback
 import zipfile
 from pathlib import Path
 
-from ect import registry
 from ect.runtime import crash
 from ect.runtime.text import parsed, shown
 
@@ -24,26 +23,6 @@ FILES = {
     "classifier": ("a classifier.safetensors", "classes"),
     "metrics": ("metrics.json files", None),
     "floor": ("a metrics.json of real images", None),
-}
-# The allowed names in settings, by their key.
-NAMES = {
-    "source": registry.SOURCES,
-    "process": registry.PROCESSES,
-    "parameterization": registry.PARAMETERIZATIONS,
-    "c_noise": registry.C_NOISE,
-    "target": registry.TARGETS,
-    "network.architecture": registry.ARCHITECTURES,
-    "network.embedding": registry.EMBEDDINGS,
-    "recipe.prior.kind": registry.PRIORS,
-    "recipe.distance.kind": registry.DISTANCES,
-    "recipe.weight": registry.WEIGHTS,
-    "recipe.optimizer.name": registry.OPTIMIZERS,
-    "recipe.precision": registry.PRECISIONS,
-    "precision": registry.PRECISIONS,
-    "schedule.map": tuple(registry.SCHEDULES),
-    "schedule.clock": registry.CLOCKS,
-    "kind": registry.SAMPLERS,
-    "features.extractor": registry.EXTRACTORS,
 }
 # Other errors that settings raise, or files that do not fit together.
 UNFIT = (
@@ -135,27 +114,13 @@ def amount(least, most):
 
 
 def require(args):
-    """Raise `ValueError` unless every file among the arguments exists and is of its kind, and every
-    name in the settings is known."""
-    require_names(getattr(args, "settings", {}))
+    """Raise `ValueError` unless every file among the arguments exists and is of its kind."""
     for name, (allowed, key) in FILES.items():
         paths = getattr(args, name, None) or []
         for path in [paths] if isinstance(paths, str) else paths:
             wrong = _wrong(path, key)
             if wrong:
                 raise ValueError(f"--{name}: {path} {wrong}; allowed: {allowed}")
-
-
-def require_names(settings):
-    """Raise `ValueError` unless the names in settings are known, or may be a plugin's."""
-    if "plugins" in settings or "plugins" in settings.get("features", {}):
-        return
-    for path, allowed in NAMES.items():
-        value = settings
-        for key in path.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, str) and value not in allowed:
-            raise ValueError(f"settings: {path} is '{value}'; allowed: {', '.join(allowed)}")
 
 
 def _wrong(path, key):
@@ -166,6 +131,8 @@ def _wrong(path, key):
         return "is a folder"
     if not Path(path).exists():
         return "does not exist"
+    if not Path(path).is_file():
+        return "is a device, pipe or socket"
     try:
         if key is None:
             parsed(Path(path).read_text())

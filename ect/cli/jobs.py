@@ -287,3 +287,12 @@ VERBS: dict[Callable, tuple[str, dict]] = {
         {"model": {"help": "model.safetensors"}, "--out": {**NEEDED, "help": "a new folder"}},
     ),
 }
+
+
+def require_settings(args):
+    """Raise `ValueError` unless the settings of a verb that computes are such as a config gives it,
+    whoever wrote them."""
+    if args.function in VERBS and "settings" in args:
+        from ect.config import verbs
+
+        verbs.require(args.function.__name__, args.settings)

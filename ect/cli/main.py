@@ -80,6 +80,7 @@ def main(argv=None):
     try:
         files.require_here()
         require(args)
+        jobs.require_settings(args)
         files.require_outputs(args)
         out = files.place(args)
         noted = crash.noted(out, args.attempt) if out and args.attempt else nullcontext()

@@ -16,7 +16,8 @@ from ect.runtime.text import shown
 Positive = Annotated[float, Field(gt=0)]
 Level = Annotated[float, Field(ge=1e-6, le=80)]  # a noise level, where samplers can be
 Share = Annotated[float, Field(ge=0, lt=1)]
-Seed = Annotated[int, Field(ge=0, le=2**62)]  # images take the seeds after it, of 64 bits
+Seed = Annotated[int, Field(ge=0, le=10**18)]  # later seeds of a run still have 64 bits
+Deviation = Annotated[float, Field(ge=1e-3, le=1e3)]  # of images; its square is far from 0 in fp32
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,99}$")]  # it is part of a file's name
 FOUND = 100  # characters of a found value in a message
 LINE = 2000  # characters of a message

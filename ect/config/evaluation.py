@@ -21,9 +21,12 @@ from ect.config.base import (
     short,
     whole,
 )
+from ect.schedule import HIGH
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
 SEEDS = 1_000_000  # from the first seed of one replicate's images to that of the next
+Label = whole(10**6, 0)
+Labels = Annotated[list[Label], Field(min_length=1)]
 FETCHED = f"models/{INCEPTION_FILE}"  # where it is put for all studies, unless a config has its own
 
 
@@ -108,7 +111,7 @@ class Sampler(Block):
     """Number of steps of a solver."""
     sigma_min: Level | None = None
     """The noise level s at which f(x) = x in `multistep`; without the key 0."""
-    labels: Annotated[list[whole(10**6, 0)], Field(min_length=1)] | None = None
+    labels: Labels | None = None
     """Class labels, used in turn; without the key they are drawn uniformly from the classes that
     have training images, however many each has."""
     nfe: whole(10**5) | None = None
@@ -136,8 +139,12 @@ class Sampler(Block):
             found = f"steps is {self.steps} and times is {self.times} for '{self.kind}'"
             raise ValueError(f"{found}; allowed: steps >= 1 and no times")
         times = self.times or []
-        if times != sorted(set(times), reverse=True):
-            raise ValueError(f"times is {short(times)}; allowed: decreasing noise levels")
+        if times != sorted(set(times), reverse=True) or times[:1] >= [HIGH]:
+            allowed = f"decreasing noise levels below {HIGH:g}"
+            raise ValueError(f"times is {short(times)}; allowed: {allowed}")
+        if self.sigma_min and self.sigma_min >= min(times, default=HIGH):
+            lowest = f"< {min(times, default=HIGH):g}, the lowest noise level that is denoised"
+            raise ValueError(f"sigma_min is {self.sigma_min}; allowed: {lowest}")
         if self.kind != "multistep" and self.sigma_min:
             raise ValueError(f"sigma_min is set for '{self.kind}'; allowed: multistep only")
         return self

@@ -9,6 +9,7 @@ from pydantic import model_validator
 from ect import registry
 from ect.config.base import (
     Block,
+    Deviation,
     InputPath,
     Name,
     Positive,
@@ -39,7 +40,7 @@ class Init(Block):
     """Of a `state_dict`: the time label its network receives."""
     c_in: Literal["scaled", "one"] | None = None
     """Of a `state_dict`: its input, scaled to unit variance (also without the key) or as it is."""
-    sd: Positive | None = None
+    sd: Deviation | None = None
     """Of a `state_dict`: the images' standard deviation; without the key the dataset's."""
 
     @model_validator(mode="after")

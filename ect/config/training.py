@@ -8,10 +8,22 @@ from pydantic import Field, model_serializer, model_validator
 
 from ect import registry
 from ect.config import base
-from ect.config.base import Block, Count, Name, Positive, Seed, Share, part, require_defined, whole
+from ect.config.base import (
+    Block,
+    Count,
+    Deviation,
+    Name,
+    Seed,
+    Share,
+    part,
+    require_defined,
+    whole,
+)
 from ect.schedule import HIGH, LOW
 
 Small = whole(64)
+# Bounds of numbers of a recipe: inside them no power of one leaves the range of fp32.
+Level = Annotated[float, Field(ge=1e-5, le=1e5)]
 MILESTONES = 10_000  # at most on one chain
 
 
@@ -44,13 +56,13 @@ class Prior(Block):
 
     kind: Literal[registry.PRIORS] = "lognormal"
     """`lognormal`: ln s ~ N(mean, std^2); `karras`: uniform over the points of the grid of `ct`."""
-    mean: float | None = None
+    mean: Annotated[float, Field(ge=-10, le=10)] | None = None
     """Mean of ln s."""
-    std: Positive | None = None
+    std: Annotated[float, Field(ge=1e-3, le=5)] | None = None
     """Standard deviation of ln s."""
-    low: Positive | None = None
+    low: Level | None = None
     """The lowest level of `karras`; without the key 0.002, as in the schedule `ct`."""
-    high: Positive | None = None
+    high: Level | None = None
     """The highest level of `karras`; without the key 80."""
 
     @model_validator(mode="after")
@@ -79,13 +91,15 @@ class Distance(Block):
     """`squared`: |a - b|^2 / D, the mean over the D numbers of an image; `sum_squared`: |a - b|^2,
     their sum, as in EDM's code; `huber`: sqrt(|a - b|^2 + c^2) - c, of the sum too. Which one
     matters for Adam's eps: docs/mathematics.md."""
-    c: Annotated[float, Field(ge=0)] = 0.0
-    """The constant of `huber`; 0 gives the L2 norm."""
+    c: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """The constant of `huber`, 0 or at least 1e-8; 0 gives the L2 norm."""
 
     @model_validator(mode="after")
     def _c_is_used(self):
         if self.kind != "huber" and self.c:
             raise ValueError(f"c is {self.c} with kind '{self.kind}'; allowed: kind 'huber' only")
+        if 0 < self.c < 1e-8:  # its square would be 0 in fp32, and the gradient NaN
+            raise ValueError(f"c is {self.c}; allowed: 0, the L2 norm, or 1e-8 to 100")
         return self
 
 
@@ -94,11 +108,11 @@ class Optimizer(Block):
 
     name: Literal[registry.OPTIMIZERS]
     """Adam or RAdam."""
-    lr: Positive
+    lr: Annotated[float, Field(gt=0, le=10)]
     """The learning rate."""
     betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.999]
     """Of the running means of the gradient and its square."""
-    warmup_kimg: Annotated[float, Field(ge=0)] = 0.0
+    warmup_kimg: Annotated[float, Field(ge=0, le=1e9)] = 0.0
     """Thousand images over which the learning rate rises."""
     decay_from: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the run after which the learning rate falls linearly; 1.0: it never falls."""
@@ -121,10 +135,10 @@ class Recipe(Block):
     """Weight of the loss, as a function of s and r."""
     optimizer: Optimizer
     """The optimizer and its learning rate."""
-    ema_std: Annotated[float, Field(gt=0, lt=0.2886)] | None = None
+    ema_std: Annotated[float, Field(ge=1e-3, lt=0.2886)] | None = None
     """Length of the averaged weights as a share of the images seen: the standard deviation of the
     power profile of EDM2. Either this or `ema_halflife_kimg`; null takes one back."""
-    ema_halflife_kimg: Positive | None = None
+    ema_halflife_kimg: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """Half-life of the averaged weights in thousand images, whatever the length of the run."""
     ema_ramp: Annotated[float, Field(gt=0)] | None = None
     """The half-life is at most this share of the images seen."""
@@ -163,7 +177,7 @@ class Recipe(Block):
         if self.microbatch is not None and self.microbatch > self.batch:
             found = f"microbatch is {self.microbatch}"
             raise ValueError(f"{found}; allowed: at most batch = {self.batch}")
-        if self.kernels == "native" and self.precision == "fp16":
+        if self.kernels != "torch" and self.precision == "fp16":
             raise ValueError("precision is fp16 with kernels 'native'; allowed: fp32, tf32, bf16")
         return self
 
@@ -180,7 +194,7 @@ class Pretrain(Recipe):
     c_noise: Literal[registry.C_NOISE] = "log_s"
     """The time label the network receives: `log_s` (EDM), `log_half_s` (NCSN++), `time` (1000 t),
     `vp` (999 t), `ddpm` (steps 0 to 999)."""
-    sd: Positive | None = None
+    sd: Deviation | None = None
     """The images' standard deviation, in f and in the weight, here and in tuning from here; without
     the key it is measured. EDM states 0.5."""
     kimg: Count

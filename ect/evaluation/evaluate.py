@@ -115,6 +115,7 @@ def run(settings, drawn, data, out, classifier=None, reference=None, summarized=
         drawn_name, features_drawn, _ = represented(source, space, shape, where)
         if drawn_name != name:
             raise ValueError(f"{where}: features are '{name}', not '{drawn_name}' as of the images")
+        features.require_width(_name(source), features_drawn, real.features, where)
         results.append(measured(settings, features_drawn, real))
     checkpoint.write_json(out, mean(results) | {"features": name, "cell": settings["cell"]})
 
@@ -124,6 +125,11 @@ def _require_others(paths):
     for one, other in itertools.combinations(paths, 2):
         if os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other):
             raise ValueError(f"{other}: found twice among the repeats; allowed: each file once")
+
+
+def _name(source):
+    """What a message calls the images that are measured."""
+    return source if isinstance(source, (str, Path)) else "the held-out images"
 
 
 def represented(source, space, wanted=None, where=None):

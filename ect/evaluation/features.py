@@ -73,8 +73,12 @@ def load(path):
     `save` wrote; the shape is None in a file from before it was stored. Raises `CheckpointError`.
     """
     tensors, about = checkpoint.load(path)
-    if "features" not in tensors:
-        raise checkpoint.CheckpointError(f"{path}: holds no features")
+    found = tensors.get("features")
+    if found is None or found.ndim != 2 or not found.is_floating_point():
+        what = "no features" if found is None else f"{tuple(found.shape)} of {found.dtype}"
+        raise checkpoint.CheckpointError(f"{path}: holds {what}; allowed: (images, numbers) floats")
+    if not isinstance(about, dict) or not isinstance(about.get("features"), str):
+        raise checkpoint.CheckpointError(f"{path}: does not name the space of its features")
     require_finite(tensors["features"], f"{path}: features")
     shape = about.get("shape")
     return about["features"], tensors["features"].double().numpy(), shape and tuple(shape)
@@ -86,3 +90,12 @@ def require_shape(path, shape, wanted, where):
     if None not in (shape, wanted) and tuple(shape) != tuple(wanted):
         (found, allowed) = ("x".join(map(str, (h, w, c))) for c, h, w in (shape, wanted))
         raise ValueError(f"{path}: images of {found}; allowed: of {allowed}, as those of {where}")
+
+
+def require_width(path, found, wanted, where):
+    """Raise `ValueError` if features (N, D) have another D than those (M, D) of `where`."""
+    if found.shape[1] != wanted.shape[1]:
+        raise ValueError(
+            f"{path}: {found.shape[1]} numbers for each image; allowed: {wanted.shape[1]}, as of"
+            f" those of {where}"
+        )

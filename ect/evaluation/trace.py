@@ -18,7 +18,7 @@ from ect.models.draw import draw
 from ect.objective import squared
 from ect.runtime import checkpoint, device
 from ect.runtime.seeds import generator_of
-from ect.runtime.text import csv_cell
+from ect.runtime.text import csv_cell, shown
 
 IMAGES = 256  # of the probe, the same for every snapshot
 LEVELS = (0.1, 0.3, 1.0, 3.0, 10.0)  # noise levels s of the probe
@@ -42,6 +42,7 @@ def run(settings, init, snapshots, data, reference, out, classifier=None):
         for seen, (f, process, about) in models(init, snapshots):
             for label, sampling in settings["samplers"].items():
                 drawn = features.of_images(extract, draw(f, process, about, sampling))
+                features.require_width(init, drawn, real, reference)
                 fd = metrics.measures(["fd"], drawn, real, None)["fd"]
                 row = {"images": seen, "quantity": "fd", "sampler": csv_cell(label), "value": fd}
                 table.writerow(row)
@@ -65,7 +66,11 @@ def models(init, snapshots):
     """(images seen, model) of the start and of each snapshot, in order."""
     yield 0, build.load_model(init)
     tensors, about = checkpoint.load(snapshots)
-    for seen in sorted({int(key.split(".", 1)[0]) for key in tensors}):
+    counts = {key.split(".", 1)[0] for key in tensors}
+    if odd := [key for key in counts if not (key.isascii() and key.isdigit())]:
+        allowed = "allowed: weights named by the images seen, as `train` writes"
+        raise checkpoint.CheckpointError(f"{snapshots}: found {shown(odd[0], 60)!r}; {allowed}")
+    for seen in sorted(map(int, counts)):
         yield seen, build.from_description(checkpoint.within(str(seen), tensors), about, snapshots)
 
 

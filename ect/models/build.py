@@ -125,19 +125,28 @@ def fitted(weights, about):
     Raises `Foreign` for others, and for a description that no model has."""
     require(about)
     _require_enough(weights, about["network"])
-    with _buildable():
+    with buildable():
         model = skeleton(about["network"], about["shape"])
-    _require_match(weights, model)
+    require_match(weights, model.state_dict())
     return weights
 
 
+def single(name, value):
+    """A weight from elsewhere as a copy in float32. Raises `Foreign` for one that is no
+    floating-point number: whole ones and truth values are codes of something else."""
+    if value.dtype not in FLOATS:
+        raise Foreign("weights", f"{name} of {value.dtype}", ", ".join(map(str, FLOATS)))
+    return value.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+
+
 @contextmanager
-def _buildable():
+def buildable():
+    """What torch or diffusers says of a network that cannot be built, as `Foreign`."""
     try:
         yield
     except ValueError:
         raise
-    except Exception as error:  # of torch or diffusers
+    except Exception as error:
         raise Foreign("network", said(error), "one that can be built") from None
 
 
@@ -149,21 +158,23 @@ def _require_enough(weights, network):
         raise Foreign("weights", f"{found:,}", f"{least:,} or more, as the network described has")
 
 
-def _require_match(weights, model):
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    actual = {name: tuple(value.shape) for name, value in weights.items()}
+def require_match(found, expected, what="weights"):
+    """Raise `Foreign` unless tensors have the names, shapes and kinds of number of those expected,
+    and are finite."""
+    shapes = {name: tuple(value.shape) for name, value in expected.items()}
+    actual = {name: tuple(value.shape) for name, value in found.items()}
     wrong = {
-        "missing": sorted(expected.keys() - actual.keys()),
-        "unexpected": sorted(actual.keys() - expected.keys()),
+        "missing": sorted(shapes.keys() - actual.keys()),
+        "unexpected": sorted(actual.keys() - shapes.keys()),
         "of another shape": [
-            f"{name} {actual[name]} instead of {expected[name]}"
-            for name in sorted(expected.keys() & actual.keys())
-            if actual[name] != expected[name]
+            f"{name} {actual[name]} instead of {shapes[name]}"
+            for name in sorted(shapes.keys() & actual.keys())
+            if actual[name] != shapes[name]
         ],
     }
-    if found := "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items() if names):
-        raise Foreign("weights", found, f"the {len(expected)} of the network described")
-    _require_numbers(weights)
+    if told := "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items() if names):
+        raise Foreign(what, told, f"the {len(shapes)} of the network described")
+    _require_numbers(found, expected, what)
 
 
 def _some(names):
@@ -171,13 +182,13 @@ def _some(names):
     return ", ".join(names[:SHOWN]) + more
 
 
-def _require_numbers(weights):
-    kinds = {name: str(v.dtype) for name, v in weights.items() if v.dtype not in FLOATS}
-    if kinds:
-        found = _some([f"{name} of {kind}" for name, kind in kinds.items()])
-        raise Foreign("weights", found, ", ".join(map(str, FLOATS)))
-    if bad := [name for name, value in weights.items() if not value.isfinite().all()]:
-        raise Foreign("weights", f"NaN or infinity in {_some(bad)}", "finite numbers")
+def _require_numbers(found, expected, what):
+    for name, value in found.items():
+        kinds = FLOATS if expected[name].dtype in FLOATS else (expected[name].dtype,)
+        if value.dtype not in kinds:
+            raise Foreign(what, f"{name} of {value.dtype}", ", ".join(map(str, kinds)))
+    if bad := [name for name, value in found.items() if not value.isfinite().all()]:
+        raise Foreign(what, f"NaN or infinity in {_some(bad)}", "finite numbers")
 
 
 def read(path):
@@ -199,10 +210,9 @@ def from_description(weights, about, source="a model", files=()):
     with named(source):
         require(about)
         granted = trust.granted(about, files)
-        _require_enough(weights, about["network"])
-        with _buildable():
+        fitted(weights, about)  # before the network takes memory
+        with buildable():
             network = make_network(about["network"], about["shape"])
-        _require_match(weights, network)
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
     process = make_process(about | {"plugins": granted})

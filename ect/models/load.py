@@ -1,5 +1,6 @@
 """A trained model, for use in a program: `ect.load(path).sample(16)`."""
 
+import operator
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from ect.models import steps as of_study
 from ect.models.draw import draw
 from ect.process import Process
 from ect.runtime import checkpoint, record
+from ect.runtime.text import shown
 
 BATCH = 250  # that of the default study: the batch size may change the last bit
 
@@ -33,7 +35,8 @@ class Model:
     def sampler(self, steps):
         """What `sample` does in so many steps: (options, words, of_study). The words say at which
         noise levels, and whether they are the study's. Raises `ValueError`."""
-        return of_study.chosen(self.samplers, steps)
+        number = _whole(steps, 1)
+        return of_study.chosen(self.samplers, steps if number is None else number)
 
     def sample(self, n, steps=2, seed=0, times=None, labels=None):
         """n images as a numpy array, uint8 (n, H, W, C), computed on a GPU if there is one.
@@ -46,12 +49,18 @@ class Model:
         `FloatingPointError` where an image is not finite. The same as
         `python -m ect sample` in batches of 250, to the bit.
         """
-        if not (isinstance(n, int) and n > 0):
-            raise ValueError(f"n is {n!r}; allowed: a number of images >= 1")
         settings = {
-            "kind": "multistep", "options": self._options(steps, times), "images": n,
-            "batch": BATCH, "seed": seed, "labels": labels,
-        }  # fmt: skip
+            "kind": "multistep",
+            "options": self._options(steps, times),
+            "images": _needed("n", _whole(n, 1), n, "a number of images >= 1"),
+            "batch": BATCH,
+            "seed": _needed("seed", _whole(seed, 0), seed, "a whole number >= 0"),
+            "labels": None,
+        }
+        if labels is not None:
+            given = [_whole(label, 0) for label in _items(labels)]
+            chosen = given if given and None not in given else None
+            settings["labels"] = _needed("labels", chosen, labels, "a list of classes")
         return draw(self.f, self.process, self.about, settings)
 
     def _options(self, steps, times):
@@ -60,10 +69,46 @@ class Model:
             if options["times"] and not known:
                 warnings.warn(words, stacklevel=3)
             return options
-        levels = [float(s) for s in times]
-        if not of_study.falling(levels):
-            raise ValueError(f"times is {times}; allowed: falling noise levels between 80 and 0")
-        return {"times": levels}
+        levels = [_number(level) for level in _items(times)]
+        fits = None not in levels and of_study.falling(levels)
+        allowed = "falling noise levels between 80 and 0"
+        return {"times": _needed("times", levels if fits else None, times, allowed)}
+
+
+def _needed(name, value, given, allowed):
+    """An argument's value; raises `ValueError` where it is None: what was given is not allowed."""
+    if value is None:
+        raise ValueError(f"{name} is {shown(repr(given), 80)}; allowed: {allowed}")
+    return value
+
+
+def _whole(value, least):
+    """A whole number of any library as an int from `least` to 10^18; None for anything else."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        return None
+    return number if least <= number <= 10**18 and not isinstance(value, bool) else None
+
+
+def _number(value):
+    """A number of any library as a float; None for anything else."""
+    if isinstance(value, (str, bytes, bool)):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _items(values):
+    """The items of a list, tuple or array; [None] for anything else."""
+    if isinstance(values, (str, bytes, dict)) or not hasattr(values, "__iter__"):
+        return [None]
+    try:
+        return list(values)
+    except TypeError:  # an array without dimensions
+        return [None]
 
 
 def load(path, plugins=()):

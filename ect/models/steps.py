@@ -24,7 +24,8 @@ class Chosen(NamedTuple):
 def chosen(samplers, steps):
     """The `Chosen` of a number of steps: the study's, or ECT's for CIFAR-10 if the study has none.
     Raises `ValueError` for a number that neither has, or that the study has with two meanings."""
-    found = {name: options for name, options in samplers.items() if count(options) == steps}
+    listed = samplers.items() if type(steps) is int else ()
+    found = {name: options for name, options in listed if count(options) == steps}
     meanings = list(found.values())
     if any(other != meanings[0] for other in meanings):
         both = "; ".join(f"{shown(name)}, {described(options)}" for name, options in found.items())
@@ -32,7 +33,7 @@ def chosen(samplers, steps):
     if found:
         words = f"{described(meanings[0])}: the study's {' and '.join(map(shown, found))}"
         return Chosen(meanings[0], words, True)
-    if steps not in list(ECT):
+    if type(steps) is not int or steps not in ECT:
         known = sorted({*ECT, *map(count, samplers.values())})
         raise ValueError(f"steps is {steps!r}; allowed: {', '.join(map(str, known))}, or times")
     options = {"times": ECT[steps]}

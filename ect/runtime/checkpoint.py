@@ -124,6 +124,7 @@ def load(path):
     `Unreadable` if that says nothing about the file."""
     from safetensors import SafetensorError, safe_open
 
+    require_no_pipe(path)
     try:
         with safe_open(path, framework="pt") as file:
             about = parsed((file.metadata() or {}).get("about", "{}"))
@@ -133,6 +134,13 @@ def load(path):
         kind = Unreadable if of_machine else CheckpointError
         said = f"not a readable checkpoint ({shown(error)})"
         raise kind(f"{shown(path, 1000)}: {said}") from None
+
+
+def require_no_pipe(path):
+    """Raise `CheckpointError` for a pipe, socket or device, which reading would wait for."""
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        found = "found a device, pipe or socket; allowed: a regular file"
+        raise CheckpointError(f"{shown(path, 1000)}: {found}")
 
 
 def prefixed(prefix, tensors):
@@ -160,6 +168,7 @@ def read_jsonl(path, needed=None, known=None, start=0):
 
 
 def _text(path):
+    require_no_pipe(path)
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:

@@ -93,7 +93,28 @@ class State:
         snapshots = (checkpoint.prefixed(seen, weights) for seen, weights in self.snapshots.items())
         return {key: value for tensors in snapshots for key, value in tensors.items()}
 
+    def require(self, tensors, seen):
+        """Raise `Foreign` unless these are the tensors of such a run after `seen` images: network,
+        average, optimizer and, in fp16, the loss scale, all of their shapes and finite."""
+        parts = ("network", "average", "optimizer", "scaler")
+        expected = checkpoint.prefixed("network", self.network.state_dict())
+        expected |= checkpoint.prefixed("average", self.average)
+        expected |= checkpoint.prefixed("scaler", self.scaling())
+        found = {k: v for k, v in tensors.items() if k.split(".", 1)[0] in parts}
+        none = not checkpoint.within("optimizer", tensors)
+        if seen > 0 and not (none and self.scaler.is_enabled()):  # in fp16 all may be skipped
+            expected |= checkpoint.prefixed("optimizer", self._slots())
+        build.require_match(found, expected, "state")
+
+    def _slots(self):
+        """Tensors of the shapes of what the optimizer, Adam or RAdam, keeps of each parameter."""
+        parameters = list(enumerate(self.network.parameters()))
+        slots = {f"{i}.{name}": p for i, p in parameters for name in ("exp_avg", "exp_avg_sq")}
+        return slots | {f"{i}.step": torch.zeros(()) for i, _ in parameters}
+
     def restore(self, tensors, seen):
+        """Go on from the tensors of `tensors()` after `seen` images; raises `Foreign`."""
+        self.require(tensors, seen)
         self.network.load_state_dict(checkpoint.within("network", tensors))
         for key, value in checkpoint.within("average", tensors).items():
             self.average[key].copy_(value)

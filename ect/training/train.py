@@ -10,7 +10,9 @@ from tqdm import tqdm
 
 from ect.data.batches import Images
 from ect.models import build
+from ect.models.about import named
 from ect.runtime import checkpoint, crash, device, distributed, progress, record, stop
+from ect.runtime.text import shown
 from ect.runtime.versions import STAGES, setting
 from ect.runtime.work import Work, locked, log_line, work_folder
 from ect.training.log import Diverged
@@ -19,6 +21,8 @@ from ect.training.parts import settings_with_start
 from ect.training.state import State
 
 SAVE_SECONDS, SAVING_SHARE = 60.0, 0.02  # saving takes at most this share of the time
+# What is equal in all runs of a chain.
+CHAIN = ("network", "process", "parameterization", "c_noise", "sd", "schedule", "target", "seed")
 ARTEFACTS = ("model.safetensors", "state.safetensors", "snapshots.safetensors", "metrics.jsonl")
 
 
@@ -39,6 +43,7 @@ def run(
     first locks that folder, saves and publishes. Raises `stop.Stopped` after a signal or
     `max_minutes`, `FloatingPointError` if the loss or gradient is not finite.
     """
+    _require_start(settings, resume, init)
     started, out, parents = time.monotonic(), Path(out), distributed.parents()
     images = Images(data)
     original, settings = settings, settings_with_start(settings, init, images)
@@ -53,8 +58,8 @@ def run(
         with distributed.first_before_the_others():
             state = _begin(settings, images, resume, init, work)
         distributed.require_same(state.tensors())
-        named = settings.get("plugins", ())
-        teacher = None if settings["target"] == "own" else build.load_model(init, named)[0]
+        used = settings.get("plugins", ())
+        teacher = None if settings["target"] == "own" else build.load_model(init, used)[0]
         began = started - state.seconds
         keep = functools.partial(save, state, work, began)
         ended = functools.partial(distributed.torchrun_ended, parents)
@@ -136,6 +141,19 @@ def _crash_noted(work, state, start):
         raise
 
 
+def _require_start(settings, resume, init):
+    """A run has one start, and images only if its last image is after its first."""
+    first, last = settings["first_kimg"], settings["last_kimg"]
+    if resume and init:
+        raise ValueError(f"found --resume {resume} and --init {init}; allowed: one of them")
+    if not resume and first != 0:
+        raise ValueError(f"first_kimg is {first} without --resume; allowed: 0, or with a state")
+    if first >= last and (first, last) != (0, 0):
+        raise ValueError(f"first_kimg is {first}; allowed: < last_kimg = {last}")
+    if settings["target"] != "own" and not init:
+        raise ValueError(f"target is '{settings['target']}' without --init; allowed: own")
+
+
 def _require_classes(settings, images, data, exact):
     """A network with classes has as many as the images; an imported one at least as many, as only
     those that are trained are sampled."""
@@ -167,8 +185,7 @@ def _begin(settings, images, resume, init, work):
         if distributed.is_first():
             log_line(f"going on from image {state.seen} of {1000 * settings['last_kimg']}")
     elif resume:
-        tensors, about = checkpoint.load(resume)
-        state.restore(tensors, about["seen"])
+        resumed(state, settings, resume)
     elif init:
         state.start_from(build.read(init)[0])
     work.refuse_to_repeat(state.seen)
@@ -195,7 +212,7 @@ def _saved(settings, images, work):
 
 def _require_possible(settings, tensors, about):
     """Raise `ValueError` unless this run can have saved such a state: at the end of a step, with
-    the log and the snapshots of that time, of finite weights."""
+    the log and the snapshots of that time."""
     needed = {"seen": int, "lines": list, "seconds": (int, float), "resumed": list}
     seen = checkpoint.typed(about, "its description", needed)["seen"]
     logged, kept = written_by(settings, seen)
@@ -203,17 +220,28 @@ def _require_possible(settings, tensors, about):
     found = [line["images"] for line in about["lines"]], sorted(map(int, parts))
     if seen not in step_ends(settings, [seen]) or found != (logged, kept):
         raise ValueError(f"its log and snapshots are not those of image {seen}")
-    names = ["network", "average", *(f"snapshot.{image}" for image in kept)]
-    copies = [checkpoint.within(name, tensors) for name in names]
-    shapes = [{key: value.shape for key, value in copy.items()} for copy in copies]
-    if any(other != shapes[0] for other in shapes):
-        raise ValueError("the average or a snapshot has other tensors than the network")
-    if not all(value.isfinite().all() for copy in copies for value in copy.values()):
-        raise ValueError("a weight is not finite")
+
+
+def resumed(state, settings, path):
+    """Go on from the state that another run left; raises `ValueError` unless it is of the same
+    chain, and ends where these settings begin."""
+    tensors, about = checkpoint.load(path)
+    first = 1000 * settings["first_kimg"]
+    if type(about.get("seen")) is not int or about["seen"] != first:
+        found = f"found a state after {shown(about.get('seen'), 60)} images"
+        raise ValueError(f"{path}: {found}; allowed: {first}, as first_kimg says")
+    beside = Path(path).with_name("run.json")
+    made = checkpoint.read_json(beside).get("settings") if beside.is_file() else None
+    for key in CHAIN:
+        if isinstance(made, dict) and key in made and made[key] != settings.get(key):
+            found, allowed = (shown(json.dumps(s.get(key)), 200) for s in (made, settings))
+            raise ValueError(f"{path}: a run whose {key} is {found}; allowed: {allowed}")
+    with named(path):
+        state.restore(tensors, first)
 
 
 def restore(state, tensors, about):
-    """The inverse of `save`."""
+    """The inverse of `save`; raises `ValueError` unless the tensors are those of such a run."""
     state.restore(tensors, about["seen"])
     state.meter.restore(checkpoint.within("meter", tensors))
     state.lines, state.seconds = about["lines"], about["seconds"]
@@ -221,6 +249,8 @@ def restore(state, tensors, about):
     for key, value in checkpoint.within("snapshot", tensors).items():
         seen, name = key.split(".", 1)
         state.snapshots.setdefault(int(seen), {})[name] = value
+    for weights in state.snapshots.values():
+        build.require_match(weights, state.network.state_dict(), "snapshot")
 
 
 def _record(state, original, inputs, began, out):

@@ -144,7 +144,7 @@ WORDS = {
     "settings: comma": (["sample", '{"a": 1,}', "--model", M, *OUT], ['{"a": 1,}', "JSON"]),
     "settings: quotes": (["sample", "{'a': 1}", "--model", M, *OUT], ["{'a'", "JSON"]),
     "settings: a list's file": (["sample", "list.json", "--model", M, *OUT], ["list.json"]),
-    "settings: empty": (["sample", "{}", "--model", M, *OUT], ["no key 'images'"]),
+    "settings: empty": (["sample", "{}", "--model", M, *OUT], ["kind: missing", "4 more"]),
     "settings: deep": (
         ["sample", '{"a":' * 5000 + "1" + "}" * 5000, "--model", M, *OUT],
         ["settings: no JSON (found too many levels"],
@@ -158,10 +158,10 @@ WORDS = {
         ["a number of thousands of digits"],
     ),
     "settings: metrics": (["sample", METRICS, "--model", M, *OUT], ["'settings'", "images"]),
-    "prepare: key": (["prepare", '{"source": "digits"}', "--out", "d"], ["'split_seed'", "source"]),
+    "prepare: key": (["prepare", '{"source": "digits"}', "--out", "d"], ["held_out: missing"]),
     "prepare: source": (
         ["prepare", JSON(SPLIT | {"source": "svhn"}), "--out", "d"],
-        ["source is 'svhn'", "digits"],
+        ["source: found 'svhn'", "digits"],
     ),
     "prepare: text": (["prepare", JSON(SPLIT | {"held_out": "x"}), "--out", "d"], ["held_out"]),
     "prepare: too many": (
@@ -192,15 +192,15 @@ WORDS = {
     ),
     "train: process": (
         ["train", training(process="vee"), "--data", D, *OUT],
-        ["process is 'vee'", "ve, flow"],
+        ["process: found 'vee'", "'ve', 'flow'", "mean 've'?"],
     ),
     "train: weight": (
         ["train", training(recipe__weight="snr"), "--data", D, *OUT],
-        ["recipe.weight is 'snr'", "gap"],
+        ["recipe.weight: found 'snr'", "gap"],
     ),
     "train: no key": (
         ["train", JSON({k: v for k, v in SMALL.items() if k != "recipe"}), "--data", D, *OUT],
-        ["no key 'recipe'", "network"],
+        ["recipe: missing"],
     ),
     "train: out is a file": (
         ["train", training(), "--data", D, "--out", "text.txt"],
@@ -220,13 +220,13 @@ WORDS = {
     ),
     "sample: kind": (
         ["sample", JSON(ONE_STEP | {"kind": "ddim"}), "--model", M, *OUT],
-        ["kind is 'ddim'", "heun"],
+        ["kind: found 'ddim'", "heun"],
     ),
     "sample: option": (
         ["sample", JSON(ONE_STEP | {"options": {"step": 2}}), "--model", M, *OUT],
         ["step"],
     ),
-    "sample: training's settings": (["sample", RUN, "--model", M, *OUT], ["no key 'images'"]),
+    "sample: training's settings": (["sample", RUN, "--model", M, *OUT], ["kind: missing"]),
     "sample: none": (
         ["sample", JSON(ONE_STEP | {"images": 0}), "--model", M, *OUT],
         ["images", "0"],
@@ -257,7 +257,7 @@ WORDS = {
             D,
             *OUT,
         ],
-        ["features.extractor is 'vgg'", "inception"],
+        ["features.extractor: found 'vgg'", "inception"],
     ),
     "import: format": (["import-model", "tensorflow", "m.pkl", *OUT], ["'tensorflow'", "'edm'"]),
     "import: no file": (["import-model", "edm", "m.pkl", *OUT], ["m.pkl"]),

@@ -14,7 +14,7 @@ from ect.cli.main import main
 from ect.config.cells import Milestone
 from ect.config.config import Config
 from ect.data.batches import Images
-from ect.evaluation import classifier, evaluate, features, sample
+from ect.evaluation import classifier, evaluate, features, sample, trace
 from ect.models import build
 from ect.runtime import checkpoint
 from ect.runtime.record import digest
@@ -144,7 +144,7 @@ def test_stored_and_streamed_features_give_the_metrics_to_the_bit(files, tmp_pat
     were never on disk; the training images' features stored or not. 520 images: two batches."""
     one = study(images=520, batch=90)
     streamed = study(images=520, batch=90, export=["features"])
-    settings = study_settings.evaluate(one, None) | {"cell": {"name": "test"}}
+    settings = study_settings.evaluate(one, None) | {"cell": {"label": "test"}}
     npz = drawn(one, files, tmp_path)
     reference = tmp_path / "reference.safetensors"
     stored(("--data", files["data"]), study_settings.extract(one), files, reference)
@@ -263,6 +263,32 @@ def test_features_of_another_space_are_refused(files, tmp_path, capsys):
     assert main([str(word) for word in words]) == 1
     said = capsys.readouterr().err
     assert f"{files['data']}: features are 'classifier'" in said and len(said.splitlines()) == 1
+
+
+def test_features_of_another_width_are_refused(tmp_path, capsys):
+    """Of the samples, or of a file that holds no features at all."""
+    for name, tensor in (("a", torch.rand(9, 8)), ("b", torch.rand(9, 6)), ("flat", torch.rand(9))):
+        features.save(tmp_path / f"{name}.safetensors", tensor, "mine")
+    checkpoint.save(tmp_path / "nameless.safetensors", {"features": torch.rand(9, 8)})
+    settings = json.dumps({"features": {"extractor": "classifier", "kd_subsets": 2}, "cell": {}})
+    for name, wanted in {
+        "b": "b.safetensors: 6 numbers for each image; allowed: 8, as of those of",
+        "flat": "flat.safetensors: holds (9,) of torch.float32; allowed: (images, numbers)",
+        "nameless": "nameless.safetensors: does not name the space of its features",
+    }.items():
+        words = ["evaluate", settings, "--samples", tmp_path / f"{name}.safetensors"]
+        words += ["--reference", tmp_path / "a.safetensors", "--out", tmp_path / "m.json"]
+        assert main([str(word) for word in words]) == 1
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert wanted in line and not (tmp_path / "m.json").exists()
+
+
+def test_snapshots_are_named_by_the_images_seen(files, tmp_path):
+    weights, about = checkpoint.load(files["model"])
+    path = tmp_path / "snapshots.safetensors"
+    checkpoint.save(path, checkpoint.prefixed("last", weights), **about)
+    with pytest.raises(ValueError, match=r"snapshots\.safetensors: found 'last'; allowed: weights"):
+        list(trace.models(files["model"], path))
 
 
 def test_images_of_another_size_than_the_datas_are_refused(files, tmp_path, capsys):

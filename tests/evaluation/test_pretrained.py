@@ -117,7 +117,7 @@ def test_all_metrics_in_inceptions_space_by_the_verbs(inception_folder, digits_f
             pixels, labels, _ = parts[split]
             writer.add(split, pixels[:count], labels[:count])
     reference, out = tmp_path / "r.safetensors", tmp_path / "m.json"
-    words = ["extract", settings, "--data", few, "--out", reference]
+    words = ["extract", json.dumps({"features": space}), "--data", few, "--out", reference]
     assert main([str(word) for word in words]) == 0
     words = ["evaluate", settings, "--data", few, "--reference", reference, "--out", out]
     assert main([str(word) for word in words]) == 0

@@ -106,6 +106,8 @@ CASES = {
     "diffusers deep": ("network", UNET2D | {"config": {"a": [[[[[1]]]]]}}, "network.config: found"),
     "diffusers layers": ("network", UNET2D | {"config": {"layers_per_block": 10**8}},
                          "network.config.layers_per_block: found 100000000"),
+    "diffusers channels": ("network", UNET2D | {"config": {"in_channels": 2 * 10**5}},
+                           "weights: found missing"),
     "diffusers wide": ("network", UNET2D | {"config": WIDE}, "weights: found"),
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ect import ode
 from ect.cli import main
@@ -199,6 +200,8 @@ REFUSED = {
     "size": (NETWORK, {"sample_size": None}, "sample_size: found None"),
     "other network": (NETWORK, {"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
     "unknown option": (NETWORK, {"gates": 3}, "gates"),
+    "channels": (NETWORK, {"in_channels": 10**6, "out_channels": 10**6}, "of 64, 4096"),
+    "default widths": (NETWORK, {"block_out_channels": [2048, 2048]}, "or more, as the network"),
     "wider": (NETWORK, {"block_out_channels": [8, 32]}, "weights"),
     "deeper": (NETWORK, {"layers_per_block": 2}, "weights"),
     "latents": ("model_index.json", {"_class_name": "LDMPipeline"}, "LDMPipeline"),
@@ -214,6 +217,17 @@ def test_what_is_no_such_model_is_refused_in_one_line(written, capsys, file, cha
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith(f"ect import-model: {folder}: ") and said in line and "allowed" in line
     assert not (folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.uint8])
+def test_weights_that_are_no_floating_point_numbers_are_refused(written, kind):
+    folder = written(unet())
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["conv_in.bias"] = weights["conv_in.bias"].to(kind)
+    save_file(weights, path)
+    with pytest.raises(ValueError, match=r"weights: found conv_in\.bias of .*; allowed: F16"):
+        read(folder)
 
 
 def test_a_learned_variance_is_refused(written):

@@ -154,6 +154,15 @@ def test_another_network_is_refused(written, damage, said):
     assert said in str(refusal.value)
 
 
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8, torch.int64])
+def test_weights_that_are_no_floating_point_numbers_are_refused(written, kind):
+    net = network("ddpmpp")
+    layer = net.state["_modules"]["model"].state["_modules"]["map_layer0"].state["_parameters"]
+    layer["bias"] = layer["bias"].to(kind)
+    with pytest.raises(ValueError, match=f"weights: found map_layer0.bias of {kind}; allowed: "):
+        edm.read(written({"ema": net}))
+
+
 @pytest.mark.parametrize("content", [[1, 2], {}, {"ema": 3}, {"net": None}])
 def test_a_pickle_without_a_network_is_refused(written, content):
     with pytest.raises(ValueError, match="a dict with a network at 'ema'"):

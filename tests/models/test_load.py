@@ -1,11 +1,13 @@
 """The Python interface draws what the command line draws."""
 
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 
 import ect
 from ect.cli.main import main
@@ -59,6 +61,33 @@ def test_another_seed_is_another_image(run):
     [
         ({"n": 0}, "n is 0; allowed: .* >= 1"),
         ({"n": 2.5}, "n is 2.5"),
+        ({"n": True}, "n is True"),
+        ({"n": "4"}, "n is '4'"),
+        ({"n": None}, "n is None"),
+        ({"n": 2, "steps": 1.5}, "steps is 1.5; allowed: 1, 2, or times"),
+        ({"n": 2, "steps": True}, "steps is True; allowed: 1, 2, or times"),
+        ({"n": 2, "steps": None}, "steps is None; allowed: 1, 2, or times"),
+        ({"n": 2, "seed": -1}, "seed is -1; allowed: a whole number >= 0"),
+        ({"n": 2, "seed": 1.5}, "seed is 1.5"),
+        ({"n": 2, "seed": "1"}, "seed is '1'"),
+        ({"n": 2, "seed": None}, "seed is None"),
+        ({"n": 2, "seed": 10**30}, "seed is 10+; allowed"),
+        ({"n": 2, "times": "51"}, "times is '51'; allowed: falling"),
+        ({"n": 2, "times": ["5", "1"]}, "times is "),
+        ({"n": 2, "times": 0.5}, "times is 0.5"),
+        ({"n": 2, "times": [None]}, "times is "),
+        ({"n": 2, "times": [float("nan")]}, "times is "),
+        ({"n": 2, "times": [True]}, "times is "),
+        ({"n": 2, "times": {0.5: 1}}, "times is "),
+        ({"n": 2, "times": np.float32(0.5)}, "times is "),
+        ({"n": 2, "times": [[0.5, 0.2]]}, "times is "),
+        ({"n": 2, "labels": 3}, "labels is 3; allowed: a list of classes"),
+        ({"n": 2, "labels": []}, r"labels is \[\]"),
+        ({"n": 2, "labels": "31"}, "labels is '31'"),
+        ({"n": 2, "labels": [1.5]}, r"labels is \[1.5\]"),
+        ({"n": 2, "labels": [-1]}, "labels is "),
+        ({"n": 2, "labels": [None]}, "labels is "),
+        ({"n": 2, "labels": [99]}, "labels has 99"),
         ({"n": 2, "steps": 3}, "steps is 3; allowed: 1, 2, or times"),
         ({"n": 2, "steps": [2]}, r"steps is \[2\]; allowed: 1, 2, or times"),
         ({"n": 2, "times": [0.5, 1.0]}, "times is .*; allowed: falling"),
@@ -70,6 +99,46 @@ def test_another_seed_is_another_image(run):
 def test_what_cannot_be_drawn_is_named(run, options, words):
     with pytest.raises(ValueError, match=words):
         ect.load(run[0]).sample(**options)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(run):
+    folder, classes = run
+    model, labels = ect.load(folder), [3, 1] if classes else None
+    wanted = model.sample(3, seed=7, times=[5.0, 0.5], labels=labels)
+    given = np.array(labels) if classes else None
+    for times in (np.array([5.0, 0.5]), (5, np.float32(0.5)), torch.tensor([5.0, 0.5])):
+        found = model.sample(np.int64(3), seed=np.uint8(7), times=times, labels=given)
+        assert np.array_equal(found, wanted)
+    two = np.int32(2)
+    assert model.sampler(two) == model.sampler(2)
+
+
+def test_a_pipe_is_no_model(tmp_path):
+    """Reading one would wait for ever."""
+    os.mkfifo(tmp_path / "model.safetensors")
+    for place in (tmp_path, tmp_path / "model.safetensors"):
+        with pytest.raises(ValueError, match=r"model\.safetensors: found a device, pipe or socket"):
+            ect.load(place)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sample", "{}", "--model", "pipe", "--out", "o"],
+        ["train", "{}", "--data", "pipe", "--out", "o"],
+        ["export", "pipe", "--out", "o"],
+        ["tabulate", "split", "--metrics", "pipe", "--out", "o"],
+        ["import-model", "edm", "pipe", "--out", "o"],
+        ["import-model", "ect", "pipe", "--out", "o"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_no_verb_waits_for_a_pipe(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    assert main(words) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "pipe" in line and "a device, pipe or socket; allowed: " in line
 
 
 def test_what_is_no_model_is_named(run, tmp_path):

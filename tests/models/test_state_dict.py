@@ -73,6 +73,57 @@ def test_what_does_not_fit_is_one_line(make_unet, digits_file, tmp_path, capsys)
     assert "stem.weight (8, 3, 3, 3) instead of (8, 1, 3, 3)" in said
 
 
+@pytest.mark.parametrize(
+    "kind", [torch.int8, torch.uint8, torch.bool, torch.int64, torch.complex64]
+)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_that_are_no_floating_point_numbers_are_refused(
+    make_unet, digits_file, tmp_path, capsys, kind, suffix
+):
+    """Codes of a quantised network are not its weights."""
+    weights = make_unet().state_dict()
+    weights["stem.weight"] = (100 * weights["stem.weight"]).to(kind)
+    path = saved(weights, tmp_path / f"weights{suffix}")
+    assert imported(path, digits_file, tmp_path / "model.safetensors") == 1
+    said = capsys.readouterr().err.strip()
+    assert f"{path}: weights: found stem.weight of {kind}; allowed: torch.float16" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_tied_weights_are_imported_as_two(make_unet, digits_file, tmp_path):
+    weights = make_unet().state_dict()
+    twin = next(n for n in weights if n.endswith("norm1.bias"))
+    other = next(n for n in weights if n.endswith("norm1.weight"))
+    weights[twin] = weights[other]
+    path, out = tmp_path / "weights.pt", tmp_path / "model.safetensors"
+    torch.save(weights, path)
+    assert imported(path, digits_file, out) == 0
+    found = checkpoint.load(out)[0]
+    assert torch.equal(found[twin], found[other])
+
+
+@pytest.mark.parametrize(
+    "changes, wanted",
+    [
+        ({"c_inn": "one"}, "c_inn: found an unknown key; allowed: network, process"),
+        ({"sigma": 0.5}, "sigma: found an unknown key"),
+        ({"shape": [1, 8, 8]}, "shape: found an unknown key"),
+        ({"network": NETWORK | {"heads": 4}}, "network.heads: found an unknown key"),
+        ({"c_noise": ...}, "c_noise: found nothing; allowed: a name"),
+        ({"network": ...}, "network: found nothing; allowed: a mapping"),
+        ({"process": 3}, "process: found 3"),
+        ({"sd": None}, "sd: found None"),
+        ({"sd": -0.5}, "sd: found -0.5"),
+    ],
+)
+def test_the_meaning_has_known_keys(make_unet, digits_file, tmp_path, capsys, changes, wanted):
+    path = saved(make_unet().state_dict(), tmp_path / "weights.pt")
+    told = {key: value for key, value in (ABOUT | changes).items() if value is not ...}
+    assert imported(path, digits_file, tmp_path / "model.safetensors", told) == 1
+    said = capsys.readouterr().err.strip()
+    assert f"--about: {wanted}" in said and len(said.splitlines()) == 1
+
+
 def test_many_that_do_not_fit_are_counted(make_unet, digits_file, tmp_path):
     weights = {f"net.{name}": value for name, value in make_unet().state_dict().items()}
     path, more = saved(weights, tmp_path / "weights.pt"), len(weights) - 4

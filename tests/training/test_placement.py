@@ -105,7 +105,7 @@ def on_a_gpu(monkeypatch):
 
     monkeypatch.setattr(objective_module, "needed", needed)
     monkeypatch.setattr(build, "make_process", make_process)
-    monkeypatch.setattr(build, "_require_numbers", lambda weights: None)
+    monkeypatch.setattr(build, "_require_numbers", lambda *given: None)
     monkeypatch.setattr(parts, "make_process", make_process)
     monkeypatch.setattr(device, "current", lambda: torch.device("cuda"))
     monkeypatch.setattr(device, "to_device", sent)

@@ -7,12 +7,14 @@ f(x_t, t) is the scheduler's "predicted original sample", unclipped. A network t
 
 import json
 import logging
+import math
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from ect.models.about import Foreign, require, said, wanted
-from ect.models.build import fitted
+from ect.models.build import buildable, fitted, parameters, single
 from ect.networks.unet2d import library
 from ect.process import BETAS
 from ect.runtime.text import shown
@@ -20,6 +22,7 @@ from ect.runtime.text import shown
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler_config.json"
 FILES = ("model_index.json", CONFIG, WEIGHTS, SCHEDULER)  # in the folder, unet/ or scheduler/
+STORED = ("F16", "BF16", "F32", "F64")  # floating-point numbers, in words of safetensors
 DEFAULTS = {  # of DDPMScheduler and DDIMScheduler, for keys that old files lack
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,
@@ -77,7 +80,8 @@ def converted(folder):
     about = {"network": network, "process": "tabulated", "betas": betas, **meaning}
     about |= {"c_noise": "ddpm", "c_in": "one", "shape": shape}
     about |= {"shift": 127.5, "scale": 1 / 127.5}
-    require(about)  # before diffusers builds the network
+    require(about)
+    require_enough(inner, network, shape)  # before diffusers builds the network
     return fitted(told_apart(weights_in(inner), network, kind), about), about
 
 
@@ -141,12 +145,30 @@ def network_of(found, steps, kind):
     return network, [inputs, *sizes]
 
 
-def weights_in(folder):
-    """The state dict of the UNet2DModel of a folder, read by diffusers, which knows old names."""
+def require_enough(folder, network, shape):
+    """Raise `Foreign` unless a folder's weights are floating-point numbers, and about as many as
+    the network described has."""
     if not (folder / WEIGHTS).is_file():
         others = sorted(path.name for path in folder.glob("diffusion_pytorch_model*"))
         found = ", ".join(others) or "no weights"
         raise Foreign("weights", found, f"{WEIGHTS}; pickled, sharded and other files are not read")
+    with buildable():
+        least, count = parameters(network, shape) // 2, 0
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                stored = file.get_slice(name)
+                if (kind := stored.get_dtype()) not in STORED:
+                    raise Foreign("weights", f"{name} of {kind}", ", ".join(STORED))
+                count += math.prod(stored.get_shape())
+    except (SafetensorError, OSError) as error:
+        raise Foreign("weights", said(error), "a complete file of safetensors") from None
+    if count < least:  # to the number it is compared by diffusers, which knows old names
+        raise Foreign("weights", f"{count:,}", f"{least:,} or more, as the network described has")
+
+
+def weights_in(folder):
+    """The state dict of the UNet2DModel of a folder, read by diffusers, which knows old names."""
     logging.getLogger("diffusers").setLevel(logging.ERROR)  # checked here instead of warned of
     try:
         model, report = library().UNet2DModel.from_pretrained(
@@ -162,7 +184,7 @@ def weights_in(folder):
 
 def told_apart(found, network, kind):
     """{name here: tensor}, with a row for "no label", and F = -v if the network predicts v."""
-    weights = {f"model.{name}": value.float().contiguous() for name, value in found.items()}
+    weights = {f"model.{name}": single(name, value) for name, value in found.items()}
     if network["classes"]:
         rows = weights["model.class_embedding.weight"]
         weights["model.class_embedding.weight"] = torch.cat([rows, torch.zeros_like(rows[:1])])

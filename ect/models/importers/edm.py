@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ect.models.about import Foreign, brief, named, require, said, wanted
-from ect.models.build import fitted
+from ect.models.build import fitted, single
 from ect.models.importers.pickles import Node, Reader, scan_file, tensors
 
 S_MIN = 0.02  # the lowest noise level of EDM's VEPrecond, where EDM's sampler ends
@@ -118,7 +118,7 @@ def renamed(found, network, resolution):
         size = 2 if parts[0] in ("enc", "dec") else 1
         layer, inside, leaf = ".".join(parts[:size]), parts[size:-1], parts[-1]
         if name == "map_noise.freqs":
-            weights["embedding.frequencies"] = 2 * torch.pi * value.float()
+            weights["embedding.frequencies"] = 2 * torch.pi * single(name, value)
         if parts[0] in ("map_augment", "map_noise") or leaf == "resample_filter":
             continue
         if layer not in ours:
@@ -126,7 +126,7 @@ def renamed(found, network, resolution):
         if inside == ["qkv"]:
             value = sorted_heads(value, value.shape[0] // 3, network["architecture"])
         inside = [INSIDE.get(part, part) for part in inside]
-        weights[".".join([ours[layer], *inside, leaf])] = value.float().contiguous()
+        weights[".".join([ours[layer], *inside, leaf])] = single(name, value)
     return weights
 
 

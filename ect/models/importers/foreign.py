@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ect.models.about import Foreign, brief, named
 from ect.models.importers.scan import MAGIC
+from ect.runtime.checkpoint import require_no_pipe
 
 START = 2**20  # bytes that are looked at
 READS = {  # what each format reads, by the names below, and in words
@@ -61,6 +62,7 @@ def require(format, path):
     path = Path(path)
     if not path.exists():
         return
+    require_no_pipe(path)
     kind = kind_of(path)
     kinds, words = READS[format]
     if kind is None or kind in kinds:

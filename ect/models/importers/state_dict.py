@@ -9,10 +9,19 @@ import torch
 from safetensors.torch import load_file
 
 from ect.data.batches import Images
-from ect.models.about import Foreign, named, require, said
-from ect.models.build import description, fitted
+from ect.models.about import Foreign, fits, named, require, said
+from ect.models.build import description, fitted, single
 from ect.models.importers.scan import scan_torch
 
+# What `settings` hold, in words; `require` says more of each.
+NEEDED = {
+    "network": (lambda x: isinstance(x, dict), "a mapping"),
+    **{
+        key: (lambda x: isinstance(x, str), "a name")
+        for key in ("process", "parameterization", "c_noise")
+    },
+}
+OPTIONAL = dict.fromkeys(("c_in", "sd"), (lambda x: x is not None, "no null"))
 PREFIXES = ("module.", "model.", "_orig_mod.")  # of DDP, of a wrapper, of torch.compile
 
 
@@ -22,8 +31,9 @@ def read(path, settings, data):
     `settings` holds network, process, parameterization, c_noise and, if they differ from
     `scaled` and the dataset's, c_in and sd; `data` is the dataset file. Raises ValueError.
     """
-    about = description(settings, Images(data))
     with named("--about"):
+        fits("", settings, NEEDED, OPTIONAL)
+        about = description(settings, Images(data))
         require(about)
     with named(path):
         return fitted(bare(tensors_in(path)), about), about
@@ -59,7 +69,7 @@ def tensors_in(path):
 
 def bare(tensors):
     """The tensors, float32, without the prefixes that all of their names have."""
-    weights = {str(name): value.float().contiguous() for name, value in tensors.items()}
+    weights = {str(name): single(name, value) for name, value in tensors.items()}
     while prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in weights)), None):
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return weights

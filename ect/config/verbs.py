@@ -1,0 +1,245 @@
+"""The settings of each verb that computes, as typed blocks: settings written by hand are held to
+what a config's blocks allow. Loads no torch.
+
+Nothing is changed or filled in: a job reads its settings as they were given.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from ect import plugins, registry
+from ect.config import training
+from ect.config.base import (
+    Block,
+    Count,
+    Deviation,
+    Seed,
+    distinct_list,
+    part,
+    plugin_parts,
+    require_defined,
+)
+from ect.config.dataset import Dataset
+from ect.config.errors import lines_of
+from ect.config.evaluation import Classifier, Features, Labels, Sampler
+from ect.config.experiments import Search
+from ect.config.schedule import Schedule
+
+Plugins = Annotated[dict[str, str], Field(default={})]
+Point = Annotated[int, Field(ge=0, le=10**9)]
+Absent: Any = Field(default=None)  # a key that may be missing, but not null
+
+
+class Whole(Block):
+    """Settings that may name plugins by their sha256."""
+
+    plugins: Plugins
+
+
+def hold(block, whole, options, info):
+    """Hold the options of a part to the config's block, where they lie beside its other keys;
+    raises `ValueError`."""
+    try:
+        block.model_validate(whole | options, context=info.context)
+    except ValidationError as error:
+        raise ValueError(f"options: {lines(block, error)[0]}") from None
+
+
+def lines(block, error):
+    """The errors that pydantic found in a block, a line each."""
+    found = lines_of(block, error.errors(), lambda path: None)
+    return [line.removeprefix("config: ") for line in found]  # of an error of the whole block
+
+
+class Prior(Block):
+    """A prior, as a config's, with its options apart."""
+
+    kind: Literal[registry.PRIORS]
+    options: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _options_fit(self, info):
+        hold(training.Prior, {"kind": self.kind}, self.options, info)
+        return self
+
+
+class Map(Block):
+    """A map t -> r, as a config's, with its options apart."""
+
+    map: part("schedule")
+    options: dict[str, Any]
+    clock: Literal[registry.CLOCKS]
+
+    @model_validator(mode="after")
+    def _options_fit(self, info):
+        hold(Schedule, {"map": self.map, "clock": self.clock}, self.options, info)
+        return self
+
+
+def unversioned(kernels):
+    """The name of kernels without their version: a run refuses another one than is there."""
+    return re.sub(r"-\d+$", "", kernels) if isinstance(kernels, str) else kernels
+
+
+class Recipe(training.Recipe):
+    """A recipe without what is beside it in the settings of a run."""
+
+    prior: Prior  # type: ignore[assignment]
+    kernels: Annotated[Literal[registry.KERNELS], BeforeValidator(unversioned)] = "torch"
+    shared_dropout: bool = True
+
+
+class Run(Whole):
+    """Of a training run. Without a network it takes that of an imported start."""
+
+    network: training.Network = Absent
+    process: part("process") = Absent
+    parameterization: Literal[registry.PARAMETERIZATIONS] = Absent
+    c_noise: Literal[registry.C_NOISE] = Absent
+    sd: Deviation = Absent
+    recipe: Recipe
+    schedule: Map
+    target: Literal[registry.TARGETS]
+    seed: Seed
+    first_kimg: Point
+    last_kimg: Point
+    snapshots: Annotated[int, Field(ge=0)]
+    start_sd: Literal[True] = Absent
+
+    @model_validator(mode="after")
+    def _fits(self):
+        parts = ("network", "process", "parameterization", "c_noise")
+        lacking = [key for key in parts if getattr(self, key) is None]
+        if self.network is None and (given := {*parts, "sd"} & self.model_fields_set):
+            raise ValueError(f"network: missing beside {', '.join(sorted(given))}; allowed: all")
+        if self.network is not None and lacking:
+            raise ValueError(f"{lacking[0]}: missing beside network; allowed: all or none")
+        if self.first_kimg >= self.last_kimg > 0 or self.first_kimg > 0 == self.last_kimg:
+            raise ValueError(
+                f"first_kimg: found {self.first_kimg}; allowed: < last_kimg = {self.last_kimg}, or"
+                " both 0 for the start itself"
+            )
+        if self.network is not None:
+            require_defined(self.process, self.parameterization)
+        return self
+
+
+class Sampling(Whole):
+    """Of images that a sampler draws."""
+
+    kind: part("sampler")
+    options: dict[str, Any]
+    labels: Labels | None = None
+    images: Count
+    batch: Count
+    seed: Seed
+    precision: Literal[registry.PRECISIONS] = "fp32"
+
+    @model_validator(mode="after")
+    def _options_fit(self, info):
+        own = {"nfe": 1} if self.kind in plugin_parts("sampler", info) else {}
+        hold(Sampler, {"kind": self.kind, "label": "-", **own}, self.options, info)
+        return self
+
+
+class FeatureSpace(Features):
+    """The feature space. The job that needs its network's file looks for it."""
+
+    classifier: None = None
+    plugins: Plugins
+    kd_subsets: Count = Absent
+
+    @model_validator(mode="after")
+    def _complete(self):
+        return self
+
+
+class MeasuredSpace(FeatureSpace):
+    """The feature space, with what the kernel distance depends on."""
+
+    kd_subsets: Count
+
+
+class Extraction(Block):
+    """Of features: of a sampler's images, or of a file's."""
+
+    features: FeatureSpace
+    sampling: Sampling = Absent
+
+
+class Cell(Block):
+    """What metrics.json says of the images beside the metrics."""
+
+    floor: Literal[True] = Absent
+    pretrain: str | None = None
+    process: str | None = None
+    parameterization: str | None = None
+    kimg: int | None = None
+    schedule: str | None = None
+    recipe: str | None = None
+    tune_kimg: int | None = None
+    seed: Seed | None = None
+    sampler: str | None = None
+    label: str | None = None
+    nfe: Count | None = None
+
+
+class Measurement(Block):
+    """Of the distances of images to the training images."""
+
+    features: MeasuredSpace
+    cell: Cell
+    metrics: distinct_list(Literal[registry.METRICS], Field(min_length=1)) = Absent
+
+
+class Trace(Block):
+    """Of snapshots, with each sampler by its label."""
+
+    features: FeatureSpace
+    samplers: Annotated[dict[str, Sampling], Field(min_length=1)]
+
+
+class StepSearch(Search):
+    """Of intermediate times, and of the images that test them. Its model is a file."""
+
+    models: None = None
+    features: MeasuredSpace
+    test_seed: Seed
+    test_images: Annotated[int, Field(ge=10)]
+    batch: Count
+    precision: Literal[registry.PRECISIONS] = "fp32"
+
+
+BLOCKS: dict[str, type[Block]] = {
+    "prepare": Dataset,
+    "train_classifier": Classifier,
+    "train": Run,
+    "perfect_loss": Run,
+    "sample": Sampling,
+    "extract": Extraction,
+    "evaluate": Measurement,
+    "trace": Trace,
+    "search_steps": StepSearch,
+}
+
+
+def require(verb, settings):
+    """Raise `ValueError`, which names the first mistake, unless the settings of a verb that
+    computes are such as a config gives it."""
+    block = BLOCKS[verb]
+    try:
+        block.model_validate(settings, context=plugins.read(list(_plugins(settings))))
+    except ValidationError as error:
+        first, *more = lines(block, error)
+        also = f" (and {len(more)} more)" * bool(more)
+        raise ValueError(f"settings: {first}{also}") from None
+
+
+def _plugins(settings):
+    """The files of all plugins that settings name, each once."""
+    found = {}
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        found |= value if key == "plugins" and isinstance(value, dict) else _plugins(value)
+    return found
