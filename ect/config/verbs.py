@@ -41,6 +41,11 @@ class Whole(Block):
 def hold(block, whole, options, info):
     """Hold the options of a part to the config's block, where they lie beside its other keys;
     raises `ValueError`."""
+    for key, value in options.items():
+        if key in (*whole, "labels", "nfe"):
+            raise ValueError(f"options: {key}: unknown key; allowed: beside options only")
+        if value is None:
+            raise ValueError(f"options: {key}: found None; allowed: a value, or no such key")
     try:
         block.model_validate(whole | options, context=info.context)
     except ValidationError as error:
