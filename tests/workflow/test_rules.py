@@ -142,7 +142,8 @@ def test_snakemake_tries_a_crash_that_repeats_itself_twice(study):
             assert len((study / name).read_text()) == calls
 
 
-def test_gpus_and_nodes_are_the_trainers_words(study):
+def test_gpus_and_nodes_are_the_trainers_words(study, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     words = ["pretrain:nodes=2", "pretrain:gpu=8", "sample:gpu=2"]
     drawn = "results/smoke/pretrain/ve/s0/k1/one_step/samples.npz"
     code, said = run(study, drawn, "-n", "--set-resources", *words)
