@@ -29,6 +29,7 @@ from released import Released, losses_apart
 from runners import NETWORKS, Ours, Sampling, images_of, options
 from torch.utils.flop_counter import FlopCounterMode
 
+from ect.networks.dropout import Masks
 from ect.runtime import device
 from ect.training import average
 
@@ -110,10 +111,10 @@ def split(ours, count):
         loss = terms.loss.mean()
 
         def forward():
-            ours.objective.evaluate(ours.f, x, eps, s, 0)
+            ours.objective.evaluate(ours.f, x, eps, s, Masks())
 
         def target():
-            ours.objective.target(ours.f, x, eps, s, r, 0)
+            ours.objective.target(ours.f, x, eps, s, r, Masks())
 
         def backward():
             loss.backward(retain_graph=True)

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from ect.networks.dropout import ALIKE
 from ect.objective import Terms
 from ect.process import Process, expand
 from ect.runtime import device
@@ -39,21 +40,21 @@ class Continuous:
         """Noise levels s (B,) of a batch; `draw()` is the prior."""
         return draw()
 
-    def __call__(self, f, x, eps, s, progress, dropout_seed=0):
+    def __call__(self, f, x, eps, s, progress, masks=ALIKE):
         """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels s (B,); the
         residual is the mean square of g."""
         s = device.to_device(s, x.device)
         t = self.process.time(s)
-        c_out, held, g = self.tangent(f, x, eps, t, min(1.0, progress / self.warmup), dropout_seed)
+        c_out, held, g = self.tangent(f, x, eps, t, min(1.0, progress / self.warmup), masks)
         size = g.square().flatten(1).mean(1)
         step = expand(c_out.sign() / (size.sqrt() + self.c), x) * g
-        torch.manual_seed(dropout_seed)
-        out = f.output(self.process.noise(x, eps, t), t)
+        with masks.applied():
+            out = f.output(self.process.noise(x, eps, t), t)
         loss = self.weight(s, s, self.sd) * (out - held + step).square().flatten(1).mean(1)
         return Terms(loss, s, s, size)
 
     @torch.no_grad()
-    def tangent(self, f, x, eps, t, warm, dropout_seed):
+    def tangent(self, f, x, eps, t, warm, masks):
         """(c_out (B,), F, g) at t, the derivative of F weighted by `warm`.
 
         f = k u + c_out F in the variance-preserving u = c_in sd x_t, so that, as in sCM,
@@ -69,7 +70,7 @@ class Continuous:
         (alpha, sigma), (d_alpha, d_sigma) = self.process.rates(t)
         s = sigma / alpha
         rate = (s**2 + self.sd**2).sqrt() * alpha**2 / (d_sigma * alpha - sigma * d_alpha)
-        (k, c_out, u, out), (dk, dc_out, du, d_out) = along(parts, (t,), (rate,), dropout_seed)
+        (k, c_out, u, out), (dk, dc_out, du, d_out) = along(parts, (t,), (rate,), masks)
         known = expand(k, x) * du + expand(dc_out, x) * out
         return c_out, out, known + warm * (expand(dk, x) * u + expand(c_out, x) * d_out)
 
@@ -97,36 +98,36 @@ class MeanFlow:
         equal = torch.arange(len(s)) >= round(self.pairs * len(s))
         return torch.stack([s, torch.where(equal, s, r)], dim=1)
 
-    def __call__(self, f, x, eps, levels, progress, dropout_seed=0):
+    def __call__(self, f, x, eps, levels, progress, masks=ALIKE):
         """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels (B, 2)."""
         s, r = device.to_device(levels, x.device).unbind(dim=1)
         t, t_r = self.process.time(s), self.process.time(r)
         x_t, v = self.process.noise(x, eps, t), eps - x
-        target = self.target(f, x_t, v, t, t_r, dropout_seed)
-        torch.manual_seed(dropout_seed)
-        square = (f.output(x_t, t, t_r) - target).square().flatten(1)
+        target = self.target(f, x_t, v, t, t_r, masks)
+        with masks.applied():
+            out = f.output(x_t, t, t_r)
+        square = (out - target).square().flatten(1)
         held = (square.detach().sum(1) + self.c) ** -self.p
         loss = self.weight(s, r, self.sd) * held * square.sum(1)
         return Terms(loss, s, r, square.detach().mean(1))
 
     @torch.no_grad()
-    def target(self, f, x_t, v, t, r, dropout_seed):
+    def target(self, f, x_t, v, t, r, masks):
         """v - (t - r) du/dt, the derivative taken along the path, dx_t/dt = v."""
         ones, path = torch.ones_like(t), (x_t, t)
-        _, slope = along(lambda x_t, t: f.output(x_t, t, r), path, (v, ones), dropout_seed)
+        _, slope = along(lambda x_t, t: f.output(x_t, t, r), path, (v, ones), masks)
         return v - expand(t - r, v) * slope
 
 
-def along(function, point, direction, dropout_seed):
+def along(function, point, direction, masks):
     """(values, derivatives) of a function at a point along a direction, each a tuple of tensors.
 
     Only the plain attention kernel has a forward-mode derivative; before torch 2.14 group norm has
     one for contiguous inputs only.
     """
-    torch.manual_seed(dropout_seed)
     older = torch.__version__ < "2.14"
     norms = register_module_forward_pre_hook(contiguous) if older else nullcontext()
-    with sdpa_kernel(SDPBackend.MATH), norms:
+    with masks.applied(), sdpa_kernel(SDPBackend.MATH), norms:
         return torch.func.jvp(function, point, direction)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ect.networks.dropout import part_of
+from ect.networks.dropout import ALIKE
 from ect.process import Process, expand
 from ect.runtime import device
 from ect.schedule import HIGH, LOW
@@ -113,9 +113,9 @@ class Objective:
 
     `snap(s, progress)` first moves s to the grid of a schedule that has one. `step`, of ect/ode.py,
     leads from x_t to x_r by the frozen consistency function `teacher`; without it x_r has the noise
-    of x_t. Without `shared_dropout` the target draws its own dropout masks. Targets are evaluated
-    in multiples of `unit` images; `unit=None` evaluates those of all images or of none: diffusers'
-    UNet2D draws one dropout mask for the whole batch.
+    of x_t. Without `shared_dropout` the target has dropout masks of its own. Targets are evaluated
+    in multiples of `unit` images; `unit=None` evaluates those of all images or of none: a network
+    with torch's own dropout draws one mask for the whole batch.
     """
 
     process: Process
@@ -133,49 +133,47 @@ class Objective:
         """Noise levels s (B,) of a batch; `draw()` is the prior."""
         return draw()
 
-    def __call__(self, f, x, eps, s, progress, dropout_seed=0):
+    def __call__(self, f, x, eps, s, progress, masks=ALIKE):
         """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels s (B,). With
         `s` on the CPU this call never synchronizes with the GPU.
 
-        With `shared_dropout` both evaluations of f start from the same `dropout_seed` and share
-        their masks. Torch's default generator, from which dropout draws on every device, is left
-        re-seeded.
+        With `shared_dropout` both evaluations of f have the same dropout `masks`. Torch's default
+        generator is left re-seeded.
         """
         s = self.snap(s, progress) if self.snap else s
         r = self.schedule(s, progress)
         indices = needed(r, self.unit or len(r))
         s, r = (device.to_device(levels, x.device) for levels in (s, r))
-        prediction = self.evaluate(f, x, eps, s, dropout_seed)
-        target_seed = dropout_seed if self.shared_dropout else dropout_seed + 1
-        target = self.target(f, x, eps, s, r, target_seed, indices)
+        prediction = self.evaluate(f, x, eps, s, masks)
+        masks = masks if self.shared_dropout else masks.apart()
+        target = self.target(f, x, eps, s, r, masks, indices)
         loss = self.weight(s, r, self.sd) * self.distance(prediction, target)
         return Terms(loss, s, r, squared(prediction.detach(), target))
 
-    def evaluate(self, f, x, eps, s, dropout_seed):
+    def evaluate(self, f, x, eps, s, masks):
         t = self.process.time(s)
-        torch.manual_seed(dropout_seed)
-        return f(self.process.noise(x, eps, t), t)
+        with masks.applied():
+            return f(self.process.noise(x, eps, t), t)
 
     @torch.no_grad()
-    def target(self, f, x, eps, s, r, dropout_seed, indices=None):
+    def target(self, f, x, eps, s, r, masks, indices=None):
         """f(x_r) without gradient; the image itself where r = 0. Only the images at `indices`,
         which contain all that are `needed`, are evaluated; by default all images."""
         if indices is None or len(indices) == len(x):
-            return self._at_r(f, x, eps, s, r, dropout_seed)
+            return self._at_r(f, x, eps, s, r, masks)
         if len(indices) == 0:
             return x
-        indices = device.to_device(indices, x.device)
+        masks, indices = masks.of(indices), device.to_device(indices, x.device)
         if f.label is not None:
             f = f.conditioned_on(f.label[indices])
-        with part_of(len(x), indices):
-            subset = x[indices], eps[indices], s[indices], r[indices]
-            result = self._at_r(f, *subset, dropout_seed)
+        subset = x[indices], eps[indices], s[indices], r[indices]
+        result = self._at_r(f, *subset, masks)
         return x.to(result.dtype).index_copy(0, indices, result)
 
-    def _at_r(self, f, x, eps, s, r, dropout_seed):
+    def _at_r(self, f, x, eps, s, r, masks):
         positive = expand(r > 0, x)
         if self.step:  # the eps for which x + r eps is where the teacher arrives
             teacher = self.teacher.conditioned_on(f.label)
             arrived = self.step(teacher, self.process, x + expand(s, x) * eps, s, r)
             eps = torch.where(positive, (arrived - x) / expand(r, x), eps)
-        return torch.where(positive, self.evaluate(f, x, eps, r, dropout_seed), x)
+        return torch.where(positive, self.evaluate(f, x, eps, r, masks), x)

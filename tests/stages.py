@@ -42,6 +42,7 @@ LEFT_OUT = {
     ("runtime.record", "job_record"),
     ("runtime.versions", "STAGES"),
     ("runtime.versions", "NATIVE"),
+    ("runtime.versions", "MASKS"),
 }
 SPACE = ("COMMENT", "NL", "NEWLINE", "INDENT", "DEDENT", "ENDMARKER")
 

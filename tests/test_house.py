@@ -21,7 +21,7 @@ METHOD = ("schedule", "process", "consistency", "ode", "objective", "limit", "sa
 # What the files of a wing, or the files at the top, may import beside one another: a wing, or one
 # of its files.
 ALLOWED = {
-    "networks": (),
+    "networks": ("runtime.device",),
     "runtime": (),
     "method": ("networks.dropout", "runtime.device"),
     "registry": ("schedule",),

@@ -126,7 +126,7 @@ class Recipe(Block):
     batch: whole(10**6)
     """Images in one step."""
     microbatch: Count | None = None
-    """Images computed at a time: less memory, the same step, other dropout masks."""
+    """Images computed at a time: less memory, the same step up to rounding."""
     prior: Prior
     """The noise level of a training image."""
     distance: Distance
@@ -258,6 +258,6 @@ class Tune(Recipe):
     """`own`: the target's x_r has the noise of x_t (ECT); `euler`, `heun`: it is where one step of
     the frozen start leads (ECD)."""
     shared_dropout: bool = True
-    """Both sides of the loss share a dropout mask; if false, the target draws a second one."""
+    """Both sides of the loss share a dropout mask; if false, the target has another one."""
     snapshots: whole(1000, 0) = 0
     """Number of snapshots of the weights kept during the run, for the loss page."""

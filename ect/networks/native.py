@@ -1,8 +1,7 @@
-"""The U-Net's blocks in the kernels for the CPU: the mathematics of `ect/networks/unet.py`, but not
-its rounding and its dropout masks.
+"""The U-Net's blocks in the kernels for the CPU: the mathematics and the dropout masks of
+`ect/networks/unet.py`, but not its rounding.
 
-Norm, SiLU and dropout are one kernel, forward and backward; the mask is a function of (seed,
-position). Convolutions of 3x3:
+Norm, SiLU and dropout are one kernel, forward and backward. Convolutions of 3x3:
 
 - float32: by Winograd, forward and backward;
 - bfloat16: torch's, forward and backward;
@@ -19,7 +18,6 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from ect.networks import kernels
-from ect.networks.dropout import rows
 from ect.networks.unet import Attention, Block, UNet
 
 
@@ -74,16 +72,16 @@ class Convolution(torch.autograd.Function):
 
 class Activation(torch.autograd.Function):
     """dropout(silu(norm(x + features))) of x (B, C, H, W), float32 or bfloat16, and features (B, C)
-    or None, with groups' gain and bias (C,); dropout of share p by the mask of an integer `seed`;
+    or None, with groups' gain and bias (C,); dropout of share p by the masks of `keys` (B, 2);
     without `silu` the norm alone. Computed in float32. Returns x too: other
     layers take x from here, so that this backward pass adds their gradient."""
 
     @staticmethod
-    def forward(ctx, x, features, gain, bias, groups, eps, p, seed, silu=True):
+    def forward(ctx, x, features, gain, bias, groups, eps, p, keys, silu=True):
         _require(x, kinds=(torch.float32, torch.bfloat16))
         _require(gain, bias)
-        x, ctx.options = kernels.last(x), (groups, p, seed, silu)
-        y, stats = kernels.activate(x, features, gain, bias, eps, ctx.options, rows())
+        x, ctx.options = kernels.last(x), (groups, p, keys, silu)
+        y, stats = kernels.activate(x, features, gain, bias, eps, ctx.options)
         ctx.save_for_backward(x, gain, bias, stats)
         ctx.has_features = features is not None
         ctx.set_materialize_grads(False)
@@ -97,7 +95,7 @@ class Activation(torch.autograd.Function):
         dx, d_features, *rest = kernels.activate_back(
             ctx.saved_tensors, kernels.last(dy), aside, ctx.options
         )
-        unused = [None] * 5  # groups, eps, p, seed, silu
+        unused = [None] * 5  # groups, eps, p, keys, silu
         return dx, d_features if ctx.has_features else None, *rest, *unused
 
 
@@ -106,11 +104,11 @@ class Layer(torch.autograd.Function):
     computes the activation again instead of keeping it; it and its gradient are in bfloat16."""
 
     @staticmethod
-    def forward(ctx, x, features, gain, bias, groups, eps, p, seed, weight, offset, skip, factor):
+    def forward(ctx, x, features, gain, bias, groups, eps, p, keys, weight, offset, skip, factor):
         _require(x, gain, bias, weight, offset, skip)
         x, skip = kernels.last(x), None if skip is None else kernels.last(skip)
-        ctx.options, ctx.factor = (groups, p, seed, True), factor
-        h, stats = kernels.activate(x, features, gain, bias, eps, ctx.options, rows())
+        ctx.options, ctx.factor = (groups, p, keys, True), factor
+        h, stats = kernels.activate(x, features, gain, bias, eps, ctx.options)
         ctx.save_for_backward(x, gain, bias, stats, weight)
         ctx.has_features, ctx.skipped = features is not None, skip is not None
         ctx.set_materialize_grads(False)
@@ -129,13 +127,13 @@ class Layer(torch.autograd.Function):
         _, *rest = _half_gradients(*arguments, (False, True, True))
         d_features = d_features if ctx.has_features else None
         skip = dy if ctx.skipped else None
-        unused = [None] * 4  # groups, eps, p, seed
+        unused = [None] * 4  # groups, eps, p, keys
         return dx, d_features, *norm, *unused, *rest, skip, None
 
 
-def activated(norm, x, features=None, p=0.0, seed=0, silu=True):
+def activated(norm, x, features=None, p=0.0, keys=None, silu=True):
     gain, bias = norm.weight, norm.bias
-    return Activation.apply(x, features, gain, bias, norm.num_groups, norm.eps, p, seed, silu)
+    return Activation.apply(x, features, gain, bias, norm.num_groups, norm.eps, p, keys, silu)
 
 
 def _ours(x):
@@ -159,13 +157,13 @@ def convolved(conv, x, skip=None, factor=1.0, split=False):
     return torch.add(functional.conv2d(x, weight, bias, padding=1), skip, alpha=factor)
 
 
-def layer(split, norm, conv, x, features=None, p=0.0, seed=0, sized=None, skip=None, factor=1.0):
+def layer(split, norm, conv, x, features=None, p=0.0, keys=None, sized=None, skip=None, factor=1.0):
     """(conv(sized(dropout(silu(norm(x + features))))) + skip) factor; and x, as `Activation`."""
     plain = sized is None or isinstance(sized, nn.Identity)
     if split and plain and _ours(x) and _wide(conv):
-        arguments = (x, features, norm.weight, norm.bias, norm.num_groups, norm.eps, p, seed)
+        arguments = (x, features, norm.weight, norm.bias, norm.num_groups, norm.eps, p, keys)
         return Layer.apply(*arguments, conv.weight, conv.bias, skip, factor)
-    h, x = activated(norm, x, features, p, seed)
+    h, x = activated(norm, x, features, p, keys)
     return convolved(conv, h if plain else sized(h), skip, factor, split), x
 
 
@@ -176,13 +174,13 @@ def pointwise(conv, x):
 
 
 def block(self, split, x, embedding):
-    """`Block.forward` in these kernels; torch's default generator draws the seed of its mask."""
-    p = self.dropout if self.training else 0.0
-    seed = int(torch.randint(2**31, ())) if p else 0
+    """`Block.forward` in these kernels."""
+    p = self.dropout.share()
+    keys = self.dropout.keys if p else None
     h, x = layer(split, self.norm0, self.conv0, x, sized=self.sized)
     skip, features = self.skip(self.sized(x)), self.affine(embedding)
     last = {"skip": skip, "factor": self.style.skip_scale}
-    h, _ = layer(split, self.norm1, self.conv1, h, features, p, seed, **last)
+    h, _ = layer(split, self.norm1, self.conv1, h, features, p, keys, **last)
     return self.attention(h)
 
 

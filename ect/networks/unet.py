@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ect.networks.dropout import dropout
+from ect.networks.dropout import Dropout, deal, layers
 
 SKIP_SCALE = math.sqrt(0.5)  # keeps the variance of (branch + skip) at that of its parts
 
@@ -186,7 +186,7 @@ class Block(nn.Module):
 
     def __init__(self, style, inputs, outputs, embedding, dropout, attention=False, resample=None):
         super().__init__()
-        self.style, self.dropout, self.halves = style, dropout, resample == "down"
+        self.style, self.dropout, self.halves = style, Dropout(dropout), resample == "down"
         self.sized = Resample(resample, style.taps) if resample else nn.Identity()
         self.norm0, self.norm1 = style.norm(inputs), style.norm(outputs)
         self.conv0 = style.init(nn.Conv2d(inputs, outputs, 3, padding=1))
@@ -208,7 +208,7 @@ class Block(nn.Module):
     def forward(self, x, embedding):
         h = self.conv0(self.sized(functional.silu(self.norm0(x))))
         h = functional.silu(self.modulated(h, embedding))
-        h = self.conv1(dropout(h, self.dropout if self.training else 0.0))
+        h = self.conv1(self.dropout(h))
         return self.attention((h + self.skip(self.sized(x))) * self.style.skip_scale)
 
 
@@ -216,8 +216,8 @@ class UNet(nn.Module):
     """F(x, c_noise): images (B, C, H, W) and noise labels (B,) -> (B, C, H, W).
 
     `resolution` is H = W, `attention` lists the resolutions with self-attention, `dropout` is
-    active in train mode and draws from torch's default generator. `classes` > 0 takes class labels
-    (B,), int64, and `span` a second time (B,).
+    active in train mode, by the `Masks` applied. `classes` > 0 takes class labels (B,), int64, and
+    `span` a second time (B,).
     """
 
     def __init__(
@@ -251,6 +251,7 @@ class UNet(nn.Module):
         for width, _ in levels[:-1] if style.pyramid else []:
             self.pyramid.append(Pyramid(inputs, width, style))
             inputs = width
+        self.dropouts = layers(self)
 
     def _encoder(self, block, levels, blocks, first):
         """Builds the encoder; returns the widths of its outputs, the stem's first."""
@@ -277,6 +278,11 @@ class UNet(nn.Module):
                 last = width
 
     def forward(self, x, c_noise, label=None, span=None):
+        deal(self.dropouts, x)
+        return self.computed(x, c_noise, label, span)
+
+    def computed(self, x, c_noise, label, span):
+        """`forward` under the masks that were dealt."""
         embedding = self.embedding(c_noise, label, span)
         image, pyramid = x, iter(self.pyramid)
         skips = [x := self.stem(x)]

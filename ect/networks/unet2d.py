@@ -6,6 +6,8 @@ diffusers is an optional package; it is imported only when such a network is bui
 import torch
 from torch import nn
 
+from ect.networks.dropout import Dropout, deal, layers
+
 
 def library():
     """The package diffusers; raises `ValueError` where it is not installed."""
@@ -23,7 +25,7 @@ class UNet2D(nn.Module):
     """F(x, c_noise): images (B, C, H, W) and steps (B,), whole or between -> (B, C, H, W).
 
     `config` holds arguments of UNet2DModel, which knows the steps 0 to `steps` - 1: c_noise is
-    clamped to them. `dropout` is active in train mode and draws from torch's default generator.
+    clamped to them. `dropout` is active in train mode, by the `Masks` applied.
     `classes` > 0 takes labels (B,), int64; the embedding has one more row, zeros as imported, for
     no label (None, or -1).
     """
@@ -37,8 +39,18 @@ class UNet2D(nn.Module):
         except TypeError as error:
             known = f"the arguments of diffusers {package.__version__}"
             raise ValueError(f"UNet2DModel: found {error}; allowed: {known}") from None
+        for parent in list(self.model.modules()):
+            for name, module in parent.named_children():
+                if isinstance(module, nn.Dropout):
+                    parent.register_module(name, Dropout(module.p))
+        self.dropouts = layers(self)
 
     def forward(self, x, c_noise, label=None):
+        deal(self.dropouts, x)
+        return self.computed(x, c_noise, label)
+
+    def computed(self, x, c_noise, label):
+        """`forward` under the masks that were dealt."""
         if label is not None and not self.classes:
             raise ValueError("found labels; allowed: none, as this network has no classes")
         if self.classes:

@@ -19,6 +19,8 @@ STAGES = {
 }
 # The version of ect/networks/kernels. Only recipes that use them have it in their settings.
 NATIVE = 3
+# The version of the masks of ect/networks/dropout.py. Only recipes with dropout have it in theirs.
+MASKS = 2
 
 # The defaults of absent keys. A job's settings hold these keys only where they differ, so that a
 # new key does not change the settings of other jobs; files of models and older settings lack them.

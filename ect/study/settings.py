@@ -8,7 +8,7 @@ import shlex
 
 from ect.config.cells import Tuned
 from ect.config.training import Recipe
-from ect.runtime.versions import DEFAULTS, NATIVE
+from ect.runtime.versions import DEFAULTS, MASKS, NATIVE
 from ect.schedule import CONTINUOUS_TIME
 
 
@@ -73,6 +73,8 @@ def _recipe(block):
     settings = block.model_dump() | {"prior": block.prior.resolved()}
     if settings["kernels"] == "native":
         settings["kernels"] = f"native-{NATIVE}"
+    if settings["dropout"] > 0:
+        settings["masks"] = MASKS
     return {k: v for k, v in settings.items() if k not in DEFAULTS or v != DEFAULTS[k]}
 
 

@@ -2,15 +2,17 @@
 
 A step depends on (seed, images seen) and on the state before it, and on nothing else, so a run that
 was stopped and resumed gives the same bits as one that was not. Several processes (see
-`ect/runtime/distributed.py`) take one step together: the noise, noise level and image at an index
-of the whole batch are the same for any number of processes.
+`ect/runtime/distributed.py`) take one step together: the noise, noise level, image and dropout
+masks at an index of the whole batch are the same for any number of processes.
 """
 
 import functools
 
+import numpy as np
 import torch
 
 from ect.models import build
+from ect.networks.dropout import Masks
 from ect.objective import PRIORS, Terms
 from ect.runtime import device, distributed
 from ect.runtime.seeds import generator_of, seed_of
@@ -34,12 +36,13 @@ def step(state, settings, images, objective, f, total):
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.zero_grad(set_to_none=True)
-    terms = []
+    terms, rows = [], np.arange(size)[share]
+    seed = seed_of(settings["seed"], "dropout", seen)
     for part in _parts(len(x), setting(recipe, "microbatch") or size):
-        dropout_seed = seed_of(settings["seed"], "dropout", seen + share.start + part.start)
         f_part = f if label is None else f.conditioned_on(label[part])
         with device.precision(setting(recipe, "precision")):
-            part_terms = objective(f_part, x[part], eps[part], s[part], seen / total, dropout_seed)
+            given = x[part], eps[part], s[part], seen / total
+            part_terms = objective(f_part, *given, Masks(seed, rows[part]))
         loss = part_terms.loss.mean() * (len(part_terms.loss) / size)
         state.scaler.scale(loss).backward()
         terms.append([term.detach() for term in part_terms])
@@ -72,7 +75,7 @@ def draw_batch(settings, images, objective, seen, size, share):
 
 def _parts(size, most):
     """A batch in parts of at most `most` images, whose gradients add up: less memory and the same
-    step, except for dropout masks, which are drawn for each part (and for each process)."""
+    step."""
     return [slice(first, min(first + most, size)) for first in range(0, size, most)]
 
 

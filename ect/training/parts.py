@@ -7,7 +7,7 @@ import torch
 from ect import limit, plugins
 from ect.models import build, trust
 from ect.models.build import make_process
-from ect.objective import DISTANCES, PRIORS, UNIT, WEIGHTS, Objective, huber
+from ect.objective import DISTANCES, PRIORS, WEIGHTS, Objective, huber
 from ect.ode import STEPS
 from ect.runtime import device
 from ect.runtime.seeds import generator_of
@@ -79,7 +79,6 @@ def make_objective(settings, sd, teacher=None):
     bound = on_clock(maps[schedule["map"]], schedule, process)
     if schedule["map"] not in SCHEDULES:
         check_plugin_map(maps[schedule["map"]].described, bound)
-    masked = recipe["dropout"] > 0 and settings["network"].get("architecture") == "unet2d"
     distance = DISTANCES[recipe["distance"]["kind"]]
     if distance is huber:
         distance = functools.partial(huber, c=recipe["distance"]["c"])
@@ -93,7 +92,6 @@ def make_objective(settings, sd, teacher=None):
         step=STEPS.get(settings["target"]),
         teacher=teacher,
         shared_dropout=setting(recipe, "shared_dropout"),
-        unit=None if masked else UNIT,
     )
 
 

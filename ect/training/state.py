@@ -5,7 +5,7 @@ import torch
 from ect.models import build
 from ect.networks import native
 from ect.runtime import checkpoint, device
-from ect.runtime.versions import DEFAULTS, NATIVE, setting
+from ect.runtime.versions import DEFAULTS, MASKS, NATIVE, setting
 from ect.training import parts
 from ect.training.log import Meter, finite
 
@@ -14,10 +14,13 @@ SCALE = 2.0**16  # the initial loss scale in fp16: torch's default
 LEAST_SCALE = 2.0**-14
 
 
-def _require_known(kernels):
-    known = ("native", f"native-{NATIVE}")
-    if kernels not in known:
-        raise ValueError(f"kernels is '{kernels}'; allowed: {', '.join(known)}, or no such key")
+def _require_known(recipe):
+    """Raises `ValueError` for versions of kernels or masks that are not those of this code."""
+    known = {"kernels": ("native", f"native-{NATIVE}"), "masks": (MASKS,)}
+    for key, allowed in known.items():
+        if recipe.get(key, DEFAULTS.get(key)) not in (*allowed, DEFAULTS.get(key)):
+            names = ", ".join(map(str, allowed))
+            raise ValueError(f"{key} is {recipe[key]!r}; allowed: {names}, or no such key")
 
 
 class State:
@@ -27,12 +30,12 @@ class State:
 
     def __init__(self, settings, images):
         recipe = settings["recipe"]
+        _require_known(recipe)
         self.network = build.make_network(
             settings["network"], images.shape, recipe["dropout"], settings["seed"]
         )
         precision, kernels = setting(recipe, "precision"), setting(recipe, "kernels")
         if kernels != DEFAULTS["kernels"]:
-            _require_known(kernels)
             native.use(self.network, precision)
         self.network.train()
         self.average = {k: v.clone() for k, v in self.network.state_dict().items()}

@@ -11,7 +11,7 @@ from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config, ConfigError
 from ect.config.dataset import SOURCE_KEYS
 from ect.networks import kernels
-from ect.runtime.versions import NATIVE
+from ect.runtime.versions import MASKS, NATIVE
 from ect.study import settings as study_settings
 from tests.helpers.configs import CUT, DEFAULT, ROOT, SEARCH, changed
 
@@ -354,6 +354,18 @@ def test_a_choice_is_in_the_settings_only_where_it_is_made(key, value):
     given = study_settings.train(Config.read(changed(f"pretrain/ve/{key}", value)), model)
     assert given["recipe"].pop(key) == (f"native-{NATIVE}" if value == "native" else value)
     assert given == study_settings.train(plain, model)
+
+
+@pytest.mark.parametrize("path", ["pretrain/ve", "tune/ect"])
+def test_only_settings_with_dropout_have_the_version_of_its_masks(path):
+    """So where masks change, no other settings do."""
+    start = Milestone("ve", 0, 12)
+    model = start if path == "pretrain/ve" else Tuned(start, "sigmoid", "ect", 60, 0)
+    dropped, plain = (
+        study_settings.train(Config.read(changed(f"{path}/dropout", p)), model)["recipe"]
+        for p in (0.1, 0.0)
+    )
+    assert dropped == plain | {"dropout": 0.1, "masks": MASKS} and "masks" not in plain
 
 
 def test_a_stated_sd_is_in_the_settings_of_the_chain_and_of_tuning_from_it():

@@ -10,6 +10,7 @@ from ect import limit
 from ect.consistency import Consistency
 from ect.models import build
 from ect.models.build import PROCESSES
+from ect.networks.dropout import Masks
 from ect.objective import Objective, squared, uniform
 from ect.process import VE, Flow, VPCosine, expand
 from ect.sampler import multistep, noise
@@ -39,11 +40,11 @@ def test_the_tangent_is_the_difference_quotient_under_one_mask(
 
     def at(s):
         t = f.process.time(s)
-        torch.manual_seed(7)
-        return f(f.process.noise(x, eps, t), t)
+        with Masks(7).applied():
+            return f(f.process.noise(x, eps, t), t)
 
     loss = continuous(f.process)
-    _, _, g = loss.tangent(f, x, eps, f.process.time(S), 1.0, dropout_seed=7)
+    _, _, g = loss.tangent(f, x, eps, f.process.time(S), 1.0, Masks(7))
     with torch.no_grad():
         quotient = (at(S * (1 + 1e-5)) - at(S * (1 - 1e-5))) / expand(2e-5 * S, x)
     wanted = expand((S**2 + SD**2).sqrt(), x) * quotient
@@ -60,7 +61,7 @@ def test_its_gradient_points_where_ects_does(process, parameterization, s, make_
 
     def gradient(objective):
         network.zero_grad()
-        objective(f, x, eps, s, 0.9, 3).loss.sum().backward()
+        objective(f, x, eps, s, 0.9, Masks(3)).loss.sum().backward()
         return torch.cat([p.grad.flatten() for p in network.parameters()])
 
     steps = Objective(f.process, lambda s, _: s * (1 - 1e-5), squared, uniform, SD)
@@ -112,7 +113,7 @@ def test_on_gaussian_data_the_mean_tangent_of_the_exact_function_is_zero():
     x, eps = gaussian(S)
     exact, denoiser = (consistency(network, "ve", "edm") for network in (solution, zero))
     for f, is_solution in ((exact, True), (denoiser, False)):
-        _, _, g = continuous(VE()).tangent(f, x, eps, S, 1.0, 0)
+        _, _, g = continuous(VE()).tangent(f, x, eps, S, 1.0, Masks())
         b, error = regression(g, x + expand(S, x) * eps)
         assert ((b.abs() < 4 * error) if is_solution else (b.abs() > 20 * error)).all()
 
@@ -165,7 +166,7 @@ def test_on_gaussian_data_the_mean_error_of_the_exact_average_velocity_is_zero()
     x_t, v = Flow().noise(x, eps, t), eps - x
     for network, is_exact in ((AverageVelocity(), True), (zero, False)):
         f = flow_consistency(network)
-        target = meanflow().target(f, x_t, v, t, t_r, 0)
+        target = meanflow().target(f, x_t, v, t, t_r, Masks())
         b, error = regression(target - f.output(x_t, t, t_r), x_t)
         assert ((b.abs() < 4 * error) if is_exact else (b.abs() > 20 * error)).all()
 
@@ -205,7 +206,7 @@ def test_the_target_of_meanflow_is_the_difference_quotient(make_unet, draw):
     f = flow_consistency(lambda x, c_noise, span: (x * expand(c_noise / 1000 + 2 * span, x)).sin())
     slope = f.output(x_t + h * v, t + h, r) - f.output(x_t - h * v, t - h, r)
     wanted = v - expand(t - r, x) * slope / (2 * h)
-    target = meanflow().target(f, x_t, v, t, r, 0)
+    target = meanflow().target(f, x_t, v, t, r, Masks())
     torch.testing.assert_close(target, wanted, rtol=1e-6, atol=1e-7)
 
 
@@ -254,5 +255,5 @@ def test_vp_cosine_and_ve_have_one_tangent_at_equal_s(make_unet, draw):
     tangents = []
     for process in (VE(), VPCosine()):
         f = Consistency(network, process, "edm", SD)
-        tangents.append(continuous(process).tangent(f, x, eps, process.time(S), 0.3, 0)[2])
+        tangents.append(continuous(process).tangent(f, x, eps, process.time(S), 0.3, Masks())[2])
     torch.testing.assert_close(*tangents, rtol=1e-7, atol=1e-9)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ect import ode
 from ect.consistency import Consistency
+from ect.networks.dropout import Masks
 from ect.networks.unet import UNet
 from ect.objective import DISTANCES, WEIGHTS, Objective, huber, karras, lognormal, needed, squared
 from ect.process import VE, Flow
@@ -94,9 +95,9 @@ def test_target_is_the_image_where_r_is_zero_and_f_elsewhere(draw):
     f = Consistency(wave, VE(), "edm", SD)
     objective = Objective(VE(), halves, squared, WEIGHTS["uniform"], SD)
     r = halves(s, 0)
-    target = objective.target(f, x, eps, s, r, 0)
+    target = objective.target(f, x, eps, s, r, Masks())
     assert torch.equal(target[::2], x[::2])
-    assert torch.equal(objective.target(lambda x_t, t: x_t + 1, x, eps, s, r, 0)[::2], x[::2])
+    assert torch.equal(objective.target(lambda x_t, t: x_t + 1, x, eps, s, r, Masks())[::2], x[::2])
     assert torch.equal(target[1::2], f(VE().noise(x, eps, r), r)[1::2])
     assert (target[1::2] != x[1::2]).any()
 
@@ -133,7 +134,7 @@ def test_targets_are_those_of_a_whole_batch_at_a_part_of_its_cost(shared, step, 
         VE(), few, huber, WEIGHTS["gap"], SD,
         step=step, teacher=teacher, shared_dropout=shared,
     )  # fmt: skip
-    given = f, draw(0, 24), draw(1, 24), levels(24), 0.5, 11
+    given = f, draw(0, 24), draw(1, 24), levels(24), 0.5, Masks(11)
     part = objective(*given)
     assert counts == [24, 8]
     objective.unit = None
@@ -157,12 +158,12 @@ def test_r_equal_to_t_gives_zero_loss_under_the_same_mask_only(make_unet, draw):
     f = Consistency(network, VE(), "edm", SD)
     x, eps, s = draw(0).float(), draw(1).float(), levels(4).float()
     objective = Objective(VE(), lambda s, progress: s, squared, WEIGHTS["uniform"], SD)
-    assert (objective(f, x, eps, s, 0.5, dropout_seed=11).loss == 0).all()
-    one, other = (objective.evaluate(f, x, eps, s, seed) for seed in (11, 12))
+    assert (objective(f, x, eps, s, 0.5, Masks(11)).loss == 0).all()
+    one, other = (objective.evaluate(f, x, eps, s, Masks(seed)) for seed in (11, 12))
     assert (squared(one, other) > 1e-6).all()
-    assert torch.equal(one, objective.evaluate(f, x, eps, s, 11))
+    assert torch.equal(one, objective.evaluate(f, x, eps, s, Masks(11)))
     objective.shared_dropout = False
-    assert (objective(f, x, eps, s, 0.5, dropout_seed=11).loss > 1e-6).all()
+    assert (objective(f, x, eps, s, 0.5, Masks(11)).loss > 1e-6).all()
 
 
 def test_no_gradient_flows_through_the_target(draw):
@@ -171,7 +172,7 @@ def test_no_gradient_flows_through_the_target(draw):
     gain = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     f = Consistency(lambda x, c: gain * wave(x, c), VE(), "edm", SD)
     objective = Objective(VE(), lambda s, progress: s / 2, squared, WEIGHTS["uniform"], SD)
-    assert not objective.target(f, x, eps, s, s / 2, 0).requires_grad
+    assert not objective.target(f, x, eps, s, s / 2, Masks()).requires_grad
     (ours,) = torch.autograd.grad(objective(f, x, eps, s, 0.5).loss.sum(), gain)
 
     constant = f(VE().noise(x, eps, s / 2), s / 2).detach()
@@ -265,7 +266,7 @@ def test_distillations_target_starts_where_the_teacher_arrives(process, draw):
         process, halves, squared, WEIGHTS["uniform"], SD, step=ode.heun, teacher=teacher
     )
     r = halves(s, 0)
-    target = objective.target(f, x, eps, s, r, 0)
+    target = objective.target(f, x, eps, s, r, Masks())
     assert torch.equal(target[::2], x[::2])
     on = slice(1, None, 2)
     y_r = ode.heun(teacher, process, x[on] + s[on].view(-1, 1, 1, 1) * eps[on], s[on], r[on])
@@ -274,7 +275,7 @@ def test_distillations_target_starts_where_the_teacher_arrives(process, draw):
     wanted = f(alpha.view(-1, 1, 1, 1) * y_r, t)
     torch.testing.assert_close(target[on], wanted, rtol=1e-9, atol=1e-9)
     own = Objective(process, halves, squared, WEIGHTS["uniform"], SD)
-    assert (own.target(f, x, eps, s, r, 0)[on] - target[on]).abs().max() > 1e-3
+    assert (own.target(f, x, eps, s, r, Masks())[on] - target[on]).abs().max() > 1e-3
 
 
 def test_snapped_levels_are_the_ones_the_loss_uses(draw):

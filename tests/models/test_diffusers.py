@@ -12,6 +12,7 @@ from ect import ode
 from ect.cli import main
 from ect.models import build
 from ect.models.importers.diffusers import read
+from ect.networks.dropout import Masks
 from ect.objective import DISTANCES, WEIGHTS, Objective
 from ect.runtime import checkpoint
 from ect.training import parts, train
@@ -164,21 +165,22 @@ def test_both_evaluations_of_the_loss_share_their_dropout_masks(written, draw):
     assert not torch.equal(f(x, t), f(x, t))  # dropout is active
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_its_masks_are_a_batchs_so_targets_are_of_whole_ones(dropout, written, draw):
-    """Without dropout, targets are only of the images that need one."""
+def test_a_part_of_a_batch_has_the_masks_that_it_has_there(written, draw):
+    """So targets are only of the images that need one."""
     about = read(written(unet(depth=1)))[1]
-    network = build.make_network(about["network"], about["shape"], dropout=dropout).train()
+    network = build.make_network(about["network"], about["shape"], dropout=0.5).train()
     counts = []
     network.register_forward_pre_hook(lambda module, given: counts.append(len(given[0])))
-    tuning = {"recipe": TUNE["recipe"] | {"dropout": dropout}, "schedule": TUNE["schedule"]}
-    cell = {"target": "own", **about, **tuning}
+    cell = {"target": "own", **about, "recipe": TUNE["recipe"], "schedule": TUNE["schedule"]}
     objective = parts.make_objective(cell, about["sd"])
     f = build.make_consistency(network, objective.process, about)
-    x, eps = draw(0, 24).float(), draw(1, 24).float()
+    given = f, draw(0, 24).float(), draw(1, 24).float()
     s = torch.tensor([80.0] + [1e-3] * 23)  # r > 0 for the first alone
-    objective(f, x, eps, s, 0.3)
-    assert counts == [24, 24 if dropout else 8]
+    found = objective(*given, s, 0.3, Masks(5))
+    assert counts == [24, 8]
+    objective.unit = None
+    torch.testing.assert_close(found, objective(*given, s, 0.3, Masks(5)))
+    assert counts == [24, 8, 24, 24]
 
 
 def edited(path, **changes):

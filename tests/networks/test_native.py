@@ -3,6 +3,7 @@
 import copy
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch.nn import functional
 
 from ect.consistency import Consistency
 from ect.networks import kernels, native
-from ect.networks.dropout import part_of
+from ect.networks.dropout import Masks, kept
 from ect.networks.unet import UNet
 from ect.objective import Objective, gap, huber
 from ect.process import VE
@@ -20,6 +21,8 @@ from tests.helpers.runs import PRETRAIN, TUNE, changed
 
 WIDE = {"channels": 16, "multipliers": [1, 2], "blocks": 1, "attention": [4]}
 
+
+KEYS = Masks(7).keys(1, 3)[0]  # of masks of three images
 
 HALF = 2**-7  # of gradients in bfloat16: two roundings
 
@@ -106,7 +109,7 @@ def test_the_activation_is_norm_silu_and_dropout_in_double_precision(told, p):
     single = [tensor.requires_grad_() for tensor in given]
     double = [tensor.detach().double().requires_grad_() for tensor in given]
     x, features, gain, bias = single
-    y, _ = native.Activation.apply(x, features if told else None, gain, bias, 8, 1e-6, p, 7)
+    y, _ = native.Activation.apply(x, features if told else None, gain, bias, 8, 1e-6, p, KEYS)
     kept = (y != 0).double() / (1 - p)
     inputs, dy = [0, 1, 2, 3] if told else [0, 2, 3], torch.randn_like(y)
     found = gradients(y, [single[i] for i in inputs], dy)
@@ -129,8 +132,8 @@ def test_a_layer_is_its_activation_and_its_convolution(told, skips, p):
     for tensor in inputs:
         tensor.requires_grad_()
     given = {"skip": skip, "factor": 0.7} if skips else {}
-    h, _ = native.activated(norm, x, features, p, 7)
-    y, again = native.layer(True, norm, conv, x, features, p, 7, **given)
+    h, _ = native.activated(norm, x, features, p, KEYS)
+    y, again = native.layer(True, norm, conv, x, features, p, KEYS, **given)
     assert torch.equal(y, native.convolved(conv, h, **given, split=True))
     dy, aside = torch.randn_like(y), torch.randn_like(x)
     found = torch.autograd.grad([y, again], inputs, [dy, aside])
@@ -180,7 +183,7 @@ def test_the_activation_in_bfloat16_is_the_one_in_float32_rounded():
     dy, aside = torch.randn(2, *low.shape).bfloat16()
     found = []
     for x in (low, low.detach().float().requires_grad_()):
-        y, again = native.activated(norm, x, told, 0.3, 7)
+        y, again = native.activated(norm, x, told, 0.3, KEYS)
         (dx,) = torch.autograd.grad([y, again], x, [dy.to(x.dtype), aside.to(x.dtype)])
         found.append((y, dx))
     for rounded, exact in zip(*found, strict=True):
@@ -204,17 +207,20 @@ def test_a_network_in_bfloat16_is_as_near_to_the_truth_as_torchs():
 
 
 @pytest.mark.parametrize("p", [0.0, 0.05, 0.5])
-def test_masks_drop_their_share_and_depend_on_seed_and_place(p):
-    """In 2^17 elements the share has a standard deviation below 0.0014; seeds are independent."""
-    norm = nn.GroupNorm(4, 32)
-    x = torch.randn(32, 32, 16, 8)
-    masks = [native.activated(norm, x, None, p, seed)[0] != 0 for seed in (1, 1, 2, 2**31 - 1)]
-    assert torch.equal(masks[0], masks[1])
-    for mask in masks:
-        assert abs(mask.float().mean() - (1 - p)) < 0.007
-        for a, b in ((mask[1:], mask[:-1]), (mask[:, 1:], mask[:, :-1])):
-            assert abs((a & b).float().mean() - (1 - p) ** 2) < 0.01
-    assert abs((masks[0] & masks[2]).float().mean() - (1 - p) ** 2) < 0.01
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_its_masks_are_those_of_torchs_kernels(p, dtype):
+    """Forward, and where the backward pass computes them again; for rows of a larger batch."""
+    norm, keys = nn.GroupNorm(4, 32), Masks(5, np.array([3, 0, 200])).keys(4, 3)[2]
+    x = torch.randn(3, 32, 12, 8).to(dtype).requires_grad_()
+    nn.init.ones_(norm.bias)
+    y, _ = native.activated(norm, x, None, p, keys, silu=False)
+    wanted = kept(keys, x.shape, p)
+    assert torch.equal(y != 0, wanted)
+    last = torch.nn.Parameter(torch.zeros(32))
+    y, _ = native.Activation.apply(x, None, norm.weight, last, 4, norm.eps, p, keys, False)
+    dy = torch.randint(0, 2, x.shape).to(dtype)
+    y.backward(dy)
+    torch.testing.assert_close(last.grad, (dy * wanted).float().sum((0, 2, 3)) / (1 - p))
 
 
 @pytest.mark.parametrize("architecture", ["ddpmpp", "ncsnpp"])
@@ -242,9 +248,9 @@ def test_teacher_and_student_share_their_masks():
     network.train()
     f, objective = Consistency(network, VE(), "edm", 0.5), Objective(VE(), None, huber, gap, 0.5)
     x, eps, s = torch.randn(4, 1, 8, 8), torch.randn(4, 1, 8, 8), torch.rand(4) + 0.5
-    first = objective.evaluate(f, x, eps, s, 3)
+    first = objective.evaluate(f, x, eps, s, Masks(3))
     with torch.no_grad():
-        second, other = (objective.evaluate(f, x, eps, s, seed) for seed in (3, 4))
+        second, other = (objective.evaluate(f, x, eps, s, Masks(seed)) for seed in (3, 4))
     assert first.requires_grad and torch.equal(first, second) and not torch.equal(first, other)
 
 
@@ -263,18 +269,13 @@ def test_a_part_of_a_batch_has_the_masks_that_it_has_there(precision, within):
         torch.tensor([1, 2, 3, 7, 11, 13, 20, 23]),
     )
 
-    def evaluated(*given):
-        torch.manual_seed(3)
-        with device.precision(precision):
+    def evaluated(masks, *given):
+        with device.precision(precision), masks.applied():
             return network.train()(*given)
 
-    with torch.no_grad():
-        whole, others = evaluated(x, c)[rows], evaluated(x[rows], c[rows])
-        with part_of(24, rows):
-            part = evaluated(x[rows], c[rows])
+    whole = evaluated(Masks(3), x, c)[rows]
+    others, part = (evaluated(m, x[rows], c[rows]) for m in (Masks(3), Masks(3).of(rows)))
     assert (part - whole).norm() < within * whole.norm() < (others - whole).norm()
-    with pytest.raises(RuntimeError, match="found gradients"), part_of(24, rows):
-        pass
 
 
 @pytest.mark.parametrize("settings", [PRETRAIN, TUNE], ids=["pretrain", "tune"])
@@ -295,9 +296,10 @@ def test_a_run_that_goes_on_has_the_bits_of_one_that_did_not_stop(
     assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
 
 
-def test_kernels_of_another_version_are_refused(digits_file, tmp_path):
-    settings = changed(PRETRAIN, network=WIDE, recipe__kernels="native-1")
-    with pytest.raises(ValueError, match="kernels is 'native-1'; allowed: native, native-"):
+@pytest.mark.parametrize("key, value", [("kernels", "native-1"), ("masks", 1)])
+def test_kernels_and_masks_of_another_version_are_refused(key, value, digits_file, tmp_path):
+    settings = changed(PRETRAIN, network=WIDE, **{f"recipe__{key}": value})
+    with pytest.raises(ValueError, match=f"{key} is {value!r}; allowed: .*, or no such key"):
         train.run(settings, digits_file, tmp_path / "run")
 
 

@@ -5,7 +5,6 @@ import torch
 
 from ect.config.checks import _check_heads
 from ect.config.training import Network
-from ect.networks.dropout import dropout
 from ect.networks.unet import STYLES, Attention, Resample, Style, UNet
 from ect.networks.widths import attending, widths
 
@@ -97,19 +96,6 @@ def test_the_config_check_refuses_the_widths_that_attention_cannot_have(channels
             attention(x)
     else:
         assert attention(x).shape == x.shape
-
-
-@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_dropouts_mask_does_not_depend_on_layout_or_differentiation(layout):
-    x = torch.randn(4, 16, 8, 8).contiguous(memory_format=layout)
-    torch.manual_seed(0)
-    y = dropout(x, 0.25)
-    torch.manual_seed(0)
-    value, slope = torch.func.jvp(lambda x: dropout(x, 0.25), (x,), (torch.ones_like(x),))
-    assert torch.equal(value, y) and torch.equal(slope == 0, y == 0)
-    torch.manual_seed(0)
-    assert torch.equal(dropout(x.contiguous(), 0.25), y)
-    assert 0.2 < (y == 0).float().mean() < 0.3 and dropout(x, 0.0) is x
 
 
 @pytest.mark.parametrize(("share", "same"), [(0.0, True), (0.3, False)])

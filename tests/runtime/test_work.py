@@ -681,10 +681,10 @@ def test_an_orphans_end_is_kept_for_who_asks_again(words, undisturbed, tmp_path,
 
 @pytest.fixture(scope="module")
 def in_parts(digits_file, tmp_path_factory):
-    """{size of a microbatch: (losses of every step, weights)} of runs in double precision without
+    """{size of a microbatch: (losses of every step, weights)} of runs in double precision with
     dropout, with batches of 64 images, the last of 40."""
     folder, found = tmp_path_factory.mktemp("parts"), {}
-    whole = changed(TUNE, recipe__batch=64, recipe__dropout=0.0)
+    whole = changed(TUNE, recipe__batch=64)
     torch.set_default_dtype(torch.float64)
     for size in (64, 16):
         settings, out = changed(whole, recipe__microbatch=size), folder / str(size)

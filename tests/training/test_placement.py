@@ -15,6 +15,7 @@ from ect import objective as objective_module
 from ect import sampler
 from ect.data.batches import Images
 from ect.models import build
+from ect.networks.dropout import Masks
 from ect.runtime import device
 from ect.training import loop, parts
 from ect.training.state import State
@@ -103,7 +104,12 @@ def on_a_gpu(monkeypatch):
         assert r.device.type == "cpu"  # where reading a value does not wait
         return some
 
+    def of(masks, indices):
+        assert indices.device.type == "cpu"
+        return masks._replace(rows=masks.rows[: len(indices)])
+
     monkeypatch.setattr(objective_module, "needed", needed)
+    monkeypatch.setattr(Masks, "of", of)
     monkeypatch.setattr(build, "make_process", make_process)
     monkeypatch.setattr(build, "_require_numbers", lambda *given: None)
     monkeypatch.setattr(parts, "make_process", make_process)

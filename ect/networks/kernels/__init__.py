@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from ect.networks import dropout
+
 COMMAND = ("cc", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 # Floats in a vector of the kernels, channels in a tile of the split ones, and the most channels.
 LANES, PANEL, MOST = 16, 32, 4096
@@ -111,27 +113,40 @@ def filter_gradients(x, dy):
     return weight, bias
 
 
-def activate(x, features, gain, bias, eps, options, rows=None):
+@functools.lru_cache(maxsize=32)
+def _places(c, h, w):
+    """The hashes of an image's places, in the order of its features in memory."""
+    return dropout.places((c, h, w)).permute(1, 2, 0)
+
+
+def _masked(x, p, keys):
+    """What the kernels take of a mask: tensors, and a whole number."""
+    return (keys.contiguous(), _places(*x.shape[1:])) if p else (None, None), dropout.least(p)
+
+
+def activate(x, features, gain, bias, eps, options):
     """dropout(silu(norm(x + features))), and the statistics (B, 2, C) that `activate_back` takes;
-    `options` are groups, share of dropout, seed of its mask, and whether there is a SiLU. The
-    masks are those of the images at `rows` (B,), int64, of a batch; without, x is the batch."""
-    groups, p, seed, silu = options
+    `options` are groups, share of dropout, the keys (B, 2) of its masks, and whether there is a
+    SiLU."""
+    groups, p, keys, silu = options
     b, c, h, w = x.shape
     features = None if features is None else features.float().contiguous()
     y, stats = torch.empty_like(x), torch.empty(b, 2, c, dtype=torch.float32)
-    sizes = (x.dtype == torch.bfloat16, h * w, c, groups, silu, seed)
-    _call("activate", (x, features, gain, bias, y, stats, rows), b, sizes, eps, p)
+    masks, least = _masked(x, p, keys)
+    sizes = (x.dtype == torch.bfloat16, h * w, c, groups, silu, least)
+    _call("activate", (x, features, gain, bias, y, stats, *masks), b, sizes, eps, p)
     return y, stats
 
 
 def activate_back(kept, dy, aside, options, y=None):
     """The gradients of x (plus `aside`), features, gain and bias; `kept` are x, gain, bias and
     stats. If there is a `y`, in bfloat16, the result of the forward pass is written to it."""
-    (x, gain, bias, stats), (groups, p, seed, silu) = kept, options
+    (x, gain, bias, stats), (groups, p, keys, silu) = kept, options
     b, c, h, w = x.shape
     dx, parts = torch.empty_like(x), torch.empty(3, b, c, dtype=torch.float32)
     aside = None if aside is None else last(aside)
     halves = (x.dtype == torch.bfloat16, dy.dtype == torch.bfloat16)
-    tensors = (x, gain, bias, stats, dy, aside, dx, *parts, y, _room(h * w * c))
-    _call("activate_back", tensors, b, (*halves, h * w, c, groups, silu, seed), p)
+    masks, least = _masked(x, p, keys)
+    tensors = (x, gain, bias, stats, dy, aside, dx, *parts, y, _room(h * w * c), *masks)
+    _call("activate_back", tensors, b, (*halves, h * w, c, groups, silu, least), p)
     return dx, parts[2], *parts[:2].sum(1)

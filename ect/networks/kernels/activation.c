@@ -58,23 +58,13 @@ INLINE lanes logistic(lanes z) {
     return r;
 }
 
-/* The dropout mask, divided by its mean, at 16 positions from `index` on. */
-INLINE lanes mask(long index, uint64_t seed, float p) {
-    words h = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    h = (h + (uint32_t)index) ^ (uint32_t)seed;
-    h = (h ^ (h >> 16)) * 0x7feb352du;
-    h = (h ^ (h >> 15) ^ (uint32_t)(seed >> 32)) * 0x846ca68bu;
-    h = (h ^ (h >> 16)) >> 8;
+/* The dropout mask of `kept` in ect/networks/dropout.py, divided by its mean, for 16 hashes of places
+   and an image's two keys. */
+INLINE lanes mask(const uint32_t *places, const uint32_t *keys, int32_t least, float p) {
+    words h = *(const words *)places * keys[0];
+    h = (h ^ (h >> 16)) * keys[1];
     lanes none = {0};
-    return chosen((words)(h >= (uint32_t)(p * 16777216.0f)), none + 1 / (1 - p), none);
-}
-
-/* Two independent halves from one small integer (splitmix64). */
-static uint64_t spread_seed(uint64_t seed) {
-    seed += 0x9e3779b97f4a7c15u;
-    seed = (seed ^ (seed >> 30)) * 0xbf58476d1ce4e5b9u;
-    seed = (seed ^ (seed >> 27)) * 0x94d049bb133111ebu;
-    return seed ^ (seed >> 31);
+    return chosen((words)((signs)h >= least), none + 1 / (1 - p), none);
 }
 
 /* Channels in vectors, pixels in runs short enough that their features stay in the first cache. */
@@ -118,38 +108,41 @@ INLINE void moments(const void *x, long image, const float *features, float *shi
     }
 }
 
-INLINE void activate_image(const void *x, long image, long place, const float *gain,
-                           const float *bias, void *y, const float *shift, const float *inverse,
-                           long P, long C, uint64_t seed, int silu, float p, int half) {
+INLINE void activate_image(const void *x, long image, const float *gain, const float *bias, void *y,
+                           const float *shift, const float *inverse, const uint32_t *keys,
+                           const uint32_t *places, long P, long C, int32_t least, int silu, float p,
+                           int half) {
     RUNS {
         lanes slope = AT(inverse, c) * AT(gain, c), offset = AT(shift, c) * slope + AT(bias, c);
         RUN {
             long at = image + i * C + c;
             lanes z = get(x, at, half) * slope + offset;
             z = silu ? z * logistic(z) : z;
-            put(y, at, p > 0 ? z * mask(place + i * C + c, seed, p) : z, half);
+            put(y, at, p > 0 ? z * mask(places + i * C + c, keys, least, p) : z, half);
         }
     }
 }
 
 /* y = dropout(silu(norm(x + features))), of features (B, C) or none; no SiLU where `silu` is 0, no
-   dropout where p is 0. stats (B, 2, C) is for the gradient. For a part of a batch, rows (B) are
-   the rows of its images in that batch, and decide their masks. */
+   dropout where p is 0. stats (B, 2, C) is for the gradient. Dropout by keys (B, 2), hashes of places
+   (P, C), and the least hash that is kept. */
 void activate(const void *x, const float *features, const float *gain, const float *bias, void *y,
-              float *stats, const int64_t *rows, long B, long threads, long half, long P, long C,
-              long G, long silu, long seed, float eps, float p) {
-    uint64_t seeds = spread_seed(seed);
+              float *stats, const uint32_t *keys, const uint32_t *places, long B, long threads,
+              long half, long P, long C, long G, long silu, long least, float eps, float p) {
 #pragma omp parallel for num_threads(threads)
     for (long b = 0; b < B; b++) {
         const float *told = features ? features + b * C : 0;
+        const uint32_t *own_keys = keys ? keys + 2 * b : 0;
         float *shift = stats + 2 * b * C, *inverse = shift + C;
-        long image = b * P * C, place = (rows ? rows[b] : b) * P * C;
+        long image = b * P * C;
+#define ACTIVATE(half)                                                                             \
+    moments(x, image, told, shift, inverse, P, C, G, eps, half);                                   \
+    activate_image(x, image, gain, bias, y, shift, inverse, own_keys, places, P, C, least, silu,   \
+                   p, half)
         if (half) {
-            moments(x, image, told, shift, inverse, P, C, G, eps, 1);
-            activate_image(x, image, place, gain, bias, y, shift, inverse, P, C, seeds, silu, p, 1);
+            ACTIVATE(1);
         } else {
-            moments(x, image, told, shift, inverse, P, C, G, eps, 0);
-            activate_image(x, image, place, gain, bias, y, shift, inverse, P, C, seeds, silu, p, 0);
+            ACTIVATE(0);
         }
     }
 }
@@ -157,8 +150,9 @@ void activate(const void *x, const float *features, const float *gain, const flo
 INLINE void activate_image_back(const void *x, long image, const float *gain, const float *bias,
                                 const float *shift, const float *inverse, const void *dy,
                                 const void *aside, void *dx, float *dgain, float *dbias,
-                                float *dfeatures, uint16_t *y, float *dz, long P, long C, long G,
-                                uint64_t seed, int silu, float p, int half, int half_dy) {
+                                float *dfeatures, uint16_t *y, float *dz, const uint32_t *keys,
+                                const uint32_t *places, long P, long C, long G, int32_t least,
+                                int silu, float p, int half, int half_dy) {
     float along[MOST], across[MOST];
     for (long c = 0; c < C; c++)
         dgain[c] = dbias[c] = dfeatures[c] = 0;
@@ -170,7 +164,7 @@ INLINE void activate_image_back(const void *x, long image, const float *gain, co
             lanes unit = get(x, at, half) * scale + offset, d = get(dy, at, half_dy);
             lanes z = unit * AT(gain, c) + AT(bias, c), kept = {0};
             if (p > 0)
-                d *= kept = mask(at, seed, p);
+                d *= kept = mask(places + i * C + c, keys, least, p);
             if (silu) {
                 lanes share = logistic(z);
                 d *= share * (1 + z * (1 - share));
@@ -214,22 +208,23 @@ INLINE void activate_image_back(const void *x, long image, const float *gain, co
    written to it again, as bfloat16. */
 void activate_back(const void *x, const float *gain, const float *bias, const float *stats,
                    const void *dy, const void *aside, void *dx, float *dgain, float *dbias,
-                   float *dfeatures, uint16_t *y, float *room, long B, long threads, long half,
-                   long half_dy, long P, long C, long G, long silu, long seed, float p) {
-    uint64_t seeds = spread_seed(seed);
+                   float *dfeatures, uint16_t *y, float *room, const uint32_t *keys,
+                   const uint32_t *places, long B, long threads, long half, long half_dy, long P,
+                   long C, long G, long silu, long least, float p) {
 #pragma omp parallel for num_threads(threads)
     for (long b = 0; b < B; b++) {
         const float *shift = stats + 2 * b * C, *inverse = shift + C;
+        const uint32_t *own_keys = keys ? keys + 2 * b : 0;
         float *dz = own(room, P * C);
         long image = b * P * C, row = b * C;
 #define BACK(...)                                                                                  \
     activate_image_back(x, image, gain, bias, shift, inverse, dy, aside, dx, dgain + row,          \
                         dbias + row, dfeatures + row, __VA_ARGS__)
         if (half)
-            BACK(0, dz, P, C, G, seeds, silu, p, 1, 1);
+            BACK(0, dz, own_keys, places, P, C, G, least, silu, p, 1, 1);
         else if (half_dy)
-            BACK(y, dz, P, C, G, seeds, silu, p, 0, 1);
+            BACK(y, dz, own_keys, places, P, C, G, least, silu, p, 0, 1);
         else
-            BACK(0, dz, P, C, G, seeds, silu, p, 0, 0);
+            BACK(0, dz, own_keys, places, P, C, G, least, silu, p, 0, 0);
     }
 }

@@ -6,6 +6,7 @@
 
 typedef float lanes __attribute__((vector_size(64), aligned(4)));
 typedef uint32_t words __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t signs __attribute__((vector_size(64), aligned(4)));
 typedef uint16_t halves __attribute__((vector_size(32), aligned(2)));
 
 #define AT(pointer, index) (*(lanes *)((pointer) + (index)))
