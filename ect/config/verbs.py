@@ -20,6 +20,7 @@ from ect.config.base import (
     part,
     plugin_parts,
     require_defined,
+    whole,
 )
 from ect.config.dataset import Dataset
 from ect.config.errors import lines_of
@@ -94,6 +95,7 @@ class Recipe(training.Recipe):
     prior: Prior  # type: ignore[assignment]
     kernels: Annotated[Literal[registry.KERNELS], BeforeValidator(unversioned)] = "torch"
     shared_dropout: bool = True
+    masks: Count = Absent  # the version of dropout's masks
 
 
 class Run(Whole):
@@ -110,7 +112,7 @@ class Run(Whole):
     seed: Seed
     first_kimg: Point
     last_kimg: Point
-    snapshots: Annotated[int, Field(ge=0)]
+    snapshots: whole(1000, 0)
     start_sd: Literal[True] = Absent
 
     @model_validator(mode="after")
@@ -189,6 +191,7 @@ class Cell(Block):
     sampler: str | None = None
     label: str | None = None
     nfe: Count | None = None
+    replicate: Count = Absent
 
 
 class Measurement(Block):
@@ -197,6 +200,12 @@ class Measurement(Block):
     features: MeasuredSpace
     cell: Cell
     metrics: distinct_list(Literal[registry.METRICS], Field(min_length=1)) = Absent
+
+
+class Summary(Block):
+    """Of what metrics need of the training images: precision and recall need their radii."""
+
+    radii: bool
 
 
 class Trace(Block):
@@ -224,6 +233,7 @@ BLOCKS: dict[str, type[Block]] = {
     "perfect_loss": Run,
     "sample": Sampling,
     "extract": Extraction,
+    "summarize": Summary,
     "evaluate": Measurement,
     "trace": Trace,
     "search_steps": StepSearch,

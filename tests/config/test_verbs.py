@@ -30,7 +30,9 @@ def all_settings(study):
         for repeat in range(study.evaluation.repeats):
             yield "sample", settings.save_samples(study, name, repeat)
             yield "extract", settings.extract(study, name, repeat)
+        yield "sample", settings.save_samples(study, name, 0, replicate=2)
     yield "extract", settings.extract(study)
+    yield "summarize", settings.summarize(study)
     for cell in (None, *study.all_cells()):
         yield "evaluate", settings.evaluate(study, cell)
     yield "trace", settings.trace(study)
@@ -159,8 +161,8 @@ MISTAKES = [
     ("sample", {"labels": [-1]}, "labels.0: found -1"),
     ("sample", {"precision": "fp8"}, "precision: found 'fp8'"),
     ("sample", {"options__times": [0.5, 1.0]}, "options: times is .*allowed: decreasing"),
-    ("sample", {"options__times": [200.0]}, "options: times is .*below 80"),
-    ("sample", {"options__sigma_min": 200}, "options: sigma_min is 200.*allowed: < 0.5"),
+    ("sample", {"options__times": [200.0]}, "options: times.0: found 200.*80"),
+    ("sample", {"options__sigma_min": 1}, "options: sigma_min is 1.*allowed: < 0.5"),
     ("sample", {"options__time": []}, "options: unknown key 'time'; allowed"),
     ("sample", {"options__times": None}, "options: times: found None; allowed: a value, or no"),
     ("sample", {"options__steps": None}, "options: steps: found None"),
