@@ -54,7 +54,8 @@ def _start_sd(config, model):
 
 def _pretrain(config, model):
     chain = config.pretrain[model.pretrain]
-    recipe = {key: value for key, value in _recipe(chain).items() if key in Recipe.model_fields}
+    keys = {*Recipe.model_fields, "masks"}
+    recipe = {key: value for key, value in _recipe(chain).items() if key in keys}
     return {
         **_network(config, model.pretrain),
         "recipe": recipe,
