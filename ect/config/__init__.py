@@ -4,6 +4,7 @@
 `base`         what all blocks share: types, names, plugins
 `places`       a YAML file with the place of every key
 `dataset`      the block `dataset`: which images
+`optimizer`    the optimizer and its learning rate
 `training`     networks, pretraining and tuning recipes
 `schedule`     a map t -> r and its options
 `start`        a pretrained model from elsewhere (`init`)

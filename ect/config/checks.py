@@ -8,7 +8,7 @@ from pathlib import Path
 from ect.config import published
 from ect.config.base import names, nearest, short
 from ect.config.dataset import LABELS, OWN_TEST
-from ect.networks.widths import attending, widths
+from ect.networks.widths import HEADS_OF_64, attending, widths
 from ect.schedule import CONTINUOUS_TIME
 
 # Names of other files in figures/, and in tables/.
@@ -56,9 +56,9 @@ def check(config):
 
 def _check_norms(key, network):
     """A group norm has min(32, width // 4) groups, which must divide its width: so it is for every
-    multiple of 4 below 128."""
+    multiple of 4 below 128. EDM2 has none."""
     uneven = sorted(width for width in widths(network) if width % min(32, width // 4))
-    if uneven:
+    if uneven and network.architecture != "edm2":
         raise ValueError(
             f"{key}.channels: found {network.channels}, which with multipliers"
             f" {network.multipliers} makes layers {names(map(str, uneven))} wide; allowed: widths"
@@ -67,8 +67,8 @@ def _check_norms(key, network):
 
 
 def _check_heads(key, network, shape):
-    """ADM's attention has width // 64 heads, which must divide its width."""
-    if network.architecture != "adm":
+    """ADM's and EDM2's attention has width // 64 heads, which must divide its width."""
+    if network.architecture not in HEADS_OF_64:
         return
     for width in sorted(attending(network, shape and shape[1])):
         heads = width // 64
@@ -252,7 +252,7 @@ def _check_kernels(config, key, recipe, start):
     network = config.networks.get((config.pretrain.get(start) or config.init.get(start)).network)
     if recipe.kernels == "torch" or network is None:
         return
-    if network.architecture == "adm" or network.channels % 16:
+    if network.architecture in HEADS_OF_64 or network.channels % 16:
         found = f"{network.architecture} of {network.channels} channels"
         raise ValueError(
             f"{key}: kernels 'native' with a network {found}; allowed: ddpmpp, ncsnpp; multiples"

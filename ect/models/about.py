@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 from ect import registry
 from ect.consistency import C_NOISE, PARAMETERIZATIONS
-from ect.networks.unet import STYLES
-from ect.networks.widths import attending, widths
+from ect.networks.widths import HEADS_OF_64, attending, widths
 from ect.process import BETAS, Tabulated
 from ect.runtime.text import shown
 
@@ -142,10 +141,15 @@ UNET = {
     "attention": several(whole(1, 4096), 0, 16),
 }
 UNET_OPTIONAL = {
-    "architecture": one_of(STYLES),
+    "architecture": one_of(registry.ARCHITECTURES),
     "embedding": one_of(registry.EMBEDDINGS),
     "classes": CLASSES,
     "span": BOOLEAN,
+}
+EDM2_OPTIONAL = {
+    "architecture": one_of(("edm2",)),
+    "classes": CLASSES,
+    "uncertainty": BOOLEAN,
 }
 UNET2D = {
     "architecture": one_of(("unet2d",)),
@@ -178,7 +182,8 @@ def require(about):
         fits("network.", network, UNET2D)
         fits("network.config.", network["config"], {}, UNET2D_CONFIG, more=True)
     else:
-        fits("network.", network, UNET, UNET_OPTIONAL)
+        edm2 = network.get("architecture") == "edm2"
+        fits("network.", network, UNET, EDM2_OPTIONAL if edm2 else UNET_OPTIONAL)
         require_unet(network, about["shape"])
 
 
@@ -226,8 +231,9 @@ def require_unet(network, shape):
         found = f"{network['channels']} times {max(network['multipliers'])}"
         raise Foreign("network.channels", found, "at most 16384 times its largest multiplier")
     described = SimpleNamespace(**{"architecture": "ddpmpp"} | network)
-    odd = [width for width in widths(described) if width % min(32, width // 4)]
-    if described.architecture == "adm":
+    normed = [] if described.architecture == "edm2" else widths(described)
+    odd = [width for width in normed if width % min(32, width // 4)]
+    if described.architecture in HEADS_OF_64:
         odd += [width for width in attending(described, sides[0]) if width % max(width // 64, 1)]
     if odd:
         allowed = "widths that group norms and heads divide; multiples of 64 always fit"

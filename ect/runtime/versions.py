@@ -30,9 +30,11 @@ DEFAULTS: dict[str, Any] = {
     "shared_dropout": True,
     "ema_halflife_kimg": None,
     "ema_std": None,
+    "dropout_at": None,
     # of a network
     "classes": 0,
     "span": False,
+    "uncertainty": False,
     # of f: EDM's
     "c_noise": "log_s",
     "c_in": "scaled",
