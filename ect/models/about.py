@@ -106,6 +106,13 @@ def are_plugins(value):
     )  # fmt: skip
 
 
+def are_latents(value):
+    rule = number(-1e6, 1e6)[0]
+    return isinstance(value, dict) and sorted(value) == ["scale", "shift"] and all(
+        type(part) is list and len(part) <= 64 and all(map(rule, part)) for part in value.values()
+    )  # fmt: skip
+
+
 def are_rising(value):
     least = whole(0, 1_000_000)[0]
     return type(value) is list and all(map(least, value)) and value == sorted(set(value))
@@ -125,6 +132,7 @@ OPTIONAL = {
     "s_min": number(1e-6, 79.0),
     "betas": (lambda x: isinstance(x, dict), "a mapping"),
     "plugins": (are_plugins, "{file: sha256}"),
+    "latents": (are_latents, "{scale: [...], shift: [...]}, a number for each channel"),
     "trained_classes": (are_rising, "rising whole numbers, those of its classes"),
 }
 CHAIN = {
