@@ -20,6 +20,7 @@ FILES = {
     "init": ("a model.safetensors", "network"),
     "snapshots": ("a snapshots.safetensors", "network"),
     "resume": ("a state.safetensors", "seen"),
+    "states": ("state.safetensors files", "seen"),
     "classifier": ("a classifier.safetensors", "classes"),
     "metrics": ("metrics.json files", None),
     "floor": ("a metrics.json of real images", None),

@@ -26,6 +26,7 @@ ENDINGS = {
 STAGE = {
     "import_model": "import",
     "perfect_loss": "perfect",
+    "reconstruct_average": "average",
     "export_images": "extract",
     "evaluate": "evaluate",
     "trace": "trace",

@@ -57,6 +57,13 @@ def perfect_loss(args):
     perfect.run(args.settings, args.data, args.out, init=args.init)
 
 
+def reconstruct_average(args):
+    from ect.training import reconstruct
+
+    error = reconstruct.run(args.settings, args.model, args.states, args.out)
+    print(f"{args.out}: the average's profile is the wanted one to {error:.2%}", file=sys.stderr)
+
+
 def sample(args):
     lease.start_over(args.gpus, args.nodes)
     from ect.evaluation import sample
@@ -199,6 +206,19 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "settings": SETTINGS,
             "--data": NEEDED,
             "--init": {"help": "the model that the run starts from, if it was imported"},
+            "--out": NEEDED,
+        },
+    ),
+    reconstruct_average: (
+        "a model averaged over a length that its chain did not keep, from its milestones",
+        {
+            "settings": SETTINGS,
+            "--model": {"required": True, "help": "a model.safetensors of the chain"},
+            "--states": {
+                "nargs": "+",
+                "required": True,
+                "help": "state.safetensors of its milestones, up to the last of the average",
+            },
             "--out": NEEDED,
         },
     ),

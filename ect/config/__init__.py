@@ -8,6 +8,7 @@
 `training`     networks, pretraining and tuning recipes
 `schedule`     a map t -> r and its options
 `start`        a pretrained model from elsewhere (`init`)
+`averages`     an average of another length, as a start
 `evaluation`   feature space, samplers, evaluation
 `published`    published numbers, and what may stand beside them
 `experiments`  experiments, rows, figures, search

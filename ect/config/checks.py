@@ -199,7 +199,7 @@ def _check_search(config):
 
 
 def _check_cut(config, key, cut):
-    known(f"{key}.pretrain", cut.pretrain, config.pretrain | config.init)
+    known(f"{key}.pretrain", cut.pretrain, config.pretrain | config.given)
     known(f"{key}.schedule", cut.schedule, config.schedules)
     _check_teacher(config, f"{key}.tune", cut.tune, cut.pretrain, cut.kimg)
     _check_limit(config, key, cut.pretrain, cut.schedule, cut.tune)
@@ -209,7 +209,7 @@ def _check_cut(config, key, cut):
 
 def _check_rows(config, key, rows):
     for name in rows.pretrain:
-        known(f"{key}.pretrain", name, config.pretrain | config.init)
+        known(f"{key}.pretrain", name, config.pretrain | config.given)
         for kimg, _ in rows.budgets():
             _check_milestone(config, f"{key}.{'kimg' if rows.kimg else 'shares'}", name, kimg)
             _check_teacher(config, f"{key}.tune", rows.tune, name, kimg)
@@ -225,7 +225,7 @@ def _check_rows(config, key, rows):
 
 def _check_boundary(config, key, start, samplers):
     """A boundary at sigma_min needs the parameterization edm; an import's is not known yet."""
-    form = (config.pretrain.get(start) or config.init[start]).parameterization
+    form = (config.pretrain.get(start) or config.given[start]).parameterization
     for name in samplers:
         if config.samplers[name].sigma_min and form not in ("edm", None):
             raise ValueError(
@@ -240,7 +240,7 @@ def _check_teacher(config, key, recipe, start, kimg):
     known(key, recipe, config.tune)
     _check_kernels(config, key, config.tune[recipe], start)
     target = config.tune[recipe].target
-    if target != "own" and kimg == 0 and start not in config.init:
+    if target != "own" and kimg == 0 and start not in config.given:
         raise ValueError(
             f"{key}: '{recipe}' has the target '{target}', whose teacher is the start; allowed:"
             " starts with pretraining, not one of 0 thousand images"
@@ -249,7 +249,7 @@ def _check_teacher(config, key, recipe, start, kimg):
 
 def _check_kernels(config, key, recipe, start):
     """The native kernels compute some networks only; an import's may not be known yet."""
-    network = config.networks.get((config.pretrain.get(start) or config.init.get(start)).network)
+    network = config.networks.get((config.pretrain.get(start) or config.given.get(start)).network)
     if recipe.kernels == "torch" or network is None:
         return
     if network.architecture in HEADS_OF_64 or network.channels % 16:
@@ -289,9 +289,9 @@ def _check_limit(config, key, start, schedule, recipe):
 
 
 def _check_milestone(config, key, name, kimg):
-    if name in config.init:
+    if name in config.given:
         if kimg != 0:
-            raise ValueError(f"{key}: found {kimg} of '{name}'; allowed: 0, as it is imported")
+            raise ValueError(f"{key}: found {kimg} of '{name}'; allowed: 0, as it is one model")
         return
     chain = config.pretrain[name]
     if kimg % chain.every or not 0 <= kimg <= chain.kimg:

@@ -2,7 +2,8 @@
 
 from pydantic import PrivateAttr, ValidationError, model_validator
 
-from ect.config import base, checks, fits, load, places, training
+from ect.config import averages, base, checks, fits, load, places, training
+from ect.config.averages import Average
 from ect.config.base import Name
 from ect.config.cells import Milestone, Sampled, Tuned
 from ect.config.dataset import Dataset
@@ -59,6 +60,8 @@ class Config(base.Block):
     """Pretraining runs by name."""
     init: dict[Name, Init] = {}
     """Models from elsewhere, by name, as starts of tuning."""
+    averages: dict[Name, Average] = {}
+    """Averages of another length, by name, as starts."""
     schedules: dict[Name, Schedule]
     """Maps t -> r by name."""
     tune: dict[Name, training.Tune]
@@ -97,6 +100,7 @@ class Config(base.Block):
     @model_validator(mode="after")
     def _parts_fit(self, info):
         self._plugin_parts = info.context or {}
+        averages.check(self)
         checks.check(self)
         fits.check(self, self.dataset.facts)
         return self
@@ -105,6 +109,24 @@ class Config(base.Block):
     def plugin_parts(self):
         """{kind: {name: Part}} of the plugins' parts."""
         return self._plugin_parts
+
+    @property
+    def given(self):
+        """The starts that are one model, not a chain: imported ones and averages."""
+        return self.init | self.averages
+
+    def chain_of(self, start):
+        """The name of the pretraining run that a start is of, or averages; None if imported."""
+        if start in self.init:
+            return None
+        return self.averages[start].pretrain if start in self.averages else start
+
+    def milestones_of(self, start):
+        """The milestones of the chain that an average is reconstructed from."""
+        block = self.averages[start]
+        chain = self.pretrain[block.pretrain]
+        kimgs = range(chain.every, block.kimg + 1, chain.every)
+        return [Milestone(block.pretrain, chain.seed, kimg) for kimg in kimgs]
 
     @property
     def root(self):
@@ -144,6 +166,8 @@ class Config(base.Block):
         start was trained on."""
         start = rows.pretrain[0]
         elsewhere = self.init[start].pretrain_mimg if start in self.init else 0.0
+        if start in self.averages:
+            elsewhere = self.averages[start].kimg / 1000
         paths = [f"{self.root}/{cell.folder}/metrics.json" for cell in self._expand(rows)]
         return {"start_mimg": elsewhere, "metrics": paths}
 
@@ -157,8 +181,8 @@ class Config(base.Block):
         )
 
     def _start(self, name, kimg):
-        """A milestone of a pretraining run; an imported model has only milestone 0."""
-        return Milestone(name, 0 if name in self.init else self.pretrain[name].seed, kimg)
+        """A milestone of a pretraining run; a start that is one model has only milestone 0."""
+        return Milestone(name, 0 if name in self.given else self.pretrain[name].seed, kimg)
 
     def _expand(self, rows):
         for name in rows.pretrain:
@@ -193,6 +217,9 @@ class Config(base.Block):
         block = self.pretrain[name]
         cells = [cell.model for cell in self.all_cells()]
         starts = [m.start if isinstance(m, Tuned) else m for m in cells]
+        starts += [
+            self.milestones_of(m.pretrain)[-1] for m in starts if m.pretrain in self.averages
+        ]
         last = max((m.kimg for m in starts if m.pretrain == name), default=0)
         return [Milestone(name, block.seed, k) for k in range(block.every, last + 1, block.every)]
 

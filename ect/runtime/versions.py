@@ -10,6 +10,7 @@ STAGES = {
     "classifier": 1,
     "train": 2,
     "perfect": 1,
+    "average": 1,
     "sample": 1,
     "extract": 1,
     "evaluate": 1,

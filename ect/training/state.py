@@ -112,7 +112,10 @@ class State:
     def restore(self, tensors, seen):
         self.network.load_state_dict(checkpoint.within("network", tensors))
         for name, one in zip(average.names(len(self.averages)), self.averages):
-            for key, value in checkpoint.within(name, tensors).items():
+            saved = checkpoint.within(name, tensors)
+            if saved.keys() != one.keys():
+                raise ValueError(f"state: found no '{name}' of this network; allowed: one with it")
+            for key, value in saved.items():
                 one[key].copy_(value)
         slots, parameters = {}, list(self.network.parameters())
         for key, value in checkpoint.within("optimizer", tensors).items():

@@ -20,6 +20,7 @@ SMALL = DEFAULT["networks"]["small"]
 BARE = {"format": "state_dict", "file": "README.md", "network": "small", "process": "flow"}
 BARE |= {"parameterization": "velocity", "c_noise": "time"}
 IMAGES = {"source": "images", "path": "no/photos", "held_out": 10}
+LONG = {"pretrain": "ve", "kimg": 60, "ema_std": 0.15}
 ADAM = {"name": "adam", "lr": 1.0e-3}
 ADM = {"architecture": "adm", "channels": 224, "multipliers": [1, 2], "blocks": 1, "attention": [8]}
 EDM2 = ADM | {"architecture": "edm2"}
@@ -124,6 +125,10 @@ MISTAKES = [
         ADAM | {"decay": "inverse_sqrt", "decay_kimg": 2.0, "decay_from": 0.5},
         ["tune.ect.optimizer", "decay is inverse_sqrt with decay_from 0.5", "one of them"],
     ),
+    ("averages", {"a": LONG | {"pretrain": "vee"}}, ["averages.a.pretrain", "'vee'", "mean 've'"]),
+    ("averages", {"a": LONG}, ["averages.a.pretrain", "'ve'", "half-life", "with ema_std"]),
+    ("averages", {"ve": LONG}, ["averages.ve", "also a name in pretrain"]),
+    ("averages", {"a": LONG | {"ema_std": 0.4}}, ["averages.a.ema_std", "0.4", "0.2886"]),
     ("samplers/one_step/labels", [], ["samplers.one_step.labels", "at least 1"]),
     ("init", {"a": {"format": "edm", "file": "no.pkl"}}, ["init.a", "no.pkl", "not there"]),
     ("init", {"a": {"format": "tf", "file": "README.md"}}, ["init.a.format", "'tf'", "'edm'"]),
