@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from ect.limit import along
 from ect.models.build import build_network
 from ect.networks import edm2
 from ect.networks.edm2 import EDM2, Attention, Layer, force_unit_weights, unit
@@ -205,3 +206,26 @@ def test_dropout_below_the_smallest_level_is_refused(architecture):
     shape = {"channels": 16, "multipliers": [1, 2], "blocks": 1, "attention": []}
     with pytest.raises(ValueError, match=r"dropout_at: found 3 for levels of 8, 4 .* 4 or more"):
         build_network(shape | {"architecture": architecture}, (1, 8, 8), 0.3, 3)
+
+
+def test_it_has_a_derivative_along_a_direction():
+    """As the losses in continuous time need: equal to central differences."""
+    network = small().double().eval()
+    x, c_noise, way = torch.randn(2, 1, 8, 8), torch.zeros(2), torch.randn(2, 1, 8, 8)
+    x, c_noise, way = x.double(), c_noise.double(), way.double()
+    point, direction = (x, c_noise), (way, torch.ones_like(c_noise))
+    _, slope = along(lambda x, c: network(x, c), point, direction, 0)
+    step = 1e-5
+    ends = [network(x + sign * step * way, c_noise + sign * step) for sign in (1, -1)]
+    torch.testing.assert_close(slope, (ends[0] - ends[1]) / (2 * step), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_inside_is_near_to_single(dtype):
+    network, x = small(classes=3), torch.randn(4, 1, 8, 8)
+    conditions = torch.linspace(-1, 1, 4), torch.arange(4) % 3
+    with torch.autocast("cpu", dtype), torch.no_grad():
+        found = network(x, *conditions)
+    wanted = network(x, *conditions).detach()
+    assert found.dtype == dtype
+    assert (found - wanted).norm() < 0.03 * wanted.norm()

@@ -25,7 +25,7 @@ JOBS = {  # with `all`
     "cifar10-flow": 74,
     "budget-split": 456,
     "cifar10-jpeg": 131,
-    "imagenet64": 84,
+    "imagenet64": 95,
     "edm2": 42,
     "smoke": 59,
     "baselines": 107,
