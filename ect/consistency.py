@@ -109,6 +109,11 @@ class Consistency:
             conditions["span"] = t - r
         return self.network(*inputs, **conditions)
 
+    def uncertainty(self, t):
+        """The network's u (B,) at times t (B,): the logarithm of the variance that it gives the
+        loss there (EDM2, eq. 21)."""
+        return self.network.uncertainty(self.c_noise(self.process, t))
+
     def scaled(self, x_t, t):
         """c_in x_t with c_in = 1 / sqrt(alpha^2 sd^2 + sigma^2), or x_t itself."""
         if not self.scales:

@@ -116,6 +116,10 @@ class Objective:
     of x_t. Without `shared_dropout` the target has dropout masks of its own. Targets are evaluated
     in multiples of `unit` images; `unit=None` evaluates those of all images or of none: a network
     with torch's own dropout draws one mask for the whole batch.
+
+    With `uncertain` the network's u(t) weighs the loss of pretraining (EDM2, eq. 21): w d / exp(u)
+    + n u, n the number of terms that `distance` adds up. At its best exp(u) is w d / n on average,
+    so that every noise level has one weight.
     """
 
     process: Process
@@ -128,6 +132,7 @@ class Objective:
     teacher: Any = None
     shared_dropout: bool = True
     unit: int | None = UNIT
+    uncertain: bool = False
 
     def levels(self, draw):
         """Noise levels s (B,) of a batch; `draw()` is the prior."""
@@ -148,6 +153,10 @@ class Objective:
         masks = masks if self.shared_dropout else masks.apart()
         target = self.target(f, x, eps, s, r, masks, indices)
         loss = self.weight(s, r, self.sd) * self.distance(prediction, target)
+        if self.uncertain:
+            u = f.uncertainty(self.process.time(s))
+            n = x[0].numel() if self.distance is sum_squared else 1
+            loss = loss / u.exp() + n * u
         return Terms(loss, s, r, squared(prediction.detach(), target))
 
     def evaluate(self, f, x, eps, s, masks):

@@ -26,6 +26,7 @@ STARTS = {
     "classifier": [("evaluation.classifier", "run")],
     "train": [("training.train", "run")],
     "perfect": [("training.perfect", "run")],
+    "average": [("training.reconstruct", "run")],
     "sample": [("evaluation.sample", "run")],
     "extract": [("evaluation.evaluate", "extract"), ("evaluation.samples", "export")],
     "evaluate": [("evaluation.evaluate", "run"), ("evaluation.summary", "run")],

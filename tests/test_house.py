@@ -12,7 +12,6 @@ import ect
 from ect import consistency, limit, objective, ode, registry, sampler, schedule
 from ect.data import sources
 from ect.models import build, importers
-from ect.networks import unet
 from ect.training import parts
 
 ROOT = Path(ect.__file__).parent
@@ -200,7 +199,7 @@ def test_registry_names_are_the_tables():
     tables = {
         "PROCESSES": build.PROCESSES,
         "PARAMETERIZATIONS": consistency.PARAMETERIZATIONS,
-        "ARCHITECTURES": unet.STYLES,
+        "ARCHITECTURES": build.NETWORKS,
         "C_NOISE": consistency.C_NOISE,
         "PRIORS": objective.PRIORS,
         "TARGETS": {"own": None} | ode.STEPS,

@@ -3,7 +3,8 @@
 ============  ================================================================
 `arguments`   arguments and settings, checked before torch is loaded
 `files`       what a verb reads and writes: outputs checked, and recorded
-`jobs`        the verbs that compute
+`jobs`        the verbs that make data, models and samples
+`measure`     the verbs that measure them
 `report`      the verbs that make tables, figures and the page
 `runs`        the verbs that only read: status, show, diff, verify, plan
 `lease`       the verb that runs a command with GPUs of its own

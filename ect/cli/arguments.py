@@ -20,6 +20,7 @@ FILES = {
     "init": ("a model.safetensors", "network"),
     "snapshots": ("a snapshots.safetensors", "network"),
     "resume": ("a state.safetensors", "seen"),
+    "states": ("state.safetensors files", "seen"),
     "classifier": ("a classifier.safetensors", "classes"),
     "metrics": ("metrics.json files", None),
     "floor": ("a metrics.json of real images", None),
@@ -172,3 +173,24 @@ def line_of(error):
         f"settings or files that do not fit together: {what}{where}; allowed: settings as in a"
         " run.json, with the files of that run (`python -X dev -m ect` shows the whole error)"
     )
+
+
+# Options that several verbs have.
+NEEDED = {"required": True}
+SETTINGS = {"type": settings_of, "help": "JSON, or a run.json to repeat"}
+GPUS = {
+    "--gpus": {
+        "type": count,
+        "help": "lease this many GPUs, and train or sample on all of them",
+    },
+    "--nodes": {"type": count, "help": "the number of nodes of this SLURM job that have them"},
+}
+ONE_GPU = {"--gpus": {"type": one, "help": "lease one GPU"}}
+PLUGINS = {
+    "--plugins": {
+        "nargs": "+",
+        "default": [],
+        "metavar": "FILE",
+        "help": "Python files that a model of a plugin's process may run; the config's are allowed",
+    },
+}

@@ -30,6 +30,7 @@ ENDINGS = {
 STAGE = {
     "import_model": "import",
     "perfect_loss": "perfect",
+    "reconstruct_average": "average",
     "export_images": "extract",
     "summarize": "evaluate",
     "evaluate": "evaluate",

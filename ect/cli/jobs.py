@@ -1,10 +1,10 @@
-"""The verbs that compute: data, training, sampling, measuring."""
+"""The verbs that make data, models and samples."""
 
 import sys
 from collections.abc import Callable
 
 from ect import registry
-from ect.cli.arguments import amount, count, one, settings_of
+from ect.cli.arguments import GPUS, NEEDED, ONE_GPU, PLUGINS, SETTINGS, amount, settings_of
 from ect.runtime import lease
 
 
@@ -58,6 +58,13 @@ def perfect_loss(args):
     perfect.run(args.settings, args.data, args.out, init=args.init)
 
 
+def reconstruct_average(args):
+    from ect.training import reconstruct
+
+    error = reconstruct.run(args.settings, args.model, args.states, args.out)
+    print(f"{args.out}: the average's profile is the wanted one to {error:.2%}", file=sys.stderr)
+
+
 def sample(args):
     lease.start_over(args.gpus, args.nodes)
     from ect.evaluation import sample
@@ -65,101 +72,11 @@ def sample(args):
     sample.run(args.settings, args.model, args.out)
 
 
-def fetch_inception(args):
-    from ect.evaluation import pretrained
-
-    pretrained.fetch_inception(args.out)
-
-
-def export_images(args):
-    from ect.evaluation import samples
-
-    samples.export(args.samples, args.folder)
-
-
-def extract(args):
-    lease.start_over(args.gpus, args.nodes)
-    from ect.evaluation import evaluate
-
-    evaluate.extract(
-        args.settings,
-        args.out,
-        drawn=args.samples,
-        model=args.model,
-        data=args.data,
-        classifier=args.classifier,
-    )
-
-
-def summarize(args):
-    from ect.evaluation import summary
-
-    summary.run(args.settings, args.reference, args.out)
-
-
-def evaluate(args):
-    lease.start_over(args.gpus)
-    from ect.evaluation import evaluate
-
-    evaluate.run(
-        args.settings,
-        args.samples,
-        args.data,
-        args.out,
-        classifier=args.classifier,
-        reference=args.reference,
-        summarized=args.summary,
-    )
-
-
-def trace(args):
-    lease.start_over(args.gpus)
-    from ect.evaluation import trace
-
-    trace.run(
-        args.settings,
-        args.init,
-        args.snapshots,
-        args.data,
-        args.reference,
-        args.out,
-        classifier=args.classifier,
-    )
-
-
-def search_steps(args):
-    lease.start_over(args.gpus)
-    from ect.evaluation import search
-
-    search.run(args.settings, args.model, args.reference, args.out, classifier=args.classifier)
-
-
 def export(args):
     from ect.models import export
 
     export.export(args.model, args.out)
 
-
-NEEDED = {"required": True}
-SETTINGS = {"type": settings_of, "help": "JSON, or a run.json to repeat"}
-GPUS = {
-    "--gpus": {
-        "type": count,
-        "help": "lease this many GPUs, and train or sample on all of them",
-    },
-    "--nodes": {"type": count, "help": "the number of nodes of this SLURM job that have them"},
-}
-ONE_GPU = {"--gpus": {"type": one, "help": "lease one GPU"}}
-PLUGINS = {
-    "--plugins": {
-        "nargs": "+",
-        "default": [],
-        "metavar": "FILE",
-        "help": "Python files that a model of a plugin's process may run; the config's are allowed",
-    },
-}
-CLASSIFIER = {"help": "weights of the study's own classifier, the feature space"}
-TRAINING = {"required": True, "help": "features of the training images"}
 
 VERBS: dict[Callable, tuple[str, dict]] = {
     prepare: ("write the dataset file", {"settings": SETTINGS, "--out": NEEDED}),
@@ -214,85 +131,25 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--out": NEEDED,
         },
     ),
+    reconstruct_average: (
+        "a model averaged over a length that its chain did not keep, from its milestones",
+        {
+            "settings": SETTINGS,
+            "--model": {"required": True, "help": "a model.safetensors of the chain"},
+            "--states": {
+                "nargs": "+",
+                "required": True,
+                "help": "state.safetensors of its milestones, up to the last of the average",
+            },
+            "--out": NEEDED,
+        },
+    ),
     sample: (
         "sample images from a model",
         {"settings": SETTINGS, "--model": NEEDED, "--out": NEEDED, **PLUGINS, **GPUS},
-    ),
-    fetch_inception: ("download Inception's weights, unless they are there", {"--out": NEEDED}),
-    export_images: (
-        "the images of a samples.npz as PNG files",
-        {"samples": {}, "folder": {}},
-    ),
-    extract: (
-        "features of samples, of images that are sampled and not stored, or of the training images",
-        {
-            "settings": SETTINGS,
-            "--samples": {"help": "samples.npz"},
-            "--model": {"help": "model.safetensors; its images are not stored"},
-            "--data": {"help": "the dataset file, instead of --samples and --model"},
-            "--classifier": CLASSIFIER,
-            "--out": NEEDED,
-            **PLUGINS,
-            **GPUS,
-        },
-    ),
-    summarize: (
-        "what metrics need of the training images' features, once for all evaluations",
-        {"settings": SETTINGS, "--reference": TRAINING, "--out": NEEDED},
-    ),
-    evaluate: (
-        "Frechet and kernel distance of samples to the training images",
-        {
-            "settings": SETTINGS,
-            "--samples": {
-                "nargs": "+",
-                "help": "samples.npz or its features, of each repeat; default: held-out images",
-            },
-            "--data": {"help": "the dataset file; needed without --samples or without --reference"},
-            "--reference": {"help": "features of the training images"},
-            "--summary": {"help": "what `summarize` wrote of them; without it, that is computed"},
-            "--classifier": CLASSIFIER,
-            "--out": NEEDED,
-            **ONE_GPU,
-        },
-    ),
-    trace: (
-        "measure the snapshots of a tuning run: distances, residuals, end-to-end errors",
-        {
-            "settings": SETTINGS,
-            "--init": {"required": True, "help": "the model that the tuning run started from"},
-            "--snapshots": NEEDED,
-            "--data": NEEDED,
-            "--reference": TRAINING,
-            "--classifier": CLASSIFIER,
-            "--out": NEEDED,
-            **PLUGINS,
-            **ONE_GPU,
-        },
-    ),
-    search_steps: (
-        "choose the intermediate times of multistep sampling, and test them on other seeds",
-        {
-            "settings": SETTINGS,
-            "--model": NEEDED,
-            "--reference": TRAINING,
-            "--classifier": CLASSIFIER,
-            "--out": NEEDED,
-            **PLUGINS,
-            **ONE_GPU,
-        },
     ),
     export: (
         "a model as a folder to share: weights, card, a script that samples without this package",
         {"model": {"help": "model.safetensors"}, "--out": {**NEEDED, "help": "a new folder"}},
     ),
 }
-
-
-def require_settings(args):
-    """Raise `ValueError` unless the settings of a verb that computes are such as a config gives it,
-    whoever wrote them."""
-    if args.function in VERBS and "settings" in args:
-        from ect.config import verbs
-
-        verbs.require(args.function.__name__, args.settings)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 from ect import __version__
-from ect.cli import completion, files, jobs, lease, report, runs
+from ect.cli import completion, files, jobs, lease, measure, report, runs
 from ect.cli.arguments import UNFIT, count, line_of, require, threads
 from ect.models.trust import allowed
 from ect.runtime import crash
@@ -21,7 +21,7 @@ from ect.runtime.stop import Stopped
 from ect.runtime.text import shown
 
 VERBS: dict[Callable, tuple[str, dict]] = (
-    jobs.VERBS | lease.VERBS | report.VERBS | runs.VERBS | completion.VERBS
+    jobs.VERBS | measure.VERBS | lease.VERBS | report.VERBS | runs.VERBS | completion.VERBS
 )
 
 
@@ -69,6 +69,15 @@ def limit_threads(number):
             os.environ[name] = str(number)
 
 
+def require_settings(args):
+    """Raise `ValueError` unless the settings of a verb that computes are such as a config gives it,
+    whoever wrote them."""
+    if "settings" in args and args.function in jobs.VERBS | measure.VERBS:
+        from ect.config import verbs
+
+        verbs.require(args.function.__name__, args.settings)
+
+
 def main(argv=None):
     """Run a verb, and return its exit code. An error in its input is one line and exit code 1. A
     run that saved its work and stopped is one line and exit code 75 (time), 69 (the end of
@@ -80,7 +89,7 @@ def main(argv=None):
     try:
         files.require_here()
         require(args)
-        jobs.require_settings(args)
+        require_settings(args)
         files.require_outputs(args)
         out = files.place(args)
         noted = crash.noted(out, args.attempt) if out and args.attempt else nullcontext()

@@ -4,9 +4,11 @@
 `base`         what all blocks share: types, names, plugins
 `places`       a YAML file with the place of every key
 `dataset`      the block `dataset`: which images
+`optimizer`    the optimizer and its learning rate
 `training`     networks, pretraining and tuning recipes
 `schedule`     a map t -> r and its options
 `start`        a pretrained model from elsewhere (`init`)
+`averages`     an average of another length, as a start
 `evaluation`   feature space, samplers, evaluation
 `published`    published numbers, and what may stand beside them
 `experiments`  experiments, rows, figures, search

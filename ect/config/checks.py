@@ -8,7 +8,7 @@ from pathlib import Path
 from ect.config import published
 from ect.config.base import names, nearest, short
 from ect.config.dataset import LABELS, OWN_TEST
-from ect.networks.widths import attending, widths
+from ect.networks.widths import HEADS_OF_64, attending, widths
 from ect.schedule import CONTINUOUS_TIME
 
 # Names of other files in figures/, and in tables/.
@@ -56,9 +56,9 @@ def check(config):
 
 def _check_norms(key, network):
     """A group norm has min(32, width // 4) groups, which must divide its width: so it is for every
-    multiple of 4 below 128."""
+    multiple of 4 below 128. EDM2 has none."""
     uneven = sorted(width for width in widths(network) if width % min(32, width // 4))
-    if uneven:
+    if uneven and network.architecture != "edm2":
         raise ValueError(
             f"{key}.channels: found {network.channels}, which with multipliers"
             f" {network.multipliers} makes layers {names(map(str, uneven))} wide; allowed: widths"
@@ -67,8 +67,8 @@ def _check_norms(key, network):
 
 
 def _check_heads(key, network, shape):
-    """ADM's attention has width // 64 heads, which must divide its width."""
-    if network.architecture != "adm":
+    """ADM's and EDM2's attention has width // 64 heads, which must divide its width."""
+    if network.architecture not in HEADS_OF_64:
         return
     for width in sorted(attending(network, shape and shape[1])):
         heads = width // 64
@@ -192,7 +192,7 @@ def _check_search(config):
 
 
 def _check_cut(config, key, cut):
-    known(f"{key}.pretrain", cut.pretrain, config.pretrain | config.init)
+    known(f"{key}.pretrain", cut.pretrain, config.pretrain | config.given)
     known(f"{key}.schedule", cut.schedule, config.schedules)
     _check_teacher(config, f"{key}.tune", cut.tune, cut.pretrain, cut.kimg)
     _check_limit(config, key, cut.pretrain, cut.schedule, cut.tune)
@@ -202,7 +202,7 @@ def _check_cut(config, key, cut):
 
 def _check_rows(config, key, rows):
     for name in rows.pretrain:
-        known(f"{key}.pretrain", name, config.pretrain | config.init)
+        known(f"{key}.pretrain", name, config.pretrain | config.given)
         for kimg, _ in rows.budgets():
             _check_milestone(config, f"{key}.{'kimg' if rows.kimg else 'shares'}", name, kimg)
             _check_teacher(config, f"{key}.tune", rows.tune, name, kimg)
@@ -218,7 +218,7 @@ def _check_rows(config, key, rows):
 
 def _check_boundary(config, key, start, samplers):
     """A boundary at sigma_min needs the parameterization edm; an import's is not known yet."""
-    form = (config.pretrain.get(start) or config.init[start]).parameterization
+    form = (config.pretrain.get(start) or config.given[start]).parameterization
     for name in samplers:
         if config.samplers[name].sigma_min and form not in ("edm", None):
             raise ValueError(
@@ -233,7 +233,7 @@ def _check_teacher(config, key, recipe, start, kimg):
     known(key, recipe, config.tune)
     _check_kernels(config, key, config.tune[recipe], start)
     target = config.tune[recipe].target
-    if target != "own" and kimg == 0 and start not in config.init:
+    if target != "own" and kimg == 0 and start not in config.given:
         raise ValueError(
             f"{key}: '{recipe}' has the target '{target}', whose teacher is the start; allowed:"
             " starts with pretraining, not one of 0 thousand images"
@@ -242,10 +242,10 @@ def _check_teacher(config, key, recipe, start, kimg):
 
 def _check_kernels(config, key, recipe, start):
     """The native kernels compute some networks only; an import's may not be known yet."""
-    network = config.networks.get((config.pretrain.get(start) or config.init.get(start)).network)
+    network = config.networks.get((config.pretrain.get(start) or config.given.get(start)).network)
     if recipe.kernels == "torch" or network is None:
         return
-    if network.architecture == "adm" or network.channels % 16:
+    if network.architecture in HEADS_OF_64 or network.channels % 16:
         found = f"{network.architecture} of {network.channels} channels"
         raise ValueError(
             f"{key}: kernels 'native' with a network {found}; allowed: ddpmpp, ncsnpp; multiples"
@@ -282,9 +282,9 @@ def _check_limit(config, key, start, schedule, recipe):
 
 
 def _check_milestone(config, key, name, kimg):
-    if name in config.init:
+    if name in config.given:
         if kimg != 0:
-            raise ValueError(f"{key}: found {kimg} of '{name}'; allowed: 0, as it is imported")
+            raise ValueError(f"{key}: found {kimg} of '{name}'; allowed: 0, as it is one model")
         return
     chain = config.pretrain[name]
     if kimg > chain.kimg or kimg not in chain.milestones_to(int(kimg)):

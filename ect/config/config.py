@@ -5,7 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
 
-from ect.config import base, checks, fits, gaps, load, places, training
+from ect.config import averages, base, checks, fits, gaps, load, places, training
+from ect.config.averages import Average
 from ect.config.base import Name
 from ect.config.cells import Milestone, Sampled, Tuned
 from ect.config.dataset import Dataset
@@ -62,6 +63,8 @@ class Config(base.Block):
     """Pretraining runs by name."""
     init: dict[Name, Init] = {}
     """Models from elsewhere, by name, as starts of tuning."""
+    averages: dict[Name, Average] = {}
+    """Averages of another length, by name, as starts."""
     schedules: dict[Name, Schedule]
     """Maps t -> r by name."""
     tune: dict[Name, training.Tune]
@@ -101,6 +104,7 @@ class Config(base.Block):
     def _parts_fit(self, info):
         self._plugin_parts = info.context or {}
         fits.require_bounded(self)
+        averages.check(self)
         checks.check(self)
         fits.check(self, self.dataset.facts)
         gaps.check(self)
@@ -110,6 +114,24 @@ class Config(base.Block):
     def plugin_parts(self):
         """{kind: {name: Part}} of the plugins' parts."""
         return self._plugin_parts
+
+    @property
+    def given(self):
+        """The starts that are one model, not a chain: imported ones and averages."""
+        return self.init | self.averages
+
+    def chain_of(self, start):
+        """The name of the pretraining run that a start is of, or averages; None if imported."""
+        if start in self.init:
+            return None
+        return self.averages[start].pretrain if start in self.averages else start
+
+    def milestones_of(self, start):
+        """The milestones of the chain that an average is reconstructed from."""
+        block = self.averages[start]
+        chain = self.pretrain[block.pretrain]
+        kimgs = chain.milestones_to(block.kimg)[1:]
+        return [Milestone(block.pretrain, chain.seed, kimg) for kimg in kimgs]
 
     @property
     def root(self):
@@ -149,6 +171,8 @@ class Config(base.Block):
         start was trained on."""
         start = rows.pretrain[0]
         elsewhere = self.init[start].pretrain_mimg if start in self.init else 0.0
+        if start in self.averages:
+            elsewhere = self.averages[start].kimg / 1000
         paths = [f"{self.root}/{cell.folder}/metrics.json" for cell in self._expand(rows)]
         return {"start_mimg": elsewhere, "metrics": paths}
 
@@ -162,8 +186,8 @@ class Config(base.Block):
         )
 
     def _start(self, name, kimg, replicate=0):
-        """A milestone of a pretraining run; an imported model has only milestone 0."""
-        seed = 0 if name in self.init else self.pretrain[name].seed + replicate
+        """A milestone of a pretraining run; a start that is one model has only milestone 0."""
+        seed = 0 if name in self.given else self.pretrain[name].seed + replicate
         return Milestone(name, seed, kimg)
 
     def _expand(self, rows):
@@ -195,6 +219,9 @@ class Config(base.Block):
         block = self.pretrain[name]
         cells = [cell.model for cell in self.all_cells()]
         starts = [m.start if isinstance(m, Tuned) else m for m in cells]
+        starts += [
+            self.milestones_of(m.pretrain)[-1] for m in starts if m.pretrain in self.averages
+        ]
         last = max((m.kimg for m in starts if m.pretrain == name), default=0)
         return [Milestone(name, block.seed, k) for k in block.milestones_to(last)[1:]]
 

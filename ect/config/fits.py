@@ -68,7 +68,7 @@ def networks(config):
     """The `Used` networks whose block the config has: of pretraining, and of a bare state dict."""
     found = {}
     for start, samplers in _drawn(config).items():
-        block = config.pretrain.get(start) or config.init[start]
+        block = config.pretrain.get(start) or config.given[start]
         if block.network is not None:
             found[start] = Used(block.network, config.networks[block.network], start, samplers)
     return list(found.values())

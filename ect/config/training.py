@@ -4,7 +4,14 @@ which loss. Loads no torch.
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
 
 from ect import registry
 from ect.config import base
@@ -15,15 +22,27 @@ from ect.config.base import (
     Name,
     Seed,
     Share,
+    distinct_list,
     part,
     require_defined,
     whole,
 )
+from ect.config.optimizer import Optimizer
 from ect.schedule import HIGH, LOW
 
 Small = whole(64)
 # Bounds of numbers of a recipe: inside them no power of one leaves the range of fp32.
 Level = Annotated[float, Field(ge=1e-5, le=1e5)]
+Length = Annotated[float, Field(ge=1e-3, lt=0.2886)]
+_LENGTH = {"type": "number", "minimum": 1e-3, "exclusiveMaximum": 0.2886}
+_LENGTHS = {"type": "array", "items": _LENGTH, "minItems": 1, "maxItems": 8}
+Lengths = distinct_list(  # a number stands for a list of one
+    Length,
+    Field(min_length=1, max_length=8),
+    BeforeValidator(lambda value: [value] if isinstance(value, (int, float)) else value),
+    PlainSerializer(lambda lengths: lengths if len(lengths) > 1 else lengths[0]),
+    WithJsonSchema({"anyOf": [_LENGTH, _LENGTHS]}),
+)
 MILESTONES = 10_000  # at most on one chain
 
 
@@ -39,16 +58,33 @@ class Network(Block):
     attention: list[whole(4096)] = []
     """Resolutions (pixels of a side) with self-attention."""
     architecture: Literal[registry.ARCHITECTURES] = "ddpmpp"
-    """DDPM++, NCSN++ or ADM."""
+    """DDPM++, NCSN++, ADM or EDM2, whose layers preserve magnitudes."""
     embedding: Literal[registry.EMBEDDINGS] = "positional"
-    """Embedding of the noise level: sinusoids, or random Fourier features."""
+    """Embedding of the noise level: sinusoids, or random Fourier features. EDM2 has its own."""
     classes: whole(10**6, 0) = 0
     """Number of classes the network is conditioned on; 0: unconditional."""
     span: bool = False
     """Also condition on t - r (MeanFlow)."""
+    uncertainty: bool = False
+    """Of EDM2: also learn u(s), by which pretraining weighs its loss: loss / exp(u) + u."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self):
+        edm2 = self.architecture == "edm2"
+        if edm2 and (self.embedding != "positional" or self.span):
+            key, found = ("span", "true") if self.span else ("embedding", f"'{self.embedding}'")
+            raise ValueError(f"{key} is {found} with architecture 'edm2'; allowed: no such key")
+        if self.uncertainty and not edm2:
+            found = f"uncertainty is true with architecture '{self.architecture}'"
+            raise ValueError(f"{found}; allowed: edm2")
+        return self
 
     def resolved(self):
-        return self.model_dump(exclude=set() if self.span else {"span"})
+        """The network's settings, without keys that it does not use."""
+        unset = {key for key in ("span", "uncertainty") if not getattr(self, key)}
+        return self.model_dump(
+            exclude=unset | ({"embedding"} if self.architecture == "edm2" else set())
+        )
 
 
 class Prior(Block):
@@ -103,23 +139,6 @@ class Distance(Block):
         return self
 
 
-class Optimizer(Block):
-    """The optimizer. Its learning rate rises, stays, and may fall."""
-
-    name: Literal[registry.OPTIMIZERS]
-    """Adam or RAdam."""
-    lr: Annotated[float, Field(gt=0, le=10)]
-    """The learning rate."""
-    betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.999]
-    """Of the running means of the gradient and its square."""
-    warmup_kimg: Annotated[float, Field(ge=0, le=1e9)] = 0.0
-    """Thousand images over which the learning rate rises."""
-    decay_from: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the run after which the learning rate falls linearly; 1.0: it never falls."""
-    lr_final: Share = 0.0
-    """The final learning rate, as a share of `lr`."""
-
-
 class Recipe(Block):
     """How a network is trained, whatever the schedule."""
 
@@ -135,15 +154,20 @@ class Recipe(Block):
     """Weight of the loss, as a function of s and r."""
     optimizer: Optimizer
     """The optimizer and its learning rate."""
-    ema_std: Annotated[float, Field(ge=1e-3, lt=0.2886)] | None = None
+    ema_std: Lengths | None = None
     """Length of the averaged weights as a share of the images seen: the standard deviation of the
-    power profile of EDM2. Either this or `ema_halflife_kimg`; null takes one back."""
+    power profile of EDM2. Of several lengths, as [0.05, 0.1], the first is published, and the
+    training state keeps all, for `averages`. Either this or `ema_halflife_kimg`; null takes one
+    back."""
     ema_halflife_kimg: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """Half-life of the averaged weights in thousand images, whatever the length of the run."""
     ema_ramp: Annotated[float, Field(gt=0)] | None = None
     """The half-life is at most this share of the images seen."""
     dropout: Share = 0.0
     """Dropout probability."""
+    dropout_at: Count | None = None
+    """The largest side, in pixels, of the network's levels that have dropout; without the key all
+    have."""
     precision: Literal[registry.PRECISIONS] = "fp32"
     """Precision of the network's matrix products. In `fp16` the loss is scaled, and a step whose
     gradient overflows is skipped and counted. What each costs: docs/speed.md."""
@@ -179,6 +203,10 @@ class Recipe(Block):
             raise ValueError(f"{found}; allowed: at most batch = {self.batch}")
         if self.kernels != "torch" and self.precision == "fp16":
             raise ValueError("precision is fp16 with kernels 'native'; allowed: fp32, tf32, bf16")
+        if self.dropout_at is not None and not self.dropout:
+            raise ValueError(
+                f"dropout_at is {self.dropout_at} with dropout 0; allowed: dropout > 0"
+            )
         return self
 
 

@@ -133,6 +133,13 @@ class Run(Whole):
         return self
 
 
+class Averaging(Block):
+    """Of an average that is reconstructed: the lengths that the states keep, and the wanted one."""
+
+    ema_std: training.Length
+    stored: Annotated[list[training.Length], Field(min_length=1)]
+
+
 class Sampling(Whole):
     """Of images that a sampler draws."""
 
@@ -231,6 +238,7 @@ BLOCKS: dict[str, type[Block]] = {
     "train_classifier": Classifier,
     "train": Run,
     "perfect_loss": Run,
+    "reconstruct_average": Averaging,
     "sample": Sampling,
     "extract": Extraction,
     "summarize": Summary,

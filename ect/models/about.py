@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 from ect import registry
 from ect.consistency import C_NOISE, PARAMETERIZATIONS
-from ect.networks.unet import STYLES
-from ect.networks.widths import attending, widths
+from ect.networks.widths import HEADS_OF_64, attending, widths
 from ect.process import BETAS, Tabulated
 from ect.runtime.text import shown
 
@@ -107,6 +106,13 @@ def are_plugins(value):
     )  # fmt: skip
 
 
+def are_latents(value):
+    rule = number(-1e6, 1e6)[0]
+    return isinstance(value, dict) and sorted(value) == ["scale", "shift"] and all(
+        type(part) is list and len(part) <= 64 and all(map(rule, part)) for part in value.values()
+    )  # fmt: skip
+
+
 def are_rising(value):
     least = whole(0, 1_000_000)[0]
     return type(value) is list and all(map(least, value)) and value == sorted(set(value))
@@ -126,6 +132,7 @@ OPTIONAL = {
     "s_min": number(1e-6, 79.0),
     "betas": (lambda x: isinstance(x, dict), "a mapping"),
     "plugins": (are_plugins, "{file: sha256}"),
+    "latents": (are_latents, "{scale: [...], shift: [...]}, a number for each channel"),
     "trained_classes": (are_rising, "rising whole numbers, those of its classes"),
 }
 CHAIN = {
@@ -142,10 +149,15 @@ UNET = {
     "attention": several(whole(1, 4096), 0, 16),
 }
 UNET_OPTIONAL = {
-    "architecture": one_of(STYLES),
+    "architecture": one_of(registry.ARCHITECTURES),
     "embedding": one_of(registry.EMBEDDINGS),
     "classes": CLASSES,
     "span": BOOLEAN,
+}
+EDM2_OPTIONAL = {
+    "architecture": one_of(("edm2",)),
+    "classes": CLASSES,
+    "uncertainty": BOOLEAN,
 }
 UNET2D = {
     "architecture": one_of(("unet2d",)),
@@ -178,7 +190,8 @@ def require(about):
         fits("network.", network, UNET2D)
         fits("network.config.", network["config"], {}, UNET2D_CONFIG, more=True)
     else:
-        fits("network.", network, UNET, UNET_OPTIONAL)
+        edm2 = network.get("architecture") == "edm2"
+        fits("network.", network, UNET, EDM2_OPTIONAL if edm2 else UNET_OPTIONAL)
         require_unet(network, about["shape"])
 
 
@@ -226,8 +239,9 @@ def require_unet(network, shape):
         found = f"{network['channels']} times {max(network['multipliers'])}"
         raise Foreign("network.channels", found, "at most 16384 times its largest multiplier")
     described = SimpleNamespace(**{"architecture": "ddpmpp"} | network)
-    odd = [width for width in widths(described) if width % min(32, width // 4)]
-    if described.architecture == "adm":
+    normed = [] if described.architecture == "edm2" else widths(described)
+    odd = [width for width in normed if width % min(32, width // 4)]
+    if described.architecture in HEADS_OF_64:
         odd += [width for width in attending(described, sides[0]) if width % max(width // 64, 1)]
     if odd:
         allowed = "widths that group norms and heads divide; multiples of 64 always fit"

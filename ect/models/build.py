@@ -10,7 +10,8 @@ from ect import plugins
 from ect.consistency import Consistency
 from ect.models import trust
 from ect.models.about import Foreign, least_weights, named, require, said
-from ect.networks.unet import UNet
+from ect.networks.edm2 import EDM2
+from ect.networks.unet import STYLES, UNet
 from ect.networks.unet2d import UNet2D
 from ect.process import S_MAX, VE, Flow, Process, Tabulated, VPCosine, VPLinear
 from ect.runtime import checkpoint, device
@@ -19,18 +20,25 @@ from ect.runtime.versions import setting
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SHOWN = 4  # of the names that do not fit
+NETWORKS = {**dict.fromkeys(STYLES, UNet), "edm2": EDM2}
 PROCESSES = {"ve": VE, "flow": Flow, "vp_cosine": VPCosine, "vp_linear": VPLinear}
 
 
-def build_network(network, shape, dropout=0.0):
+def build_network(network, shape, dropout=0.0, dropout_at=None):
     """The network that settings describe, for images of `shape` (C, H, W), on torch's default
     device and with weights from its default generator."""
-    if network.get("architecture") == "unet2d":
-        return UNet2D(**{k: v for k, v in network.items() if k != "architecture"}, dropout=dropout)
+    kind = network.get("architecture", "ddpmpp")
+    options = {k: v for k, v in network.items() if k != "architecture"} | {"dropout": dropout}
+    if kind == "unet2d":
+        if dropout_at is not None:
+            found = f"found {dropout_at} for a network of diffusers, which has one rate"
+            raise ValueError(f"dropout_at: {found}; allowed: no such key")
+        return UNet2D(**options)
     channels, height, width = shape
     if height != width or height % 2 ** (len(network["multipliers"]) - 1):
         raise ValueError(f"the network cannot halve {height} x {width} images often enough")
-    return UNet(height, channels, **network, dropout=dropout)
+    options |= {"dropout_at": dropout_at} | ({"architecture": kind} if kind in STYLES else {})
+    return NETWORKS[kind](height, channels, **options)
 
 
 def skeleton(network, shape):
@@ -44,10 +52,10 @@ def parameters(network, shape):
     return sum(weight.numel() for weight in skeleton(network, shape).parameters())
 
 
-def make_network(network, shape, dropout=0.0, seed=0):
+def make_network(network, shape, dropout=0.0, seed=0, dropout_at=None):
     """The network on this machine's device, with weights drawn from `seed`."""
     torch.manual_seed(seed_of(seed, "init"))
-    model = build_network(network, shape, dropout)
+    model = build_network(network, shape, dropout, dropout_at)
     return model.to(device.current(), memory_format=torch.channels_last)
 
 

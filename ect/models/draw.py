@@ -21,8 +21,12 @@ def stream(f, process, about, settings, bar=False):
 
     `settings` holds kind, options, images, batch and seed; for a network with classes `labels`;
     and, if not fp32, `precision`, as in `device.precision`. Raises `FloatingPointError` where an
-    image is not finite.
+    image is not finite, `ValueError` for a model of latents.
     """
+    if "latents" in about:
+        raise ValueError(
+            "model: found one of a VAE's latents; allowed: one of pixels, to draw images"
+        )
     if settings["images"] < 1:
         raise ValueError(f"images is {settings['images']}; allowed: >= 1")
     sample = plugins.with_plugins(sampler.SAMPLERS, "sampler", settings)[settings["kind"]]

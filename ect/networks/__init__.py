@@ -2,10 +2,11 @@
 
 =========  ==============================================================
 `dropout`  masks that depend on an image's row in its batch
+`widths`   how wide a U-Net's layers are, and where dropout is, without torch
 `unet`     the U-Nets DDPM++, NCSN++ and ADM
+`edm2`     EDM2's U-Net, whose layers preserve magnitudes
 `kernels`  for the CPU: convolution; norm, SiLU and dropout (kernels/*.c)
 `native`   the U-Net's blocks in these kernels
-`widths`   how wide a U-Net's layers are, without torch
 `unet2d`   diffusers' U-Net, built by diffusers
 =========  ==============================================================
 """

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from ect.networks.dropout import Dropout, deal, layers
+from ect.networks.widths import rates
 
 SKIP_SCALE = math.sqrt(0.5)  # keeps the variance of (branch + skip) at that of its parts
 
@@ -215,9 +216,9 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """F(x, c_noise): images (B, C, H, W) and noise labels (B,) -> (B, C, H, W).
 
-    `resolution` is H = W, `attention` lists the resolutions with self-attention, `dropout` is
-    active in train mode, by the `Masks` applied. `classes` > 0 takes class labels (B,), int64, and
-    `span` a second time (B,).
+    `resolution` is H = W, `attention` lists the resolutions with self-attention. `dropout`, on the
+    levels of at most `dropout_at` pixels a side, is active in train mode, by the `Masks` applied.
+    `classes` > 0 takes class labels (B,), int64, and `span` a second time (B,).
     """
 
     def __init__(
@@ -233,22 +234,24 @@ class UNet(nn.Module):
         embedding="positional",
         classes=0,
         span=False,
+        dropout_at=None,
     ):
         super().__init__()
-        style = STYLES[architecture]
-        levels = [(channels * m, resolution >> n in attention) for n, m in enumerate(multipliers)]
-        block = functools.partial(Block, style, embedding=4 * channels, dropout=dropout)
+        style, sides = STYLES[architecture], [resolution >> n for n in range(len(multipliers))]
+        widths, attends = [channels * m for m in multipliers], [side in attention for side in sides]
+        levels = list(zip(widths, attends, rates(dropout, dropout_at, sides)))
+        block = functools.partial(Block, style, embedding=4 * channels)
         self.embedding = Embedding(channels, style, embedding, classes, span)
         first = levels[0][0] if style.adm else channels
         self.stem = style.init(nn.Conv2d(image_channels, first, 3, padding=1))
         skips = self._encoder(block, levels, blocks, first)
-        last = skips[-1]
-        self.middle = nn.ModuleList([block(last, last, attention=True), block(last, last)])
+        middle = functools.partial(block, skips[-1], skips[-1], dropout=levels[-1][2])
+        self.middle = nn.ModuleList([middle(attention=True), middle()])
         self._decoder(block, levels, blocks, skips, everywhere=style.adm)
         self.head_norm = style.norm(levels[0][0])
         self.head = style.init_last(nn.Conv2d(levels[0][0], image_channels, 3, padding=1))
         self.pyramid, inputs = nn.ModuleList(), image_channels
-        for width, _ in levels[:-1] if style.pyramid else []:
+        for width in widths[:-1] if style.pyramid else []:
             self.pyramid.append(Pyramid(inputs, width, style))
             inputs = width
         self.dropouts = layers(self)
@@ -256,24 +259,24 @@ class UNet(nn.Module):
     def _encoder(self, block, levels, blocks, first):
         """Builds the encoder; returns the widths of its outputs, the stem's first."""
         self.encoder, skips = nn.ModuleList(), [first]
-        for level, (width, attend) in enumerate(levels):
+        for level, (width, attend, p) in enumerate(levels):
             if level > 0:
-                self.encoder.append(block(skips[-1], skips[-1], resample="down"))
+                self.encoder.append(block(skips[-1], skips[-1], dropout=p, resample="down"))
                 skips.append(skips[-1])
             for _ in range(blocks):
-                self.encoder.append(block(skips[-1], width, attention=attend))
+                self.encoder.append(block(skips[-1], width, dropout=p, attention=attend))
                 skips.append(width)
         return skips
 
     def _decoder(self, block, levels, blocks, skips, everywhere):
         self.decoder, self.takes_skip, last = nn.ModuleList(), [], skips[-1]
-        for level, (width, attend) in reversed(list(enumerate(levels))):
+        for level, (width, attend, p) in reversed(list(enumerate(levels))):
             if level < len(levels) - 1:
-                self.decoder.append(block(last, last, resample="up"))
+                self.decoder.append(block(last, last, dropout=p, resample="up"))
                 self.takes_skip.append(False)
             for index in range(blocks + 1):
-                attends = attend and (everywhere or index == blocks)
-                self.decoder.append(block(last + skips.pop(), width, attention=attends))
+                inputs, attends = last + skips.pop(), attend and (everywhere or index == blocks)
+                self.decoder.append(block(inputs, width, dropout=p, attention=attends))
                 self.takes_skip.append(True)
                 last = width
 

@@ -51,7 +51,7 @@ def of_study(study):
     milestones, tuned = jobs.models(study)
     rows = []
     for model in sorted([*milestones, *tuned], key=lambda m: find.order(m.folder)):
-        imported = isinstance(model, Milestone) and model.pretrain in study.init
+        imported = isinstance(model, Milestone) and model.pretrain in study.given
         settings = None if imported else study_settings.train(study, model)
         rows.append({"model": model.folder} | of_run(Path(study.root) / model.folder, settings))
     return rows

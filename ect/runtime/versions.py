@@ -10,6 +10,7 @@ STAGES = {
     "classifier": 1,
     "train": 2,
     "perfect": 1,
+    "average": 1,
     "sample": 1,
     "extract": 1,
     "evaluate": 2,
@@ -32,9 +33,11 @@ DEFAULTS: dict[str, Any] = {
     "shared_dropout": True,
     "ema_halflife_kimg": None,
     "ema_std": None,
+    "dropout_at": None,
     # of a network
     "classes": 0,
     "span": False,
+    "uncertainty": False,
     # of f: EDM's
     "c_noise": "log_s",
     "c_in": "scaled",

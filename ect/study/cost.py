@@ -25,6 +25,7 @@ EMPTY = (
     "Empty: some of that work was not measured on that device yet (--rate gives a rate of"
     " training), or a start was not imported yet."
 )
+GIVEN = ("import_model", "reconstruct_average")  # rules that write a model alone
 MOMENTS = 2  # of Adam, for each parameter
 
 
@@ -98,10 +99,11 @@ def _hours(subset, device, of, rate, facts, speeds):
 def _facts(config, job):
     """(network, work) as `measured` names them; the network is None before its import."""
     start = _start(job.model)
-    if start.pretrain in config.init:
+    chain = config.chain_of(start.pretrain)
+    if chain is None:
         network = _described(_file(config, start))
     else:
-        network = config.networks[config.pretrain[start.pretrain].network].resolved()
+        network = config.networks[config.pretrain[chain].network].resolved()
         network = _text(network, config.dataset.shape)
     if job.trained:
         return network, _training(settings.train(config, job.model))
@@ -175,7 +177,7 @@ def _disk(config, subset, facts, count, sizes):
     for job in subset:
         if job.rule == "sample":
             size = None if shape is None else job.drawn * math.prod(shape)
-        elif job.rule in ("import_model", "pretrain", "tune"):
+        elif job.rule in (*GIVEN, "pretrain", "tune"):
             size = _size(config, job, facts[job][0], count, sizes)
             size = None if size is None else size * _copies(config, job)
         else:
@@ -206,11 +208,13 @@ def _file(config, model):
 
 def _copies(config, job):
     """How many copies of its network's weights a job writes: the moving average; the state, which
-    is weights, moving average and moments; the snapshots."""
-    if job.rule == "import_model":
+    is weights, moving averages and moments; the snapshots."""
+    if job.rule in GIVEN:
         return 1
-    state = 2 + (MOMENTS if job.trained else 0)
-    return 1 + state + (config.tune[job.model.recipe].snapshots if job.rule == "tune" else 0)
+    tuned = job.rule == "tune"
+    recipe = config.tune[job.model.recipe] if tuned else config.pretrain[job.model.pretrain]
+    state = 1 + len(recipe.ema_std or [None]) + (MOMENTS if job.trained else 0)
+    return 1 + state + (recipe.snapshots if tuned else 0)
 
 
 def table(costs):

@@ -49,13 +49,16 @@ def models(config):
     asked = [cell.model for cell in cells] + [config.shown("loss"), *config.searched()]
     tuned = [model for model in dict.fromkeys(asked) if isinstance(model, Tuned)]
     starts = [m for m in asked if isinstance(m, Milestone)] + [m.start for m in tuned]
+    starts += [
+        config.milestones_of(m.pretrain)[-1] for m in starts if m.pretrain in config.averages
+    ]
     last = {}
     for start in starts:
         chain = start.pretrain, start.seed
         last[chain] = max(start, last.get(chain, start), key=lambda m: m.kimg)
     milestones = []
     for (name, seed), end in last.items():
-        points = [0] if name in config.init else config.pretrain[name].milestones_to(end.kimg)
+        points = [0] if name in config.given else config.pretrain[name].milestones_to(end.kimg)
         milestones += [Milestone(name, seed, kimg) for kimg in points]
     return milestones, tuned
 
@@ -71,6 +74,8 @@ def _training(config, model):
     path = f"{model.folder}/model.safetensors"
     if isinstance(model, Milestone) and model.pretrain in config.init:
         return Job("import_model", path, model)
+    if isinstance(model, Milestone) and model.pretrain in config.averages:
+        return Job("reconstruct_average", path, model)
     run = settings.train(config, model)
     images = 1000 * (run["last_kimg"] - run["first_kimg"])
     return Job("tune" if isinstance(model, Tuned) else "pretrain", path, model, trained=images)

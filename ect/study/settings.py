@@ -80,8 +80,8 @@ def _recipe(block):
 
 
 def _network(config, name):
-    """The network, and how f is made of it; {} for an imported model, whose file says both."""
-    if name in config.init:
+    """The network, and how f is made of it; {} for a start that is one model: see its file."""
+    if name in config.given:
         return {}
     chain = config.pretrain[name]
     parts = {key: getattr(chain, key) for key in ("process", "parameterization", "c_noise")}
@@ -96,6 +96,13 @@ def _plugins(config, used):
     parts = [config.plugin_parts.get(kind, {}).get(name) for kind, name in named]
     digests = dict(sorted((part.path, part.digest) for part in parts if part))
     return {"plugins": digests} if digests else {}
+
+
+def reconstruct_average(config, name):
+    """The settings of the job that reconstructs an average of another length: this one, and those
+    that the milestones keep."""
+    block = config.averages[name]
+    return {"ema_std": block.ema_std, "stored": config.pretrain[block.pretrain].ema_std}
 
 
 def import_model(config, name):

@@ -8,6 +8,8 @@ after a batch of B images, n of them seen in all. Two profiles:
 - a power of the images seen (EDM2, sec. 3.1): beta = (1 - B / n)^(gamma + 1), which weighs the
   weights at n' <= n by n'^gamma. Its length is a share of the run, whatever the run's length, and
   nothing of the start is left after the first batch.
+
+A run may keep several of the second kind, each of its own length.
 """
 
 import functools
@@ -27,9 +29,21 @@ def exponent(std: float) -> float:
     return max(root.real for root in roots if abs(root.imag) < 1e-9)
 
 
+def singly(recipe: dict) -> list[dict]:
+    """A recipe for each of its averages; the first is published."""
+    lengths = setting(recipe, "ema_std")
+    several = lengths if isinstance(lengths, list) else [lengths]
+    return [recipe | {"ema_std": std} for std in several]
+
+
+def names(count: int) -> list[str]:
+    """How a training state names its averages."""
+    return ["average", *(f"average{index}" for index in range(1, count))]
+
+
 def kept(recipe: dict, seen: int, size: int) -> float:
-    """beta: the share of the average that stays after a batch of `size` images, the last of `seen`
-    images."""
+    """beta: the share of a recipe's one average that stays after a batch of `size` images, the last
+    of `seen` images."""
     if (std := setting(recipe, "ema_std")) is not None:
         return (1 - size / seen) ** (exponent(std) + 1)
     halflife = 1000 * recipe["ema_halflife_kimg"]
@@ -42,3 +56,9 @@ def kept(recipe: dict, seen: int, size: int) -> float:
 def update(average: dict, weights: dict, beta: float) -> None:
     """Move the averaged tensors, by name, towards the weights, in place."""
     torch._foreach_lerp_(list(average.values()), list(weights.values()), 1 - beta)
+
+
+def advance(averages: list[dict], recipe: dict, weights: dict, seen: int, size: int) -> None:
+    """Move all averages of a recipe towards the weights after a batch of `size` images."""
+    for average, one in zip(averages, singly(recipe), strict=True):
+        update(average, weights, kept(one, seen, size))

@@ -50,8 +50,7 @@ def step(state, settings, images, objective, f, total):
     whole = Terms(*distributed.all_gather([torch.cat(term) for term in zip(*terms)], size))
     fine = state.take_step(whole.loss.mean())
     state.seen += size
-    beta = average.kept(recipe, state.seen, size)
-    average.update(state.average, state.network.state_dict(), beta)
+    average.advance(state.averages, recipe, state.network.state_dict(), state.seen, size)
     return whole, fine, rate
 
 

@@ -1,6 +1,7 @@
 """From the settings of a training run to its parts: objective, optimizer, rate."""
 
 import functools
+import math
 
 import torch
 
@@ -92,6 +93,7 @@ def make_objective(settings, sd, teacher=None):
         step=STEPS.get(settings["target"]),
         teacher=teacher,
         shared_dropout=setting(recipe, "shared_dropout"),
+        uncertain=setting(settings["network"], "uncertainty") and schedule["map"] == "zero",
     )
 
 
@@ -115,10 +117,13 @@ def make_optimizer(options, parameters):
 
 
 def learning_rate(options, seen, total):
-    """The rate after `seen` images of `total`: warm-up, plateau, and a linear decay if set."""
+    """The rate after `seen` images of `total`: warm-up, plateau, and a decay if set: one over the
+    root of the images seen (EDM2, eq. 67), or linear to the end."""
     rate = options["lr"]
     if options["warmup_kimg"] > 0:
         rate *= min(1.0, seen / (1000 * options["warmup_kimg"]))
+    if options.get("decay") == "inverse_sqrt":
+        return rate / math.sqrt(max(seen / (1000 * options["decay_kimg"]), 1.0))
     fallen = (seen / max(total, 1) - options["decay_from"]) / max(1 - options["decay_from"], 1e-9)
     return rate * (1 - (1 - options["lr_final"]) * max(fallen, 0.0))
 

@@ -4,9 +4,10 @@ import torch
 
 from ect.models import build
 from ect.networks import native
+from ect.networks.edm2 import force_unit_weights
 from ect.runtime import checkpoint, device
 from ect.runtime.versions import DEFAULTS, MASKS, NATIVE, setting
-from ect.training import parts
+from ect.training import average, parts
 from ect.training.log import Meter, finite
 
 SCALE = 2.0**16  # the initial loss scale in fp16: torch's default
@@ -24,7 +25,7 @@ def _require_known(recipe):
 
 
 class State:
-    """What a run is at one moment: network, moving average, optimizer, images seen, and the log;
+    """What a run is at one moment: network, moving averages, optimizer, images seen, and the log;
     the seconds it took so far, and the images at which it was resumed. In fp16 also the loss scale,
     and how many steps were skipped since the start of its chain."""
 
@@ -32,13 +33,17 @@ class State:
         recipe = settings["recipe"]
         _require_known(recipe)
         self.network = build.make_network(
-            settings["network"], images.shape, recipe["dropout"], settings["seed"]
+            settings["network"],
+            images.shape,
+            recipe["dropout"],
+            settings["seed"],
+            setting(recipe, "dropout_at"),
         )
         precision, kernels = setting(recipe, "precision"), setting(recipe, "kernels")
         if kernels != DEFAULTS["kernels"]:
             native.use(self.network, precision)
         self.network.train()
-        self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
+        self.averages = [self._weights() for _ in average.singly(recipe)]
         self.optimizer = parts.make_optimizer(recipe["optimizer"], self.network.parameters())
         self.scaler = torch.amp.GradScaler(
             device.current().type, SCALE, enabled=precision == "fp16"
@@ -50,7 +55,16 @@ class State:
     def start_from(self, weights):
         """Start from these weights, with a fresh optimizer."""
         self.network.load_state_dict(weights)
-        self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
+        force_unit_weights(self.network)
+        self.averages = [self._weights() for _ in self.averages]
+
+    def _weights(self):
+        return {name: value.clone() for name, value in self.network.state_dict().items()}
+
+    @property
+    def average(self):
+        """The average that the run publishes."""
+        return self.averages[0]
 
     def take_step(self, loss):
         """Step the optimizer along the gradient of `loss`. Returns a Boolean tensor of one element:
@@ -60,6 +74,7 @@ class State:
         fine = finite(loss, self.network.parameters())
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        force_unit_weights(self.network)
         if not self.scaler.is_enabled():
             return fine
         self.skipped += ~fine
@@ -82,7 +97,7 @@ class State:
         }
         return (
             checkpoint.prefixed("network", self.network.state_dict())
-            | checkpoint.prefixed("average", self.average)
+            | self._average_tensors()
             | checkpoint.prefixed("optimizer", slots)
             | checkpoint.prefixed("scaler", self.scaling())
         )
@@ -91,6 +106,11 @@ class State:
         """Copy the moving average into the host's memory, which has room for many."""
         self.snapshots[self.seen] = {k: v.to("cpu", copy=True) for k, v in self.average.items()}
 
+    def _average_tensors(self):
+        """The averages' tensors, headed by `average`, `average1`, ..."""
+        named = zip(average.names(len(self.averages)), self.averages)
+        return {k: v for name, one in named for k, v in checkpoint.prefixed(name, one).items()}
+
     def snapshot_tensors(self):
         """The snapshots' tensors by name, headed by their number of images."""
         snapshots = (checkpoint.prefixed(seen, weights) for seen, weights in self.snapshots.items())
@@ -98,10 +118,10 @@ class State:
 
     def require(self, tensors, seen):
         """Raise `Foreign` unless these are the tensors of such a run after `seen` images: network,
-        average, optimizer and, in fp16, the loss scale, all of their shapes and finite."""
-        parts = ("network", "average", "optimizer", "scaler")
+        averages, optimizer and, in fp16, the loss scale, all of their shapes and finite."""
+        parts = ("network", *average.names(len(self.averages)), "optimizer", "scaler")
         expected = checkpoint.prefixed("network", self.network.state_dict())
-        expected |= checkpoint.prefixed("average", self.average)
+        expected |= self._average_tensors()
         expected |= checkpoint.prefixed("scaler", self.scaling())
         found = {k: v for k, v in tensors.items() if k.split(".", 1)[0] in parts}
         none = not checkpoint.within("optimizer", tensors)
@@ -119,8 +139,9 @@ class State:
         """Go on from the tensors of `tensors()` after `seen` images; raises `Foreign`."""
         self.require(tensors, seen)
         self.network.load_state_dict(checkpoint.within("network", tensors))
-        for key, value in checkpoint.within("average", tensors).items():
-            self.average[key].copy_(value)
+        for name, one in zip(average.names(len(self.averages)), self.averages):
+            for key, value in checkpoint.within(name, tensors).items():
+                one[key].copy_(value)
         slots, parameters = {}, list(self.network.parameters())
         for key, value in checkpoint.within("optimizer", tensors).items():
             index, name = key.split(".")

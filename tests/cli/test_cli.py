@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ect.cli.jobs import VERBS
+from ect.cli.main import VERBS
 from ect.cli.main import main
 from ect.data import prepare
 

@@ -20,7 +20,10 @@ SMALL = DEFAULT["networks"]["small"]
 BARE = {"format": "state_dict", "file": "README.md", "network": "small", "process": "flow"}
 BARE |= {"parameterization": "velocity", "c_noise": "time"}
 IMAGES = {"source": "images", "path": "no/photos", "held_out": 10}
+LONG = {"pretrain": "ve", "kimg": 60, "ema_std": 0.15}
+ADAM = {"name": "adam", "lr": 1.0e-3}
 ADM = {"architecture": "adm", "channels": 224, "multipliers": [1, 2], "blocks": 1, "attention": [8]}
+EDM2 = ADM | {"architecture": "edm2"}
 MISTAKES = [
     ("lerning_rate", 1, ["lerning_rate", "unknown key", "pretrain"]),
     ("pretrain/ve/kmg", 1, ["pretrain.ve.kmg", "unknown key", "kimg, every"]),
@@ -115,6 +118,35 @@ MISTAKES = [
     ("networks/small/channels", 72, ["networks.small.channels", "72", "144", "multiples of 32"]),
     ("networks/adm", ADM, ["networks.adm.channels", "224 wide", "3 heads", "multiple of 64"]),
     ("networks/adm", ADM | {"multipliers": [2, 1], "attention": []}, ["adm.channels", "224 wide"]),
+    ("networks/edm2", EDM2, ["networks.edm2.channels", "224 wide", "3 heads", "multiple of 64"]),
+    (
+        "networks/edm2",
+        EDM2 | {"embedding": "fourier"},
+        ["edm2", "embedding is 'fourier'", "no such"],
+    ),
+    ("networks/edm2", EDM2 | {"span": True}, ["networks.edm2", "span is true", "no such key"]),
+    ("networks/small/uncertainty", True, ["networks.small", "uncertainty is true", "'ddpmpp'"]),
+    ("tune/ect/dropout_at", 8, ["tune.ect", "dropout_at is 8 with dropout 0", "dropout > 0"]),
+    ("tune/ect/ema_std", [], ["tune.ect.ema_std", "at least 1"]),
+    ("tune/ect/ema_std", [0.1, 0.1], ["tune.ect.ema_std", "0.1 more than once"]),
+    ("tune/ect/ema_std", [0.1, 0.3], ["tune.ect.ema_std", "0.3", "0.2886"]),
+    ("tune/ect/ema_std", 0.3, ["tune.ect.ema_std", "0.3", "0.2886"]),
+    ("tune/ect/optimizer/decay", "cosine", ["tune.ect.optimizer.decay", "'inverse_sqrt'"]),
+    (
+        "tune/ect/optimizer/decay",
+        "inverse_sqrt",
+        ["optimizer", "decay_kimg None", "both or neither"],
+    ),
+    ("tune/ect/optimizer/decay_kimg", 2.0, ["optimizer", "decay is None", "both or neither"]),
+    (
+        "tune/ect/optimizer",
+        ADAM | {"decay": "inverse_sqrt", "decay_kimg": 2.0, "decay_from": 0.5},
+        ["tune.ect.optimizer", "decay is inverse_sqrt with decay_from 0.5", "one of them"],
+    ),
+    ("averages", {"a": LONG | {"pretrain": "vee"}}, ["averages.a.pretrain", "'vee'", "mean 've'"]),
+    ("averages", {"a": LONG}, ["averages.a.pretrain", "'ve'", "half-life", "with ema_std"]),
+    ("averages", {"ve": LONG}, ["averages.ve", "also a name in pretrain"]),
+    ("averages", {"a": LONG | {"ema_std": 0.4}}, ["averages.a.ema_std", "0.4", "0.2886"]),
     ("samplers/one_step/labels", [], ["samplers.one_step.labels", "at least 1"]),
     ("init", {"a": {"format": "edm", "file": "no.pkl"}}, ["init.a", "no.pkl", "not there"]),
     ("init", {"a": {"format": "tf", "file": "README.md"}}, ["init.a.format", "'tf'", "'edm'"]),

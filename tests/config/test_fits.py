@@ -22,6 +22,7 @@ from ect.config.training import Network
 from ect.data import look
 from ect.evaluation import metrics
 from ect.models.build import build_network
+from ect.networks import edm2
 from ect.networks.unet import Attention
 from ect.networks.widths import levels
 from ect.runtime import checkpoint
@@ -219,6 +220,8 @@ LEVELS = {
     | {"attention": [8]},
     "narrow adm": {"channels": 32, "multipliers": [1, 2], "blocks": 1, "architecture": "adm"}
     | {"attention": [8, 4]},
+    "edm2": {"channels": 32, "multipliers": [1, 2], "blocks": 2, "architecture": "edm2"}
+    | {"attention": [8, 4]},
 }  # fmt: skip
 
 
@@ -227,7 +230,7 @@ def test_the_levels_are_those_of_the_network(block):
     network = Network(**block)
     built, seen = build_network(network.resolved(), (1, 8, 8)), []
     for module in built.modules():
-        if isinstance(module, Attention):
+        if isinstance(module, (Attention, edm2.Attention)):
             module.register_forward_hook(lambda m, inputs, out: seen.append(out.shape[1:3]))
     built(torch.zeros(1, 1, 8, 8), torch.zeros(1))
     for level in levels(network, 8):

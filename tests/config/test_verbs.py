@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from ect.cli import jobs as cli
+from ect.cli import jobs as making
+from ect.cli import measure
 from ect.config import load, verbs
 from ect.config.config import Config
 from ect.study import jobs, settings
 from tests.helpers.runs import PRETRAIN, TUNE, changed
 
 ROOT = Path(__file__).parents[2]
+EDM2 = ("s-1073741-0.075", "m-2147483-0.060", "l-1073741-0.040", "xl-0671088-0.040")
 STUDIES = sorted((ROOT / "workflow" / "studies").glob("*.yaml"))
 
 
@@ -23,9 +25,11 @@ def all_settings(study):
     if study.features.classifier:
         yield "train_classifier", settings.train_classifier(study)
     for model in [model for models in jobs.models(study) for model in models]:
-        if getattr(model, "pretrain", None) not in study.init:
+        if getattr(model, "pretrain", None) not in study.given:
             yield "train", settings.train(study, model)
             yield "perfect_loss", settings.train(study, model)
+    for name in study.averages:
+        yield "reconstruct_average", settings.reconstruct_average(study, name)
     for name in study.samplers:
         for repeat in range(study.evaluation.repeats):
             yield "sample", settings.save_samples(study, name, repeat)
@@ -47,7 +51,11 @@ def test_settings_of_every_job_of_every_study_pass_unchanged(path, tmp_path, mon
         Path("datasets", place, "train", "cat").mkdir(parents=True)
     Path("photos").mkdir()
     Path("models").mkdir()
-    for name in ("edm-cifar10-32x32-uncond-vp.pkl", "edm-imagenet-64x64-cond-adm.pkl"):
+    for name in (
+        "edm-cifar10-32x32-uncond-vp.pkl",
+        "edm-imagenet-64x64-cond-adm.pkl",
+        *(f"edm2-img64-{size}.pkl" for size in EDM2),
+    ):
         Path("models", name).touch()
     study, found = Config.read(load.read(ROOT / "config.yaml", *([path] if path else []))), set()
     for verb, each in all_settings(study):
@@ -60,7 +68,11 @@ def test_settings_of_every_job_of_every_study_pass_unchanged(path, tmp_path, mon
 
 
 def test_every_verb_that_takes_settings_has_a_block():
-    takes = {f.__name__ for f, (_, arguments) in cli.VERBS.items() if "settings" in arguments}
+    takes = {
+        f.__name__
+        for f, (_, arguments) in (making.VERBS | measure.VERBS).items()
+        if "settings" in arguments
+    }
     assert takes == set(verbs.BLOCKS)
 
 

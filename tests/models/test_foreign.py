@@ -137,11 +137,11 @@ def network(**changes):
     return Persistent("EDMPrecond", {"model": unet("ddpmpp", 8, 3, 0)}, sigma_data=0.5, **changes)
 
 
-EDM2 = Persistent("Precond", {"unet": Persistent("UNet")}, sigma_data=0.5)
+EDM2 = Persistent("Precond", {"unet": Persistent("Net")}, sigma_data=0.5)
 PICKLES = {
     "bare": (network, "found a bare network of class 'EDMPrecond'; allowed: a dict with a network"),
     "no ema": (lambda: {"net": network()}, "found a dict with 'net'; allowed: a dict with"),
-    "edm2": (lambda: {"ema": EDM2}, "class at 'ema': found 'Precond' with a UNet of EDM2"),
+    "edm2": (lambda: {"ema": EDM2}, "network: found 'Net'; allowed: 'UNet'"),
     "terminal": (lambda: {ESC.decode(): 1}, "found a dict with '\\x1b[2J"),
     "class": (lambda: {"ema": Persistent(ESC.decode())}, "class at 'ema': found '\\x1b[2J"),
 }

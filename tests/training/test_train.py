@@ -31,10 +31,19 @@ def test_a_run_is_its_config_and_seed(settings, digits_file, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() != (tmp_path / "c" / name).read_bytes()
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "radam"])
-def test_a_chain_of_milestones_is_one_run(optimizer, digits_file, tmp_path):
+EDM2 = changed(
+    PRETRAIN,
+    network=PRETRAIN["network"] | {"architecture": "edm2", "uncertainty": True},
+    recipe__ema_std=[0.05, 0.1],
+    recipe__optimizer__decay="inverse_sqrt",
+    recipe__optimizer__decay_kimg=0.4,
+)
+CHAINS = {name: changed(PRETRAIN, recipe__optimizer__name=name) for name in ("adam", "radam")}
+
+
+@pytest.mark.parametrize("settings", [*CHAINS.values(), EDM2], ids=[*CHAINS, "edm2"])
+def test_a_chain_of_milestones_is_one_run(settings, digits_file, tmp_path):
     """k0 -> k1 -> k2 has the bits of k0 -> k2, since 100 divides 1,000."""
-    settings = changed(PRETRAIN, recipe__optimizer__name=optimizer)
     previous = None
     for kimg in (0, 1, 2):
         step = changed(settings, first_kimg=max(kimg - 1, 0), last_kimg=kimg)

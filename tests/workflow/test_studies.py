@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from ect.config import load
+from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config
 from ect.models.build import parameters
-from ect.study import cost
+from ect.study import cost, settings
 from tests.helpers.workflow import copy_workflow
 
 ROOT = Path(__file__).parents[2]
@@ -24,13 +25,15 @@ JOBS = {  # with `all`
     "cifar10-flow": 74,
     "budget-split": 456,
     "cifar10-jpeg": 131,
-    "imagenet64": 37,
+    "imagenet64": 96,
+    "edm2": 43,
     "smoke": 67,
     "baselines": 107,
     "ablations": 320,
     "precision": 175,
-    "split-scaling": 1005,
+    "split-scaling": 1008,
 }
+EDM2 = ("s-1073741-0.075", "m-2147483-0.060", "l-1073741-0.040", "xl-0671088-0.040")
 each_study = pytest.mark.parametrize("name", JOBS)
 
 
@@ -44,7 +47,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workflow")
     copy_workflow(folder)
     (folder / "models").mkdir()
-    for name in ("edm-cifar10-32x32-uncond-vp.pkl", "edm-imagenet-64x64-cond-adm.pkl"):
+    names = ["edm-cifar10-32x32-uncond-vp.pkl", "edm-imagenet-64x64-cond-adm.pkl"]
+    for name in names + [f"edm2-img64-{size}.pkl" for size in EDM2]:
         (folder / "models" / name).touch()
     for name, count in (("imagenet", 10_020), ("cifar10-jpeg", 5_100)):
         for label in ("cat", "dog"):
@@ -103,6 +107,33 @@ def test_half_lives_are_the_released_factors_of_a_step(name, factor):
     recipe = config(name)["tune"]["ect"]
     found = 0.5 ** (recipe["batch"] / (1000 * recipe["ema_halflife_kimg"]))
     assert 1 - found == pytest.approx(1 - factor, rel=1e-3)
+
+
+SIZES = {"s": (1.0e-3, 0.4), "m": (0.9e-3, 0.5), "l": (0.8e-3, 0.5), "xl": (0.7e-3, 0.5)}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_ects_presets_for_imagenet_are_the_released_ones(size, folder, monkeypatch):
+    """From a start in EDM2's file: 100,000 steps of 128 images in 4 stages, to the last setting."""
+    monkeypatch.chdir(folder)
+    study = Config.read(config("imagenet64"))
+    model = Tuned(Milestone(f"edm2_{size}", 0, 0), "sigmoid", f"ect_{size}", 12_800, 0)
+    assert model in [cell.model for cell in study.cells("methods")]
+    found, (rate, dropout) = settings.train(study, model), SIZES[size]
+    optimizer = {"name": "adam", "lr": rate, "betas": [0.9, 0.99], "warmup_kimg": 0.0}
+    optimizer |= {"decay": "inverse_sqrt", "decay_kimg": 2000 * 128 / 1000}
+    recipe = {
+        "batch": 128, "precision": "tf32", "weight": "edm", "dropout": dropout, "dropout_at": 16,
+        "prior": {"kind": "lognormal", "options": {"mean": -0.8, "std": 1.6}},
+        "distance": {"kind": "huber", "c": 0.06}, "ema_std": [0.05, 0.01, 0.1], "ema_ramp": None,
+        "optimizer": optimizer | {"decay_from": 1.0, "lr_final": 0.0},
+    }  # fmt: skip
+    assert found["recipe"] == recipe and found["target"] == "own"
+    options = {"q": 4.0, "stages": 4, "k": 8.0, "b": 1.0}
+    assert found["schedule"] == {"map": "sigmoid", "options": options, "clock": "noise"}
+    assert 1000 * found["last_kimg"] == 128 * 100_000
+    assert study.samplers["one_step"].options() == {"times": []}
+    assert study.samplers["two_step"].options() == {"times": [1.526]}
 
 
 @pytest.mark.parametrize("name", ["cifar10-scratch", "cifar10-flow", "budget-split"])

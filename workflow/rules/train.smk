@@ -71,6 +71,31 @@ rule import_model:
         "python -m ect import-model {params.format} {params.file:q} {params.data} --out {output:q}"
 
 
+# A start that averages the weights of a chain over a length that its runs did not keep.
+rule reconstruct_average:
+    input:
+        states=lambda wildcards: [
+            f"{ROOT}/{milestone.folder}/state.safetensors"
+            for milestone in STUDY.milestones_of(wildcards.pretrain)
+        ],
+        model=lambda wildcards: (
+            f"{ROOT}/{STUDY.milestones_of(wildcards.pretrain)[-1].folder}/model.safetensors"
+        ),
+    output:
+        f"{MILESTONE}/model.safetensors",
+    params:
+        settings=lambda wildcards: as_json(settings.reconstruct_average(STUDY, wildcards.pretrain)),
+        version=STAGES["average"],
+    wildcard_constraints:
+        pretrain=one_of(STUDY.averages),
+    threads: 1
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} reconstruct-average {params.settings:q}"
+        " --model {input.model:q} --states {input.states:q} --out {output:q}"
+
+
 rule pretrain:
     input:
         data=DATA,

@@ -4,7 +4,8 @@
 `scan`          bounds of a pickle, checked before it is read
 `pickles`       a pickle of EDM or ECT, read without running any code in it
 `foreign`       what a file is, and which format reads it
-`edm`           checkpoints of EDM and ECT
+`edm2`          the network of EDM2's checkpoints and of ECT's for ImageNet
+`edm`           checkpoints of EDM, EDM2 and ECT
 `diffusers`     a UNet2DModel of diffusers with its scheduler
 `ours`          model.safetensors of another study
 `state_dict`    bare weights of this package's U-Net; the config says what they mean

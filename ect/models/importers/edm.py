@@ -1,4 +1,5 @@
-"""Checkpoints of EDM and ECT (`.pkl`) -> (weights, about).
+"""Checkpoints of EDM, EDM2 and ECT (`.pkl`) -> (weights, about). Those of EDM2's network, which ECT
+tunes on ImageNet, are told by its U-Net and read by `edm2`.
 
 A class in the file is taken to compute what EDM's class of the same name does. EDM's D(x, sigma) is
 then f(alpha x, t) at s = sigma. ECT's D in evaluation mode uses sigma - 0.003 in place of sigma in
@@ -11,6 +12,8 @@ import torch
 
 from ect.models.about import Foreign, brief, named, require, said, wanted
 from ect.models.build import fitted, single
+from ect.models.importers import edm2
+from ect.models.importers.edm2 import blocks, sorted_heads
 from ect.models.importers.pickles import Node, Reader, scan_file, tensors
 
 S_MIN = 0.02  # the lowest noise level of EDM's VEPrecond, where EDM's sampler ends
@@ -85,17 +88,8 @@ def meaning_of(wrapper):
 
 def places(network, resolution):
     """Pairs (name here, EDM's name) of the U-Net's blocks and single layers."""
-    adm, depth = network["architecture"] == "adm", len(network["multipliers"])
-    blocks = range(network["blocks"])
-    sizes = ["{0}x{0}".format(resolution >> level) for level in range(depth)]
-    encoder = [f"enc.{sizes[0]}_block{n}" for n in blocks]
-    decoder = []
-    for level in range(1, depth):
-        encoder += [f"enc.{sizes[level]}_down", *(f"enc.{sizes[level]}_block{n}" for n in blocks)]
-    for level in reversed(range(depth)):
-        decoder += [f"dec.{sizes[level]}_up"] if level < depth - 1 else []
-        decoder += [f"dec.{sizes[level]}_block{n}" for n in range(network["blocks"] + 1)]
-    middle = [f"dec.{sizes[-1]}_in{n}" for n in (0, 1)]
+    adm = network["architecture"] == "adm"
+    sizes = ["{0}x{0}".format(resolution >> level) for level in range(len(network["multipliers"]))]
     pyramid = [f"enc.{size}_aux_residual" for size in sizes[1:]]
     yield "stem", f"enc.{sizes[0]}_conv"
     yield "head_norm", "out_norm" if adm else f"dec.{sizes[0]}_aux_norm"
@@ -103,8 +97,7 @@ def places(network, resolution):
     yield from (("embedding.first", "map_layer0"), ("embedding.second", "map_layer1"))
     yield "embedding.label", "map_label"
     yield from ((f"pyramid.{n}.conv", name) for n, name in enumerate(pyramid))
-    for group, names in (("encoder", encoder), ("middle", middle), ("decoder", decoder)):
-        yield from ((f"{group}.{n}", name) for n, name in enumerate(names))
+    yield from blocks(network, resolution)
 
 
 INSIDE = {"norm2": "attention.norm", "qkv": "attention.qkv", "proj": "attention.proj"}
@@ -124,17 +117,11 @@ def renamed(found, network, resolution):
         if layer not in ours:
             raise Foreign("weight", name, "those of the network that the arguments describe")
         if inside == ["qkv"]:
-            value = sorted_heads(value, value.shape[0] // 3, network["architecture"])
+            adm, channels = network["architecture"] == "adm", value.shape[0] // 3
+            value = sorted_heads(value, channels // 64 if adm else 1)
         inside = [INSIDE.get(part, part) for part in inside]
         weights[".".join([ours[layer], *inside, leaf])] = single(name, value)
     return weights
-
-
-def sorted_heads(value, channels, architecture):
-    """EDM's rows (head, channel, q k v) -> (q k v, head, channel), the order of `Attention`."""
-    heads = channels // 64 if architecture == "adm" else 1
-    rows = value.reshape(heads, channels // heads, 3, *value.shape[1:])
-    return rows.movedim(2, 0).reshape(value.shape)
 
 
 def described(content):
@@ -152,8 +139,7 @@ def converted(content):
     if not isinstance(wrapper, Node):
         raise Foreign("pickle", described(content), "a dict with a network at 'ema', as EDM saves")
     if "unet" in vars(wrapper).get("_modules", {}):
-        found = f"{wrapper.kind!r} with a UNet of EDM2 or of ECT's imgnet branch, not read yet"
-        raise Foreign("class at 'ema'", found, ", ".join(WRAPPERS))
+        return edm2.converted(content)
     wanted("class at 'ema'", wrapper.kind, *WRAPPERS)
     model = vars(wrapper)["_modules"]["model"]
     network, shape = network_of(model)
@@ -167,7 +153,7 @@ def converted(content):
 
 
 def read(path):
-    """(weights, about) of the network at 'ema' in a `.pkl` file of EDM or ECT.
+    """(weights, about) of the network at 'ema' in a `.pkl` file of EDM, EDM2 or ECT.
 
     Raises ValueError for any other content, without running code in it.
     """
@@ -179,4 +165,4 @@ def read(path):
             raise
         except Exception as error:  # a damaged pickle can raise anything
             found = f"damaged content ({said(error)})"
-            raise Foreign("pickle", found, "a complete .pkl file of EDM or ECT") from None
+            raise Foreign("pickle", found, "a complete .pkl file of EDM, EDM2 or ECT") from None

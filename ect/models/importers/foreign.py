@@ -14,7 +14,7 @@ from ect.runtime.checkpoint import require_no_pipe
 
 START = 2**20  # bytes that are looked at
 READS = {  # what each format reads, by the names below, and in words
-    "edm": (("pickle",), "a pickle of EDM or ECT"),
+    "edm": (("pickle", "edm2"), "a pickle of EDM, EDM2 or ECT"),
     "ect": (("safetensors", "model"), "a model.safetensors of this pipeline"),
     "state_dict": (("torch", "safetensors", "model"), "weights of torch.save or .safetensors"),
     "diffusers": (("folder",), "a folder, or a repository of the hub"),
@@ -36,12 +36,9 @@ KINDS = {  # name: (what it is, how it can be read)
     "safetensors": (
         "weights as safetensors", "format `state_dict`; of diffusers, its folder: `diffusers`"
     ),
-    "edm2": (
-        "a pickle of EDM2 or of ECT's imgnet branch, whose network is not read yet",
-        "networks of EDM: DDPM++, NCSN++, ADM",
-    ),
-    "stylegan": ("a pickle of StyleGAN", "networks of EDM: DDPM++, NCSN++, ADM"),
-    "pickle": ("a pickle", "format `edm`, if EDM or ECT wrote it"),
+    "edm2": ("a pickle of EDM2 or of ECT's imgnet branch", "format `edm`"),
+    "stylegan": ("a pickle of StyleGAN", "networks of EDM: DDPM++, NCSN++, ADM, EDM2"),
+    "pickle": ("a pickle", "format `edm`, if EDM, EDM2 or ECT wrote it"),
     "folder": ("a folder", "format `diffusers`, if diffusers wrote it"),
     "json": ("a file of JSON", "the weights beside it"),
     "text": ("text", "the weights, not a page or a script"),

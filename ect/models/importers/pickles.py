@@ -1,4 +1,4 @@
-"""A pickle of EDM or ECT, read without running or importing anything that it names.
+"""A pickle of EDM, EDM2 or ECT, read without running or importing anything that it names.
 
 Such a file carries Python source and asks the reader to run it. Here the names on a short list are
 mapped to the readers below, and every other name is refused.
@@ -85,6 +85,21 @@ class Dtype:
         self.order = state[1]
 
 
+class Array:
+    """A numpy array: its numbers as a list, if they are float32; EDM2 has a few in an encoder."""
+
+    values = None
+
+    def __init__(self, *_):
+        pass
+
+    def __setstate__(self, state):
+        _, shape, dtype, _, content = state
+        plain = dtype.code == "f4" and dtype.order == "<" and len(shape) == 1
+        if plain and shape[0] <= FEW and len(content) == 4 * shape[0]:
+            self.values = list(struct.unpack(f"<{shape[0]}f", content))
+
+
 def scalar(dtype, content):
     """A numpy float64; other scalars stay bytes, as nothing here reads them."""
     return struct.unpack("<d", content)[0] if dtype.code == "f8" else content
@@ -109,7 +124,9 @@ def readers(size):
     file of `size` bytes, since a pickle can set attributes of these objects."""
     budget = Budget(size)
     module = type("Module", (Node,), {})
-    scalars = {f"numpy.{core}.multiarray": lambda *a: scalar(*a) for core in ("core", "_core")}
+    array = type("Array", (Array,), {})
+    numpy = {"scalar": lambda *a: scalar(*a), "_reconstruct": array}
+    cores = ("numpy.core.multiarray", "numpy._core.multiarray")
     return {
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): lambda meta: persistent(meta),
         ("torch._utils", "_rebuild_tensor_v2"): lambda *a: tensor(budget, *a),
@@ -121,7 +138,8 @@ def readers(size):
         ("numpy", "dtype"): type("Dtype", (Dtype,), {}),
         ("builtins", "set"): lambda *a: set(*map(few, a)),
         ("builtins", "getattr"): lambda *_: None,  # ECT's loss keeps a bound method; not needed
-    } | {(module, "scalar"): reader for module, reader in scalars.items()}
+        ("numpy", "ndarray"): None,  # an argument of _reconstruct
+    } | {(core, name): reader for core in cores for name, reader in numpy.items()}
 
 
 class Reader(pickle.Unpickler):
