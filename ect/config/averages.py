@@ -16,16 +16,6 @@ class Average(Block):
     """Its length, as a share of these images. The job says how near the milestones come to it, and
     refuses one that they miss by more than a fifth."""
 
-    @property
-    def network(self):
-        """None: that of its chain, which its file describes."""
-        return None
-
-    @property
-    def parameterization(self):
-        """None, as `network`."""
-        return None
-
 
 def check(config):
     """Raise `ValueError` unless every average is one that its chain's milestones can give."""

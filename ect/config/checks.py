@@ -218,7 +218,7 @@ def _check_rows(config, key, rows):
 
 def _check_boundary(config, key, start, samplers):
     """A boundary at sigma_min needs the parameterization edm; an import's is not known yet."""
-    form = (config.pretrain.get(start) or config.given[start]).parameterization
+    form = config.block_of(start).parameterization
     for name in samplers:
         if config.samplers[name].sigma_min and form not in ("edm", None):
             raise ValueError(
@@ -242,7 +242,7 @@ def _check_teacher(config, key, recipe, start, kimg):
 
 def _check_kernels(config, key, recipe, start):
     """The native kernels compute some networks only; an import's may not be known yet."""
-    network = config.networks.get((config.pretrain.get(start) or config.given.get(start)).network)
+    network = config.networks.get(config.block_of(start).network)
     if recipe.kernels == "torch" or network is None:
         return
     if network.architecture in HEADS_OF_64 or network.channels % 16:
@@ -272,7 +272,7 @@ def _check_limit(config, key, start, schedule, recipe):
             f"{key}: schedule '{schedule}' ({name}) with recipe '{recipe}', found {found}; allowed:"
             " distance squared, any weight but gap, target own"
         )
-    chain = config.pretrain.get(start)
+    chain = config.pretrain.get(config.chain_of(start))
     parts = chain and (chain.process, chain.parameterization, config.networks[chain.network].span)
     if name == "meanflow" and parts != ("flow", "velocity", True):
         raise ValueError(

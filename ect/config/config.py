@@ -126,6 +126,11 @@ class Config(base.Block):
             return None
         return self.averages[start].pretrain if start in self.averages else start
 
+    def block_of(self, start):
+        """The block that says what a start is: of its chain, also for an average, or its import."""
+        chain = self.chain_of(start)
+        return self.init[start] if chain is None else self.pretrain[chain]
+
     def milestones_of(self, start):
         """The milestones of the chain that an average is reconstructed from."""
         block = self.averages[start]

@@ -58,6 +58,7 @@ def check(config, facts):
     for used in networks(config):
         if facts.shape is not None:
             _check_sides(used, facts.shape)
+            _check_dropout(config, used, facts.shape[1])
         _check_classes(config, used, facts.classes)
         _check_labels(config, used)
     for name, experiment in config.experiments.items():
@@ -68,7 +69,7 @@ def networks(config):
     """The `Used` networks whose block the config has: of pretraining, and of a bare state dict."""
     found = {}
     for start, samplers in _drawn(config).items():
-        block = config.pretrain.get(start) or config.given[start]
+        block = config.block_of(start)
         if block.network is not None:
             found[start] = Used(block.network, config.networks[block.network], start, samplers)
     return list(found.values())
@@ -237,6 +238,23 @@ def _check_sides(used, shape):
             f"{key}.attention: found {names(map(str, absent))} for images of {side} x {side}"
             f" pixels; allowed: the sizes of its levels, {names(map(str, sizes))}"
         )
+
+
+def _check_dropout(config, used, side):
+    """A recipe's `dropout_at` leaves dropout on one level at least of every network it trains."""
+    models = [*(cell.model for cell in config.all_cells()), config.shown("loss")]
+    models += [config.shown("samples"), *config.searched()]
+    tuned = [m for m in models if not isinstance(m, Milestone) and _start(m) == used.start]
+    recipes = {f"tune.{m.recipe}": config.tune[m.recipe] for m in tuned}
+    if used.start in config.pretrain:
+        recipes[f"pretrain.{used.start}"] = config.pretrain[used.start]
+    smallest = levels(used.block, side)[-1].side
+    for key, recipe in recipes.items():
+        if recipe.dropout_at is not None and recipe.dropout_at < smallest:
+            raise ValueError(
+                f"{key}.dropout_at: found {recipe.dropout_at} with the network '{used.name}', whose"
+                f" smallest level has {smallest} pixels a side; allowed: {smallest} or more"
+            )
 
 
 def _check_classes(config, used, classes):

@@ -62,6 +62,16 @@ WRONG = {
         | {"init/a/network": "big", "networks/big/attention": [4], **IMPORTED},
         ["networks.big.attention: found 4", "its levels, 8"],
     ),
+    "dropout": (
+        {"tune/ect/dropout": 0.1, "tune/ect/dropout_at": 3},
+        ["tune.ect.dropout_at: found 3 with the network 'small'", "4 pixels", "4 or more"],
+    ),
+    "dropout of an average": (
+        {"pretrain/ve/ema_std": 0.1, "pretrain/ve/ema_halflife_kimg": None}
+        | {"pretrain/ve/ema_ramp": None, "pretrain/ve/dropout": 0.1, "pretrain/ve/dropout_at": 2}
+        | {"averages": {"a": {"pretrain": "ve", "kimg": 60, "ema_std": 0.15}}},
+        ["pretrain.ve.dropout_at: found 2 with the network 'small'", "4 or more"],
+    ),
     "all held out": ({"dataset/held_out": 1797}, ["held_out: found 1797 of 1797", "fewer"]),
     "all of some": (
         {"dataset/max_images": 100, "dataset/held_out": 100},
