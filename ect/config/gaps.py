@@ -92,7 +92,7 @@ def check(config):
 
 def _process(config, start):
     """The process of a start; None where only its job knows it."""
-    return (config.pretrain.get(start) or config.init[start]).process
+    return (config.pretrain.get(config.chain_of(start)) or config.init[start]).process
 
 
 def levels(prior):

@@ -169,8 +169,9 @@ class EDM2(nn.Module):
 
     `resolution` is H = W, `attention` lists the resolutions with self-attention, in layers of 64
     channels or more. `dropout` is active in train mode, by the `Masks` applied, on the levels of at
-    most `dropout_at` pixels a side. `classes` > 0 takes class labels (B,), int64. With `uncertainty` the network has
-    a second output, `uncertainty(c_noise)`, by which pretraining weighs its loss.
+    most `dropout_at` pixels a side. `classes` > 0 takes class labels (B,), int64. With
+    `uncertainty` the network has a second output, `uncertainty(c_noise)`, by which pretraining
+    weighs its loss.
     """
 
     def __init__(

@@ -237,7 +237,7 @@ class UNet(nn.Module):
         dropout_at=None,
     ):
         super().__init__()
-        style, sides = STYLES[architecture], [resolution >> n for n in range(len(multipliers))]
+        sides, style = [resolution >> n for n in range(len(multipliers))], STYLES[architecture]
         widths, attends = [channels * m for m in multipliers], [side in attention for side in sides]
         levels = list(zip(widths, attends, rates(dropout, dropout_at, sides)))
         block = functools.partial(Block, style, embedding=4 * channels)
@@ -286,8 +286,7 @@ class UNet(nn.Module):
 
     def computed(self, x, c_noise, label, span):
         """`forward` under the masks that were dealt."""
-        embedding = self.embedding(c_noise, label, span)
-        image, pyramid = x, iter(self.pyramid)
+        embedding, image, pyramid = self.embedding(c_noise, label, span), x, iter(self.pyramid)
         skips = [x := self.stem(x)]
         for block in self.encoder:
             x = block(x, embedding)

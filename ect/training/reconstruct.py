@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from ect.models import build
 from ect.runtime import checkpoint
@@ -81,14 +81,14 @@ def _seen(file, path):
 def _combined(names, x, states):
     """The tensors by name, one at a time: the weights x of (file, head) in float64."""
     first, head = names[0]
-    keys = [k.removeprefix(f"{head}.") for k in first.keys() if k.startswith(f"{head}.")]  # noqa: SIM118
+    keys = list(checkpoint.within(head, dict.fromkeys(first.keys())))
     found = {}
     for key in keys:
         total = torch.zeros((), dtype=torch.float64)
         for (file, head), share in zip(names, x):
             try:
                 total = total + share * file.get_tensor(f"{head}.{key}").double()
-            except Exception:
+            except SafetensorError:
                 raise ValueError(
                     f"states: found none of '{head}.{key}' in one of {len(states)} files; allowed:"
                     " milestones of one chain, with as many averages as `stored` has"

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from ect.cli.main import VERBS
-from ect.cli.main import main
+from ect.cli.main import VERBS, main
 from ect.data import prepare
 
 SETTINGS = {

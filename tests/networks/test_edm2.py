@@ -9,6 +9,7 @@ import torch
 from ect.limit import along
 from ect.models.build import build_network
 from ect.networks import edm2
+from ect.networks.dropout import ALIKE
 from ect.networks.edm2 import EDM2, Attention, Layer, force_unit_weights, unit
 from ect.networks.unet import UNet
 
@@ -195,7 +196,7 @@ def test_dropout_is_at_and_below_a_resolution(architecture, dropout_at, sides):
     network = build_network(shape | {"architecture": architecture}, (1, 16, 16), 0.3, dropout_at)
     blocks, found = [m for m in network.modules() if hasattr(m, "conv1")], set()
     for block in blocks:
-        block.register_forward_hook(lambda m, i, out: found.add((out.shape[-1], m.dropout)))
+        block.register_forward_hook(lambda m, i, out: found.add((out.shape[-1], m.dropout.p)))
     network(torch.zeros(1, 1, 16, 16), torch.zeros(1))
     assert len(blocks) == 15
     assert found == {(side, 0.3 if side in sides else 0.0) for side in (16, 8, 4)}
@@ -214,7 +215,7 @@ def test_it_has_a_derivative_along_a_direction():
     x, c_noise, way = torch.randn(2, 1, 8, 8), torch.zeros(2), torch.randn(2, 1, 8, 8)
     x, c_noise, way = x.double(), c_noise.double(), way.double()
     point, direction = (x, c_noise), (way, torch.ones_like(c_noise))
-    _, slope = along(lambda x, c: network(x, c), point, direction, 0)
+    _, slope = along(lambda x, c: network(x, c), point, direction, ALIKE)
     step = 1e-5
     ends = [network(x + sign * step * way, c_noise + sign * step) for sign in (1, -1)]
     torch.testing.assert_close(slope, (ends[0] - ends[1]) / (2 * step), rtol=1e-4, atol=1e-6)

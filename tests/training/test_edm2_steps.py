@@ -9,6 +9,7 @@ import torch
 
 from ect.data.batches import Images
 from ect.models import build
+from ect.networks.dropout import Masks
 from ect.networks.edm2 import Layer
 from ect.runtime.seeds import seed_of
 from ect.training import loop, parts
@@ -86,10 +87,9 @@ def ect_loss(network, x, eps, t, seed):
     weight 1 / t^2 + 1 / sd^2; sqrt(|.|^2 + c^2) - c; both sides with the same dropout masks."""
     r = (t * (1 - (1 + 8 / (1 + t.exp())) / 4)).clamp(min=0)
     spread = [level.view(-1, 1, 1, 1) for level in (t, r)]
-    torch.manual_seed(seed)
-    found = denoised(network, x + spread[0] * eps, t)
-    torch.manual_seed(seed)
-    with torch.no_grad():
+    with Masks(seed).applied():
+        found = denoised(network, x + spread[0] * eps, t)
+    with torch.no_grad(), Masks(seed).applied():
         aim = denoised(network, x + spread[1] * eps, r.clamp(min=1e-6))
     aim = torch.where(spread[1] > 0, aim, x)
     distance = ((found - aim).square().flatten(1).sum(1) + C**2).sqrt() - C
@@ -177,7 +177,7 @@ def test_both_sides_of_the_loss_see_the_same_weights(images):
     settings = changed(ECT, schedule__map="constant", schedule__options={"q": 2.0, "stages": 23})
     objective, f = parts_of(settings, state)
     x, eps, t = batch(ECT, images, 0)
-    terms = objective(f, x, eps, t, 0.999, 7)
+    terms = objective(f, x, eps, t, 0.999, Masks(7))
     assert terms.loss.abs().max() < 1e-3 and (terms.r > 0).all()
     assert all(torch.equal(v, before[k]) for k, v in state.network.state_dict().items())
 

@@ -159,5 +159,5 @@ def test_what_cannot_be_reconstructed_is_one_line(chain, tmp_path, capsys, optio
 
 def test_a_state_without_one_of_the_averages_is_not_resumed(chain, digits_file, tmp_path):
     more = changed(SETTINGS, recipe__ema_std=[0.05, 0.1, 0.2], first_kimg=1, last_kimg=2)
-    with pytest.raises(ValueError, match="state: found no 'average2' of this network"):
+    with pytest.raises(ValueError, match="found missing: average2"):
         train.run(more, digits_file, tmp_path, resume=chain / "k1" / "state.safetensors")
