@@ -150,15 +150,21 @@ def _dots(axis, frame, rows, names, shift, look):
     seeds = _seeds(frame, rows)
     axis.plot(seeds["fd"], seeds["height"] + BELOW, ".", color=look["color"], markersize=3)
     label = f"{rows['label'].iloc[0]} ({_n(rows)})"
-    spread = rows["fd_sd"].fillna(0)
-    axis.errorbar(rows["fd_mean"], rows["height"], xerr=spread, label=style.label(label), **look)
+    axis.errorbar(
+        rows["fd_mean"], rows["height"], xerr=_bars(rows), label=style.label(label), **look
+    )
 
 
 def _line(axis, model, x, label, look):
     """Means joined by a line, with sd where there is one."""
     model = model.sort_values(x, kind="stable")
-    places, spread = model[x].astype(float), model["fd_sd"].fillna(0)
+    places, spread = model[x].astype(float), _bars(model)
     axis.errorbar(places, model["fd_mean"], yerr=spread, label=style.label(label), **look)
+
+
+def _bars(rows):
+    """The sd of three values or more; of fewer the dots say all."""
+    return rows["fd_sd"].where(rows["n"] > 2, 0.0).fillna(0)
 
 
 def _plot_floor(axis, frame, path, upright=False, beside=True):

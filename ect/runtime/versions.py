@@ -15,7 +15,7 @@ STAGES = {
     "evaluate": 1,
     "trace": 1,
     "search": 1,
-    "report": 2,
+    "report": 3,
 }
 # The version of ect/networks/kernels. Only recipes that use them have it in their settings.
 NATIVE = 3

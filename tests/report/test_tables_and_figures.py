@@ -287,6 +287,8 @@ def test_a_small_sd_never_reads_as_zero():
     assert markup.mean_and_sd(12.34, 0.021, 3) == "12.3 ± 0.02 (3)"
     assert markup.mean_and_sd(1476.0, 3.2, 3) == "1480 ± 3 (3)"
     assert markup.mean_and_sd(12.34, float("nan"), 1) == "12.3 (1)"
+    pair = [21.5, 20.0]
+    assert markup.mean_and_sd(np.mean(pair), np.std(pair, ddof=1), 2) == "20.0, 21.5 (2)"
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)

@@ -29,7 +29,7 @@ JOBS = {  # with `all`
     "baselines": 107,
     "ablations": 320,
     "precision": 175,
-    "split-scaling": 1005,
+    "split-scaling": 1007,
 }
 each_study = pytest.mark.parametrize("name", JOBS)
 
