@@ -31,6 +31,7 @@ def settings(inputs):
         "methods": {"metrics": study, "floor": floor},
         "schedules": {"metrics": study, "floor": floor},
         "split": {"metrics": inputs.split(), "floor": floor},
+        "scaling": {"metrics": inputs.split(), "floor": floor},
         "solvers": {"metrics": inputs.solvers(), "floor": floor, "solvers": SOLVERS},
         "maps": {"schedules": {"sigmoid": {"map": "sigmoid", "options": {"stages": 4}}}},
         "curves": {"runs": {"pretrain ve": [inputs.log()], "sigmoid": [inputs.log()]}},
