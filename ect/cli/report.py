@@ -41,7 +41,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
     tabulate: (
         "metrics.json files -> one table as csv, md and tex",
         {
-            "kind": {"choices": ("methods", "schedules", "split", "solvers")},
+            "kind": {"choices": ("methods", "schedules", "split", "scaling", "solvers")},
             "--metrics": {"nargs": "+", "required": True},
             "--floor": {"help": "metrics of real held-out images"},
             "--solvers": {"type": settings_of, "help": "JSON: the kind of each sampler"},

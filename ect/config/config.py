@@ -145,7 +145,7 @@ class Config(base.Block):
 
     def cells(self, experiment):
         """The evaluated cells of an experiment, in the order of its rows."""
-        rows = self.experiments[experiment].rows
+        rows = self.experiments[experiment].asked()
         return [cell for block in rows for cell in self._expand(block)]
 
     def solvers(self, experiment):

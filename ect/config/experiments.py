@@ -1,6 +1,7 @@
 """The blocks of a config that ask questions: experiments made of rows, a search, figures. Loads no
 torch."""
 
+import math
 from fractions import Fraction
 from typing import Annotated, Literal
 
@@ -102,11 +103,31 @@ class Experiment(Block):
 
     question: str
     """The question, a heading of the page."""
-    kind: Literal["methods", "schedules", "split", "solvers"]
+    kind: Literal["methods", "schedules", "split", "scaling", "solvers"]
     """Which table, figure and sentences it gets."""
     rows: Annotated[list[Rows], Field(min_length=1)]
     """The cells that answer it; all rows have `replicates`, or none has, so that every n counts the
     same."""
+    up_to_kimg: Count | None = None
+    """Totals above this are left out, in thousand images: a study of many can go step by step."""
+
+    def asked(self):
+        """The rows, but for those whose total is above `up_to_kimg`."""
+        most = math.inf if self.up_to_kimg is None else self.up_to_kimg
+        return [rows for rows in self.rows if (rows.total_kimg or 0) <= most]
+
+    @model_validator(mode="after")
+    def _rows_are_left(self):
+        if not self.asked():
+            raise ValueError(
+                f"up_to_kimg is {self.up_to_kimg}; allowed: a total of the rows, or more"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler):
+        """Without `up_to_kimg` where it is not set: as before there was such a key."""
+        return {k: v for k, v in handler(self).items() if (k, v) != ("up_to_kimg", None)}
 
     @model_validator(mode="after")
     def _one_kind_of_n(self):

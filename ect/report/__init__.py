@@ -8,11 +8,14 @@
 `paper`       the published numbers, and ours beside them
 `style`       the style of every figure, and how it is saved
 `quality`     FD against evaluations, the share of pretraining, by schedule, of solvers
+`optimum`     the best share of a budget, how sure that is, and how it goes with the budget
+`scaling`     FD against the share, and the best share against the budget
 `maps`        the maps t -> r, stage by stage
 `curves`      training loss
 `grid`        samples from the same noise, model by model
 `losspage`    why the loss stays flat while the samples improve
 `figures`     the figures by name
+`budget`      whether over 90 % of a budget belongs to pretraining, in sentences
 `sentences`   which row of a table is best, and whether noise explains it
 `templates`   the layout of the page, and the captions, which are also those of Snakemake's report
 `page`        all of it in one page: questions, figures, tables, sentences, provenance

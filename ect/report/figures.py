@@ -8,10 +8,12 @@ from ect.report.grid import plot_grid
 from ect.report.losspage import plot_losspage
 from ect.report.maps import plot_maps
 from ect.report.quality import plot_nfe, plot_schedules, plot_solvers, plot_split
+from ect.report.scaling import plot_scaling
 
 FIGURES: dict[str, Callable] = {
     "methods": plot_nfe,
     "split": plot_split,
+    "scaling": plot_scaling,
     "schedules": plot_schedules,
     "solvers": plot_solvers,
     "maps": plot_maps,

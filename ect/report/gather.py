@@ -62,11 +62,14 @@ def read(paths, solvers=None):
 def spread(frame):
     """One row for each (model, sampler), in order of appearance, with mean, sd (sample sd, empty
     where n = 1) and least value over tuning seeds or replicates, and n, their number. All three are
-    NaN where a seed's value is: what is left of a mean is another mean.
+    NaN where a seed's value is: what is left of a mean is another mean. `over` says which of the
+    two n counts, `seeds` and `fd_each` list them and their values: '0;1;2'.
 
     `fd_repeats_sd` and `fd_repeats_min` describe the repeats of one model: over the seeds, the root
     of the mean variance, and the mean of the least value.
     """
+    counted = frame["replicate"] if over(frame) == "replicates" else frame["seed"]
+    frame = frame.assign(each=list(zip(counted, frame["fd"])))
     groups = frame.groupby([*MODEL, "solver", *SAMPLER, *EQUAL], dropna=False, sort=False)
     more = {
         f"{name}_{short}": (name, how)
@@ -78,16 +81,25 @@ def spread(frame):
         fd_mean=("fd", "mean"),
         fd_sd=("fd", "std"),
         fd_min=("fd", "min"),
+        each=("each", sorted),
         kd_mean=("kd", "mean"),
         kd_sd=("kd", "std"),
         **more,
         fd_repeats_sd=("fd_repeats_sd", _pooled),
         fd_repeats_min=("fd_repeats_min", "mean"),
     ).reset_index()
+    each = table.pop("each")
+    table["over"] = over(frame)
+    table["seeds"] = each.map(lambda pairs: _joined(seed for seed, _ in pairs))
+    table["fd_each"] = each.map(lambda pairs: _joined(f"{fd:.6g}" for _, fd in pairs))
     for name in ("fd", "kd", *frame.columns.intersection(MORE, sort=False)):
         lacking = groups[name].count().to_numpy() < table["n"]
         table.loc[lacking, [key for key in table if key.startswith(f"{name}_")]] = float("nan")
     return table
+
+
+def _joined(values):
+    return ";".join(map(str, values))
 
 
 def over(frame):

@@ -22,10 +22,13 @@ def digits(value):
 
 
 def mean_and_sd(mean, sd, n):
-    """'12.3 ± 0.4 (3)', or '12.3 (1)' without an sd. The sd has the mean's decimals, or as many
-    more as its first digit needs."""
+    """'12.3 ± 0.4 (3)', '12.0, 12.6 (2)' or, without an sd, '12.3 (1)'. The sd has the mean's
+    decimals, or as many more as its first digit needs."""
     if not (math.isfinite(sd) and math.isfinite(mean)):
         return f"{digits(mean)} ({n})"
+    if n == 2:
+        aside = sd / math.sqrt(2)
+        return f"{digits(mean - aside)}, {digits(mean + aside)} (2)"
     decimals = max(_decimals(mean, 3), _decimals(sd, 1)) if sd > 0 else _decimals(mean, 3)
     return f"{digits(mean)} ± {_fixed(sd, decimals)} ({n})"
 

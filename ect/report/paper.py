@@ -37,7 +37,7 @@ def tabulate(dataset, numbers, cells, out):
     table = pd.DataFrame([_facts(number, ours) for number, ours in pairs])
     table = table.astype({"published_n": "Int64", "ours_n": "Int64"})
     write(f"{out}.csv", markup.csv(table))
-    _lay_out(table, gather.measure(frame), _caption(dataset, first), out)
+    _lay_out(table, gather.measure(frame), _caption(dataset, frame), out)
 
 
 def _ours(number, cells, frame):
@@ -115,11 +115,13 @@ def _number(value):
     return "" if pd.isna(value) else f"{value:g}"
 
 
-def _caption(dataset, first):
+def _caption(dataset, frame):
+    first = frame.iloc[0]
     return (
-        f"Published numbers of {dataset} and, beside them, ours: mean ± sd (n) over tuning seeds of"
-        f" the distance between {first['images']} generated and {first['reference_images']}"
-        " training images. Mimg in all: million training images, pretraining included, ours with"
+        f"Published numbers of {dataset} and, beside them, ours: mean ± sd (n) over"
+        f" {gather.over(frame)} of the distance between {first['images']} generated and"
+        f" {first['reference_images']} training images."
+        " Mimg in all: million training images, pretraining included, ours with"
         " the pretraining behind an imported start; empty where a part is not known. Difference:"
         " ours less published. Tags: code, read in the released source; paper, printed in it;"
         " third, measured by others. EDM reports the least of three repeats and ECT follows it;"

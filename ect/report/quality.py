@@ -161,7 +161,7 @@ def _dots(axis, frame, rows, names, shift, look):
     axis.plot(seeds["fd"], seeds["height"] + BELOW, ".", color=look["color"], markersize=3)
     label = f"{rows['label'].iloc[0]} ({_n(rows)})"
     axis.errorbar(
-        rows["fd_mean"], rows["height"], xerr=_spread(rows), label=style.label(label), **look
+        rows["fd_mean"], rows["height"], xerr=_bars(rows), label=style.label(label), **look
     )
 
 
@@ -169,12 +169,13 @@ def _line(axis, model, x, label, look):
     """Means joined by a line, with sd where there is one."""
     model = model.sort_values(x, kind="stable")
     places, means = model[x].astype(float), model["fd_mean"]
-    axis.errorbar(places, means, yerr=_spread(model), label=style.label(label), **look)
+    axis.errorbar(places, means, yerr=_bars(model), label=style.label(label), **look)
 
 
-def _spread(rows):
-    """The lengths of error bars; None where no row has an sd, so that none is promised."""
-    return None if rows["fd_sd"].isna().all() else rows["fd_sd"].fillna(0)
+def _bars(rows):
+    """The sd of three values or more, of fewer the dots say all; None where no row has so many."""
+    spread = rows["fd_sd"].where(rows["n"] > 2)
+    return None if spread.isna().all() else spread.fillna(0)
 
 
 def _plot_floor(axis, frame, path, upright=False, beside=True):

@@ -1,28 +1,33 @@
 """Sentences computed from the rows of a table: which row is best, and whether noise explains it.
 
-A row is a line of an experiment's csv, as `read` gives it. Two rows differ beyond noise if Welch's
-t-test of their means over tuning seeds says so, two-sided, at 5 %, with Bonferroni's correction for
-the comparisons that answer one question. With fewer than three seeds there is no verdict.
+A row is a line of an experiment's csv, as `read` gives it. Two rows differ beyond noise if a t-test
+of their means says so, two-sided, at 5 %, with Bonferroni's correction for the comparisons that
+answer one question: paired where both have the same seeds, else Welch's. With fewer than three
+seeds there is no verdict.
 """
 
 import csv
 import math
 
+import numpy as np
 from scipy import stats
 
-from ect.report import gather, markup
+from ect.report import budget, gather, markup
 
 LEVEL, LEAST_N = 0.05, 3
 CRITERION = (
-    "Beyond noise: Welch's t-test of two means over tuning seeds, two-sided, p < 0.05, where p is"
-    " multiplied by the number of comparisons that answer the question (Bonferroni). With fewer"
-    " than three seeds in a row there is no verdict. The spread between pretrainings is not in p."
+    "Beyond noise: a t-test of two means, two-sided, p < 0.05; paired where both rows have the same"
+    " seeds or replicates, else Welch's. p is multiplied by the number of comparisons that answer"
+    " the question (Bonferroni), and the intervals in square brackets, of 95 %, are as much wider."
+    " With an n below three there is no verdict. Where n counts tuning seeds, the spread between"
+    " pretrainings is not in p; where it counts replicates, it is."
 )
 # What a row is called, by the kind of its experiment, and what is added until names differ.
 NAMED = {
     "methods": ("pretrain", "schedule"),
     "schedules": ("schedule",),
     "split": ("pretrain_share_percent",),
+    "scaling": ("pretrain_share_percent",),
     "solvers": ("pretrain", "schedule"),
 }
 MORE = ("pretrain", "schedule", "recipe", "pretrain_kimg", "tune_kimg")
@@ -31,11 +36,13 @@ NUMBERS = {"n": int, "fd_mean": float, "fd_sd": float}
 
 def read(path):
     """(rows, floor) of an experiment's csv: mappings of text, with n, fd_mean and fd_sd (nan where
-    n = 1) as numbers; the floor is None where the table has none."""
+    n = 1) as numbers, and fd_each as a list; the floor is None where the table has none."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = [
-                row | {key: number(row[key] or "nan") for key, number in NUMBERS.items()}
+                row
+                | {key: number(row[key] or "nan") for key, number in NUMBERS.items()}
+                | _each(row)
                 for row in csv.DictReader(file)
             ]
     except (KeyError, TypeError, ValueError) as error:
@@ -51,6 +58,8 @@ def answer(kind, rows, labels):
     """The sentences that answer an experiment of that kind; `labels` are {sampler: its label}."""
     every = [row | {"name": name} for row, name in zip(rows, names(kind, rows))]
     named = [row for row in every if math.isfinite(row["fd_mean"])]
+    if kind == "scaling":
+        return [*budget.answer(named, labels), *left_out(every)]
     if kind == "solvers":
         return [*reached(named), *left_out(every)]
     samplers = dict.fromkeys(row["sampler"] for row in named)
@@ -132,30 +141,56 @@ def reached(rows):
 def verdict(less, more, comparisons=1):
     """Whether the difference of two rows, one of so many comparisons, is beyond noise, in words
     without the full stop."""
-    p = p_value(less, more, comparisons)
-    if p is None:
+    found = difference(less, more, comparisons)
+    if found is None:
         least = min(less["n"], more["n"])
         if least >= LEAST_N:
             return "No spread is known, no verdict"
         where = "both" if less["n"] == more["n"] else "one of them"
         return f"n = {least} in {where}: no verdict"
+    apart, low, high, p = found
+    if apart < 0:
+        apart, low, high = -apart, -high, -low
+    of = f"{markup.digits(apart)} [{markup.digits(low)}, {markup.digits(high)}]"
     if p >= LEVEL:
-        return f"No difference beyond noise ({_probability(p)})"
-    apart = markup.digits(abs(more["fd_mean"] - less["fd_mean"]))
-    return f"The difference of {apart} is beyond noise ({_probability(p)})"
+        return f"No difference beyond noise: {of} ({_probability(p)})"
+    return f"The difference of {of} is beyond noise ({_probability(p)})"
 
 
 def p_value(one, other, comparisons=1):
-    """Welch's two-sided p for two rows of mean, sd and n, times the comparisons and at most 1; None
-    where an n is below `LEAST_N`, or no sd is known."""
+    """The p of `difference`, or None."""
+    found = difference(one, other, comparisons)
+    return None if found is None else found[-1]
+
+
+def difference(one, other, comparisons=1):
+    """(other's mean less one's, the ends of its interval, two-sided p) of two rows, corrected for
+    the comparisons; None where an n is below `LEAST_N`, or no sd is known."""
     few = min(one["n"], other["n"]) < LEAST_N
     if few or not all(math.isfinite(row["fd_sd"]) for row in (one, other)):
         return None
-    if one["fd_sd"] == other["fd_sd"] == 0:
-        return float(one["fd_mean"] == other["fd_mean"])
-    three = [[row["fd_mean"], row["fd_sd"], row["n"]] for row in (one, other)]
-    found = stats.ttest_ind_from_stats(*three[0], *three[1], equal_var=False).pvalue
-    return min(1.0, comparisons * float(found))
+    apart, values = other["fd_mean"] - one["fd_mean"], [_sample(other), _sample(one)]
+    paired = bool(one.get("seeds")) and one["seeds"] == other.get("seeds")
+    spread = np.ptp(values[0] - values[1]) if paired else one["fd_sd"] + other["fd_sd"]
+    if spread == 0:
+        return apart, apart, apart, float(apart == 0)
+    test = stats.ttest_rel(*values) if paired else stats.ttest_ind(*values, equal_var=False)
+    low, high = test.confidence_interval(1 - LEVEL / comparisons)
+    return apart, float(low), float(high), min(1.0, comparisons * float(test.pvalue))
+
+
+def _sample(row):
+    """The values of a row; of an older table, that lists none, others with its mean, sd and n."""
+    if row.get("fd_each"):
+        return np.array(row["fd_each"])
+    places = np.arange(row["n"]) - (row["n"] - 1) / 2
+    return row["fd_mean"] + row["fd_sd"] * places / places.std(ddof=1)
+
+
+def _each(row):
+    """{"fd_each": the single values} of a line; none in an older table."""
+    texts = row.get("fd_each", "").removeprefix("'").split(";")  # ' keeps "-" from being a formula
+    return {"fd_each": [float(text) for text in texts if text]}
 
 
 def floor_of(floor):

@@ -9,6 +9,7 @@ from ect.runtime.checkpoint import replacing
 ROWS = {
     "methods": ["pretrain", "process", "parameterization", "schedule", "kimg", "tune_kimg"],
     "schedules": ["schedule", "pretrain", "kimg", "tune_kimg"],
+    "scaling": ["total_kimg", "share", "pretrain", "schedule", "kimg", "tune_kimg"],
     "split": ["share", "pretrain", "schedule", "kimg", "tune_kimg"],
     "solvers": ["pretrain", "schedule", "kimg", "tune_kimg", "solver"],
 }
@@ -18,16 +19,17 @@ HEADERS = {
     "parameterization": "Network output",
     "schedule": "Schedule",
     "recipe": "Recipe",
+    "total_kimg": "Total (kimg)",
     "share": "Pretraining (%)",
     "kimg": "Pretraining (kimg)",
     "tune_kimg": "Tuning (kimg)",
     "solver": "Sampler",
 }
-NUMBERS = ("share", "kimg", "tune_kimg")
+NUMBERS = ("total_kimg", "share", "kimg", "tune_kimg")
 CSV = [
     "pretrain", "process", "parameterization", "pretrain_kimg", "tune_kimg", "total_kimg",
     "pretrain_share_percent", "schedule", "recipe", "sampler", "nfe", "features", "images", "n",
-    "fd_mean", "fd_sd", "fd_min", "kd_mean", "kd_sd",
+    "fd_mean", "fd_sd", "fd_min", "kd_mean", "kd_sd", "over", "seeds", "fd_each",
 ]  # fmt: skip
 
 # Columns of repeats: papers report the minimum of three FIDs, which is below the FID of one set.
@@ -37,9 +39,9 @@ REPEATS = ["repeats", "fd_repeats_mean", "fd_repeats_sd", "fd_repeats_min"]
 def tabulate(kind, metrics, out, floor=None, solvers=None):
     """Write out.csv, out.md and out.tex from metrics.json files.
 
-    `kind` is 'methods', 'schedules', 'split' or 'solvers' and decides which columns name a row in
-    md and tex; `floor` is the metrics.json of real test images, `solvers` {sampler: its kind} where
-    solvers are compared. Raises `ValueError` on metrics that cannot be compared.
+    `kind` is 'methods', 'schedules', 'split', 'scaling' or 'solvers' and decides which columns name
+    a row in md and tex; `floor` is the metrics.json of real test images, `solvers` {sampler: its
+    kind} where solvers are compared. Raises `ValueError` on metrics that cannot be compared.
     """
     if kind == "solvers" and solvers is None:
         raise ValueError("solvers: missing; the kind 'solvers' needs the kind of each sampler")
@@ -53,6 +55,10 @@ def tabulate(kind, metrics, out, floor=None, solvers=None):
     table = gather.spread(frame)
     if kind == "split":
         table = table.sort_values("share", kind="stable")
+    if kind == "scaling":
+        starts = table["pretrain"].map(list(table["pretrain"].unique()).index)
+        keys = ["start", "total_kimg", "share"]
+        table = table.assign(start=starts).sort_values(keys, kind="stable").drop(columns="start")
     write(f"{out}.csv", _csv(table, real))
     names, headers, rows = _layout(kind, table, real)
     aligns = "".join("r" if name in NUMBERS else "l" for name in names).ljust(len(headers), "r")
@@ -127,7 +133,7 @@ def _caption(frame, real):
     images, reference = frame["images"].iloc[0], frame["reference_images"].iloc[0]
     caption = (
         f"{metric} between {images} generated and {reference} training images; lower is better."
-        f" Mean ± sd over {gather.over(frame)}, their number n in brackets; no sd where n = 1."
+        f" Mean ± sd over {gather.over(frame)}, their number n in brackets; of two both values."
         " Budgets in thousands of images (kimg)."
     )
     repeats = frame["repeats"].iloc[0]

@@ -116,6 +116,18 @@ def test_replicates_share_no_image_seed():
         Config.read(config)
 
 
+def test_totals_above_a_limit_are_left_out():
+    rows = [DEFAULT["experiments"]["split"]["rows"][0] | {"total_kimg": 120 * k} for k in (1, 2)]
+    config = changed(ROWS, [rows[0], rows[1] | {"shares": [0, 20]}])
+    config["experiments"]["split"] |= {"kind": "scaling", "up_to_kimg": 120}
+    study = Config.read(config)
+    found = {cell.model.start.kimg + cell.model.kimg for cell in study.cells("split")}
+    assert found == {120} and study.cells("split") == Config.read(DEFAULT).cells("split")
+    config["experiments"]["split"]["up_to_kimg"] = 119
+    with pytest.raises(ConfigError, match=r"split: up_to_kimg is 119; allowed: a total"):
+        Config.read(config)
+
+
 def test_milestones_lie_where_the_config_says():
     """Same chain, fewer stops: each goes on from the one before it."""
     points = [24, 60, 96, 108]

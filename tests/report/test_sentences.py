@@ -15,6 +15,12 @@ VALUES = st.lists(st.floats(1, 1000), min_size=3, max_size=5)
 FEW = st.lists(st.floats(1, 1000), min_size=1, max_size=2)
 
 
+def paired(values, *names, **changes):
+    """The same, as a table that lists seeds and values has it."""
+    seeds = ";".join(map(str, range(len(values))))
+    return row(values, *names, **changes) | {"seeds": seeds, "fd_each": list(values)}
+
+
 def row(values, schedule="sigmoid", sampler="one_step", share="50", **changes):
     """A line of a csv, of the distances of its seeds."""
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
@@ -36,6 +42,31 @@ def test_p_is_that_of_welchs_test_on_the_seeds_themselves(one, other):
     assert sentences.p_value(row(one), row(other)) == pytest.approx(wanted, rel=1e-6, abs=1e-12)
 
 
+@given(st.lists(st.tuples(st.floats(1, 1000), st.floats(1, 1000)), min_size=3, max_size=5))
+def test_rows_of_the_same_seeds_are_paired(pairs):
+    one, other = (np.array(values) for values in zip(*pairs))
+    if np.std(one - other) < 1e-3:
+        return
+    wanted = stats.ttest_rel(one, other).pvalue
+    assert sentences.p_value(paired(one), paired(other)) == pytest.approx(wanted)
+    apart = paired(other) | {"seeds": "7;8;9"}
+    if np.std(one) > 1e-3 and np.std(other) > 1e-3:
+        wanted = stats.ttest_ind(one, other, equal_var=False).pvalue
+        assert sentences.p_value(paired(one), apart) == pytest.approx(wanted, rel=1e-6, abs=1e-12)
+
+
+@given(VALUES, VALUES, st.integers(1, 9), st.booleans())
+def test_an_interval_is_around_the_difference_and_agrees_with_p(one, other, count, same):
+    size = min(len(one), len(other))
+    make, values = (paired if same else row), (one[:size], other[:size])
+    if min(np.std(values[0]), np.std(values[1]), np.std(np.subtract(*values))) < 1e-3:
+        return
+    apart, low, high, p = sentences.difference(*map(make, values), count)
+    assert (low + high) / 2 == pytest.approx(apart, rel=1e-6, abs=1e-6)
+    if abs(p - 0.05) > 1e-6:
+        assert (low <= 0 <= high) == (p >= 0.05)
+
+
 @given(VALUES)
 def test_equal_samples_do_not_differ(values):
     (text,) = said("schedules", row(values), row(values, "constant"))
@@ -47,7 +78,7 @@ def test_well_separated_samples_differ(middle, spread):
     low = [middle - spread, middle, middle + spread]
     (text,) = said("schedules", row([v + middle for v in low]), row(low, "constant"))
     assert text.startswith("1 step: best is constant with") and "is beyond noise (p" in text
-    assert f"The difference of {markup.digits(middle)}" in text
+    assert f"The difference of {markup.digits(middle)} [" in text
 
 
 @given(VALUES, VALUES, st.integers(1, 9))
@@ -61,9 +92,9 @@ def test_the_best_of_many_rows_needs_a_larger_difference():
     best, near = [10.0, 11.0, 12.0], [13.0, 14.0, 15.0]
     others = [row([v + far for v in near], name) for far, name in ((8, "b"), (9, "c"))]
     (text,) = said("schedules", row(best), row(near, "a"))
-    assert "The difference of 3.00 is beyond noise" in text
+    assert "The difference of 3.00 [0.733, 5.27] is beyond noise" in text
     (text,) = said("schedules", row(best), row(near, "a"), *others)
-    assert "No difference beyond noise (p = 0.064)" in text
+    assert "No difference beyond noise: 3.00 [" in text and "(p = 0.064)" in text
 
 
 @given(FEW, VALUES)
@@ -173,3 +204,7 @@ def test_the_csv_is_read_with_its_floor(tmp_path):
     assert (one["n"], one["fd_mean"]) == (1, 2.5) and math.isnan(one["fd_sd"])
     assert sentences.floor_of(floor) == ["Real test images (360): 10.5."]
     assert sentences.floor_of(None) == []
+    path.write_text(
+        "sampler,images,n,fd_mean,fd_sd,fd_each\nb,9,2,2.5,0.5,2.1;2.9\nfloor,9,1,1,,\n"
+    )
+    assert sentences.read(path)[0][0]["fd_each"] == [2.1, 2.9] and one["fd_each"] == []

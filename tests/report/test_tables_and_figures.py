@@ -31,6 +31,7 @@ def settings(inputs):
         "methods": {"metrics": study, "floor": floor},
         "schedules": {"metrics": study, "floor": floor},
         "split": {"metrics": inputs.split(), "floor": floor},
+        "scaling": {"metrics": inputs.split(), "floor": floor},
         "solvers": {"metrics": inputs.solvers(), "floor": floor, "solvers": SOLVERS},
         "maps": {"schedules": {"sigmoid": {"map": "sigmoid", "options": {"stages": 4}}}},
         "curves": {"runs": {"pretrain ve": [inputs.log()], "sigmoid, ect": [inputs.log()]}},
@@ -287,6 +288,8 @@ def test_a_small_sd_never_reads_as_zero():
     assert markup.mean_and_sd(12.34, 0.021, 3) == "12.3 ± 0.02 (3)"
     assert markup.mean_and_sd(1476.0, 3.2, 3) == "1480 ± 3 (3)"
     assert markup.mean_and_sd(12.34, float("nan"), 1) == "12.3 (1)"
+    pair = [21.5, 20.0]
+    assert markup.mean_and_sd(np.mean(pair), np.std(pair, ddof=1), 2) == "20.0, 21.5 (2)"
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)

@@ -31,7 +31,7 @@ JOBS = {  # with `all`
     "baselines": 107,
     "ablations": 320,
     "precision": 175,
-    "split-scaling": 1008,
+    "split-scaling": 1013,
 }
 EDM2 = ("s-1073741-0.075", "m-2147483-0.060", "l-1073741-0.040", "xl-0671088-0.040")
 each_study = pytest.mark.parametrize("name", JOBS)
