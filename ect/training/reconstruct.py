@@ -81,7 +81,8 @@ def _seen(file, path):
 def _combined(names, x, states):
     """The tensors by name, one at a time: the weights x of (file, head) in float64."""
     first, head = names[0]
-    keys = [k.removeprefix(f"{head}.") for k in first.keys() if k.startswith(f"{head}.")]  # noqa: SIM118
+    every = first.keys()
+    keys = [key.removeprefix(f"{head}.") for key in every if key.startswith(f"{head}.")]
     found = {}
     for key in keys:
         total = torch.zeros((), dtype=torch.float64)
