@@ -196,12 +196,13 @@ def facts(config, cell):
     model, sampler = cell.model, config.samplers[cell.sampler]
     tuned = isinstance(model, Tuned)
     start = model.start if tuned else model
-    network = _network(config, start.pretrain)
+    network = _network(config, config.chain_of(start.pretrain) or start.pretrain)
+    averaged = config.averages.get(start.pretrain)
     return {
         "pretrain": start.pretrain,
         "process": network.get("process"),
         "parameterization": network.get("parameterization"),
-        "kimg": start.kimg,
+        "kimg": averaged.kimg if averaged else start.kimg,
         "schedule": model.schedule if tuned else None,
         "recipe": model.recipe if tuned else None,
         "tune_kimg": model.kimg if tuned else None,

@@ -109,6 +109,15 @@ def test_half_lives_are_the_released_factors_of_a_step(name, factor):
     assert 1 - found == pytest.approx(1 - factor, rel=1e-3)
 
 
+def test_tables_say_what_an_average_was_trained_on():
+    study = Config.read(config("edm2"))
+    found = {cell.model: settings.facts(study, cell) for cell in study.cells("methods")}
+    averages = [facts for facts in found.values() if facts["pretrain"] in ("middle", "long")]
+    assert len(averages) == 3
+    for facts in averages:
+        assert (facts["process"], facts["parameterization"], facts["kimg"]) == ("ve", "edm", 48)
+
+
 SIZES = {"s": (1.0e-3, 0.4), "m": (0.9e-3, 0.5), "l": (0.8e-3, 0.5), "xl": (0.7e-3, 0.5)}
 
 
