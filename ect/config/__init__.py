@@ -16,6 +16,7 @@
 `checks`       checks across the blocks of a config
 `fits`         what jobs will need: sizes, counts, classes, labels
 `gaps`         whether the gap t - r of a schedule outlives fp32
+`rates`        whether the learning rate of a run ever moves a weight
 `config`       the whole config, and the cells it asks for
 `verbs`        the settings of every verb, held to the same blocks
 `reference`    docs/reference.md and the JSON Schema, written from the blocks

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
 
-from ect.config import base, checks, fits, gaps, load, places, training
+from ect.config import base, checks, fits, gaps, load, places, rates, training
 from ect.config.base import Name
 from ect.config.cells import Milestone, Sampled, Tuned
 from ect.config.dataset import Dataset
@@ -104,6 +104,7 @@ class Config(base.Block):
         checks.check(self)
         fits.check(self, self.dataset.facts)
         gaps.check(self)
+        rates.check(self)
         return self
 
     @property

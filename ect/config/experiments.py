@@ -6,7 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
-from ect.config.base import Block, Count, Level, Name, Positive, Seed, distinct_list, names, whole
+from ect.config.base import (
+    Block,
+    Count,
+    Level,
+    Name,
+    Positive,
+    Seed,
+    distinct_list,
+    names,
+    short,
+    whole,
+)
 
 Percent = Annotated[int, Field(ge=0, lt=100)]
 Inches = Annotated[float, Field(ge=2, le=100)]  # narrower axes are of size 0
@@ -59,6 +70,11 @@ class Rows(Block):
                 raise ValueError(
                     f"found no tune, but {self._given()}; allowed: rows without tune take pretrain,"
                     " kimg, samplers; nothing else"
+                )
+            if self.seeds != [0]:
+                raise ValueError(
+                    f"seeds is {short(self.seeds)} without tune, whose seeds they are; allowed:"
+                    " replicates, which repeats pretraining too"
                 )
         elif not self.schedules:
             raise ValueError("found no schedules; allowed: rows with tune need schedules: [...]")

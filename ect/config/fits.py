@@ -8,7 +8,7 @@ the key, what was found, what is allowed.
 import json
 from typing import NamedTuple
 
-from ect.config.base import names
+from ect.config.base import LAST_SEED, names
 from ect.config.cells import Milestone
 from ect.config.evaluation import SEEDS
 from ect.networks.widths import levels
@@ -133,6 +133,7 @@ def _check_seeds(config):
             f"evaluation.images: found {test.images}, drawn {test.repeats} times, with replicates;"
             f" allowed: at most {SEEDS} images of each replicate"
         )
+    _check_last_seeds(config, max(replicates, default=0))
     for first in sorted(test.first_seed(0, replicate) for replicate in replicates):
         last = first + images - 1
         if search and search.seed <= last and first < search.seed + search.images:
@@ -140,6 +141,15 @@ def _check_seeds(config):
                 f"search.seed: found {search.seed} with {search.images} images, which meets the"
                 f" evaluation's seeds {first} to {last}; allowed: seeds apart from them"
             )
+
+
+def _check_last_seeds(config, replicate):
+    """The seeds that follow a config's are such as a config may have."""
+    last = {"evaluation": config.evaluation.first_seed(config.evaluation.repeats - 1, replicate)}
+    last |= {f"pretrain.{name}": block.seed + replicate for name, block in config.pretrain.items()}
+    for key, seed in last.items():
+        if seed > LAST_SEED:
+            raise ValueError(f"{key}.seed: leads to seeds up to {seed}; allowed: to {LAST_SEED}")
 
 
 def _check_grid(config, train):

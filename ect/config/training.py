@@ -13,6 +13,7 @@ from ect.config.base import (
     Count,
     Deviation,
     Name,
+    Rate,
     Seed,
     Share,
     part,
@@ -108,7 +109,7 @@ class Optimizer(Block):
 
     name: Literal[registry.OPTIMIZERS]
     """Adam or RAdam."""
-    lr: Annotated[float, Field(gt=0, le=10)]
+    lr: Rate
     """The learning rate."""
     betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.999]
     """Of the running means of the gradient and its square."""

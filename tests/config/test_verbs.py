@@ -188,6 +188,17 @@ MISTAKES = [
     ("search_steps", {"steps": [1]}, "steps.0: found 1"),
     ("search_steps", {"test_images": 3}, "test_images: found 3"),
     ("search_steps", {"metric": "fid"}, "metric: found 'fid'"),
+    ("search_steps", {"seed": 0, "test_seed": 0}, "test_seed: found 0, whose .* meet the seeds"),
+    ("search_steps", {"test_images": 10**9}, "test_images: found 10+; allowed: less than"),
+    ("search_steps", {"batch": 10**9}, "batch: found 10+; allowed: less than or equal to 100000"),
+    ("sample", {"batch": 10**9}, "batch: found 10+; allowed: less than or equal to 100000"),
+    ("sample", {"images": 10**9}, "images: found 10+; allowed: less than"),
+    ("train", {"recipe__optimizer__lr": 1e-46}, "recipe.optimizer.lr: found 1e-46, which moves"),
+    ("train", {"recipe__optimizer__warmup_kimg": 1e9}, "recipe.optimizer.warmup_kimg: found 1e.09"),
+    ("train_classifier", {"lr": 1e-300}, "lr: found 1e-300, which moves no weight"),
+    ("evaluate", {"cell__kimg": -5}, "cell.kimg: found -5"),
+    ("evaluate", {"cell__tune_kimg": -3}, "cell.tune_kimg: found -3"),
+    ("evaluate", {"features__kd_subsets": 10**9}, "features.kd_subsets: found 10+; allowed: less"),
 ]  # fmt: skip
 
 
