@@ -19,6 +19,7 @@ from ect.config.base import (
     whole,
 )
 
+Kind = Literal["methods", "schedules", "split", "solvers"]
 Percent = Annotated[int, Field(ge=0, lt=100)]
 Inches = Annotated[float, Field(ge=2, le=100)]  # narrower axes are of size 0
 
@@ -118,7 +119,7 @@ class Experiment(Block):
 
     question: str
     """The question, a heading of the page."""
-    kind: Literal["methods", "schedules", "split", "solvers"]
+    kind: Kind
     """Which table, figure and sentences it gets."""
     rows: Annotated[list[Rows], Field(min_length=1)]
     """The cells that answer it; all rows have `replicates`, or none has, so that every n counts the

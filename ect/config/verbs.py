@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ect import plugins, registry
-from ect.config import training
+from ect.config import reports, training
 from ect.config.base import (
     Block,
     Count,
@@ -252,12 +252,13 @@ BLOCKS: dict[str, type[Block]] = {
     "evaluate": Measurement,
     "trace": Trace,
     "search_steps": StepSearch,
+    **reports.BLOCKS,
 }
 
 
 def require(verb, settings):
-    """Raise `ValueError`, which names the first mistake, unless the settings of a verb that
-    computes are such as a config gives it."""
+    """Raise `ValueError`, which names the first mistake, unless the settings of a verb
+    are such as a config gives it."""
     block = BLOCKS[verb]
     try:
         block.model_validate(settings, context=plugins.read(list(_plugins(settings))))
