@@ -26,6 +26,7 @@ ENDINGS = {
     "tabulate_paper": ("csv", "md", "tex"),
     "draw": ("pdf", "png"),
 }
+SKIPPED = "skipped.txt"  # where `prepare` lists the images that it skipped
 # The stage of a verb whose job leaves no run.json: a hidden record lies beside what it makes.
 STAGE = {
     "import_model": "import",
@@ -66,8 +67,8 @@ def written(args):
         return [Path(out) / name for name in INTO[verb]]
     if verb in ENDINGS:
         return [Path(f"{out}.{ending}") for ending in ENDINGS[verb]]
-    more = {"prepare": "run.json", "extract": f"{Path(out).stem}.json"}
-    return [Path(out), *([Path(out).parent / more[verb]] if verb in more else [])]
+    more = {"prepare": (SKIPPED, "run.json"), "extract": (f"{Path(out).stem}.json",)}
+    return [Path(out), *(Path(out).parent / name for name in more.get(verb, ()))]
 
 
 def place(args):
@@ -95,7 +96,10 @@ def require_outputs(args):
     for path in files:
         checkpoint.require_regular(path)
     if len(set(files)) < len(files):
-        raise ValueError(f"--out: found {args.out}, the name of its record; allowed: another one")
+        found = f"found {shown(args.out)}, the name of its record or of its list of skipped images"
+        raise ValueError(f"--out: {found}; allowed: another one")
+    if verb == "prepare":
+        _require_skipped(files[1])
     if verb == "export_images" and os.path.isdir(args.folder) and os.listdir(args.folder):
         raise ValueError(f"{shown(folder)}: found a folder with files; allowed: a new or empty one")
     inputs, told = _sources(args), _told_in(args)
@@ -103,6 +107,15 @@ def require_outputs(args):
         own = verb in OWN and path == files[-1]
         _require_no_input(path, inputs if own else [*inputs, *told], verb)
         _require_replaceable(path, OWN.get(verb) or STAGE.get(verb), own)
+
+
+def _require_skipped(path):
+    """Raise `ValueError` if a file where `prepare` lists skipped images, a line `NAME: REASON` for
+    each, is of another kind: it would be replaced."""
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    if not all(b": " in line for line in lines):
+        found = f"found {shown(path)}, which `prepare` did not write"
+        raise ValueError(f"--out: {found}; allowed: a folder without such a file")
 
 
 def _require_no_input(path, sources, verb):

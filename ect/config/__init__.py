@@ -16,9 +16,12 @@
 `load`         YAML files merged; blocks that are `like` another
 `cells`        the cells of the study's grid, and their folders
 `checks`       checks across the blocks of a config
+`seeds`        whether the seeds of runs and images are apart
 `fits`         what jobs will need: sizes, counts, classes, labels
 `gaps`         whether the gap t - r of a schedule outlives fp32
+`rates`        whether the learning rate of a run ever moves a weight
 `config`       the whole config, and the cells it asks for
+`reports`      the settings of the verbs that make tables and the page
 `verbs`        the settings of every verb, held to the same blocks
 `reference`    docs/reference.md and the JSON Schema, written from the blocks
 =============  ==============================================================

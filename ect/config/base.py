@@ -3,6 +3,8 @@
 Unknown keys and wrong types are errors; `ect/config/config.py` puts all blocks together.
 """
 
+import errno
+import os
 import re
 from difflib import get_close_matches
 from typing import Annotated
@@ -15,10 +17,13 @@ from ect.runtime.text import shown
 
 Positive = Annotated[float, Field(gt=0)]
 Level = Annotated[float, Field(ge=1e-6, le=80)]  # a noise level, where samplers can be
+LEAST_RATE = 1e-9  # of learning; a lower one moves no weight of fp32
 Share = Annotated[float, Field(ge=0, lt=1)]
-Seed = Annotated[int, Field(ge=0, le=10**18)]  # later seeds of a run still have 64 bits
+LAST_SEED = 10**18  # later seeds of a run still have 64 bits
+Seed = Annotated[int, Field(ge=0, le=LAST_SEED)]
 Deviation = Annotated[float, Field(ge=1e-3, le=1e3)]  # of images; its square is far from 0 in fp32
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,99}$")]  # it is part of a file's name
+ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # a path of nothing: each block says what is
 FOUND = 100  # characters of a found value in a message
 LINE = 2000  # characters of a message
 
@@ -70,6 +75,12 @@ def path(text):
     """The path of a file or folder; raises `ValueError`."""
     if not text.strip() or re.search(r"[\x00-\x1f\x7f]", text):
         raise ValueError(f"found {short(text)}; allowed: a path, without control characters")
+    try:
+        os.stat(os.path.join(text, ""))  # in a folder too
+    except OSError as error:
+        if error.errno not in ABSENT:
+            found = f"found {short(text)}: {error.strerror}"
+            raise ValueError(f"{found}; allowed: a path that can be looked at") from None
     return text
 
 
@@ -90,6 +101,21 @@ def input_path(text):
     return path(text)
 
 
+def visible(text):
+    """A text that is shown to a reader; raises `ValueError` where there is nothing to see."""
+    if not text.strip():
+        raise ValueError(f"found {short(text)}; allowed: a text that can be seen")
+    return text
+
+
+def learning_rate(rate):
+    """A learning rate that moves weights; raises `ValueError`."""
+    if rate < LEAST_RATE:
+        raise ValueError(f"found {rate:g}, which moves no weight; allowed: at least {LEAST_RATE:g}")
+    return rate
+
+
+Rate = Annotated[float, Field(gt=0, le=10), AfterValidator(learning_rate)]
 PathText = Annotated[str, AfterValidator(path)]
 InputPath = Annotated[str, AfterValidator(input_path)]
 

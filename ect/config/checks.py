@@ -3,12 +3,14 @@
 Each check raises `ValueError`: the key, what was found, what is allowed.
 """
 
+import unicodedata
 from pathlib import Path
 
 from ect.config import published
 from ect.config.base import names, nearest, short
 from ect.config.dataset import LABELS, OWN_TEST
 from ect.networks.widths import HEADS_OF_64, attending, widths
+from ect.runtime.text import one_line
 from ect.schedule import CONTINUOUS_TIME
 
 # Names of other files in figures/, and in tables/.
@@ -101,7 +103,7 @@ def _check_labels(config):
         seen = {}
         for name in group:
             label = config.samplers[name].label
-            other = seen.setdefault(label, name)
+            other = seen.setdefault(unicodedata.normalize("NFC", one_line(label)), name)
             if other != name:
                 raise ValueError(
                     f"samplers.{name}.label: found {short(label)}, the label of '{other}' too;"

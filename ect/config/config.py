@@ -1,11 +1,12 @@
 """The whole config: its blocks, checked together, and the cells they ask for. Loads no torch."""
 
 from itertools import product
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
 
-from ect.config import averages, base, checks, fits, gaps, load, places, training
+from ect.config import averages, base, checks, fits, gaps, load, places, rates, training
 from ect.config.averages import Average
 from ect.config.base import Name
 from ect.config.cells import Milestone, Sampled, Tuned
@@ -108,7 +109,18 @@ class Config(base.Block):
         checks.check(self)
         fits.check(self, self.dataset.facts)
         gaps.check(self)
+        rates.check(self)
+        self._require_results_apart()
         return self
+
+    def _require_results_apart(self):
+        """The images of a folder are not those that the study itself draws into it."""
+        folder = self.dataset.folder
+        if folder is not None and Path(self.root).resolve().is_relative_to(Path(folder).resolve()):
+            raise ValueError(
+                f"dataset.path: found {base.short(self.dataset.path)}, which holds the study's own"
+                f" figures in {self.root}; allowed: a folder of images alone"
+            )
 
     @property
     def plugin_parts(self):

@@ -1,6 +1,7 @@
 """Every mistake in a config as one line: file, line, key, what was found, what is allowed, and the
 nearest known word."""
 
+import math
 import re
 from typing import get_args
 
@@ -78,7 +79,7 @@ def _message(root, path, error):
         message = error["msg"].removeprefix("Input should be ")
         allowed = message[0].lower() + message[1:]
     if kind == "float_type" and _is_number(found):
-        allowed += f" (YAML reads {short(found)} as text: write 1.0e-4, not 1e-4)"
+        allowed += f" (YAML reads {short(found)} as text: {_as_number(found)})"
     return f"found {short(found)}; allowed: {allowed}"
 
 
@@ -109,9 +110,17 @@ def _keys_at(root, path):
     return list(kind.model_fields) if hasattr(kind, "model_fields") else []
 
 
+def _as_number(text):
+    """How a text that is a number is written in YAML: 1e-4 as 1.0e-4, "0.5" without quotes."""
+    mantissa, mark, exponent = text.strip().lower().partition("e")
+    if not mark:
+        return "write it without quotes"
+    point, sign = "" if "." in mantissa else ".0", "" if exponent[0] in "+-" else "+"
+    return f"write {mantissa}{point}e{sign}{exponent}, not {text}"
+
+
 def _is_number(text):
     try:
-        float(text)
-    except (TypeError, ValueError):
+        return isinstance(text, str) and math.isfinite(float(text))
+    except ValueError:
         return False
-    return isinstance(text, str)

@@ -4,13 +4,14 @@ import zipfile
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from ect import registry
 from ect.config.base import (
     Block,
     InputPath,
     Level,
+    Rate,
     Seed,
     distinct_list,
     names,
@@ -19,6 +20,7 @@ from ect.config.base import (
     plugin_parts,
     resolve_options,
     short,
+    visible,
     whole,
 )
 from ect.schedule import HIGH
@@ -26,6 +28,8 @@ from ect.schedule import HIGH
 INCEPTION_FILE = "inception-2015-12-05.pt"
 SEEDS = 1_000_000  # from the first seed of one replicate's images to that of the next
 Label = whole(10**6, 0)
+Batch = whole(10**5)  # of images that are sampled
+Subsets = whole(10_000)  # of the kernel distance
 Labels = Annotated[list[Label], Field(min_length=1)]
 FETCHED = f"models/{INCEPTION_FILE}"  # where it is put for all studies, unless a config has its own
 
@@ -41,7 +45,7 @@ class Classifier(Block):
     """Passes over the training images."""
     batch: whole(10**6)
     """Images in one step."""
-    lr: Annotated[float, Field(gt=0, le=10)]
+    lr: Rate
     """Adam's highest learning rate: it rises, then falls to zero."""
     augment: bool = False
     """Training images are mirrored and shifted at random."""
@@ -103,7 +107,7 @@ class Sampler(Block):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     kind: part("sampler")
     """`multistep` consistency, or a solver: `euler` (DDIM), `heun`, `dpm_solver` (its ++, 2M)."""
-    label: Annotated[str, Field(min_length=1, max_length=200)]
+    label: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(visible)]
     """Its name in tables and figures."""
     times: Annotated[list[Level], Field(max_length=1000)] | None = None
     """Decreasing noise levels s to which `multistep` re-noises; without the key it is one step."""
@@ -176,7 +180,7 @@ class Evaluation(Block):
 
     images: whole(10**7, 10)
     """Number of images for every sampler."""
-    batch: whole(10**5) = 250
+    batch: Batch = 250
     """Images sampled at a time."""
     seed: Seed = 0
     """Seed of the first image; the next has `seed` + 1."""
@@ -184,7 +188,7 @@ class Evaluation(Block):
     """Precision of the sampled network, as in a recipe. The metrics' networks compute in fp32."""
     repeats: whole(1000) = 1
     """Number of such sets of images; each set is sampled from the seeds after the last one's."""
-    kd_subsets: whole(10_000) = 100
+    kd_subsets: Subsets = 100
     """Subsets of at most 1,000 features; the kernel distance is the mean over them."""
     metrics: distinct_list(Literal[registry.METRICS]) = ["fd", "kd"]
     """Columns of the csv. `fd` is required: every table has it."""

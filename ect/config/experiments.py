@@ -7,8 +7,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
-from ect.config.base import Block, Count, Level, Name, Positive, Seed, distinct_list, names, whole
+from ect.config.base import (
+    Block,
+    Count,
+    Level,
+    Name,
+    Positive,
+    Seed,
+    distinct_list,
+    names,
+    short,
+    whole,
+)
 
+Kind = Literal["methods", "schedules", "split", "scaling", "solvers"]
 Percent = Annotated[int, Field(ge=0, lt=100)]
 Inches = Annotated[float, Field(ge=2, le=100)]  # narrower axes are of size 0
 
@@ -61,6 +73,11 @@ class Rows(Block):
                     f"found no tune, but {self._given()}; allowed: rows without tune take pretrain,"
                     " kimg, samplers; nothing else"
                 )
+            if self.seeds != [0]:
+                raise ValueError(
+                    f"seeds is {short(self.seeds)} without tune, whose seeds they are; allowed:"
+                    " replicates, which repeats pretraining too"
+                )
         elif not self.schedules:
             raise ValueError("found no schedules; allowed: rows with tune need schedules: [...]")
         elif (None in split) == (None in plain) or any(split) == any(plain):
@@ -103,7 +120,7 @@ class Experiment(Block):
 
     question: str
     """The question, a heading of the page."""
-    kind: Literal["methods", "schedules", "split", "scaling", "solvers"]
+    kind: Kind
     """Which table, figure and sentences it gets."""
     rows: Annotated[list[Rows], Field(min_length=1)]
     """The cells that answer it; all rows have `replicates`, or none has, so that every n counts the

@@ -8,9 +8,9 @@ the key, what was found, what is allowed.
 import json
 from typing import NamedTuple
 
+from ect.config import seeds
 from ect.config.base import names
 from ect.config.cells import Milestone
-from ect.config.evaluation import SEEDS
 from ect.networks.widths import levels
 
 # The fewest images of a set for each metric: a covariance needs two, the third nearest neighbour
@@ -51,7 +51,7 @@ def check(config, facts):
     """Raise `ValueError` at the first thing that a job of the study would fail for."""
     train, test = _splits(config.dataset, facts)
     _check_sets(config, train, test)
-    _check_seeds(config)
+    seeds.check(config)
     _check_grid(config, train)
     _check_classifier(config, facts, train)
     _check_starts(config, facts.shape)
@@ -123,24 +123,6 @@ def _check_sets(config, train, test):
             f"dataset.{key}: found {getattr(config.dataset, key)}, which leaves {train} images to"
             f" train with; allowed: at least {least} of them, for {metric}"
         )
-
-
-def _check_seeds(config):
-    """No two replicates share the seed of an image, nor does a search with any of them."""
-    search, test = config.search, config.evaluation
-    images, replicates = test.repeats * test.images, {c.replicate for c in config.all_cells()}
-    if images > SEEDS and len(replicates) > 1:
-        raise ValueError(
-            f"evaluation.images: found {test.images}, drawn {test.repeats} times, with replicates;"
-            f" allowed: at most {SEEDS} images of each replicate"
-        )
-    for first in sorted(test.first_seed(0, replicate) for replicate in replicates):
-        last = first + images - 1
-        if search and search.seed <= last and first < search.seed + search.images:
-            raise ValueError(
-                f"search.seed: found {search.seed} with {search.images} images, which meets the"
-                f" evaluation's seeds {first} to {last}; allowed: seeds apart from them"
-            )
 
 
 def _check_grid(config, train):

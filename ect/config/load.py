@@ -5,6 +5,7 @@ in another file. A block set to null is left out, so that a study laid over anot
 it does not use.
 """
 
+import os
 from pathlib import Path
 
 from ect.config import places
@@ -23,7 +24,7 @@ class Read(dict):
 def planned(*studies):
     """The mapping that `snakemake --configfile` makes of these files, laid over config.yaml. That
     may be missing if other files are named."""
-    base = [CONFIG] if Path(CONFIG).is_file() or not studies else []
+    base = [CONFIG] if os.path.lexists(CONFIG) or not studies else []
     return read(*base, *studies)
 
 

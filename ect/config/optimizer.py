@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_serializer, model_validator
 
 from ect import registry
-from ect.config.base import Block, Share
+from ect.config.base import Block, Rate, Share
 
 
 class Optimizer(Block):
@@ -14,7 +14,7 @@ class Optimizer(Block):
 
     name: Literal[registry.OPTIMIZERS]
     """Adam or RAdam."""
-    lr: Annotated[float, Field(gt=0, le=10)]
+    lr: Rate
     """The learning rate."""
     betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 0.999]
     """Of the running means of the gradient and its square."""

@@ -55,6 +55,8 @@ class Init(Block):
                 paths = self.files()
             except OSError as error:
                 raise ValueError(f"file: found {error.strerror}, {error.filename}") from None
+            if not self.from_hub and not any(path.endswith(".safetensors") for path in paths):
+                raise ValueError(f"file: found no .safetensors in '{self.file}'; allowed: one")
             for path in paths:
                 input_path(path)
         elif not Path(self.file).is_file():

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ect import plugins, registry
-from ect.config import training
+from ect.config import reports, training
 from ect.config.base import (
     Block,
     Count,
@@ -24,8 +24,9 @@ from ect.config.base import (
 )
 from ect.config.dataset import Dataset
 from ect.config.errors import lines_of
-from ect.config.evaluation import Classifier, Features, Labels, Sampler
+from ect.config.evaluation import Batch, Classifier, Features, Labels, Sampler, Subsets
 from ect.config.experiments import Search
+from ect.config.rates import require_rate
 from ect.config.schedule import Schedule
 
 Plugins = Annotated[dict[str, str], Field(default={})]
@@ -130,6 +131,10 @@ class Run(Whole):
             )
         if self.network is not None:
             require_defined(self.process, self.parameterization)
+        try:
+            require_rate(self.recipe, self.first_kimg, self.last_kimg)
+        except ValueError as error:
+            raise ValueError(f"recipe.{error}") from None
         return self
 
 
@@ -146,8 +151,8 @@ class Sampling(Whole):
     kind: part("sampler")
     options: dict[str, Any]
     labels: Labels | None = None
-    images: Count
-    batch: Count
+    images: whole(10**7)
+    batch: Batch
     seed: Seed
     precision: Literal[registry.PRECISIONS] = "fp32"
 
@@ -163,7 +168,7 @@ class FeatureSpace(Features):
 
     classifier: None = None
     plugins: Plugins
-    kd_subsets: Count = Absent
+    kd_subsets: Subsets = Absent
 
     @model_validator(mode="after")
     def _complete(self):
@@ -173,7 +178,7 @@ class FeatureSpace(Features):
 class MeasuredSpace(FeatureSpace):
     """The feature space, with what the kernel distance depends on."""
 
-    kd_subsets: Count
+    kd_subsets: Subsets
 
 
 class Extraction(Block):
@@ -190,10 +195,10 @@ class Cell(Block):
     pretrain: str | None = None
     process: str | None = None
     parameterization: str | None = None
-    kimg: int | None = None
+    kimg: Point | None = None
     schedule: str | None = None
     recipe: str | None = None
-    tune_kimg: int | None = None
+    tune_kimg: Point | None = None
     seed: Seed | None = None
     sampler: str | None = None
     label: str | None = None
@@ -228,9 +233,19 @@ class StepSearch(Search):
     models: None = None
     features: MeasuredSpace
     test_seed: Seed
-    test_images: Annotated[int, Field(ge=10)]
-    batch: Count
+    test_images: whole(10**7, 10)
+    batch: Batch
     precision: Literal[registry.PRECISIONS] = "fp32"
+
+    @model_validator(mode="after")
+    def _tested_apart(self):
+        first, last = self.test_seed, self.test_seed + self.test_images - 1
+        if self.seed <= last and first < self.seed + self.images:
+            raise ValueError(
+                f"test_seed: found {first}, whose {self.test_images} images meet the seeds of the"
+                f" search, {self.seed} to {self.seed + self.images - 1}; allowed: seeds apart"
+            )
+        return self
 
 
 BLOCKS: dict[str, type[Block]] = {
@@ -245,12 +260,13 @@ BLOCKS: dict[str, type[Block]] = {
     "evaluate": Measurement,
     "trace": Trace,
     "search_steps": StepSearch,
+    **reports.BLOCKS,
 }
 
 
 def require(verb, settings):
-    """Raise `ValueError`, which names the first mistake, unless the settings of a verb that
-    computes are such as a config gives it."""
+    """Raise `ValueError`, which names the first mistake, unless the settings of a verb
+    are such as a config gives it."""
     block = BLOCKS[verb]
     try:
         block.model_validate(settings, context=plugins.read(list(_plugins(settings))))

@@ -63,12 +63,14 @@ class Writer:
 
     def __init__(self, file):
         self.file, self.labels, self.sums, self.shape = file, {}, {}, None
+        self.brightest = 0  # of all pixels
 
     def add(self, split, pixels, labels):
         """Append uint8 images (N, H, W, C) and their labels to a split, one split after another."""
         self.shape = pixels.shape[1:]
         self.file.write(np.ascontiguousarray(pixels))
         self.labels.setdefault(split, []).extend(map(int, labels))
+        self.brightest = max(self.brightest, int(pixels.max()))
         squares = np.square(pixels, dtype=np.uint16)  # 255^2 < 2^16
         more = (pixels.size, *(int(x.sum(dtype=np.uint64)) for x in (pixels, squares)))
         self.sums[split] = [a + b for a, b in zip(self.sums.get(split, (0, 0, 0)), more)]

@@ -13,6 +13,8 @@ from ect.runtime import checkpoint
 from ect.runtime.record import job_record
 from ect.runtime.text import shown
 
+DARK = 16  # values below are of masks, or of 12 bits in files of 16
+
 
 def run(settings, out, threads=None):
     """Write a dataset file (see `ect/data/file.py`) of the splits `train` and `test`, with the
@@ -64,6 +66,11 @@ def _range(settings, writer):
     mean, deviation = writer.moments("train")
     if deviation == 0:
         raise ValueError("all pixels of the training images have the same value")
+    if writer.brightest < DARK:
+        raise ValueError(
+            f"the brightest pixel of all images is {writer.brightest}; allowed: {DARK} to 255, as"
+            " images have (of 16 bits the upper 8 are kept, so 12 bits in a file of 16 are black)"
+        )
     if settings["normalize"] == "standard":
         return {"shift": mean, "scale": 0.5 / deviation, "sd": 0.5}
     return {"shift": 127.5, "scale": 1 / 127.5, "sd": deviation / 127.5}

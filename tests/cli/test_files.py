@@ -327,3 +327,18 @@ def test_a_working_directory_that_is_gone_is_one_line(tmp_path, monkeypatch, wor
 def test_an_attempt_of_a_verb_that_writes_nothing(here, capsys, verb):
     assert main(["--attempt", "2", verb, "."]) == 1
     assert "AttributeError" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name, found", [("d.safetensors", "did not write"), ("skipped.txt", "")])
+def test_a_file_that_is_no_list_of_skipped_images_is_not_deleted(here, capsys, name, found):
+    (here / "skipped.txt").write_text("my notes\n" if found else "a.png: damaged\n")
+    assert main([*PREPARE, "--out", name]) == 1
+    line = capsys.readouterr().err
+    assert found in line and "skipped.txt" in line and line.count("\n") == 1
+    assert (here / "skipped.txt").exists() and not (here / "d.safetensors").exists()
+
+
+def test_a_list_of_skipped_images_is_replaced(here):
+    (here / "skipped.txt").write_text("a.png: damaged\n")
+    assert main([*PREPARE, "--out", "d.safetensors"]) == 0
+    assert not (here / "skipped.txt").exists()

@@ -16,6 +16,7 @@ LONG = "a" * 101
 ROWS = "experiments:\n  methods:\n    rows:\n      - {pretrain: [ve], kimg: [60], "
 TUNED = ROWS + "tune: ect, tune_kimg: 60, schedules: [sigmoid], samplers: [one_step], "
 SPLIT = "experiments:\n  split:\n    rows:\n      - {pretrain: [ve], total_kimg: 120, tune: ect, "
+PRETRAIN = "pretrain:\n  ve: {"
 BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 MERGES = "a0: &a0 {x: 1, y: 2}\nb0: &b0 {x: 1, z: 2}\n" + "".join(
     f"{name}{n}: &{name}{n} {{<<: [*a{n - 1}, *b{n - 1}], {name}: {n}}}\n"
@@ -56,6 +57,32 @@ FAULTS = [
     ("evaluation:\n  seed: 0x1" + "0" * 10**5 + "\n", 2, ["at most 100 digits"]),
     ("evaluation:\n  seed: 1" + ":10" * 10**5 + "\n", 2, ["at most 100 digits"]),
     ("evaluation:\n  seed: 1" + "0" * 40 + "\n", 2, ["evaluation.seed", "133 bits", "at most 64"]),
+    # learning rates that move nothing
+    ("tune:\n  ect:\n    optimizer: {lr: 1.0e-46}\n", 3, ["optimizer.lr: found 1e-46", "1e-09"]),
+    ("features:\n  classifier: {lr: 1.0e-300}\n", 2, ["features.classifier.lr: found 1e-300"]),
+    (
+        "pretrain:\n  ve:\n    optimizer: {warmup_kimg: 1.0e+9}\n",
+        3,
+        ["pretrain.ve.optimizer.warmup_kimg: found 1e+09", "a smaller batch or warm-up"],
+    ),
+    (PRETRAIN + "batch: 13000, optimizer: {warmup_kimg: 2}}\n", 2, ["kimg: found 2", "most 0;"]),
+    # seeds of nothing
+    (ROWS + "samplers: [heun], seeds: [0, 1]}\n", 4, ["rows.0", "seeds is [0, 1] without tune"]),
+    ("evaluation:\n  {seed: 1" + "0" * 18 + ", repeats: 2}\n", 2, ["evaluation.seed: leads to"]),
+    # paths that cannot be looked at
+    *(
+        (text.format("a" * 300), 2, ["found 'aaa", "File name too long"])
+        for text in (
+            "dataset:\n  {{source: images, path: {}}}\n",
+            "init:\n  m: {{format: edm, file: {}}}\n",
+            "features:\n  {{inception_path: {}}}\n",
+            "features:\n  {{dinov2_path: {}}}\n",
+        )
+    ),
+    # labels that look alike, or like nothing
+    ("samplers:\n  one_step: {label: '  '}\n", 2, ["one_step.label: found '  '", "be seen"]),
+    ("samplers:\n  four_step: {label: '2 steps '}\n", 2, ["'2 steps '", "another label"]),
+    ("samplers:\n  four_step: {label: \"2\\nsteps\"}\n", 2, ["another label"]),
     # keys and texts
     ("1: 2\n", 1, ["1: ", "type int", "keys should be strings"]),
     ("tune:\n  ect:\n    yes: 2\n", 3, ["tune.ect.True", "type bool", "strings"]),

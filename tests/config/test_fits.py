@@ -346,6 +346,15 @@ LOOKS = {
         {"networks/small/classes": 3, "features": {"extractor": "inception"}},
         ["small.classes: found 3", "0, as the images have none"],
     ),
+    "results inside": (
+        lambda: pictures("photos"), {"path": "."}, {},
+        ["dataset.path: found '.', which holds the study's own figures in results/"],
+    ),
+    "a folder of diffusers without weights": (
+        lambda: (pictures("photos"), Path("m").mkdir()), {},
+        {"init": {"m": {"format": "diffusers", "file": "m"}}},
+        ["init.m", "found no .safetensors in 'm'"],
+    ),
     "not in folders": (
         lambda: pictures("photos", classes=0), {}, {}, ["is not in a class folder"]
     ),

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ect.cli import jobs as making
-from ect.cli import measure
+from ect.cli.main import VERBS
 from ect.config import load, verbs
 from ect.config.config import Config
 from ect.study import jobs, settings
@@ -68,12 +67,8 @@ def test_settings_of_every_job_of_every_study_pass_unchanged(path, tmp_path, mon
 
 
 def test_every_verb_that_takes_settings_has_a_block():
-    takes = {
-        f.__name__
-        for f, (_, arguments) in (making.VERBS | measure.VERBS).items()
-        if "settings" in arguments
-    }
-    assert takes == set(verbs.BLOCKS)
+    takes = {f.__name__ for f, (_, arguments) in VERBS.items() if "settings" in arguments}
+    assert takes == set(verbs.BLOCKS) | {"draw"}
 
 
 SAMPLE = {
@@ -88,6 +83,16 @@ SEARCH = {
     "features": SPACE, "metric": "fd", "steps": [2], "images": 20, "seed": 50, "evaluations": 3,
     "low": 0.02, "high": 40.0, "test_seed": 0, "test_images": 20, "batch": 10,
 }  # fmt: skip
+SEARCHED = {
+    "path": "steps.json", "schedule": "a", "pretrain": "ve", "recipe": "ect", "kimg": 1,
+    "tune_kimg": 1, "seed": 0,
+}  # fmt: skip
+OURS = {"method": "ECT", "budget_mimg": None, "start_mimg": 0.0, "metrics": ["m.json"]}
+SHOWN = {"question": "", "kind": "split", "table": "t.csv", "figure": "f.png"}
+PAGE = {
+    "study": "a", "config": "0", "samplers": {}, "experiments": {"b": SHOWN}, "figures": {},
+    "tables": {},
+}  # fmt: skip
 KARRAS = {"kind": "karras", "options": {"low": 0.1, "high": 20.0}}
 GOOD = {
     "prepare": DIGITS,
@@ -99,6 +104,9 @@ GOOD = {
     "evaluate": EVALUATE,
     "trace": {"features": SPACE, "samplers": {"2 steps": SAMPLE}},
     "search_steps": SEARCH,
+    "tabulate_steps": {"models": [SEARCHED]},
+    "tabulate_paper": {"dataset": "cifar10", "cells": [OURS]},
+    "write_page": PAGE,
 }
 
 
@@ -200,6 +208,25 @@ MISTAKES = [
     ("search_steps", {"steps": [1]}, "steps.0: found 1"),
     ("search_steps", {"test_images": 3}, "test_images: found 3"),
     ("search_steps", {"metric": "fid"}, "metric: found 'fid'"),
+    ("search_steps", {"seed": 0, "test_seed": 0}, "test_seed: found 0, whose .* meet the seeds"),
+    ("search_steps", {"test_images": 10**9}, "test_images: found 10+; allowed: less than"),
+    ("search_steps", {"batch": 10**9}, "batch: found 10+; allowed: less than or equal to 100000"),
+    ("sample", {"batch": 10**9}, "batch: found 10+; allowed: less than or equal to 100000"),
+    ("sample", {"images": 10**9}, "images: found 10+; allowed: less than"),
+    ("train", {"recipe__optimizer__lr": 1e-46}, "recipe.optimizer.lr: found 1e-46, which moves"),
+    ("train", {"recipe__optimizer__warmup_kimg": 1e9}, "recipe.optimizer.warmup_kimg: found 1e.09"),
+    ("train_classifier", {"lr": 1e-300}, "lr: found 1e-300, which moves no weight"),
+    ("tabulate_steps", {"models": 5}, "models: found 5; allowed: a valid list"),
+    ("tabulate_steps", {"models": []}, "models: found .*; allowed: at least 1"),
+    ("tabulate_steps", {"models": [SEARCHED | {"path": 5}]}, "models.0.path: found 5"),
+    ("tabulate_paper", {"out": "x"}, "out: unknown key; allowed: dataset, cells"),
+    ("tabulate_paper", {"cells": [OURS | {"metrics": 5}]}, "cells.0.metrics: found 5"),
+    ("write_page", {"template": "x"}, "template: unknown key"),
+    ("write_page", {"experiments__b__kind": "x"}, "experiments.b.kind: found 'x'"),
+    ("write_page", {"figures": 5}, "figures: found 5; allowed: a mapping"),
+    ("evaluate", {"cell__kimg": -5}, "cell.kimg: found -5"),
+    ("evaluate", {"cell__tune_kimg": -3}, "cell.tune_kimg: found -3"),
+    ("evaluate", {"features__kd_subsets": 10**9}, "features.kd_subsets: found 10+; allowed: less"),
 ]  # fmt: skip
 
 

@@ -258,6 +258,20 @@ def test_what_is_skipped_is_listed_and_the_rest_is_as_without_it(photos, tmp_pat
     assert not (tmp_path / "skipped.txt").exists()
 
 
+@pytest.mark.parametrize("bits", [1, 4, 12])
+def test_images_that_would_be_black_are_refused(tmp_path, bits):
+    (tmp_path / "photos").mkdir()
+    kind = np.uint8 if bits <= 8 else np.uint16
+    for seed in range(6):
+        values = np.random.default_rng(seed).integers(0, 2**bits, (8, 8)).astype(kind)
+        Image.fromarray(values).save(tmp_path / "photos" / f"{seed}.png")
+    with pytest.raises(
+        ValueError, match=r"the brightest pixel of all images is 1?[15]; allowed: 16"
+    ):
+        prepared(tmp_path / "photos", tmp_path / "d", classes=None, held_out=2)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_images_of_which_none_can_be_read(photos, tmp_path):
     for path in photos.rglob("deep/*"):
         path.write_bytes(b"")

@@ -1,0 +1,47 @@
+"""Whether the learning rate of a run ever moves a weight. Loads no torch.
+
+Adam moves a weight by about the learning rate, which fp32 loses below 1e-9 times a weight of 0.01.
+A run that stays there ends well, and its model is its start.
+"""
+
+from ect.config.base import LEAST_RATE
+from ect.config.cells import Tuned
+
+
+def check(config):
+    """Raise `ValueError` at the first recipe whose rate stays below `LEAST_RATE` in a run."""
+    for key, recipe, first, last in _runs(config):
+        try:
+            require_rate(recipe, first, last)
+        except ValueError as error:
+            raise ValueError(f"{key}.{error}") from None
+
+
+def _runs(config):
+    """(key of the recipe, its block, first and last thousand images) of each kind of run."""
+    models = [cell.model for cell in config.all_cells()]
+    models += [config.shown("samples"), config.shown("loss"), *config.searched()]
+    tuned = {(model.recipe, model.kimg): None for model in models if isinstance(model, Tuned)}
+    for recipe, kimg in tuned:
+        yield f"tune.{recipe}", config.tune[recipe], 0, kimg
+    for name, block in config.pretrain.items():
+        for model in config.chain(name):
+            yield f"pretrain.{name}", block, block.before(model.kimg), model.kimg
+
+
+def require_rate(recipe, first, last):
+    """Raise `ValueError` unless a step of a run from `first` to `last` thousand images, where the
+    rate is that of the images seen before the step, has a learning rate of `LEAST_RATE` or more."""
+    options, start, end = recipe.optimizer, 1000 * first, 1000 * last
+    if start >= end:
+        return
+    seen = start + (end - start - 1) // recipe.batch * recipe.batch  # before the last step
+    warmup = 1000 * options.warmup_kimg
+    rate = options.lr * min(1.0, seen / warmup if warmup else 1.0)
+    if rate < LEAST_RATE:
+        raise ValueError(
+            f"optimizer.warmup_kimg: found {options.warmup_kimg:g} with lr {options.lr:g} and"
+            f" batch {recipe.batch}, by which the learning rate of a run from {first} to"
+            f" {last} thousand images is at most {rate:g}; allowed: at least {LEAST_RATE:g} in"
+            " one of its steps, such as by a smaller batch or warm-up"
+        )
