@@ -1,7 +1,6 @@
 """The arguments of a verb, checked before torch is loaded, and an error in them as one line."""
 
 import argparse
-import json
 import math
 import traceback
 import zipfile
@@ -153,7 +152,9 @@ def _held(path):
     from safetensors import safe_open
 
     with safe_open(path, framework="np") as file:
-        about = json.loads((file.metadata() or {}).get("about", "{}"))
+        about = parsed((file.metadata() or {}).get("about", "{}"))
+        if not isinstance(about, dict):
+            raise ValueError("its metadata is no JSON object")
         return [*file.keys(), *about]
 
 

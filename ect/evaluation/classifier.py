@@ -13,11 +13,16 @@ from torch.nn import functional
 
 from ect.data.batches import Images, encode
 from ect.evaluation.features import of_images
+from ect.models.about import CLASSES, MEANING, fits, named, one_of, whole
+from ect.models.build import buildable, require_match
 from ect.runtime import checkpoint, device
 from ect.runtime.record import job_record
 from ect.runtime.seeds import generator_of, seed_of
 
 WIDTH = 64  # of the plain network's hidden layer
+# What a classifier's file says of it, as of a model's.
+ABOUT = {key: MEANING[key] for key in ("shape", "shift", "scale")} | {"classes": CLASSES}
+OPTIONAL = {"network": one_of(("plain", "resnet")), "channels": whole(1, 4096)}
 SHIFT = 8  # an augmented image is moved by up to an eighth of its side: 4 of 32 pixels
 
 
@@ -147,8 +152,14 @@ def augmented(x, generator):
 
 def extractor(path):
     """(name of the space, extract) of a trained classifier: 64 features per image from the plain
-    network, 512 from the ResNet."""
+    network, 512 from the ResNet. Raises `ValueError` for a file that holds none."""
     weights, about = checkpoint.load(path)
+    with named(path):
+        resnet = about.get("network") == "resnet"
+        fits("", about, ABOUT | ({} if resnet else {"channels": OPTIONAL["channels"]}), OPTIONAL)
+        with torch.device("meta"), buildable():
+            expected = build(about).state_dict()
+        require_match(weights, expected)
     network = build(about)
     network.load_state_dict(weights)
     network.to(device.current()).eval()

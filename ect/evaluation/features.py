@@ -7,6 +7,7 @@ pretrained one (`ect/evaluation/pretrained.py`), or a plugin's.
 import torch
 
 from ect.evaluation import samples
+from ect.models.about import brief, is_shape
 from ect.runtime import checkpoint, device
 
 BATCH = 500  # images in one pass through a network
@@ -79,9 +80,13 @@ def load(path):
         raise checkpoint.CheckpointError(f"{path}: holds {what}; allowed: (images, numbers) floats")
     if not isinstance(about, dict) or not isinstance(about.get("features"), str):
         raise checkpoint.CheckpointError(f"{path}: does not name the space of its features")
-    require_finite(tensors["features"], f"{path}: features")
     shape = about.get("shape")
-    return about["features"], tensors["features"].double().numpy(), shape and tuple(shape)
+    if shape is not None and not is_shape(shape):
+        what = f"images of {brief(shape)}; allowed: [channels, height, width]"
+        raise checkpoint.CheckpointError(f"{path}: holds features of {what}")
+    found = found.double()
+    require_finite(found, f"{path}: features")
+    return about["features"], found.numpy(), shape and tuple(shape)
 
 
 def require_shape(path, shape, wanted, where):

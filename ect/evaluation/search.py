@@ -97,7 +97,7 @@ def measure(settings, model, reference, classifier=None):
         sampling = {"kind": "multistep", "options": {"times": list(times)}, "seed": seed}
         sampling |= {"images": images, "batch": settings["batch"], "precision": precision}
         drawn = features.of_images(extract, draw(f, process, about, sampling))
-        features.require_width(model, drawn, real, reference)
+        features.require_width(model, drawn, real.features, reference)
         metric, subsets = settings["metric"], settings["features"]["kd_subsets"]
         try:
             return metrics.measures([metric], drawn, real, subsets)[metric]

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from ect.evaluation import features, metrics
+from ect.models.about import Foreign, named
+from ect.models.build import require_match
 from ect.runtime import checkpoint
 from ect.runtime.record import digest
 
@@ -23,14 +25,36 @@ def run(settings, reference, out):
     checkpoint.save(out, tensors, reference=digest(reference))
 
 
+def require(tensors, real):
+    """Raise `Foreign` unless a summary's tensors can be those of features `real` (M, D): their
+    names, shapes and types, the mean, and a covariance of their variance."""
+    count, width = real.shape
+    shapes = {"mean": (width,), "variance": (), "root": (width, min(count - 1, width))}
+    shapes |= {"radii": (count,)} if "radii" in tensors else {}
+    expected = {key: torch.empty(shape, dtype=torch.float64) for key, shape in shapes.items()}
+    require_match(tensors, expected, "summary", "features", exact=True)
+    mean, squares = real.mean(axis=0), np.einsum("nd,nd->", real, real) / max(count - 1, 1)
+    variance = squares - mean @ mean * count / max(count - 1, 1)
+    about = {"mean": (tensors["mean"], mean), "variance": (tensors["variance"], variance)}
+    about |= {"root": (tensors["root"].square().sum(), variance)}
+    for key, (found, wanted) in about.items():
+        least = 1e-6 * (squares**0.5 if key == "mean" else squares)
+        if not np.allclose(found, wanted, rtol=1e-6, atol=least):
+            raise Foreign("summary", f"another {key}", "that of the features")
+    if "radii" in tensors and (tensors["radii"] < 0).any():
+        raise Foreign("summary", "negative radii", "distances")
+
+
 def laid_over(real, summary, reference):
     """The `metrics.Reference` of features `real` (M, D), which lie in the file `reference`, with
     what the file `summary` holds of them; raises `ValueError` if that is of other features."""
     tensors, about = checkpoint.load(summary)
-    found = {key: value.numpy() for key, value in tensors.items()}
     if about.get("reference") != digest(reference):
         allowed = "what `summarize` writes of them"
         raise ValueError(f"{summary}: not of the features in {reference}; allowed: {allowed}")
+    with named(summary):
+        require(tensors, real)
+    found = {key: value.numpy() for key, value in tensors.items()}
     known = metrics.Reference(real)
     known.gaussian = metrics.Gaussian(found["mean"], float(found["variance"]), found["root"])
     if "radii" in found:

@@ -42,7 +42,7 @@ def run(settings, init, snapshots, data, reference, out, classifier=None):
         for seen, (f, process, about) in models(init, snapshots):
             for label, sampling in settings["samplers"].items():
                 drawn = features.of_images(extract, draw(f, process, about, sampling))
-                features.require_width(init, drawn, real, reference)
+                features.require_width(init, drawn, real.features, reference)
                 fd = metrics.measures(["fd"], drawn, real, None)["fd"]
                 row = {"images": seen, "quantity": "fd", "sampler": csv_cell(label), "value": fd}
                 table.writerow(row)

@@ -193,6 +193,15 @@ def require(about):
         edm2 = network.get("architecture") == "edm2"
         fits("network.", network, UNET, EDM2_OPTIONAL if edm2 else UNET_OPTIONAL)
         require_unet(network, about["shape"])
+    require_trained(about)
+
+
+def require_trained(about):
+    """The classes that were trained are some of the network's."""
+    trained, classes = about.get("trained_classes"), about["network"].get("classes", 0)
+    if trained is not None and not (trained and trained[-1] < classes):
+        allowed = f"some of its classes, 0 to {classes - 1}" if classes else "no such key"
+        raise Foreign("trained_classes", f"{brief(trained)} of {classes} classes", allowed)
 
 
 def fits(prefix, found, needed, optional=(), more=False):

@@ -166,9 +166,9 @@ def _require_enough(weights, network):
         raise Foreign("weights", f"{found:,}", f"{least:,} or more, as the network described has")
 
 
-def require_match(found, expected, what="weights"):
+def require_match(found, expected, what="weights", of="network described", exact=False):
     """Raise `Foreign` unless tensors have the names, shapes and kinds of number of those expected,
-    and are finite."""
+    which are of the thing `of`, and are finite. `exact` asks for the same type of number."""
     shapes = {name: tuple(value.shape) for name, value in expected.items()}
     actual = {name: tuple(value.shape) for name, value in found.items()}
     wrong = {
@@ -181,8 +181,8 @@ def require_match(found, expected, what="weights"):
         ],
     }
     if told := "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items() if names):
-        raise Foreign(what, told, f"the {len(shapes)} of the network described")
-    _require_numbers(found, expected, what)
+        raise Foreign(what, told, f"the {len(shapes)} of the {of}")
+    _require_numbers(found, expected, what, exact)
 
 
 def _some(names):
@@ -190,9 +190,10 @@ def _some(names):
     return ", ".join(names[:SHOWN]) + more
 
 
-def _require_numbers(found, expected, what):
+def _require_numbers(found, expected, what, exact):
     for name, value in found.items():
-        kinds = FLOATS if expected[name].dtype in FLOATS else (expected[name].dtype,)
+        loose = expected[name].dtype in FLOATS and not exact
+        kinds = FLOATS if loose else (expected[name].dtype,)
         if value.dtype not in kinds:
             raise Foreign(what, f"{name} of {value.dtype}", ", ".join(map(str, kinds)))
     if bad := [name for name, value in found.items() if not value.isfinite().all()]:

@@ -128,6 +128,8 @@ def load(path):
     try:
         with safe_open(path, framework="pt") as file:
             about = parsed((file.metadata() or {}).get("about", "{}"))
+            if not isinstance(about, dict):
+                raise ValueError(f"its metadata is {_kind(type(about))}; allowed: an object")
             return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         of_machine = isinstance(error, OSError) or "(os error" in str(error)

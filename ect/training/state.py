@@ -3,6 +3,7 @@
 import torch
 
 from ect.models import build
+from ect.models.about import Foreign
 from ect.networks import native
 from ect.networks.edm2 import force_unit_weights
 from ect.runtime import checkpoint, device
@@ -22,6 +23,19 @@ def _require_known(recipe):
         if recipe.get(key, DEFAULTS.get(key)) not in (*allowed, DEFAULTS.get(key)):
             names = ", ".join(map(str, allowed))
             raise ValueError(f"{key} is {recipe[key]!r}; allowed: {names}, or no such key")
+
+
+def _require_moments(slots, seen):
+    """Raises `Foreign` unless an optimizer's slots, {index.name: tensor}, can be those of a run
+    after `seen` images: all parameters took equally many steps, and mean squares are no less than
+    0."""
+    steps = {value.item() for name, value in slots.items() if name.endswith(".step")}
+    if len(steps) > 1 or not all(1 <= step <= seen and step % 1 == 0 for step in steps):
+        found = f"optimizer steps of {', '.join(f'{step:g}' for step in sorted(steps)[:4])}"
+        raise Foreign("state", found, f"one whole number, from 1 to {seen}")
+    for name, value in slots.items():
+        if name.endswith(".exp_avg_sq") and (value < 0).any():
+            raise Foreign("state", f"negative numbers in optimizer.{name}", "squares")
 
 
 class State:
@@ -127,7 +141,8 @@ class State:
         none = not checkpoint.within("optimizer", tensors)
         if seen > 0 and not (none and self.scaler.is_enabled()):  # in fp16 all may be skipped
             expected |= checkpoint.prefixed("optimizer", self._slots())
-        build.require_match(found, expected, "state")
+        build.require_match(found, expected, "state", exact=True)
+        _require_moments(checkpoint.within("optimizer", found), seen)
 
     def _slots(self):
         """Tensors of the shapes of what the optimizer, Adam or RAdam, keeps of each parameter."""

@@ -166,7 +166,8 @@ def test_stored_and_streamed_features_give_the_metrics_to_the_bit(files, tmp_pat
 def test_a_summary_of_the_reference_changes_no_byte(names, files, tmp_path, capsys):
     """It is that of one file of features: with others it is refused, and so is it without any."""
     one = study(images=20, metrics=names, repeats=2)
-    settings, npz = study_settings.evaluate(one, None), drawn(one, files, tmp_path)
+    settings = study_settings.evaluate(one, None)
+    npz, other = (drawn(one, files, tmp_path, repeat) for repeat in (0, 1))
     reference, again = tmp_path / "reference.safetensors", tmp_path / "again.safetensors"
     stored(("--data", files["data"]), study_settings.extract(one), files, reference)
     stored(("--samples", npz), study_settings.extract(one), files, again)
@@ -176,7 +177,7 @@ def test_a_summary_of_the_reference_changes_no_byte(names, files, tmp_path, caps
     assert ("radii" in checkpoint.load(summarized)[0]) == ("recall" in names)
 
     def told(*more):
-        words = ["evaluate", json.dumps(settings), "--samples", npz, npz, *more]
+        words = ["evaluate", json.dumps(settings), "--samples", npz, other, *more]
         words += ["--classifier", files["classifier"], "--out", tmp_path / "m.json"]
         return main([str(word) for word in words])
 

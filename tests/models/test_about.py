@@ -66,6 +66,15 @@ CASES = {
     "label": ("c_noise", "log", "c_noise: found 'log'; allowed: log_s"),
     "input": ("c_in", 1, "c_in: found 1; allowed: scaled, one"),
     "unknown key": ("gates", 3, "gates: found an unknown key; allowed: network"),
+    "trained beyond": (
+        None, {"network": NETWORK | {"classes": 3}, "trained_classes": [0, 7]},
+        "trained_classes: found [0, 7] of 3 classes; allowed: some of its classes, 0 to 2",
+    ),
+    "trained none": (
+        None, {"network": NETWORK | {"classes": 3}, "trained_classes": []},
+        "trained_classes: found [] of 3 classes",
+    ),
+    "trained of none": ("trained_classes", [0], "trained_classes: found [0] of 0 classes"),
     "shape large": ("shape", [1, 10**6, 10**6], "shape: found [1, 1000000, 1000000]"),
     "shape two": ("shape", [8, 8], "shape: found [8, 8]; allowed: [channels, height, width]"),
     "shape zero": ("shape", [0, 8, 8], "shape: found [0, 8, 8]"),

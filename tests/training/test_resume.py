@@ -42,6 +42,12 @@ def set_to(name, change):
     return lambda tensors: tensors.update({name: change(tensors[name])})
 
 
+def steps(count):
+    return lambda tensors: tensors.update(
+        {name: torch.tensor(count) for name in tensors if name.endswith(".step")}
+    )
+
+
 A = "average.head.bias"
 STATES = {  # a change of the state: what is said of it
     "average of NaN": (nan("average.stem.weight"), "NaN or infinity in average.stem.weight"),
@@ -56,6 +62,16 @@ STATES = {  # a change of the state: what is said of it
     "broadcast": (set_to("average.stem.weight", lambda v: v[:1, :1, :1, :1]), "another shape"),
     "broadcast moment": (set_to("optimizer.0.exp_avg", lambda v: v[:1]), "another shape"),
     "one number": (set_to(A, lambda v: v[0]), f"another shape: {A}"),
+    "half precision": (set_to(A, lambda v: v.half()), f"{A} of torch.float16"),
+    "steps of 0": (steps(0.0), "optimizer steps of 0"),
+    "steps beyond the images": (steps(1e30), "optimizer steps of 1e+30"),
+    "half a step": (steps(1.5), "optimizer steps of 1.5"),
+    "negative steps": (steps(-5.0), "optimizer steps of -5"),
+    "other steps": (set_to("optimizer.1.step", lambda v: v + 1), "optimizer steps of 2, 3"),
+    "no squares": (
+        set_to("optimizer.0.exp_avg_sq", lambda v: v - 1),
+        "negative numbers in optimizer.0.exp",
+    ),
     "whole numbers": (set_to(A, lambda v: v.to(torch.int8)), f"{A} of torch.int8"),
     "unknown": (lambda tensors: tensors.update({"average.x": torch.zeros(1)}), "unexpected: ave"),
     "loss scale": (lambda tensors: tensors.update({"scaler.scale": torch.ones(())}), "unexpected"),
