@@ -189,14 +189,14 @@ def test_mistake_is_named(path, value, words):
     assert all(word in lines[0] for word in words), lines[0]
 
 
-def test_a_dataset_tells_its_job_the_keys_that_are_set():
+def test_a_dataset_tells_its_job_the_keys_that_are_set(tmp_path):
     digits = Config.read(DEFAULT).dataset.resolved()
     assert digits == DEFAULT["dataset"] | {"split_seed": 0}
-    images = {"source": "images", "path": str(ROOT), "normalize": "unit", "held_out": 5}
+    images = {"source": "images", "path": str(tmp_path), "normalize": "unit", "held_out": 5}
     images |= {"split_seed": 1, "channels": 1, "resolution": 8, "on_error": "skip"}
     images["classes"] = "folders"
     dataset = Config.read(changed("dataset", images)).dataset
-    assert dataset.resolved() == images and dataset.folder == str(ROOT) and not dataset.archive
+    assert dataset.resolved() == images and dataset.folder == str(tmp_path) and not dataset.archive
     archive = Config.read(changed("dataset", images | {"path": str(ROOT / "README.md")})).dataset
     assert archive.archive == str(ROOT / "README.md") and not archive.folder
     assert tuple(SOURCE_KEYS) == registry.SOURCES
