@@ -36,6 +36,8 @@ def all_settings(study):
     for cell in (None, *study.all_cells()):
         yield "evaluate", settings.evaluate(study, cell)
     yield "trace", settings.trace(study)
+    if study.beside_published():
+        yield "tabulate_paper", study.beside_published()
     if study.search:
         yield "search_steps", settings.search_steps(study)
 
