@@ -65,7 +65,12 @@ FAULTS = [
         3,
         ["pretrain.ve.optimizer.warmup_kimg: found 1e+09", "a smaller batch or warm-up"],
     ),
-    (PRETRAIN + "batch: 13000, optimizer: {warmup_kimg: 2}}\n", 2, ["kimg: found 2", "most 0;"]),
+    (
+        PRETRAIN + "every: , milestones: [60, 96, 108], batch: 60000,\n    "
+        "optimizer: {warmup_kimg: 2.0}}\n",
+        3,
+        ["pretrain.ve.optimizer.warmup_kimg: found 2", "0 to 60 thousand images is at most 0;"],
+    ),
     ("tune:\n  ect:\n    dropout: '0.1'\n", 3, ["found '0.1'", "write it without quotes"]),
     ("tune:\n  ect:\n    optimizer: {lr: 1.0e3}\n", 3, ["write 1.0e+3, not 1.0e3"]),
     # seeds of nothing
