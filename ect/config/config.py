@@ -11,7 +11,7 @@ from ect.config.averages import Average
 from ect.config.base import Name
 from ect.config.cells import Milestone, Sampled, Tuned
 from ect.config.dataset import Dataset
-from ect.config.errors import at, line_of, lines_of
+from ect.config.errors import at, line_of, lines_of, without_base
 from ect.config.evaluation import FETCHED, INCEPTION_FILE, Evaluation, Features, Sampler
 from ect.config.experiments import Experiment, Figures, Search
 from ect.config.schedule import Schedule
@@ -95,7 +95,9 @@ class Config(base.Block):
             require_plain(mapping, place_of)
             return cls.model_validate(load.resolve(mapping), context=_plugins(mapping))
         except ValidationError as error:
-            raise ConfigError("\n".join(lines_of(cls, error.errors(), place_of))) from None
+            found = error.errors()
+            told = without_base(found) or lines_of(cls, found, place_of)
+            raise ConfigError("\n".join(told)) from None
         except ConfigError:
             raise
         except ValueError as error:

@@ -13,6 +13,7 @@ from ect.runtime.text import shown
 # How messages of checks begin: the key, relative to the block that is checked, or in quotes.
 KEY = re.compile(r"([a-z0-9_]+(?:\.[A-Za-z0-9_]+)*)(?=: | is )|unknown (?:option|key) '(\w+)'")
 NAME = "a name of a-z, 0-9 and _, at most 100 of them, that does not begin with _"
+MANY = 10  # keys that are missing: all of config.yaml is
 UNITS = {"too_short": "at least", "too_long": "at most"}
 
 
@@ -28,6 +29,16 @@ def lines_of(root, errors, place_of):
             where = place and place.line and (*place[:3], path[-1], message.partition(": ")[2])
             lines.setdefault(where or (path, message), at(place, message))
     return list(lines.values())
+
+
+def without_base(errors):
+    """The line about a study without the config that it should be laid over, by pydantic's errors
+    about it; [] where it is none."""
+    lacking = [".".join(map(str, error["loc"])) for error in errors if error["type"] == "missing"]
+    if len(lacking) < MANY:
+        return []
+    told = f"{names(lacking[:3])} and {len(lacking) - 3} more keys: missing"
+    return [f"{told}; they are needed, here or in config.yaml of the working directory"]
 
 
 def line_of(message, place_of):

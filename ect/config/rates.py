@@ -18,15 +18,17 @@ def check(config):
 
 
 def _runs(config):
-    """(key of the recipe, its block, first and last thousand images) of each kind of run."""
+    """(key of the recipe, its block, first and last thousand images) of each run whose model the
+    study uses. A first milestone that others go on from may be one step of the warm-up."""
     models = [cell.model for cell in config.all_cells()]
     models += [config.shown("samples"), config.shown("loss"), *config.searched()]
-    tuned = {(model.recipe, model.kimg): None for model in models if isinstance(model, Tuned)}
-    for recipe, kimg in tuned:
-        yield f"tune.{recipe}", config.tune[recipe], 0, kimg
-    for name, block in config.pretrain.items():
-        for model in config.chain(name):
-            yield f"pretrain.{name}", block, block.before(model.kimg), model.kimg
+    for model in dict.fromkeys(models):
+        start = model.start if isinstance(model, Tuned) else model
+        if isinstance(model, Tuned):
+            yield f"tune.{model.recipe}", config.tune[model.recipe], 0, model.kimg
+        if start.kimg:
+            block = config.pretrain[start.pretrain]
+            yield f"pretrain.{start.pretrain}", block, block.before(start.kimg), start.kimg
 
 
 def require_rate(recipe, first, last):

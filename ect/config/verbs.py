@@ -131,11 +131,17 @@ class Run(Whole):
             )
         if self.network is not None:
             require_defined(self.process, self.parameterization)
+        self._require_rate()
+        return self
+
+    def _require_rate(self):
+        """Of a milestone of pretraining, its config knows whether others go on from it."""
+        if self.schedule.map == "zero":
+            return
         try:
             require_rate(self.recipe, self.first_kimg, self.last_kimg)
         except ValueError as error:
             raise ValueError(f"recipe.{error}") from None
-        return self
 
 
 class Averaging(Block):

@@ -79,8 +79,8 @@ def read(paths):
         raise ValueError(f"plugins: found {paths!r}; allowed: a list of Python files")
     found = {kind: {} for kind in BUILT_IN}
     for path in paths:
-        guard.require_name(path)
         text = _bytes(path)
+        guard.require_name(path)
         digest = hashlib.sha256(text).hexdigest()
         for kind, name, options in declared(text, path):
             _require_free(kind, name, path, found)

@@ -65,7 +65,14 @@ FAULTS = [
         3,
         ["pretrain.ve.optimizer.warmup_kimg: found 1e+09", "a smaller batch or warm-up"],
     ),
-    (PRETRAIN + "batch: 13000, optimizer: {warmup_kimg: 2}}\n", 2, ["kimg: found 2", "most 0;"]),
+    (
+        PRETRAIN + "every: , milestones: [60, 96, 108], batch: 60000,\n    "
+        "optimizer: {warmup_kimg: 2.0}}\n",
+        3,
+        ["pretrain.ve.optimizer.warmup_kimg: found 2", "0 to 60 thousand images is at most 0;"],
+    ),
+    ("tune:\n  ect:\n    dropout: '0.1'\n", 3, ["found '0.1'", "write it without quotes"]),
+    ("tune:\n  ect:\n    optimizer: {lr: 1.0e3}\n", 3, ["write 1.0e+3, not 1.0e3"]),
     # seeds of nothing
     (ROWS + "samplers: [heun], seeds: [0, 1]}\n", 4, ["rows.0", "seeds is [0, 1] without tune"]),
     ("evaluation:\n  {seed: 1" + "0" * 18 + ", repeats: 2}\n", 2, ["evaluation.seed: leads to"]),
@@ -396,3 +403,14 @@ def test_a_zip_with_braces_is_refused_and_a_folder_is_not(tmp_path, monkeypatch)
     assert "without braces" in message
     (tmp_path / "study.yaml").write_text(text.format("{photos}"))
     assert Config.read(load.read(BASE, "study.yaml")).dataset.folder == "{photos}"
+
+
+def test_a_study_without_the_config_below_it_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = ROOT / "workflow" / "studies" / "smoke.yaml"
+    with pytest.raises(ConfigError, match=r"^dataset, .* more keys: missing; they are") as caught:
+        Config.read(load.planned(study))
+    assert len(str(caught.value).splitlines()) == 1
+    (tmp_path / "config.yaml").symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"^config\.yaml: No such file"):
+        load.planned(study)
