@@ -18,7 +18,7 @@ from ect.evaluation import features, metrics, pretrained, samples, summary
 from ect.evaluation.classifier import extractor as classifier_space
 from ect.evaluation.sample import drawn_by_all, processes
 from ect.runtime import checkpoint, distributed
-from ect.runtime.record import job_record
+from ect.runtime.record import digest, job_record
 from ect.runtime.versions import setting
 
 
@@ -121,9 +121,10 @@ def run(settings, drawn, data, out, classifier=None, reference=None, summarized=
 
 
 def _require_others(paths):
-    """Raise `ValueError` if a file is among the repeats twice, under any name."""
+    """Raise `ValueError` if a file, or a copy of it, is among the repeats twice."""
+    digests = {path: digest(path) for path in paths if len(paths) > 1 and os.path.exists(path)}
     for one, other in itertools.combinations(paths, 2):
-        if os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other):
+        if digests.get(one) is not None and digests[one] == digests.get(other):
             raise ValueError(f"{other}: found twice among the repeats; allowed: each file once")
 
 

@@ -4,6 +4,7 @@ import math
 
 from ect.report import style
 from ect.runtime.checkpoint import read_jsonl
+from ect.runtime.text import shown
 
 PRETRAINING = "pretraining"
 COLUMNS = 3
@@ -57,7 +58,15 @@ def read_log(paths, more=None):
     """The lines of a run's metrics.jsonl files, in order; `more` are the types of keys beside
     images and loss. Raises `ValueError` that names file and line, or a file without lines."""
     needed = {"images": int, "loss": (int, float), **(more or {})}
-    return [line for path in paths for line in _lines(path, needed)]
+    lines, last = [], 0
+    for path in paths:
+        for number, line in enumerate(_lines(path, needed), 1):
+            if not last < line["images"] < 2**53:
+                found = f"{shown(line['images'], 60)} images after {last}"
+                raise ValueError(f"{path}, line {number}: found {found}; allowed: rising numbers")
+            last = line["images"]
+            lines.append(line)
+    return lines
 
 
 def _lines(path, needed):

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ect.registry import METRICS
 from ect.runtime.checkpoint import read_json, typed
+from ect.runtime.text import shown
 
 MODEL = [
     "pretrain", "process", "parameterization", "kimg", "tune_kimg", "total_kimg", "share",
@@ -27,9 +28,11 @@ COUNTS = ("kimg", "tune_kimg", "nfe", "seed")
 NUMBER, COUNT, NAME = (int, float), (int, type(None)), (str, type(None))
 # What metrics can be: a Frechet distance of equal sets is 0 but for rounding; a kernel distance is
 # an unbiased estimate and may be negative.
+MOST = 2**63 - 1
 RANGES = {
     "fd": (-0.1, math.inf), "precision": (0, 1), "recall": (0, 1), "inception_score": (1, math.inf),
-    "images": (1, math.inf), "reference_images": (1, math.inf),
+    "images": (1, MOST), "reference_images": (1, MOST), "kimg": (0, MOST), "tune_kimg": (0, MOST),
+    "nfe": (1, MOST), "seed": (0, MOST), "replicate": (0, MOST),
 }  # fmt: skip
 SIZES = {"fd": NUMBER, "features": str, "images": int, "reference_images": int}
 
@@ -54,6 +57,7 @@ def read(paths, solvers=None):
     _require_equal(frame)
     _require_once(frame, RUN, "this cell and seed is in another file too")
     _require_one_kind_of_n(frame)
+    _require_one_meaning(frame)
     if solvers is not None:
         _require_solvers(frame)
     return frame
@@ -146,6 +150,8 @@ def _row(path):
         raise ValueError(f"{path}: its cell has no {', '.join(missing)}")
     typed(cell, f"{path}: cell", {key: COUNT if key in COUNTS else NAME for key in CELL})
     typed(cell, f"{path}: cell", known={"replicate": int})
+    for key in (key for key in (*COUNTS, "replicate") if cell.get(key) is not None):
+        require_possible(f"{path}: cell", key, cell[key])
     each = metrics.pop("repeats", {"fd": [metrics["fd"]]})["fd"]
     repeats = {"repeats": len(each), "fd_repeats_min": min(each), "fd_repeats_sd": _sd(each)}
     known = {key: cell[key] for key in CELL} | {"replicate": cell.get("replicate", 0)}
@@ -159,22 +165,26 @@ def _measured(path):
     if "cell" not in metrics:
         raise ValueError(f"{path}: found no cell; allowed: one with {', '.join(CELL)}")
     for key in (key for key in (*SIZES, *METRICS) if isinstance(metrics.get(key), NUMBER)):
-        _require_possible(path, key, metrics[key])
+        require_possible(path, key, metrics[key])
     each = metrics.get("repeats", {"fd": [metrics["fd"]]}).get("fd")
     if not each or not isinstance(each, list) or not all(isinstance(x, NUMBER) for x in each):
         raise ValueError(f"{path}: repeats of fd are {each!r:.60}; allowed: a list of numbers")
     for value in each:
-        _require_possible(path, "fd", value)
+        require_possible(path, "fd", value)
+    mean = math.fsum(value / len(each) for value in each)
+    if not math.isclose(mean, metrics["fd"], rel_tol=1e-6, abs_tol=1e-6):
+        found = f"fd is {metrics['fd']}, the mean of its repeats {mean}"
+        raise ValueError(f"{path}: {found}; allowed: equal ones")
     return metrics
 
 
-def _require_possible(path, key, value):
+def require_possible(path, key, value):
     """Raise `ValueError` for a number that this metric cannot be: no job writes it."""
     least, most = RANGES.get(key, (-math.inf, math.inf))
-    if not (least <= value <= most and math.isfinite(value)):
+    if not (least <= value <= most and abs(value) < math.inf):
         limits = [f">= {least:g}"] * (least > -math.inf) + [f"<= {most:g}"] * (most < math.inf)
         allowed = " and ".join(["a finite number", *limits])
-        raise ValueError(f"{path}: '{key}' is {value}; allowed: {allowed}")
+        raise ValueError(f"{path}: '{key}' is {shown(value, 60)}; allowed: {allowed}")
 
 
 def _sd(values):
@@ -207,6 +217,19 @@ def _require_one_kind_of_n(frame):
             f"{first['path']}: seed {first['seed']} of tuning alone, beside replicates; allowed:"
             " one of the two"
         )
+
+
+def _require_one_meaning(frame):
+    """A sampler is a column of a table, with one label and one number of evaluations."""
+    first = frame.drop_duplicates("sampler").set_index("sampler")
+    for key in ("label", "nfe"):
+        for _, row in frame[frame["sampler"].notna()].iterrows():
+            one = first.loc[row["sampler"]]
+            if str(row[key]) != str(one[key]):
+                found = (
+                    f"{key} of '{row['sampler']}' is {row[key]}, but {one[key]} in {one['path']}"
+                )
+                raise ValueError(f"{row['path']}: {found}; allowed: one for each sampler")
 
 
 def _require_once(frame, keys, words):

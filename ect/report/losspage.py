@@ -9,12 +9,14 @@ import pandas as pd
 
 from ect.report import style
 from ect.report.curves import read_log
+from ect.runtime.text import shown
 from ect.schedule import LN_S_EDGES
 
 LOGGED = {"share_r_zero": (int, float), "residual_by_ln_s": list}  # beside images and loss
 SHOWN_BINS = range(1, 10, 2)  # every second bin: five lines stay legible
 LN_S = (-6.0, math.log(80))  # noise levels from the lightest to the darkest line
 STYLES = ["-", "--", "-.", ":"]
+QUANTITIES = {"fd", "residual", "end_to_end"}
 TO_START = "ratio to the start"
 
 
@@ -23,6 +25,10 @@ def plot_losspage(metrics, trace, out, width_in, stages=None, perfect=None):
     the ends of `stages` equal stages are marked. `perfect` is the csv of the loss of a perfect
     model of Gaussian data."""
     log = read_log([metrics], LOGGED)
+    for number, line in enumerate(log, 1):
+        _require_parts(f"{metrics}, line {number}", line)
+    if stages is not None and not (type(stages) is int and 1 <= stages <= 1000):
+        raise ValueError(f"stages: found {stages!r:.60}; allowed: a whole number from 1 to 1000")
     trace = _read_trace(trace, log[-1]["images"])
     trace["kimg"] = trace["images"] / 1000
     with style.figure(out, width_in, 1.2 * width_in, 3, 2, sharex=True) as (_, axes):
@@ -40,10 +46,23 @@ def plot_losspage(metrics, trace, out, width_in, stages=None, perfect=None):
         _mark_stages(axes, log[-1]["images"] / 1000, stages)
 
 
+def _require_parts(place, line):
+    """Raise `ValueError` unless the parts of the loss in a line can be those of a run."""
+    bins, share = line["residual_by_ln_s"], line["share_r_zero"]
+    count = len(LN_S_EDGES) - 1
+    numbers = [x for x in bins if x is not None]
+    if len(bins) != count or not all(type(x) in (int, float) and not x < 0 for x in numbers):
+        allowed = f"{count} numbers >= 0, or null"
+        raise ValueError(f"{place}: residual_by_ln_s is {bins!r:.60}; allowed: {allowed}")
+    if share < 0 or share > 1:
+        raise ValueError(f"{place}: share_r_zero is {share}; allowed: from 0 to 1")
+
+
 def _read_trace(path, total):
     """The table of a trace.csv; raises `ValueError` that names it unless it is whole: the same
     measures of the start and of every snapshot, the last at the end of the run, after `total`."""
     table = _read_csv(path, "trace", ("images", "s", "ratio", "value"), ("quantity", "sampler"))
+    _require_measures(path, table)
     what = table[["quantity", "s", "ratio", "sampler"]].itertuples(index=False)
     measured: dict = {}
     for images, row in zip(table["images"].tolist(), what):
@@ -58,11 +77,31 @@ def _read_trace(path, total):
     return table
 
 
+def _require_measures(path, table):
+    """Raise `ValueError` unless a trace holds each quantity, at noise levels > 0, and none that a
+    distance or a squared error cannot be; NaN is drawn as a gap."""
+    kinds, images = set(table["quantity"]), table["images"]
+    squares = table["value"].where(table["quantity"] != "fd", table["value"] + 0.1)
+    found = {
+        f"the quantities {', '.join(map(str, sorted(kinds, key=str)))}": kinds != QUANTITIES,
+        "noise levels s <= 0": (table["s"] <= 0).any(),
+        "negative values": (squares < 0).any(),
+        "infinite values": np.isinf(table["value"]).any(),
+        "images that do not rise": (images < 0).any() or not images.is_monotonic_increasing,
+        "the same row twice": table.drop(columns="value").duplicated().any(),
+    }
+    if wrong := [what for what, is_so in found.items() if is_so]:
+        raise ValueError(f"{path}: found {shown(wrong[0])}; allowed: what `trace` wrote")
+
+
 def _read_perfect(path, total):
     """The table of a perfect.csv, whose points divide a run of `total` images; raises `ValueError`
     that names it unless it is a whole one."""
     table = _read_csv(path, "perfect-loss", ("images", "loss"), ())
     points = table["images"].tolist()
+    if points != sorted(set(points)) or not (table["loss"] >= 0).all():
+        found = "images that do not rise, or a loss that is not >= 0"
+        raise ValueError(f"{path}: found {found}; allowed: what `perfect-loss` wrote")
     if points[0] != 0 or abs(points[-1] * len(points) / (len(points) - 1 or 1) - total) > len(
         points
     ):

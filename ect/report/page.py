@@ -14,7 +14,7 @@ from ect.report import gather, sentences
 from ect.report.markup import duration
 from ect.report.tables import write
 from ect.runtime.checkpoint import read_json
-from ect.runtime.text import plain
+from ect.runtime.text import plain, shown
 
 # The keys of a run.json that the page names.
 RECORD = {"code": dict, "packages": dict, "device": str, "seconds": (int, float)}
@@ -39,7 +39,20 @@ def write_page(study, config, samplers, experiments, figures, tables, template, 
     parts += [_alone(layout, key, {"table": table(path)}) for key, path in tables.items()]
     facts = [("study", study), ("sha256 of the config", config), *provenance(runs)]
     page = {"study": study, "parts": parts, "facts": facts, "criterion": sentences.CRITERION}
-    write(out, layout.get_template(name).render(page) + "\n")
+    write(out, _laid_out(layout, name, page) + "\n")
+
+
+def _laid_out(layout, name, page):
+    """The page as text; raises `ValueError` that names a layout which cannot be read."""
+    try:
+        return layout.get_template(name).render(page)
+    except (jinja2.TemplateError, UnicodeDecodeError) as error:
+        file = getattr(error, "filename", None) or name
+        line = getattr(error, "lineno", None)
+        at = f", line {line}" if line else ""
+        raise ValueError(
+            f"{file}{at}: found {shown(error)}; allowed: a template of jinja"
+        ) from None
 
 
 def _experiment(layout, name, block, samplers):
@@ -66,18 +79,29 @@ def _alone(layout, name, shown):
 def caption(layout, name, kind=None):
     """A caption of Snakemake's report as one line of text."""
     facts = {"snakemake": {"params": {"kind": kind}}}
-    return " ".join(layout.get_template(f"{name}.rst").render(facts).split())
+    return " ".join(_laid_out(layout, f"{name}.rst", facts).split())
 
 
 def picture(path):
-    """A png file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(Path(path).read_bytes()).decode()
+    """A png file as a data URI; raises `ValueError` for another file."""
+    content = _bytes(path, "a png file")
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError(f"{path}: found no png file; allowed: a figure that `draw` wrote")
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def _bytes(path, allowed):
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: found {error.strerror}; allowed: {allowed}") from None
 
 
 def table(path):
     """A table from its csv and the md beside it: headers, rows and columns of text as the md lays
     them out, aligns ('l' or 'r'), the caption, and the csv as a data URI."""
-    text = Path(path).with_suffix(".md").read_text(encoding="utf-8")
+    beside = Path(path).with_suffix(".md")
+    text = _bytes(beside, "the md beside a csv").decode(errors="replace")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     if len(lines) < 3:
         raise ValueError(f"{Path(path).with_suffix('.md')}: found no table; allowed: one with rows")

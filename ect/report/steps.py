@@ -5,6 +5,7 @@ import pandas as pd
 from ect.report import gather, markup
 from ect.report.tables import HEADERS, write
 from ect.runtime.checkpoint import read_json, typed
+from ect.runtime.text import shown
 
 MODEL = ("schedule", "pretrain", "recipe", "kimg", "tune_kimg", "seed")
 ROW = ("k", "times", "search", "test")
@@ -43,11 +44,31 @@ def _read(path):
     found = read_json(path, FACTS)
     for key in ("search", "test"):
         typed(found[key], f"{path}: {key}", {"images": int, "seed": int})
+        for name in ("images", "seed"):
+            gather.require_possible(f"{path}: {key}", name, found[key][name])
+    if found["metric"] not in ("fd", "kd"):
+        raise ValueError(f"{path}: metric is {shown(found['metric'], 60)}; allowed: fd, kd")
     for number, step in enumerate(found["steps"], 1):
         typed(step, f"{path}: step {number}", STEP)
-        if not all(isinstance(time, (int, float)) for time in step["times"]):
-            raise ValueError(f"{path}: step {number}: found times that are no numbers")
+        _require_step(f"{path}: step {number}", step, found["metric"])
+    counts = [step["k"] for step in found["steps"]]
+    if not counts or len(set(counts)) < len(counts):
+        raise ValueError(f"{path}: found steps of k = {counts}; allowed: each k once")
     return found
+
+
+def _require_step(place, step, metric):
+    """Raise `ValueError` unless one row of a steps.json can be what `search-steps` found."""
+    times = step["times"]
+    if not all(isinstance(time, (int, float)) and type(time) is not bool for time in times):
+        raise ValueError(f"{place}: found times that are no numbers")
+    falling = all(high > low for high, low in zip([80, *times], [*times, 0]))
+    if not times or not falling or step["k"] != len(times) + 1:
+        found = f"k = {step['k']} with the times {shown(times, 80)}"
+        allowed = "times that fall between 80 and 0, one less than k"
+        raise ValueError(f"{place}: found {found}; allowed: {allowed}")
+    for key in ("search", "test"):
+        gather.require_possible(f"{place}: {key}", metric, step[key])
 
 
 def _write_table(frame, facts, out):

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ect.runtime import checkpoint, record, stop
+from ect.runtime.text import one_line
 
 # Errors whose cause may be gone at the next attempt: a full disk, a lost device, memory that other
 # programs used, another process. A divergence has a note of its own.
@@ -35,11 +36,11 @@ def noted(out, attempt):
     """Run the block as attempt 1, 2, ... of a job: note its error, or delete the note if it
     succeeds. Raises `ValueError` if the two attempts before ended with the same error."""
     path = note_of(out)
-    before = _read(path) if attempt > 1 else {}
-    if before.get("repeated"):
+    before = _read(path, {"message": str}) if attempt > 1 else {}
+    if before.get("repeated") is True:
         raise ValueError(
-            f"two attempts ended with {before['message']}; this run of Snakemake makes no third,"
-            " the next one does"
+            f"two attempts ended with {one_line(before['message'])}; this run of Snakemake makes no"
+            " third, the next one does"
         )
     try:
         yield
@@ -52,7 +53,8 @@ def noted(out, attempt):
                 same = message == before.get("message")
                 checkpoint.write_json(path, {"message": message, "repeated": same})
         raise
-    path.unlink(missing_ok=True)
+    with suppress(IsADirectoryError):
+        path.unlink(missing_ok=True)
 
 
 def _passing(error):
@@ -67,9 +69,10 @@ def short_of_memory(error):
     return isinstance(error, MemoryError) or any(phrase in said for phrase in phrases)
 
 
-def _read(path):
+def _read(path, needed):
+    """What a note says; {} if it is none, or lacks what is `needed`."""
     with suppress(ValueError):
-        return checkpoint.read_json(path)
+        return checkpoint.read_json(path, needed)
     return {}
 
 
@@ -82,12 +85,12 @@ def note_divergence(path, fingerprint, image, message):
 def refuse_to_repeat(path, fingerprint, image):
     """Raise `FloatingPointError` if this run, now at `image`, is known to diverge later; otherwise
     delete the note."""
-    if not path.exists():
+    if not path.is_file():
         return
-    note = _read(path)
+    note = _read(path, {"message": str, "image": int})
     known = [note.get("fingerprint"), note.get("code")] == [fingerprint, record.code()]
     if known and image < note["image"]:
         raise FloatingPointError(
-            f"{note['message']} (known from before; to try again, delete {path})"
+            f"{one_line(note['message'])} (known from before; to try again, delete {path})"
         )
     path.unlink()

@@ -59,7 +59,7 @@ def _locked(folder):
     """The open lock file, locked. If the holder before removed the folder in the meantime, the file
     that was opened is deleted: try again."""
     while True:
-        _require_no_dangling_link(folder)
+        _require_lockable(folder)
         with suppress(FileExistsError):
             folder.mkdir()
         with suppress(FileNotFoundError), ExitStack() as stack:
@@ -70,13 +70,17 @@ def _locked(folder):
                 return file
 
 
-def _require_no_dangling_link(folder):
-    """Raise `Obstacle` for a link to nothing, which is there and cannot be opened."""
-    for path in (folder, folder / "lock"):
-        if path.is_symlink() and not path.exists():
+def _require_lockable(folder):
+    """Raise `Obstacle` where something else than a folder, with a file in it, is in the way: it
+    cannot be opened, or reading it would wait."""
+    for path, fits in ((folder, Path.is_dir), (folder / "lock", Path.is_file)):
+        dangling = path.is_symlink() and not path.exists()
+        if dangling or (path.exists() and not fits(path)):
+            found = f"no {'folder' if path == folder else 'regular file'}"
+            if dangling:
+                found = f"a link to {os.readlink(path)}, where nothing is"
             raise Obstacle(
-                f"{path}: found a link to {os.readlink(path)}, where nothing is; allowed: what"
-                " training leaves there, or nothing: delete it"
+                f"{path}: found {found}; allowed: what training leaves there, or nothing: delete it"
             )
 
 
@@ -146,6 +150,7 @@ class Work:
     def put_aside(self, why):
         """Keep the saved state under another name, until the run has succeeded: this run cannot go
         on from it."""
+        _remove(self.damaged)
         os.replace(self.state_file, self.damaged)
         self.kept = None
         log_line(f"{self.state_file} is damaged ({shown(why)}): put aside as {self.damaged.name}")
@@ -161,7 +166,7 @@ class Work:
     def clear(self):
         """Delete the saved state and the note of a crash: the run has succeeded."""
         for path in (self.state_file, self.damaged, self.crash_file):
-            path.unlink(missing_ok=True)
+            _remove(path)
 
     @contextmanager
     def publishing(self, out):
@@ -170,10 +175,11 @@ class Work:
         `out` if it is killed before it has recorded the job. At every moment there is a saved state
         or the finished files."""
         part = self.published.with_name(f"{PUBLISHED}.partial")
-        shutil.rmtree(part, ignore_errors=True)
+        _remove(part)
         part.mkdir()
         yield part
         checkpoint.write_json(part / OF, self.fingerprint)
+        _remove(self.published)
         os.replace(part, self.published)
         self._restore(out)
 
@@ -181,15 +187,15 @@ class Work:
         """Whether this run's finished files are held here, as their run.json names them; if so, put
         them into `out` again."""
         try:
-            known = json.loads((self.published / OF).read_text()) == self.fingerprint
+            known = self._is_known()
             fault = self._fault() if known else None
-        except (FileNotFoundError, ValueError):
+        except ValueError:
             known = False
         except OSError as error:
             why = f"{self.published}: cannot be read ({error.strerror})"
             raise Obstacle(f"{why}; it may be intact, so it is kept: run again") from None
         if not known or fault:
-            shutil.rmtree(self.published, ignore_errors=True)
+            _remove(self.published)
             if known:
                 log_line(f"{self.published} is not as it was made ({fault}): discarded")
             return False
@@ -198,8 +204,16 @@ class Work:
         log_line(f"{out} was finished before: its files are restored")
         return True
 
+    def _is_known(self):
+        """Whether files of this run are held."""
+        of = self.published / OF
+        return of.is_file() and parsed(of.read_text()) == self.fingerprint
+
     def _fault(self):
         """What is wrong with the held files, or None."""
+        odd = [path.name for path in self.published.iterdir() if not path.is_file()]
+        if odd:
+            return f"{shown(odd[0])} is no regular file"
         try:
             made = parsed((self.published / RECORD).read_text())["outputs"]
         except (FileNotFoundError, ValueError, LookupError, TypeError):
@@ -220,6 +234,14 @@ class Work:
                 with checkpoint.replacing(out / path.name) as scratch:
                     _linked(path, scratch)
                 os.utime(out / path.name)
+
+
+def _remove(path):
+    """Delete a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _linked(path, name):

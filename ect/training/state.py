@@ -67,7 +67,8 @@ class State:
         self.meter, self.seconds, self.resumed = Meter(), 0.0, []
 
     def start_from(self, weights):
-        """Start from these weights, with a fresh optimizer."""
+        """Start from these weights, with a fresh optimizer; raises `Foreign`."""
+        build.require_match(weights, self.network.state_dict())
         self.network.load_state_dict(weights)
         force_unit_weights(self.network)
         self.averages = [self._weights() for _ in self.averages]

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import time
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -187,7 +188,8 @@ def _begin(settings, images, resume, init, work):
     elif resume:
         resumed(state, settings, resume)
     elif init:
-        state.start_from(build.read(init)[0])
+        with named(init):
+            state.start_from(build.read(init)[0])
     work.refuse_to_repeat(state.seen)
     return state
 
@@ -218,6 +220,8 @@ def _require_possible(settings, tensors, about):
     logged, kept = written_by(settings, seen)
     parts = {key.split(".")[1] for key in tensors if key.startswith("snapshot.")}
     found = [line["images"] for line in about["lines"]], sorted(map(int, parts))
+    if not 0 <= about["seconds"] < math.inf:
+        raise ValueError(f"its seconds are {about['seconds']}")
     if seen not in step_ends(settings, [seen]) or found != (logged, kept):
         raise ValueError(f"its log and snapshots are not those of image {seen}")
 

@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_repeats_of_different_sizes_are_refused(files, tmp_path, capsys):
     assert not (tmp_path / "m.json").exists()
 
 
-@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+@pytest.mark.parametrize("link", [None, os.symlink, os.link, shutil.copy])
 def test_a_set_of_images_is_one_repeat(files, tmp_path, capsys, link):
     path = drawn(study(images=20), files, tmp_path)
     again = path if link is None else tmp_path / "again.npz"

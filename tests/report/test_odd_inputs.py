@@ -1,6 +1,8 @@
 """Inputs of a report that hold something else than jobs write: one line that names the file."""
 
 import json
+import math
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,8 @@ def test_an_empty_log_is_named(tmp_path):
     assert "found no lines" in line_of(READERS["losspage"], str(path), tmp_path)
 
 
+STEP = {"k": 2, "times": [0.5], "search": 1.0, "test": 2.0}
+CELL = Inputs(None).cell_of("heun")
 WRONG = {
     "metrics": [
         ({"fd": None}, "'fd' is null; allowed: a whole number or a number"),
@@ -55,6 +59,13 @@ WRONG = {
         ({"repeats": {}}, "repeats of fd are None; allowed: a list of numbers"),
         ({"repeats": {"fd": []}}, "repeats of fd are []"),
         ({"repeats": {"fd": ["1", 2]}}, "repeats of fd are ['1', 2]"),
+        ({"repeats": {"fd": [1.0, 3.0]}}, "fd is 2.8, the mean of its repeats 2.0; allowed: equal"),
+        ({"images": 10**400}, "'images' is 1000"),
+        ({"cell": CELL | {"nfe": 0}}, "cell: 'nfe' is 0; allowed: a finite number and >= 1"),
+        ({"cell": CELL | {"kimg": -5}}, "cell: 'kimg' is -5"),
+        ({"cell": CELL | {"tune_kimg": -1}}, "cell: 'tune_kimg' is -1"),
+        ({"cell": CELL | {"seed": 10**25}}, "cell: 'seed' is 1000"),
+        ({"cell": CELL | {"replicate": -1}}, "cell: 'replicate' is -1"),
     ],
     "floor": [
         ({"cell": None}, "'cell' is null"),
@@ -69,9 +80,27 @@ WRONG = {
         ({"steps": [{"k": 2}]}, "step 1: no key 'times'"),
         ({"steps": [{"k": 2, "times": ["a"], "search": 1, "test": 1}]}, "times that are"),
         ({"metric": 3}, "'metric' is 3"),
+        ({"metric": "fid"}, "metric is fid; allowed: fd, kd"),
+        ({"test": {"images": 0, "seed": 0}}, "test: 'images' is 0"),
+        ({"search": {"images": 5, "seed": -1}}, "search: 'seed' is -1"),
+        ({"steps": []}, "found steps of k = []"),
+        ({"steps": [STEP, STEP]}, "found steps of k = [2, 2]; allowed: each k once"),
+        *(({"steps": [STEP | {"times": times}]}, "step 1: found k = 2 with the times")
+          for times in ([], [0.0], [-1.0], [90.0], [5.0, 1.0], [math.nan])),
+        ({"steps": [STEP | {"times": [True]}]}, "times that are"),
+        ({"steps": [STEP | {"k": 3, "times": [1.0, 2.0]}]}, "allowed: times that fall"),
+        ({"steps": [STEP | {"test": -5.0}]}, "step 1: test: 'fd' is -5.0"),
+        ({"steps": [STEP | {"search": math.nan}]}, "step 1: search: 'fd' is nan"),
     ],
     "curves": [({"loss": None}, "line 1: 'loss' is null"), ({"images": "1"}, "'images' is \"1\"")],
-    "losspage": [({"share_r_zero": None}, "'share_r_zero' is null; allowed: a whole number")],
+    "losspage": [
+        ({"share_r_zero": None}, "'share_r_zero' is null; allowed: a whole number"),
+        ({"share_r_zero": 2}, "line 1: share_r_zero is 2; allowed: from 0 to 1"),
+        ({"images": -5}, "line 1: found -5 images after 0; allowed: rising numbers"),
+        ({"images": 10**30}, "line 1: found 1000"),
+        *(({"residual_by_ln_s": bins}, "line 1: residual_by_ln_s is")
+          for bins in ([0.1] * 3, ["x"] * 10, [-1] * 10)),
+    ],
     "page": [
         ({"code": None}, "'code' is null; allowed: an object"),
         ({"packages": [1]}, "'packages' is [1]"),
@@ -118,3 +147,59 @@ def test_a_missing_key_is_named(tmp_path):
             said.startswith(str(path))
             and f"no {'cell' if key == 'cell' else f'key {key!r}'}" in said
         )
+
+
+def test_a_log_that_goes_back_is_named(tmp_path):
+    inputs = Inputs(tmp_path)
+    path = inputs.log()
+    said = line_of(curves.read_log, [path, path])
+    assert said == f"{path}, line 1: found 1000 images after 8000; allowed: rising numbers"
+
+
+@pytest.mark.parametrize("stages", [-1, 0, 2.5, "4", 10**9])
+def test_a_number_of_stages_is_bounded(tmp_path, stages):
+    inputs = Inputs(tmp_path)
+    words = (inputs.log(), inputs.trace(), tmp_path / "f", 5, stages)
+    assert "stages: found " in line_of(losspage.plot_losspage, *words)
+
+
+@pytest.mark.parametrize("key, value", [("label", "other"), ("nfe", 7)])
+def test_a_sampler_has_one_label_and_one_number_of_evaluations(tmp_path, key, value):
+    inputs = Inputs(tmp_path)
+    cells = [inputs.cell_of("one_step", schedule=name, tune=1) for name in ("a", "b")]
+    paths = [inputs.metrics(3.0, cells[0]), inputs.metrics(4.0, cells[1] | {key: value})]
+    assert f"{paths[1]}: {key} of 'one_step' is {value}, but" in line_of(gather.read, paths)
+
+
+ROWS = {  # a change of a trace's text: what is said
+    "no distances": (lambda t: t.replace(",fd,", ",x,"), "the quantities end_to_end, residual, x"),
+    "no residuals": (
+        lambda t: "".join(line for line in t.splitlines(True) if "residual" not in line),
+        "the quantities end_to_end, fd",
+    ),
+    "negative": (lambda t: t.replace(",9000", ",-5"), "negative values"),
+    "infinite": (lambda t: t.replace(",9000", ",inf"), "infinite values"),
+    "level 0": (lambda t: t.replace(",0.1,,,", ",0,,,"), "noise levels s <= 0"),
+    "twice": (lambda t: t + t.partition("\n")[2], "images that do not rise"),
+    "rows twice": (
+        lambda t: t.partition("\n")[0] + "\n"
+        + "".join(line * 2 for line in t.splitlines(True)[1:]), "the same row twice",
+    ),
+    "before the start": (lambda t: t.replace("\n0,", "\n-1,"), "images that do not rise"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change, words", ROWS.values(), ids=ROWS)
+def test_a_trace_of_what_cannot_be_is_named(tmp_path, change, words):
+    inputs = Inputs(tmp_path)
+    path = inputs.file(change(Path(inputs.trace()).read_text()))
+    said = line_of(losspage.plot_losspage, inputs.log(), path, tmp_path / "f", 5)
+    assert said == f"{path}: found {words}; allowed: what `trace` wrote"
+
+
+@pytest.mark.parametrize("old, new", [("3.5,", "nan,"), ("3.5,", "-3.5,"), ("3000,", "1,")])
+def test_a_perfect_loss_of_what_cannot_be_is_named(tmp_path, old, new):
+    inputs = Inputs(tmp_path)
+    path = inputs.file(Path(inputs.perfect()).read_text().replace(old, new))
+    words = (inputs.log(), inputs.trace(), tmp_path / "f", 5, None, path)
+    assert f"{path}: found images that do not rise" in line_of(losspage.plot_losspage, *words)

@@ -162,6 +162,27 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(given, tmp_path, capsys
     assert not (tmp_path / "index.html").exists()
 
 
+@pytest.mark.parametrize("content", [b"{% if %}", b"{{ nothing }}", b"\xff", None])
+def test_a_layout_that_cannot_be_read_is_named_in_one_line(given, tmp_path, capsys, content):
+    settings, (run,) = given
+    layout = tmp_path / "layout.html"
+    shutil.copytree(TEMPLATE.parent, tmp_path, dirs_exist_ok=True)
+    if content is not None:
+        layout.write_bytes(content)
+    words = ["write-page", json.dumps(settings), "--template", str(layout), "--runs", run]
+    assert main([*words, "--out", str(tmp_path / "index.html")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "layout.html" in line and "allowed: a template of jinja" in line
+
+
+def test_a_figure_of_the_page_is_a_png(given, tmp_path, capsys):
+    settings, (run,) = given
+    settings["figures"]["samples"] = run
+    words = ["write-page", json.dumps(settings), "--template", str(TEMPLATE), "--runs", run]
+    assert main([*words, "--out", str(tmp_path / "index.html")]) == 1
+    assert f"{run}: found no png file; allowed: a figure" in capsys.readouterr().err
+
+
 # In a real browser.
 
 

@@ -143,3 +143,11 @@ def test_a_run_has_one_start(first, digits_file, tmp_path, settings, files, want
     given = {option: first / names[name] for option, name in files.items()}
     with pytest.raises(ValueError, match=wanted):
         train.run(settings, digits_file, tmp_path / "o", **given)
+
+
+def test_a_start_with_another_network_is_named(digits_file, tmp_path):
+    wide = changed(SMALL, network=SMALL["network"] | {"channels": 16})
+    train.run(wide, digits_file, tmp_path / "wide")
+    model = tmp_path / "wide" / "model.safetensors"
+    with pytest.raises(ValueError, match=f"{model}: weights: found of another shape: "):
+        train.run(SMALL, digits_file, tmp_path / "o", init=model)
