@@ -82,9 +82,9 @@ class Embedding(nn.Module):
         half = style.waves * channels // 2
         self.adm, self.classes = style.adm, classes
         if kind == "positional":
-            frequencies = 1e4 ** -(torch.arange(half) / (half if style.adm else half - 1))
+            frequencies = 1e4 ** -(torch.arange(half, device="cpu") / (half - (not style.adm)))
         else:
-            frequencies = 2 * math.pi * 16 * torch.randn(half)
+            frequencies = 2 * math.pi * 16 * torch.randn(half, device="cpu")
         self.register_buffer("frequencies", frequencies, persistent=kind == "fourier")
         self.first = style.init(nn.Linear(2 * half, 4 * channels))
         self.second = style.init(nn.Linear(4 * channels, 4 * channels))
@@ -92,7 +92,7 @@ class Embedding(nn.Module):
             width = 4 * channels if style.adm else 2 * half
             self.label = nn.Linear(classes, width, bias=not style.adm)
             if style.adm:
-                nn.init.normal_(self.label.weight)
+                self.label.weight = nn.Parameter(torch.randn(width, classes))
             else:
                 xavier_init(self.label)
         self.span = style.init(nn.Linear(2 * half, 2 * half)) if span else None
@@ -153,7 +153,7 @@ class Resample(nn.Module):
         super().__init__()
         self.way, self.short = way, tuple(taps) == (1, 1)
         self.padding = len(taps) // 2 - 1 if padding is None else padding
-        line = torch.tensor(taps) / sum(taps)
+        line = torch.tensor(taps, device="cpu") / sum(taps)
         self.register_buffer("kernel", torch.outer(line, line)[None, None], persistent=False)
 
     def forward(self, x):

@@ -25,14 +25,14 @@ def _require_known(recipe):
             raise ValueError(f"{key} is {recipe[key]!r}; allowed: {names}, or no such key")
 
 
-def _require_moments(slots, seen):
+def _require_moments(slots, seen, least):
     """Raises `Foreign` unless an optimizer's slots, {index.name: tensor}, can be those of a run
-    after `seen` images: all parameters took equally many steps, and mean squares are no less than
-    0."""
+    after `seen` images: all parameters took equally many steps, at least `least`, and mean squares
+    are no less than 0."""
     steps = {value.item() for name, value in slots.items() if name.endswith(".step")}
-    if len(steps) > 1 or not all(1 <= step <= seen and step % 1 == 0 for step in steps):
+    if len(steps) > 1 or not all(least <= step <= seen and step % 1 == 0 for step in steps):
         found = f"optimizer steps of {', '.join(f'{step:g}' for step in sorted(steps)[:4])}"
-        raise Foreign("state", found, f"one whole number, from 1 to {seen}")
+        raise Foreign("state", found, f"one whole number, from {least} to {seen}")
     for name, value in slots.items():
         if name.endswith(".exp_avg_sq") and (value < 0).any():
             raise Foreign("state", f"negative numbers in optimizer.{name}", "squares")
@@ -139,17 +139,21 @@ class State:
         expected |= self._average_tensors()
         expected |= checkpoint.prefixed("scaler", self.scaling())
         found = {k: v for k, v in tensors.items() if k.split(".", 1)[0] in parts}
-        none = not checkpoint.within("optimizer", tensors)
-        if seen > 0 and not (none and self.scaler.is_enabled()):  # in fp16 all may be skipped
-            expected |= checkpoint.prefixed("optimizer", self._slots())
+        slots, skips = checkpoint.within("optimizer", tensors), self.scaler.is_enabled()
+        if seen > 0 and not (skips and not slots):  # in fp16 all steps may be skipped
+            expected |= checkpoint.prefixed("optimizer", self._slots(slots))
         build.require_match(found, expected, "state", exact=True)
-        _require_moments(checkpoint.within("optimizer", found), seen)
+        _require_moments(slots, seen, 0 if skips else 1)
 
-    def _slots(self):
-        """Tensors of the shapes of what the optimizer, Adam or RAdam, keeps of each parameter."""
-        parameters = list(enumerate(self.network.parameters()))
-        slots = {f"{i}.{name}": p for i, p in parameters for name in ("exp_avg", "exp_avg_sq")}
-        return slots | {f"{i}.step": torch.zeros(()) for i, _ in parameters}
+    def _slots(self, found):
+        """Tensors of the shapes of what the optimizer, Adam or RAdam, keeps of each parameter; of
+        the uncertainty, which tuning does not train, only where that is found."""
+        slots = {}
+        for index, (name, weight) in enumerate(self.network.named_parameters()):
+            if f"{index}.step" in found or not name.startswith("uncertainty."):
+                slots |= {f"{index}.exp_avg": weight, f"{index}.exp_avg_sq": weight}
+                slots[f"{index}.step"] = torch.zeros(())
+        return slots
 
     def restore(self, tensors, seen):
         """Go on from the tensors of `tensors()` after `seen` images; raises `Foreign`."""

@@ -203,7 +203,8 @@ def test_another_file_of_ours_is_no_model(model, tmp_path, capsys, kind):
 
 def test_without_diffusers_one_line_names_the_extra(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    words = ["import-model", "diffusers", str(tmp_path), "--out", str(tmp_path / "m")]
+    words = ["import-model", "diffusers", str(tmp_path / "pipe"), "--out", str(tmp_path / "m")]
+    (tmp_path / "pipe").mkdir()
     assert main.main(words) == 1
     said = capsys.readouterr().err.strip()
     assert "no such package" in said and "extra 'diffusers'" in said and "\n" not in said

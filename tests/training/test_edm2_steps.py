@@ -189,6 +189,9 @@ def test_tuning_leaves_the_uncertainty_alone(images):
     loop.step(state, settings, images, *parts_of(settings, state), 10_000)
     torch.testing.assert_close(state.network.uncertainty.linear.weight, before, atol=1e-6, rtol=0)
     assert state.network.uncertainty.linear.weight.grad is None
+    again = State(settings, images)
+    again.restore(state.tensors(), BATCH)  # without moments of what is not trained
+    assert again.tensors().keys() == state.tensors().keys()
 
 
 def test_at_its_best_the_uncertainty_is_the_logarithm_of_the_loss(images):
