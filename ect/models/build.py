@@ -42,8 +42,8 @@ def build_network(network, shape, dropout=0.0, dropout_at=None):
 
 
 def skeleton(network, shape):
-    """The network of a description on the device `meta`: names and shapes without values. The U-Nets
-    do no arithmetic on the way: on `meta` that loads torch._dynamo, a second of every job."""
+    """The network of a description on the device `meta`: names and shapes without values. U-Nets
+    are built without arithmetic: on `meta` that loads torch._dynamo, a second of every job."""
     with torch.device("meta"):
         return build_network(network, shape)
 

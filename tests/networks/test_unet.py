@@ -1,5 +1,8 @@
 """The U-Net: its size, its shapes, and that every part of it has an effect."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -192,3 +195,18 @@ def test_up_is_the_transpose_of_down_and_both_keep_constants(taps):
     for resampled in (down(ones), up(ones)):
         inside = resampled[..., 1:-1, 1:-1]
         torch.testing.assert_close(inside, torch.ones_like(inside))
+
+
+@pytest.mark.parametrize("architecture", ["ddpmpp", "ncsnpp", "adm"])
+def test_reading_a_model_loads_no_compiler(architecture):
+    """A network without values, by which each model file is checked, costs no start of a second."""
+    network = {"architecture": architecture, "channels": 64, "multipliers": [1, 2], "blocks": 1}
+    network |= {
+        "attention": [4],
+        "embedding": "fourier" if architecture == "ncsnpp" else "positional",
+    }
+    code = (
+        "import sys; from ect.models.build import skeleton;"
+        f" skeleton({network | {'classes': 3}}, (1, 8, 8)); sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
