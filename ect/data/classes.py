@@ -100,6 +100,9 @@ def classes_by_folder(files, names, path):
     depth = len(shared.split("/")) if shared else 0
     for name in names:
         if name.count("/") == depth:
+            if shared and all(other.count("/") == depth for other in names):
+                found = f"{shown(path)}: found one class folder, '{shown(shared)}'"
+                raise ValueError(f"{found}; allowed with classes: folders: two or more")
             raise ValueError(
                 f"{shown(path)}: '{shown(name)}' is not in a class folder; allowed with classes:"
                 " folders: two or more folders, every image in one"

@@ -222,6 +222,7 @@ ARCHIVES = {
         {"a.png": None, "./dataset.json": "{}", "dataset.json": "{}"},
         ["holds 'dataset.json' twice"],
     ),
+    "one folder": (["discs/a.png", "discs/b.png"], ["found one class folder, 'discs'"]),
     "one folder by case": (["Cat/a.png", "cat/b.png"], ["'Cat' and 'cat' differ in case"]),
     "control": (["a\x1b[31m/x.png", "b\n/y.png", "z.png"], ["'z.png' is not in a class folder"]),
     "control in a class": (["\x1b[2J.png", "b/y.png"], ["'\\x1b[2J.png' is not in a class"]),
