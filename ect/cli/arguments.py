@@ -172,7 +172,8 @@ def line_of(error):
         )
     return (
         f"settings or files that do not fit together: {what}{where}; allowed: settings as in a"
-        " run.json, with the files of that run (`python -X dev -m ect` shows the whole error)"
+        " run.json, with the files of that run; in a study's own job this is a fault of ect"
+        " (`python -X dev -m ect` shows the whole error)"
     )
 
 
