@@ -19,18 +19,18 @@ from tests.helpers.workflow import copy_workflow
 ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "workflow" / "studies"
 JOBS = {  # with `all`
-    "cifar10-1hour": 37,
-    "cifar10": 91,
-    "cifar10-scratch": 87,
-    "cifar10-flow": 74,
-    "budget-split": 456,
-    "cifar10-jpeg": 131,
+    "cifar10-1hour": 38,
+    "cifar10": 92,
+    "cifar10-scratch": 88,
+    "cifar10-flow": 75,
+    "budget-split": 457,
+    "cifar10-jpeg": 132,
     "imagenet64": 96,
     "edm2": 43,
-    "smoke": 67,
-    "baselines": 107,
-    "ablations": 320,
-    "precision": 175,
+    "smoke": 68,
+    "baselines": 108,
+    "ablations": 321,
+    "precision": 176,
     "split-scaling": 1013,
 }
 EDM2 = ("s-1073741-0.075", "m-2147483-0.060", "l-1073741-0.040", "xl-0671088-0.040")
@@ -133,6 +133,7 @@ def test_ects_presets_for_imagenet_are_the_released_ones(size, folder, monkeypat
     optimizer |= {"decay": "inverse_sqrt", "decay_kimg": 2000 * 128 / 1000}
     recipe = {
         "batch": 128, "precision": "tf32", "weight": "edm", "dropout": dropout, "dropout_at": 16,
+        "masks": 2,
         "prior": {"kind": "lognormal", "options": {"mean": -0.8, "std": 1.6}},
         "distance": {"kind": "huber", "c": 0.06}, "ema_std": [0.05, 0.01, 0.1], "ema_ramp": None,
         "optimizer": optimizer | {"decay_from": 1.0, "lr_final": 0.0},
