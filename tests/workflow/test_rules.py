@@ -30,7 +30,7 @@ def odd(s, r, sd):
 
 @sampler
 def strange(f, process, eps):
-    fail("strange")
+    return fail("strange")
 '''
 
 
