@@ -112,7 +112,7 @@ def test_in_figures(tmp_path, label):
 def test_on_the_page_html_is_escaped(tmp_path):
     label = LABELS[3]
     tables.tabulate("methods", metrics(tmp_path, label), tmp_path / "t")
-    (tmp_path / "f.png").write_bytes(b"")
+    (tmp_path / "f.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     block = {"question": label, "kind": "methods", "table": f"{tmp_path}/t.csv"}
     page.write_page(
         "x", "0", {"one_step": label}, {"methods": block | {"figure": f"{tmp_path}/f.png"}}, {}, {},
