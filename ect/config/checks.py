@@ -125,7 +125,7 @@ def _check_classes(config):
     data = config.dataset
     if config.features.extractor != "classifier" or data.source != "images" or data.classes:
         return
-    if data.folder and not (Path(data.folder) / LABELS).exists():
+    if data.folder and Path(data.folder).exists() and not (Path(data.folder) / LABELS).exists():
         raise ValueError(
             f"dataset.classes: found none with features.extractor 'classifier', and no {LABELS} in"
             f" {data.path}; allowed: folders, or the extractor inception"

@@ -96,14 +96,12 @@ class Dataset(Block):
         if self.path is None:
             raise ValueError(f"path: missing; '{self.source}' needs one")
         path = Path(self.path)
-        if self.source == "imagenet64" and not (path / "train").is_dir():
+        if self.source == "imagenet64" and path.exists() and not (path / "train").is_dir():
             raise ValueError(f"path: found '{path}' without a folder train; allowed: with one")
-        if self.source == "images" and path.is_file() and re.search("[{}]", self.path):
+        if self.source == "images" and self.archive and re.search("[{}]", self.path):
             raise ValueError(f"path: found '{path}'; allowed: an archive's path without braces")
-        if self.source == "images" and not path.is_dir() and not path.is_file():
-            raise ValueError(
-                f"path: found '{path}', which is not there; allowed: a folder of images, or a .zip"
-            )
+        if self.source == "images" and path.exists() and not path.is_dir() and not path.is_file():
+            raise ValueError(f"path: found '{path}'; allowed: a folder of images, or a .zip")
 
     def resolved(self):
         """The settings of the job that prepares the file: the keys that are set."""
@@ -126,8 +124,10 @@ class Dataset(Block):
 
     @property
     def folder(self):
-        """The folder whose images are read, or None."""
+        """The folder whose images are read, or None. What is not there is a .zip by its name."""
         if self.source not in ("images", "imagenet64") or Path(self.path).is_file():
+            return None
+        if not Path(self.path).exists() and self.path.lower().endswith(".zip"):
             return None
         return self.path if self.source == "images" else str(Path(self.path) / "train")
 
