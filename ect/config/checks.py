@@ -183,7 +183,12 @@ def _numbers_of(config, key, wanted):
     if wanted.budget_mimg not in budgets and (wanted.budget_mimg or len(budgets) > 1):
         allowed = names(f"{budget:g}" for budget in sorted(budgets)) or "no such key"
         raise ValueError(f"{key}.budget_mimg: found {wanted.budget_mimg}; allowed: {allowed}")
-    return [n for n in numbers if n.answers(wanted.method, wanted.budget_mimg)]
+    found = [n for n in numbers if n.answers(wanted.method, wanted.budget_mimg)]
+    try:
+        published.require_same_images(found, config.dataset.resizing)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+    return found
 
 
 def _check_search(config):

@@ -68,7 +68,8 @@ def test_fake_tensors_count_as_real_ones(network, precision, monkeypatch):
     recipe = {"batch": 5, "dropout": 0.1, "precision": precision}
     real = memory.activations(network, (1, 8, 8), recipe, 5)
     monkeypatch.setattr(memory, "LARGE", 0)
-    assert memory.activations(network, (1, 8, 8), recipe, 5) == real
+    fake = memory.activations(network, (1, 8, 8), recipe, 5)
+    assert fake == pytest.approx(real, rel=0 if precision == "fp32" else 0.01)
 
 
 def test_dropout_keeps_its_masks_where_it_is():
