@@ -11,7 +11,7 @@ import math
 import os
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ect.config import fits
 from ect.config.cells import Tuned
@@ -63,7 +63,7 @@ def plan(config, rate=None, count=None, shape=None, memory=None):
         for device, of, assumed in _rows(facts, speeds, rate)
     ]
     networks = _levels(config, shape or config.dataset.shape)
-    found = {"missing": [one._asdict() for one in missing(config)], "memory": None}
+    found: dict[str, Any] = {"missing": [one._asdict() for one in missing(config)], "memory": None}
     if memory and (run := _largest(config, every, facts, count)):
         found["memory"] = {"run": run.name, **memory(run.settings, run.shape)}
     return {

@@ -34,7 +34,7 @@ JOBS = {  # with `all`
     "ablations": 321,
     "precision": 176,
     "split-scaling": 1013,
-    "images": 0,
+    "images": 62,
 }
 each_study = pytest.mark.parametrize("name", JOBS)
 
