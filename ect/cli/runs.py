@@ -41,11 +41,12 @@ def plan(args):
     facts = look.facts(study.dataset)
     fits.check(study, facts)
     from ect.models import build  # and torch, which a mistake need not wait for
-    from ect.study import advice, cost
+    from ect.study import advice, cost, table
+    from ect.training import memory
 
-    costs = cost.plan(study, args.rate, build.parameters, facts.shape)
+    costs = cost.plan(study, args.rate, build.parameters, facts.shape, memory.of_step)
     lines = advice.advice(study)
-    text = "\n".join([cost.table(costs), *lines])
+    text = "\n".join([table.table(costs), *lines])
     print(json.dumps(costs | {"advice": lines}, indent=1) if args.json else text)
 
 
@@ -86,7 +87,8 @@ VERBS: dict[Callable, tuple[str, dict]] = {
         },
     ),
     plan: (
-        "what a study costs before it starts: jobs, images, evaluations, hours, disk; its networks",
+        "what a study costs before it starts: jobs, images, evaluations, hours, disk, memory; what"
+        " is missing",
         {
             "studies": {"nargs": "*", "help": "files laid over config.yaml, as by --configfile"},
             "--rate": {

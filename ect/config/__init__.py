@@ -14,6 +14,8 @@
 `experiments`  experiments, rows, figures, search
 `errors`       every mistake in a config as one line
 `load`         YAML files merged; blocks that are `like` another
+`released`     model files of others by their names: where they are, their networks
+`missing`      files that a study needs and does not find
 `cells`        the cells of the study's grid, and their folders
 `checks`       checks across the blocks of a config
 `seeds`        whether the seeds of runs and images are apart

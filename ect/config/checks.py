@@ -125,7 +125,7 @@ def _check_classes(config):
     data = config.dataset
     if config.features.extractor != "classifier" or data.source != "images" or data.classes:
         return
-    if data.folder and not (Path(data.folder) / LABELS).exists():
+    if data.folder and Path(data.folder).exists() and not (Path(data.folder) / LABELS).exists():
         raise ValueError(
             f"dataset.classes: found none with features.extractor 'classifier', and no {LABELS} in"
             f" {data.path}; allowed: folders, or the extractor inception"
@@ -183,7 +183,12 @@ def _numbers_of(config, key, wanted):
     if wanted.budget_mimg not in budgets and (wanted.budget_mimg or len(budgets) > 1):
         allowed = names(f"{budget:g}" for budget in sorted(budgets)) or "no such key"
         raise ValueError(f"{key}.budget_mimg: found {wanted.budget_mimg}; allowed: {allowed}")
-    return [n for n in numbers if n.answers(wanted.method, wanted.budget_mimg)]
+    found = [n for n in numbers if n.answers(wanted.method, wanted.budget_mimg)]
+    try:
+        published.require_same_images(found, config.dataset.resizing)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+    return found
 
 
 def _check_search(config):

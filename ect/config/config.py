@@ -12,7 +12,7 @@ from ect.config.base import Name
 from ect.config.cells import Milestone, Sampled, Tuned
 from ect.config.dataset import Dataset
 from ect.config.errors import at, line_of, lines_of, without_base
-from ect.config.evaluation import FETCHED, INCEPTION_FILE, Evaluation, Features, Sampler
+from ect.config.evaluation import Evaluation, Features, Sampler
 from ect.config.experiments import Experiment, Figures, Search
 from ect.config.schedule import Schedule
 from ect.config.start import Init
@@ -220,12 +220,7 @@ class Config(base.Block):
 
     def network_files(self):
         """The file of a feature space's network that the study does not train itself, if any."""
-        block = self.features
-        if block.extractor == "inception" and block.inception_path is None:
-            return [FETCHED]
-        if block.extractor == "inception":
-            return [f"{block.inception_path}/{INCEPTION_FILE}"]
-        return [block.dinov2_path] if block.extractor == "dinov2" else []
+        return [self.features.network_file] if self.features.network_file else []
 
     def consistency_samplers(self):
         """The names of the multistep samplers, sorted by evaluations: Snakemake changes their order

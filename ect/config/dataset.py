@@ -12,12 +12,13 @@ from ect.config.base import Block, Count, PathText, Seed, names, whole
 # The keys of each source beside normalize, held_out, split_seed and max_images.
 SOURCE_KEYS = {
     "digits": (),
-    "images": ("path", "classes", "resolution", "channels", "on_error"),
+    "images": ("path", "classes", "resolution", "resize", "channels", "on_error"),
     "cifar10": ("path", "resolution", "channels"),
     "mnist": ("path", "resolution", "channels"),
     "fashion_mnist": ("path", "resolution", "channels"),
-    "imagenet64": ("path", "resolution", "channels", "on_error"),
+    "imagenet64": ("path", "resolution", "resize", "channels", "on_error"),
 }
+RESIZES = ("lanczos", "dhariwal")
 OWN_TEST = (
     "cifar10",
     "mnist",
@@ -69,7 +70,11 @@ class Dataset(Block):
     classes: Literal["folders"] | None = None
     """`folders`: each folder of images is a class."""
     resolution: whole(4096) | None = None
-    """Side in pixels: the central square of each image is resized to it (Lanczos)."""
+    """Side in pixels: the central square of each image is resized to it."""
+    resize: Literal[RESIZES] | None = None
+    """How: `lanczos`, EDM's, the default of `images`; or `dhariwal`, the default of `imagenet64`,
+    as in EDM2 and ECT: halved by 2x2 means while the shorter side is at least twice the resolution,
+    then bicubic, then cropped. A network has learned the images of its own."""
     channels: Literal[1, 3] | None = None
     """1: grey, 3: RGB. Without the key RGB for `images`, else as the source has them."""
     max_images: Count | None = None
@@ -80,7 +85,7 @@ class Dataset(Block):
     @model_validator(mode="after")
     def _fits_its_source(self):
         keys = SOURCE_KEYS[self.source]
-        for key in ("path", "classes", "resolution", "channels", "on_error"):
+        for key in ("path", "classes", "resolution", "resize", "channels", "on_error"):
             if key not in keys and getattr(self, key) is not None:
                 allowed = names(("normalize", "held_out", "split_seed", "max_images", *keys))
                 raise ValueError(f"{key} is set for '{self.source}'; allowed: {allowed}")
@@ -88,6 +93,8 @@ class Dataset(Block):
             raise ValueError(f"held_out: missing; '{self.source}' has no test split of its own")
         if self.source == "imagenet64" and self.resolution not in (None, 64):
             raise ValueError(f"resolution is {self.resolution}; allowed for imagenet64: 64")
+        if self.resize is not None and self.source == "images" and self.resolution is None:
+            raise ValueError(f"resize is '{self.resize}' without resolution; allowed: with one")
         if "path" in keys:
             self._check_path()
         return self
@@ -96,18 +103,25 @@ class Dataset(Block):
         if self.path is None:
             raise ValueError(f"path: missing; '{self.source}' needs one")
         path = Path(self.path)
-        if self.source == "imagenet64" and not (path / "train").is_dir():
+        if self.source == "imagenet64" and path.exists() and not (path / "train").is_dir():
             raise ValueError(f"path: found '{path}' without a folder train; allowed: with one")
-        if self.source == "images" and path.is_file() and re.search("[{}]", self.path):
+        if self.source == "images" and self.archive and re.search("[{}]", self.path):
             raise ValueError(f"path: found '{path}'; allowed: an archive's path without braces")
-        if self.source == "images" and not path.is_dir() and not path.is_file():
-            raise ValueError(
-                f"path: found '{path}', which is not there; allowed: a folder of images, or a .zip"
-            )
+        if self.source == "images" and path.exists() and not path.is_dir() and not path.is_file():
+            raise ValueError(f"path: found '{path}'; allowed: a folder of images, or a .zip")
 
     def resolved(self):
-        """The settings of the job that prepares the file: the keys that are set."""
-        return self.model_dump(exclude_none=True)
+        """The settings of the job that prepares the file: the keys that are set, and a `resize`
+        other than Lanczos."""
+        settings = self.model_dump(exclude_none=True, exclude={"resize"})
+        return settings | ({"resize": self.resizing} if self.resizing == "dhariwal" else {})
+
+    @property
+    def resizing(self):
+        """How the images are resized; None if they are as their source has them."""
+        if self.source == "imagenet64":
+            return self.resize or "dhariwal"
+        return (self.resize or "lanczos") if self.resolution and self.source == "images" else None
 
     @property
     def shape(self):
@@ -126,8 +140,10 @@ class Dataset(Block):
 
     @property
     def folder(self):
-        """The folder whose images are read, or None."""
+        """The folder whose images are read, or None. What is not there is a .zip by its name."""
         if self.source not in ("images", "imagenet64") or Path(self.path).is_file():
+            return None
+        if not Path(self.path).exists() and self.path.lower().endswith(".zip"):
             return None
         return self.path if self.source == "images" else str(Path(self.path) / "train")
 

@@ -81,24 +81,35 @@ class Features(Block):
 
     @model_validator(mode="after")
     def _complete(self):
-        weights = Path(self.inception_path or ".") / INCEPTION_FILE
-        if self.inception_path is not None and not weights.is_file():
+        folder = Path(self.inception_path or ".")
+        weights = folder / INCEPTION_FILE
+        if self.inception_path is not None and folder.exists() and not weights.is_file():
             raise ValueError(
                 f"inception_path is '{self.inception_path}' and there is no file {weights};"
                 f" allowed: a folder that holds {INCEPTION_FILE}, or no such key (clean-fid then"
                 f" downloads it to {FETCHED})"
             )
-        if self.extractor == "dinov2" and not Path(self.dinov2_path or "").is_file():
+        if self.extractor == "dinov2" and self.dinov2_path is None:
             raise ValueError(
                 f"dinov2_path is {self.dinov2_path!r}; allowed: the TorchScript file of DINOv2 that"
                 " ect/evaluation/pretrained.py says how to make"
             )
         for key, file in (("inception_path", weights), ("dinov2_path", self.dinov2_path)):
-            if getattr(self, key) is not None and not zipfile.is_zipfile(file):
+            given = getattr(self, key) is not None and Path(file).exists()
+            if given and not zipfile.is_zipfile(file):
                 raise ValueError(f"{key}: found {str(file)!r}, no TorchScript; allowed: one")
         if self.extractor == "classifier" and self.classifier is None:
             raise ValueError("extractor is 'classifier'; allowed: with a block classifier: {...}")
         return self
+
+    @property
+    def network_file(self):
+        """The file of its network, if the study does not train that itself."""
+        if self.extractor == "inception" and self.inception_path is None:
+            return FETCHED
+        if self.extractor == "inception":
+            return f"{self.inception_path}/{INCEPTION_FILE}"
+        return self.dinov2_path if self.extractor == "dinov2" else None
 
 
 class Sampler(Block):

@@ -6,6 +6,7 @@ the key, what was found, what is allowed.
 """
 
 import json
+from pathlib import Path
 from typing import NamedTuple
 
 from ect.config import seeds
@@ -176,8 +177,10 @@ def _check_starts(config, shape):
 
 
 def _about(start, path):
-    """What a model.safetensors says of itself; None in an environment that reads none, such as
-    Snakemake's own."""
+    """What a model.safetensors says of itself; None where it is not there yet, and in an
+    environment that reads none, such as Snakemake's own."""
+    if not Path(path).exists():
+        return None
     try:
         from safetensors import SafetensorError, safe_open
     except ModuleNotFoundError:

@@ -15,12 +15,14 @@ TAGS = ("code", "paper", "third")
 METRICS = {"inception:legacy_tensorflow": "fid", "dinov2": "fd_dinov2"}  # of each feature space
 IMAGES = 50_000  # generated for every published distance
 TRAINING = {"cifar10": 50_000, "imagenet64": 1_281_167}  # images of each reference set
+RESIZED = ("imagenet64",)  # data sets whose images differ by how they are resized
 LEAST = 0.99  # the share of these that we must have: held-out images may be missing
 
 
 class Number(NamedTuple):
     """A line of the file: `value` at `nfe` evaluations, after `budget_mimg` million images of
-    training on top of `pretrain_mimg`; None where the source does not say."""
+    training on top of `pretrain_mimg`; None where the source does not say. `resize` is how the
+    images were made: numbers of the same data set, resized otherwise, are of other images."""
 
     dataset: str
     method: str
@@ -34,11 +36,18 @@ class Number(NamedTuple):
     n: int | None
     tag: str
     source: str
+    resize: str | None = None  # how its images were resized, where they were
 
     @property
     def total_mimg(self):
         """All its training images, in millions; None if a part is unknown."""
         return total(self.budget_mimg, self.pretrain_mimg)
+
+    @property
+    def setting(self):
+        """What all runs of one recipe share, whoever made them."""
+        facts = (self.dataset, self.network, self.budget_mimg, self.pretrain_mimg)
+        return *facts, self.nfe, self.metric, self.resize
 
     def answers(self, method, budget_mimg=None):
         """Whether this line is the one of a method and, if given, a budget."""
@@ -77,6 +86,16 @@ def require_comparable(dataset, features, images, reference_images):
     return METRICS[features]
 
 
+def require_same_images(numbers, resize):
+    """Raise `ValueError` unless published numbers are of images that were resized as ours."""
+    for number in numbers:
+        if number.dataset in RESIZED and number.resize != resize:
+            raise ValueError(
+                f"'{number.method}' is of images resized by {number.resize or 'an unknown filter'},"
+                f" ours by {resize}; allowed: the same (dataset.resize)"
+            )
+
+
 def _number(path, index, line):
     try:
         number = Number(**{key: _read(key, text) for key, text in line.items()})
@@ -93,5 +112,7 @@ def _number(path, index, line):
 def _read(key, text):
     if key in ("dataset", "method", "network", "metric", "tag", "source"):
         return str(text)
+    if key == "resize":
+        return text or None
     kind = int if key in ("nfe", "n") else float
     return None if text == "" else kind(text)

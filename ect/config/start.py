@@ -59,8 +59,8 @@ class Init(Block):
                 raise ValueError(f"file: found no .safetensors in '{self.file}'; allowed: one")
             for path in paths:
                 input_path(path)
-        elif not Path(self.file).is_file():
-            raise ValueError(f"file is '{self.file}', which is not there; allowed: a file")
+        elif Path(self.file).exists() and not Path(self.file).is_file():
+            raise ValueError(f"file is '{self.file}', which is none; allowed: a file")
         return self
 
     @model_validator(mode="after")

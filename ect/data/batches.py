@@ -7,6 +7,7 @@ import torch
 
 from ect.data import file
 from ect.runtime.seeds import seed_of
+from ect.runtime.versions import setting
 
 
 def encode(pixels, about):
@@ -37,12 +38,13 @@ def _order(seed, epoch, n):
 
 class Images:
     """The images of a dataset file, and the map between pixels and the network's range. `pixels`
-    (N, H, W, C) stay in the file until they are indexed; `classes` are names, or None."""
+    (N, H, W, C) stay in the file until they are indexed; `classes` are names, or None; `resize` is
+    how they were resized, if they were."""
 
     def __init__(self, path, split="train"):
         self.pixels, self.labels, about = file.read(path, split)
         self.shift, self.scale, self.sd = (about[key] for key in ("shift", "scale", "sd"))
-        self.classes = about["classes"]
+        self.classes, self.resize = about["classes"], setting(about, "resize")
 
     @property
     def shape(self):

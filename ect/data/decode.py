@@ -8,7 +8,8 @@
   image becomes luma (ITU-R 601).
 - Of 16-bit values the upper 8 bits are kept (>> 8).
 - With a resolution: the largest square in the centre, then Lanczos to resolution x resolution, up
-  or down. That is EDM's `center-crop`, also with Pillow's Lanczos.
+  or down. That is EDM's `center-crop`, also with Pillow's Lanczos. Or `dhariwal`, EDM2's
+  `center-crop-dhariwal`: 2x2 means, bicubic, then the square.
 """
 
 import errno
@@ -88,7 +89,7 @@ def _is_of_the_machine(error):
     return short_of_memory(error) or missing or (system and error.errno not in OF_THE_FILE)
 
 
-def read(file, channels, resolution=None):
+def read(file, channels, resolution=None, resize="lanczos"):
     """uint8 (H, W, C) of an open file; raises `PictureError` or `MachineError`."""
     with faults():
         size = file.seek(0, 2)
@@ -96,7 +97,7 @@ def read(file, channels, resolution=None):
             raise PictureError(f"holds {size:,} bytes; allowed: up to {MAX_BYTES:,}")
         file.seek(0)
         with _opened(file) as image, ROOM.of(_pixels_in(image)):
-            return pixels_of(image, channels, resolution)
+            return pixels_of(image, channels, resolution, resize)
 
 
 def _opened(file):
@@ -131,14 +132,14 @@ def _pixels_in(image):
     return width * height
 
 
-def pixels_of(image, channels, resolution=None):
+def pixels_of(image, channels, resolution=None, resize="lanczos"):
     """uint8 (H, W, C) of a Pillow image, which it may change; raises `PictureError`."""
     stored = _stored(image)
     ImageOps.exif_transpose(image, in_place=True)
     plain = _on_white(_of_8_bits(image, stored))
     plain = plain.convert("L" if channels == 1 else "RGB")
     if resolution is not None:
-        plain = _fitted(plain, resolution)
+        plain = RESIZES[resize](plain, resolution)
     pixels = np.asarray(plain)
     return pixels[..., None] if channels == 1 else pixels
 
@@ -179,9 +180,26 @@ def _on_white(image):
     return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
 
 
-def _fitted(image, resolution):
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
+def _lanczos(image, resolution):
+    square = _central(image, min(image.size))
     return square.resize((resolution, resolution), Image.Resampling.LANCZOS)
+
+
+def _dhariwal(image, resolution):
+    """Halved by means of 2x2 pixels while its shorter side is twice the resolution or more; then
+    that side is resized to it; then the square is cut out (Dhariwal and Nichol 2021)."""
+    while min(image.size) >= 2 * resolution:
+        width, height = image.size
+        image = image.resize((width // 2, height // 2), Image.Resampling.BOX)
+    scale = resolution / min(image.size)
+    width, height = (round(side * scale) for side in image.size)
+    return _central(image.resize((width, height), Image.Resampling.BICUBIC), resolution)
+
+
+def _central(image, side):
+    """The square of `side` pixels in the centre of an image."""
+    left, top = ((length - side) // 2 for length in image.size)
+    return image.crop((left, top, left + side, top + side))
+
+
+RESIZES = {"lanczos": _lanczos, "dhariwal": _dhariwal}

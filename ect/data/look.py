@@ -1,6 +1,7 @@
 """What a look at a source says of its images, before its job reads them all. Loads no torch."""
 
 from itertools import islice
+from pathlib import Path
 
 from ect.config.dataset import Facts
 from ect.data.classes import listed, of_imagenet
@@ -11,8 +12,9 @@ SETTINGS = {"images": dict, "imagenet64": of_imagenet}  # those of the folder th
 
 def facts(dataset):
     """The `Facts` of the images of the block `dataset` of a config: their files are listed, and one
-    is read where the config does not say its size. Raises `ValueError` where the job would."""
-    if dataset.source not in SETTINGS:
+    is read where the config does not say its size. What is not there yet is known by the config
+    alone. Raises `ValueError` where the job would."""
+    if dataset.source not in SETTINGS or not Path(dataset.path).exists():
         return dataset.facts
     try:
         settings = SETTINGS[dataset.source](dataset.resolved())

@@ -28,6 +28,7 @@ def run(settings, out, threads=None):
     found = SOURCES[settings["source"]](settings)
     skipped = [] if settings.get("on_error") == "skip" else None
     about = {"classes": found.classes}
+    about |= {key: settings[key] for key in ("resize",) if key in settings}
     with file.writing(out, about) as writer:
         for split, kept, pixels in decoded(found, _splits(settings, found), threads, skipped):
             writer.add(split, pixels, [found.labels[row] for row in kept])

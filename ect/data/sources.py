@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ect.data import decode
 from ect.data.classes import listed, of_imagenet
 from ect.runtime.text import shown
+from ect.runtime.versions import setting
 
 LONG = 5000  # characters: longer than any path
 CHUNK = 256  # images that are decoded, and kept in memory, at a time
@@ -47,10 +48,11 @@ def images(settings):
     dataset.json at its top gives the classes."""
     path, found = settings["path"], listed(settings)
     channels, resolution = settings.get("channels") or 3, settings.get("resolution")
+    resize = setting(settings, "resize")
 
     def read(index):
         with decode.faults(), found.files.open(found.names[index]) as file:
-            return decode.read(file, channels, resolution)
+            return decode.read(file, channels, resolution, resize)
 
     inputs = [] if os.path.isdir(path) else [path]
     return Found(
@@ -178,5 +180,5 @@ def _require_size(name, shape, first, wanted):
     other = "" if name == first else f", '{shown(first)}' {first_width}x{first_height}"
     raise ValueError(
         f"'{shown(name)}' has {width}x{height} pixels{other}; allowed: images of one square size,"
-        " or dataset.resolution: for a square from the centre of each, resized with Lanczos"
+        " or dataset.resolution: for a square from the centre of each, resized"
     )

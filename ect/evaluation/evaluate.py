@@ -19,7 +19,7 @@ from ect.evaluation.classifier import extractor as classifier_space
 from ect.evaluation.sample import drawn_by_all, processes
 from ect.runtime import checkpoint, distributed
 from ect.runtime.record import digest, job_record
-from ect.runtime.versions import setting
+from ect.runtime.versions import DEFAULTS, setting
 
 
 def extractor(settings, classifier=None):
@@ -65,19 +65,21 @@ def extract(settings, out, drawn=None, model=None, data=None, classifier=None):
     sources = [path for path in (drawn, model, data) if path is not None]
     if len(sources) != 1:
         raise ValueError(f"found {len(sources)} sources; allowed: one of samples, a model or data")
+    resize = {}  # of the training images; a model's are not resized
     with distributed.together():
         if drawn is not None:
             batches = npz.read(drawn)
         elif model is not None:
             batches = drawn_by_all(model, settings["sampling"])
         else:
-            batches = samples.pieces(Images(data).pixels)
+            images = Images(data)
+            batches, resize = samples.pieces(images.pixels), {"resize": images.resize}
         if not distributed.is_first():
             collections.deque(batches if model is not None else (), maxlen=0)
             return
         shape, batches = samples.shaped(batches)
         name, network = extractor(settings["features"], classifier)
-        features.save(out, features.of_batches(network, batches), name, shape)
+        features.save(out, features.of_batches(network, batches), name, shape, **resize)
         weights = network_file(settings["features"], classifier)
         inputs = [*sources, *weights]
         record = job_record(settings, inputs, started, [Path(out)], **processes())
@@ -117,7 +119,10 @@ def run(settings, drawn, data, out, classifier=None, reference=None, summarized=
             raise ValueError(f"{where}: features are '{name}', not '{drawn_name}' as of the images")
         features.require_width(_name(source), features_drawn, real.features, where)
         results.append(measured(settings, features_drawn, real))
-    checkpoint.write_json(out, mean(results) | {"features": name, "cell": settings["cell"]})
+    made = features.resize_of(reference) if reference else Images(data).resize
+    about = {} if made == DEFAULTS["resize"] else {"resize": made}
+    about |= {"features": name, "cell": settings["cell"]}
+    checkpoint.write_json(out, mean(results) | about)
 
 
 def _require_others(paths):

@@ -9,6 +9,7 @@ import torch
 from ect.evaluation import samples
 from ect.models.about import brief, is_shape
 from ect.runtime import checkpoint, device
+from ect.runtime.versions import DEFAULTS, setting
 
 BATCH = 500  # images in one pass through a network
 
@@ -63,9 +64,11 @@ def require_finite(found, name="features"):
         raise FloatingPointError(f"{name}: {what}; allowed: finite features")
 
 
-def save(path, found, name, shape=None):
-    """Write features (N, D), the name of their space, and the shape (C, H, W) of their images."""
+def save(path, found, name, shape=None, resize=DEFAULTS["resize"]):
+    """Write features (N, D), the name of their space, the shape (C, H, W) of their images, and how
+    these were resized, unless by Lanczos or not."""
     about = {} if shape is None else {"shape": list(shape)}
+    about |= {} if resize == DEFAULTS["resize"] else {"resize": resize}
     checkpoint.save(path, {"features": found}, features=name, **about)
 
 
@@ -87,6 +90,11 @@ def load(path):
     found = found.double()
     require_finite(found, f"{path}: features")
     return about["features"], found.numpy(), shape and tuple(shape)
+
+
+def resize_of(path):
+    """How the images were resized that a file of features is of."""
+    return setting(checkpoint.load(path)[1], "resize")
 
 
 def require_shape(path, shape, wanted, where):

@@ -5,6 +5,7 @@
 `markup`      cells of text -> Markdown and LaTeX
 `tables`      the tables of an experiment, as csv, md and tex
 `steps`       the table of searched times
+`margin`      how far two means may lie apart before they are a difference
 `paper`       the published numbers, and ours beside them
 `style`       the style of every figure, and how it is saved
 `quality`     FD against evaluations, the share of pretraining, by schedule, of solvers

@@ -20,6 +20,7 @@ SOLVERS = {
 MORE = [name for name in METRICS if name not in ("fd", "kd")]  # where the config asks for them
 # What distances must share to be compared.
 EQUAL = ["features", "images", "reference_images", "repeats"]
+RESIZED = "lanczos"  # how images were resized, if a file does not say
 CELL = [key for key in MODEL + SAMPLER if key not in ("total_kimg", "share")] + ["seed"]
 RUN = [*CELL, "replicate"]
 
@@ -49,6 +50,8 @@ def read(paths, solvers=None):
         raise ValueError("found no metrics.json; allowed: at least one")
     for key in (*COUNTS, "replicate"):
         frame[key] = frame[key].astype("Int64")
+    if "resize" in frame:
+        _require_equal(frame.fillna({"resize": RESIZED}), ["resize"])
     if "kd" not in frame:  # a config may leave it out, but the csv has its columns
         frame["kd"] = float("nan")
     frame["total_kimg"] = frame["kimg"] + frame["tune_kimg"].fillna(0)
@@ -196,9 +199,9 @@ def _pooled(deviations):
     return math.sqrt((deviations**2).mean())
 
 
-def _require_equal(frame):
+def _require_equal(frame, keys=EQUAL):
     first = frame.iloc[0]
-    for key in EQUAL:
+    for key in keys:
         others = frame[frame[key] != first[key]]
         if len(others):
             other = others.iloc[0]

@@ -7,11 +7,12 @@ import pandas as pd
 
 from ect.config import published
 from ect.report import gather, markup
+from ect.report.margin import margin
 from ect.report.tables import write
 
 HEADERS = [
     "Method", "Network", "NFE", "Mimg in all", "published", "Tag", "Source",
-    "ours", "Mimg in all, ours", "Difference", "Within published sd",
+    "ours", "Mimg in all, ours", "Difference", "May be up to", "Is a difference",
 ]  # fmt: skip
 OURS = 7  # the first column of ours
 
@@ -31,13 +32,21 @@ def tabulate(dataset, numbers, cells, out):
         metric = published.require_comparable(
             dataset, first["features"], int(first["images"]), int(first["reference_images"])
         )
+        every = published.of(dataset, metric, numbers)
+        pairs = [(number, _ours(number, cells, frame)) for number in every]
+        published.require_same_images([n for n, ours in pairs if ours], _resize(first))
     except ValueError as error:
         raise ValueError(f"{first['path']}: {error}") from None
-    pairs = [(n, _ours(n, cells, frame)) for n in published.of(dataset, metric, numbers)]
-    table = pd.DataFrame([_facts(number, ours) for number, ours in pairs])
+    table = pd.DataFrame([_facts(number, ours, every) for number, ours in pairs])
     table = table.astype({"published_n": "Int64", "ours_n": "Int64"})
     write(f"{out}.csv", markup.csv(table))
     _lay_out(table, gather.measure(frame), _caption(dataset, frame), out)
+
+
+def _resize(first):
+    """How our training images were resized, by a metrics.json."""
+    found = first.get("resize")
+    return gather.RESIZED if pd.isna(found) else found
 
 
 def _ours(number, cells, frame):
@@ -56,7 +65,7 @@ def _ours(number, cells, frame):
     return matches[0] if matches else None
 
 
-def _facts(number, ours):
+def _facts(number, ours, every):
     """One line of the csv."""
     theirs = number._asdict() | {"total_mimg": number.total_mimg, "published": number.value}
     keys = ("dataset", "method", "network", "budget_mimg", "pretrain_mimg", "total_mimg", "nfe",
@@ -64,29 +73,31 @@ def _facts(number, ours):
     facts = {key: theirs[key] for key in keys}
     facts |= {"published_sd": number.sd, "published_n": number.n}
     facts |= {"tag": number.tag, "source": number.source}
-    return facts | (_beside(number, ours) if ours else dict.fromkeys(_EMPTY))
+    return facts | (_beside(number, ours, every) if ours else dict.fromkeys(_EMPTY))
 
 
-def _beside(number, ours):
+def _beside(number, ours, every):
     tuned = 0.0 if pd.isna(ours["tune_kimg"]) else ours["tune_kimg"] / 1000
     before = published.total(ours["kimg"] / 1000, ours["start_mimg"])
-    difference, inside = ours["fd_mean"] - number.value, None
-    if number.sd is not None and math.isfinite(difference):
-        inside = "yes" if abs(difference) <= number.sd else "no"
+    difference, beyond = ours["fd_mean"] - number.value, None
+    alike = [(n.sd, n.n) for n in every if n.setting == number.setting]
+    known = margin([*alike, (ours["fd_sd"], ours["n"])], ours["n"], number.n or 1)
+    if known and math.isfinite(difference):
+        beyond = "yes" if abs(difference) > known.width else "no"
     names = ("pretrain", "schedule", "recipe", "sampler", "fd_mean", "fd_sd", "n")
     values = [*(ours[name] for name in names), tuned, before, published.total(tuned, before)]
-    return dict(zip(_EMPTY, [*values, difference, inside]))
+    return dict(zip(_EMPTY, [*values, difference, known and known.width, beyond]))
 
 
 _EMPTY = (
     "start", "schedule", "recipe", "sampler", "ours_mean", "ours_sd", "ours_n", "ours_tune_mimg",
-    "ours_pretrain_mimg", "ours_total_mimg", "difference", "within_published_sd",
+    "ours_pretrain_mimg", "ours_total_mimg", "difference", "margin", "beyond_margin",
 )  # fmt: skip
 
 
 def _lay_out(table, measure, caption, out):
     rows = [_row(line) for line in table.to_dict("records")]
-    short, aligns = measure.split()[0], "llrrrllrrrl"
+    short, aligns = measure.split()[0], "llrrrllrrrrl"
     headers = [{"published": f"{short}, published", "ours": f"{short}, ours"}.get(h, h)
                for h in HEADERS]  # fmt: skip
     write(f"{out}.md", markup.markdown(headers, rows, aligns, caption))
@@ -99,13 +110,14 @@ def _row(line):
     theirs = f"{line['published']:.2f}"
     if not pd.isna(line["published_sd"]):
         theirs += f" ± {line['published_sd']:.2f} ({line['published_n']})"
-    ours = ["", "", "", ""]
+    ours = [""] * 5
     if not pd.isna(line["ours_n"]):
         ours = [
             markup.mean_and_sd(line["ours_mean"], line["ours_sd"], line["ours_n"]),
             _number(line["ours_total_mimg"]),
             f"{line['difference']:+.2f}" if math.isfinite(line["difference"]) else "",
-            "" if pd.isna(line["within_published_sd"]) else line["within_published_sd"],
+            "" if pd.isna(line["margin"]) else f"± {line['margin']:.2f}",
+            "" if pd.isna(line["beyond_margin"]) else line["beyond_margin"],
         ]
     named = [line["method"], line["network"], str(line["nfe"]), _number(line["total_mimg"])]
     return [*named, theirs, line["tag"], line["source"], *ours]
@@ -123,7 +135,10 @@ def _caption(dataset, frame):
         f" {first['reference_images']} training images."
         " Mimg in all: million training images, pretraining included, ours with"
         " the pretraining behind an imported start; empty where a part is not known. Difference:"
-        " ours less published. Tags: code, read in the released source; paper, printed in it;"
+        " ours less published. May be up to: half the 95 % prediction interval of that difference"
+        " where both are one recipe, by Student's t from all known spreads over seeds: ours, the"
+        " published one, those of others at this setting; empty where there is none."
+        " Tags: code, read in the released source; paper, printed in it;"
         " third, measured by others. EDM reports the least of three repeats and ECT follows it;"
         " ours are no minima. A cell is empty where nothing was published, or nothing run here."
     )

@@ -26,6 +26,8 @@ MASKS = 2
 # The defaults of absent keys. A job's settings hold these keys only where they differ, so that a
 # new key does not change the settings of other jobs; files of models and older settings lack them.
 DEFAULTS: dict[str, Any] = {
+    # of a dataset
+    "resize": "lanczos",
     # of a recipe or of sampling
     "microbatch": None,
     "precision": "fp32",

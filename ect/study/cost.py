@@ -11,9 +11,12 @@ import math
 import os
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ect.config import fits
 from ect.config.cells import Tuned
+from ect.config.missing import missing
+from ect.config.released import released
 from ect.networks.widths import levels
 from ect.runtime.versions import setting
 from ect.schedule import CONTINUOUS_TIME
@@ -21,20 +24,18 @@ from ect.study import settings
 from ect.study.jobs import jobs
 
 FLOAT = 4  # bytes
-EMPTY = (
-    "Empty: some of that work was not measured on that device yet (--rate gives a rate of"
-    " training), or a start was not imported yet."
-)
 GIVEN = ("import_model", "reconstruct_average")  # rules that write a model alone
 MOMENTS = 2  # of Adam, for each parameter
 
 
-def plan(config, rate=None, count=None, shape=None):
+def plan(config, rate=None, count=None, shape=None, memory=None):
     """The costs of the jobs that are to do and of all jobs, JSON-able; None if unknown.
 
     `rate` (images/s) is a rate of training besides the measured ones; `count(network, shape)` gives
-    a network's number of parameters. An imported start is unknown until its file was imported. With
-    the `shape` (C, H, W) of the images, by default the config's, also the levels of each network.
+    a network's number of parameters. That of an imported start is told by its file's name, if it is
+    a released one, or unknown until it was imported. With the `shape` (C, H, W) of the images, by
+    default the config's, also the levels of each network. `memory(settings, shape)` says what a
+    step holds, of the largest run.
     Raises `ValueError` on a rate that is not > 0.
     """
     if rate is not None and not rate > 0:
@@ -62,7 +63,50 @@ def plan(config, rate=None, count=None, shape=None):
         for device, of, assumed in _rows(facts, speeds, rate)
     ]
     networks = _levels(config, shape or config.dataset.shape)
-    return {"study": config.study, "jobs": rules, **both, "hours": hours, "networks": networks}
+    found: dict[str, Any] = {"missing": [one._asdict() for one in missing(config)], "memory": None}
+    if memory and (run := _largest(config, every, facts, count)):
+        found["memory"] = {"run": run.name, **memory(run.settings, run.shape)}
+    return {
+        "study": config.study, "jobs": rules, **both, "hours": hours, "networks": networks, **found
+    }  # fmt: skip
+
+
+class Step(NamedTuple):
+    """A training run, whose settings name the network, and the shape (C, H, W) of its images."""
+
+    name: str
+    settings: dict
+    shape: list
+
+
+def _largest(config, every, facts, count):
+    """The run whose weights, gradients, moments and averages are the most bytes, as a `Step`; None
+    if no network is known. Among equals the one that computes the most images at a time."""
+    best, most, counts = None, (0, 0), {}
+    for job in (job for job in every if job.trained and facts[job][0] and count):
+        network, shape = json.loads(facts[job][0])
+        run = settings.train(config, job.model) | {"network": network}
+        recipe = run["recipe"]
+        images = setting(recipe, "microbatch") or recipe["batch"]
+        if facts[job][0] not in counts:
+            counts[facts[job][0]] = count(network, shape)
+        size = counts[facts[job][0]] * _held(run), images
+        if size > most:
+            best, most = Step(_name(job.model), run, shape), size
+    return best
+
+
+def _held(run):
+    """How many times its weights a step holds: them, gradients, moments, averages, a teacher."""
+    lengths = setting(run["recipe"], "ema_std")
+    averages = len(lengths) if isinstance(lengths, list) else 1
+    return 2 + MOMENTS + averages + (run["target"] != "own")
+
+
+def _name(model):
+    """The recipe of a run and, of a tuned model, its start, as the config names them."""
+    start = _start(model).pretrain
+    return f"tune.{model.recipe} from {start}" if isinstance(model, Tuned) else f"pretrain.{start}"
 
 
 def _levels(config, shape):
@@ -101,7 +145,7 @@ def _facts(config, job):
     start = _start(job.model)
     chain = config.chain_of(start.pretrain)
     if chain is None:
-        network = _described(_file(config, start))
+        network = _described(_file(config, start)) or _released(config, start)
     else:
         network = config.networks[config.pretrain[chain].network].resolved()
         network = _text(network, config.dataset.shape)
@@ -123,6 +167,12 @@ def _described(path):
     with safe_open(path, framework="numpy") as file:
         about = json.loads(file.metadata()["about"])
     return _text(about["network"], about["shape"])
+
+
+def _released(config, start):
+    """The network of an import that was not made yet, by the name of its file; None if unknown."""
+    known = released(config.init[start.pretrain].file)
+    return known and _text(known.network, known.shape)
 
 
 def _drawing(settings):
@@ -192,7 +242,11 @@ def _size(config, job, network, count, sizes):
     """Bytes of a job's network: of its imported file, or by its parameters; None if unknown."""
     start = _start(job.model)
     if network is None or start.pretrain in config.init:
-        return _file(config, start).stat().st_size if network else None
+        path = _file(config, start)
+        if path.is_file():
+            return path.stat().st_size if network else None
+        known = released(config.init[start.pretrain].file)
+        return known and FLOAT * known.parameters
     if network not in sizes:
         sizes[network] = FLOAT * count(*json.loads(network)) if count else None
     return sizes[network]
@@ -215,45 +269,3 @@ def _copies(config, job):
     recipe = config.tune[job.model.recipe] if tuned else config.pretrain[job.model.pretrain]
     state = 1 + len(recipe.ema_std or [None]) + (MOMENTS if job.trained else 0)
     return 1 + state + (recipe.snapshots if tuned else 0)
-
-
-def table(costs):
-    """The plan as a table in text: name, to do, in all."""
-    lines: list[tuple[str, ...]] = [(f"study {costs['study']}", "to do", "in all")]
-    jobs = costs["jobs"].values()
-    lines.append(("jobs", *(f"{sum(job[key] for job in jobs):,}" for key in ("to_do", "in_all"))))
-    lines += [_line(f"  {rule}", both, "{:,}") for rule, both in costs["jobs"].items()]
-    for name in ("pretraining_images", "tuning_images", "images_to_draw", "network_evaluations"):
-        lines.append(_line(name.replace("_", " "), costs[name], "{:,}"))
-    for hours in costs["hours"]:
-        lines.append(_line(_name_of(hours), hours, "{:,.2f}"))
-    disk = {key: size and size / 1e9 for key, size in costs["disk_bytes"].items()}
-    lines.append(_line("disk, GB", disk, "{:,.2f}"))
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    rows = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in lines]
-    rows += [f"network {name}: {_sizes(found)}" for name, found in costs["networks"].items()]
-    unknown = any("" in line for line in lines)
-    return "\n".join([*rows, EMPTY] if unknown else rows)
-
-
-def _sizes(found):
-    """The levels of a network in words."""
-    parts = []
-    for level in found:
-        layers = level["layers"]
-        attends = f", {layers} attention layer{'s' * (layers > 1)}" if layers else ""
-        parts.append(f"{level['side']} x {level['side']} ({level['width']} wide{attends})")
-    return ", ".join(parts)
-
-
-def _name_of(hours):
-    if hours["device"]:
-        unit = "core-hours" if hours["device"].startswith("cpu") else "GPU-hours"
-        return f"{unit} of {hours['of']}, {hours['device']}"
-    rate = f", at {hours['rate']:g} images/s" if hours["rate"] else ""
-    return f"hours of {hours['of']}{rate}"
-
-
-def _line(name, both, form):
-    """A row of the table; empty where a number is unknown."""
-    return name, *("" if both[k] is None else form.format(both[k]) for k in ("to_do", "in_all"))

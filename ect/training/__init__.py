@@ -6,6 +6,7 @@
 `reconstruct`  an average of a length that no run kept, from its milestones
 `perfect`      the loss of a perfect model, of Gaussian data
 `log`          means between two lines of the log; losses that are not finite
+`memory`       what a step holds in memory, before it runs
 `state`        network, averages, optimizer, images seen: what a run is at one moment
 `loop`         one step and the loop: the last page of the essay
 `train`        the job: begin or resume, save, publish

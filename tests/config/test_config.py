@@ -19,7 +19,7 @@ SMALL = DEFAULT["networks"]["small"]
 
 BARE = {"format": "state_dict", "file": "README.md", "network": "small", "process": "flow"}
 BARE |= {"parameterization": "velocity", "c_noise": "time"}
-IMAGES = {"source": "images", "path": "no/photos", "held_out": 10}
+IMAGES = {"source": "images", "path": "/dev/null", "held_out": 10}
 LONG = {"pretrain": "ve", "kimg": 60, "ema_std": 0.15}
 ADAM = {"name": "adam", "lr": 1.0e-3}
 ADM = {"architecture": "adm", "channels": 224, "multipliers": [1, 2], "blocks": 1, "attention": [8]}
@@ -84,15 +84,15 @@ MISTAKES = [
     ("figures/loss/tune", "ect", ["figures.loss.tune", "'ect'", "snapshots >= 1"]),
     ("figures/samples", CUT | {"tune": "etc"}, ["figures.samples.tune", "'etc'", "ect_slope"]),
     ("figures/solver", "ode", ["figures.solver", "'ode'", "heun"]),
-    ("features/inception_path", "no/such/folder", ["inception_path", "no/such/folder", "folder"]),
+    ("features/inception_path", "tests", ["inception_path", "no file tests/inception", "folder"]),
     ("dataset/source", "svhn", ["dataset.source", "'svhn'", "'digits', 'images'"]),
     ("dataset/held_out", ..., ["dataset", "held_out: missing", "'digits'"]),
     ("dataset/path", "photos", ["dataset", "path is set for 'digits'", "split_seed, max_images"]),
-    ("dataset", IMAGES, ["dataset", "path: found 'no/photos'", "a folder of images, or a .zip"]),
+    ("dataset", IMAGES, ["dataset", "path: found '/dev/null'", "a folder of images, or a .zip"]),
     ("dataset", IMAGES | {"path": None}, ["dataset", "path: missing", "'images'"]),
     ("dataset", IMAGES | {"channels": 4}, ["dataset.channels", "4", "1 or 3"]),
     ("dataset", IMAGES | {"on_error": "warn"}, ["dataset.on_error", "'warn'", "'stop' or 'skip'"]),
-    ("dataset", IMAGES | {"source": "imagenet64"}, ["dataset", "'no/photos' without", "train"]),
+    ("dataset", IMAGES | {"source": "imagenet64"}, ["dataset", "'/dev/null' without", "train"]),
     (
         "dataset",
         IMAGES | {"source": "imagenet64", "resolution": 32},
@@ -148,7 +148,11 @@ MISTAKES = [
     ("averages", {"ve": LONG}, ["averages.ve", "also a name in pretrain"]),
     ("averages", {"a": LONG | {"ema_std": 0.4}}, ["averages.a.ema_std", "0.4", "0.2886"]),
     ("samplers/one_step/labels", [], ["samplers.one_step.labels", "at least 1"]),
-    ("init", {"a": {"format": "edm", "file": "no.pkl"}}, ["init.a", "no.pkl", "not there"]),
+    (
+        "init",
+        {"a": {"format": "edm", "file": "tests"}},
+        ["init.a", "'tests', which is none", "a file"],
+    ),
     ("init", {"a": {"format": "tf", "file": "README.md"}}, ["init.a.format", "'tf'", "'edm'"]),
     ("init", {"ve": {"format": "edm", "file": "README.md"}}, ["init.ve", "pretrain"]),
     ("init", {"a": {"format": "edm", "file": "README.md", "sd": 0.5}}, ["init.a: sd", "'edm'"]),

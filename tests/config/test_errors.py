@@ -80,7 +80,7 @@ WRONG_FILES = {
     "null.yaml": "evaluation: null\n",
     "number_key.yaml": "1: 2\n",
     "bool.yaml": "evaluation: {images: yes}\n",
-    "init.yaml": "init: {mine: {format: edm, file: models/none.pkl}}\n",
+    "init.yaml": "init: {mine: {format: edm, file: /}}\n",
 }
 
 # name of a study's file: what its message says
@@ -111,7 +111,7 @@ STUDIES = {
     "null.yaml": ["evaluation", "None"],
     "number_key.yaml": ["1: ", "keys should be strings"],
     "bool.yaml": ["evaluation.images", "True", "integer"],
-    "init.yaml": ["init.mine", "models/none.pkl", "not there"],
+    "init.yaml": ["init.mine", "file is '/'", "a file"],
 }
 
 M, D, S = f"{MODEL}/model.safetensors", "data.npz", f"{MODEL}/one_step/samples.npz"

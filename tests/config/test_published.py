@@ -2,6 +2,7 @@
 are comparable; what was not published or not run stays empty."""
 
 import json
+import math
 import shutil
 import statistics
 import subprocess
@@ -11,10 +12,12 @@ import pandas as pd
 import pytest
 
 from ect.cli.main import main
+from ect.config import load
 from ect.config import published as published_module
 from ect.config.config import Config, ConfigError
 from ect.config.published import FILE, METRICS, TAGS, TRAINING, of, read
 from ect.report import paper
+from ect.report.margin import margin
 from tests.helpers.configs import changed
 from tests.helpers.reports import Inputs
 
@@ -81,11 +84,17 @@ def test_ours_stands_beside_the_number_of_as_many_evaluations(cells, tmp_path):
         assert (ours.ours_mean, ours.ours_sd) == pytest.approx((mean, sd), rel=1e-5)
         assert ours.ours_n == 3 and ours.ours_total_mimg == 201.024
         assert ours.difference == pytest.approx(mean - ours.published, abs=1e-5)
-        inside = abs(mean - ours.published) <= ours.published_sd
-        assert ours.within_published_sd == ("yes" if inside else "no")
+        known = [(n.sd, n.n) for n in of("cifar10", "fid") if "1-hour" in n.method]
+        alike = [pair for pair, n in zip(known, (1, 2, 1, 2)) if n == nfe]
+        found = margin([*alike, (sd, 3)], 3, 3)
+        assert ours.margin == pytest.approx(found.width, rel=1e-5) and found.df == 8
+        assert ours.beyond_margin == ("yes" if abs(ours.difference) > found.width else "no")
     before = line(table, "EDM", 35, budget=200)
     assert before.ours_mean == 2.0 and before.ours_total_mimg == before.total_mimg == 200
-    assert pd.isna(line(table, "ECT", 2).within_published_sd)  # no spread was published
+    alone = line(table, "ECT", 2)  # of one run: its setting's spreads, and 1 + 1 / 3 of a variance
+    others = line(table, "ECT 1-hour (3 seeds)", 2)
+    assert alone.margin / others.margin == pytest.approx(math.sqrt((1 + 1 / 3) / (2 / 3)), rel=1e-5)
+    assert pd.isna(before.margin) and pd.isna(before.beyond_margin)  # n = 1 on both sides
 
 
 def test_what_was_not_run_or_not_published_is_empty(cells, tmp_path):
@@ -122,6 +131,40 @@ def test_what_is_not_comparable_is_refused(tmp_path, key, value):
     with pytest.raises(ValueError, match=rf"{key}'?: {value!r}.*allowed beside published numbers"):
         table_of([cell], tmp_path)
     assert not (tmp_path / "paper.csv").exists()
+
+
+def test_numbers_of_images_that_were_resized_otherwise_are_refused(tmp_path):
+    facts = INCEPTION | {"reference_images": 1_281_167}
+
+    def tabulated(method, budget, **more):
+        file = Inputs(tmp_path).cell(
+            "one_step", 5.0, kimg=0, schedule="fixed", tune=12800, **facts, **more
+        )
+        cell = {"method": method, "budget_mimg": budget, "start_mimg": 1073.7, "metrics": [file]}
+        paper.tabulate("imagenet64", FILE, [cell], tmp_path / "paper")
+
+    with pytest.raises(ValueError, match="'ECT-S' is of images resized by dhariwal, ours by lanc"):
+        tabulated("ECT-S", 12.8)
+    with pytest.raises(ValueError, match=r"'iCT-deep' .* an unknown filter, ours by dhariwal"):
+        tabulated("iCT-deep", 1638.4, resize="dhariwal")
+    assert not (tmp_path / "paper.csv").exists()
+    tabulated("ECT-S", 12.8, resize="dhariwal")
+    assert (tmp_path / "paper.csv").exists()
+
+
+def test_a_config_may_not_ask_for_numbers_of_other_images():
+    study = load.read(ROOT / "config.yaml", ROOT / "workflow" / "studies" / "imagenet64.yaml")
+    assert Config.read(study).dataset.resizing == "dhariwal"
+    study["dataset"]["resize"] = "lanczos"
+    with pytest.raises(ConfigError, match=r"'ECT-S' is of images resized by dhariwal, ours by lan"):
+        Config.read(study)
+
+
+def test_each_line_of_imagenet_says_its_images_or_that_nobody_knows():
+    for number in of("imagenet64", "fid"):
+        assert number.resize in ("dhariwal", "lanczos", None)
+        if number.network.startswith("EDM2") and number.method.startswith(("ECT", "EDM2", "TCM")):
+            assert number.resize == "dhariwal"
 
 
 def test_published_numbers_of_other_data_are_not_there(cells, tmp_path):

@@ -92,9 +92,9 @@ def test_digits(value, text):
 def test_a_published_number_is_not_met_by_none(tmp_path):
     ours = {"fd_mean": NAN, "fd_sd": NAN, "n": 3, "tune_kimg": 1, "kimg": 1, "start_mimg": 0}
     ours |= dict.fromkeys(("pretrain", "schedule", "recipe", "sampler"), "x")
-    number = type("Number", (), {"value": 3.6, "sd": 0.1})
-    facts = paper._beside(number, ours)
-    assert math.isnan(facts["difference"]) and facts["within_published_sd"] is None
+    number = type("Number", (), {"value": 3.6, "sd": 0.1, "n": 3, "setting": ()})
+    facts = paper._beside(number, ours, [number])
+    assert math.isnan(facts["difference"]) and facts["beyond_margin"] is None
 
 
 # Files that lack what is needed are told by name.

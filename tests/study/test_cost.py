@@ -3,6 +3,7 @@ and what earlier jobs measured is used for the same work alone."""
 
 import copy
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -143,9 +144,9 @@ def test_what_is_not_known_is_empty(capsys):
     Path("config.yaml").write_text(yaml.safe_dump(DEFAULT))
     assert main(["plan"]) == 0
     text = capsys.readouterr().out
-    assert "\nhours of training\n" in text and "None" not in text and text.endswith("yet.\n")
+    assert re.search(r"\nhours of training +unknown +unknown\n", text) and "None" not in text
     assert main(["plan", "--rate", "400"]) == 0
-    assert "Empty:" not in capsys.readouterr().out
+    assert "nknown" not in capsys.readouterr().out
 
 
 def test_what_is_finished_is_not_to_do():

@@ -52,7 +52,7 @@ os.environ.update(ECT_PYTHONPATH=HOME)
 if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
     os.environ.update(PYTHONNOUSERSITE="1")
 
-from ect.config import fits, load, published
+from ect.config import fits, load, missing, published
 from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config
 from ect.config.evaluation import FETCHED
@@ -88,8 +88,11 @@ try:
 except ValueError as error:
     raise WorkflowError(f"the config cannot be run:\n{error}") from None
 if workflow.is_main_process:
-    for line in advice(STUDY):
+    for line in [*advice(STUDY), *map(missing.told, missing.missing(STUDY))]:
         print(line, file=sys.stderr)
+# A dry run plans without these; a run ends at its start, or, of a module, where Snakemake finds no
+# such input.
+ABSENT = {needed.path for needed in missing.missing(STUDY) if needed.job is None}
 
 allow(STUDY.plugins)  # a model file runs these plugins and no others
 ROOT = STUDY.root
@@ -185,7 +188,7 @@ def classifier_if_used():
     return [CLASSIFIER] if STUDY.features.extractor == "classifier" else []
 
 
-def network_if_used():
+def network_if_used(wildcards):
     """The file of the feature space's network: trained by the study, given or downloaded."""
     return classifier_if_used() + outside(STUDY.network_files())
 
@@ -201,6 +204,8 @@ def classifier_option():
 
 def outside(files):
     """Files that the config names: the prefix of a module does not move them."""
+    if workflow.dryrun or workflow.modifier.is_main_snakefile():
+        files = [file for file in files if file not in ABSENT]
     paths = files if PLACE == ROOT else [str(Path(file).absolute()) for file in files]
     if any(re.search("[{}]", path) for path in paths):
         raise WorkflowError(f"found braces in {paths}; allowed: paths of inputs without them")
@@ -211,6 +216,13 @@ def release():
     """At the end of a workflow, delete the hard links to what its training runs published."""
     if workflow.is_main_process:
         work.release(ROOT)
+
+
+onstart:
+    try:
+        missing.require(STUDY)
+    except ValueError as error:
+        raise WorkflowError(f"the study cannot be run: {error}") from None
 
 
 onsuccess:

@@ -3,12 +3,16 @@
 
 def content_of(folder):
     """The fingerprint of a folder of images: its files' names, sizes and modification times."""
-    return fingerprint(folder) if folder else ""
+    return fingerprint(folder) if folder and Path(folder).exists() else ""
+
+
+def archive_if_used(wildcards):
+    return outside([STUDY.dataset.archive] if STUDY.dataset.archive else [])
 
 
 rule prepare_data:
     input:
-        outside([STUDY.dataset.archive] if STUDY.dataset.archive else []),
+        archive_if_used,
     output:
         data=DATA,
         run=f"{ROOT}/data/run.json",
@@ -60,7 +64,7 @@ rule fetch_inception:
 # Real images that no model saw, against the training images: what a perfect model would score.
 rule measure_floor:
     input:
-        network_if_used(),
+        network_if_used,
         data=DATA,
         reference=REFERENCE,
         summary=SUMMARY,

@@ -72,7 +72,7 @@ rule export_images:
 # The training images' features, for every distance of the study.
 rule extract_reference:
     input:
-        network_if_used(),
+        network_if_used,
         data=DATA,
     output:
         features=REFERENCE,
@@ -116,7 +116,7 @@ rule summarize_reference:
 # images go from the sampler to the features and nowhere else.
 rule extract:
     input:
-        network_if_used(),
+        network_if_used,
         source=f"{DRAWN}/samples.npz" if "npz" in EXPORT else f"{ROOT}/{{model}}/model.safetensors",
     output:
         features=f"{DRAWN}/features.safetensors",
@@ -143,7 +143,7 @@ rule extract:
 
 rule evaluate:
     input:
-        network_if_used(),
+        network_if_used,
         samples=expand(f"{DRAWN}/{MEASURED}", repeat=REPEATS, allow_missing=True),
         reference=REFERENCE,
         summary=SUMMARY,
@@ -168,7 +168,7 @@ rule evaluate:
 
 rule trace_tuning:
     input:
-        network_if_used(),
+        network_if_used,
         init=f"{MILESTONE}/model.safetensors",
         snapshots=f"{TUNING}/snapshots.safetensors",
         data=DATA,
@@ -195,7 +195,7 @@ rule trace_tuning:
 # evaluation's.
 rule search_steps:
     input:
-        network_if_used(),
+        network_if_used,
         model=f"{TUNING}/model.safetensors",
         reference=REFERENCE,
     output:

@@ -1,0 +1,86 @@
+"""Files that a study needs and that are not there: where to get them, and how large they are. A
+plan and a dry run list them; a run needs those that no job fetches. Loads no torch."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ect.config.base import short
+from ect.config.evaluation import FETCHED
+from ect.config.released import released
+
+IMAGENET = "https://image-net.org, ILSVRC2012_img_train.tar unpacked, a folder for each class"
+INCEPTION, INCEPTION_SIZE = "clean-fid's Inception", 96_000_000
+# What torchvision downloads for a source: a file that shows that it has, and bytes.
+DOWNLOADED = {
+    "cifar10": ("cifar-10-batches-py", 170_000_000),
+    "mnist": ("MNIST/raw", 12_000_000),
+    "fashion_mnist": ("FashionMNIST/raw", 31_000_000),
+}
+
+
+class Needed(NamedTuple):
+    """A file or folder that is not there: the key of the config that names it, where to get it (""
+    where only the user knows), its bytes, None if unknown; `job` is the rule that fetches it."""
+
+    key: str
+    path: str
+    source: str = ""
+    size: int | None = None
+    job: str | None = None
+
+
+def missing(config) -> list[Needed]:
+    """What a study needs and does not find, in the order of the config."""
+    every = [*_images(config.dataset), *_features(config.features), *_starts(config)]
+    return [needed for needed in every if not Path(needed.path).exists()]
+
+
+def _images(block):
+    if block.source in DOWNLOADED:
+        folder, size = DOWNLOADED[block.source]
+        path = str(Path(block.path, folder))
+        yield Needed("dataset.path", path, "torchvision downloads it", size, "prepare_data")
+    elif block.source == "imagenet64":
+        yield Needed("dataset.path", str(Path(block.path, "train")), IMAGENET, 148_000_000_000)
+    elif block.path is not None:
+        yield Needed("dataset.path", block.path)
+
+
+def _features(block):
+    if file := block.network_file:
+        if block.extractor == "dinov2":
+            yield Needed("features.dinov2_path", file, "see ect/evaluation/pretrained.py")
+        elif file == FETCHED:
+            yield Needed("features", file, INCEPTION, INCEPTION_SIZE, "fetch_inception")
+        else:
+            yield Needed("features.inception_path", file, INCEPTION, INCEPTION_SIZE)
+
+
+def _starts(config):
+    """The files of imported starts; those of diffusers are a folder, or on the hub."""
+    for name, block in config.init.items():
+        if block.format != "diffusers":
+            known = released(block.file)
+            about = (known.url, known.size) if known else ("", None)
+            yield Needed(f"init.{name}.file", block.file, *about)
+
+
+def told(needed: Needed) -> str:
+    """One line about a file: where to get it, and its size."""
+    size = "size unknown" if needed.size is None else f"about {amount(needed.size)}"
+    where = needed.source or "your own file"
+    by = f"job {needed.job} fetches it: " if needed.job else "to be put there: "
+    return f"{needed.key}: found no {short(needed.path)}; {by}{where}, {size}"
+
+
+def require(config) -> None:
+    """Raise `ValueError`, one line, unless every file is there that no job fetches."""
+    absent = [needed for needed in missing(config) if needed.job is None]
+    if absent:
+        more = f" (and {len(absent) - 1} more: ect plan)" if len(absent) > 1 else ""
+        raise ValueError(told(absent[0]) + more)
+
+
+def amount(size: int) -> str:
+    """Bytes in words: MB or GB, of 10^6 and 10^9."""
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
