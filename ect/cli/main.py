@@ -90,6 +90,7 @@ def main(argv=None):
         files.require_here()
         require(args)
         require_settings(args)
+        files.tell_version(args)
         files.require_outputs(args)
         out = files.place(args)
         noted = crash.noted(out, args.attempt) if out and args.attempt else nullcontext()

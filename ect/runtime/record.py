@@ -112,7 +112,7 @@ def _facts(settings, inputs, started):
 
 def of(path):
     """The record of the job that made a file; None where none beside it names it. Raises
-    `ValueError` if that is of other bytes. A run.json older than the names of outputs stands for the
+    `ValueError` if that is of other bytes. A run.json older than names of outputs stands for the
     files beside it."""
     path = Path(path)
     for place in (path.with_suffix(".json"), path.with_name("run.json"), beside(path)):
