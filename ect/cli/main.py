@@ -7,6 +7,8 @@ torch and pandas are imported by the verb that needs them, so that help and erro
 
 import argparse
 import os
+import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -25,9 +27,24 @@ VERBS: dict[Callable, tuple[str, dict]] = (
 )
 
 
+class Parser(argparse.ArgumentParser):
+    """Names the nearest verb or option where one is mistyped."""
+
+    def error(self, message):
+        """Print the message and what was meant, and exit."""
+        found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        known = re.findall(r"[\w-]+", found[2]) if found else self._option_string_actions
+        wrong = (
+            found[1] if found else message.partition("unrecognized arguments: ")[2].split(" ")[0]
+        )
+        from ect.config.base import nearest
+
+        super().error(shown(message, 2000) + (nearest(wrong.split("=")[0], known) if wrong else ""))
+
+
 def parser():
     """The command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="ect",
         description="Easy Consistency Tuning: train, sample, evaluate, report. Type `python -m ect"
         " VERB`. Snakemake calls these verbs; `snakemake --cores all` runs the whole study.",
@@ -71,14 +88,35 @@ def limit_threads(number):
 
 def require_settings(args):
     """Raise `ValueError` unless the settings of a verb are such as a config gives it, whoever wrote
-    them; those of `draw` its figure checks."""
-    if "settings" in args and args.function.__name__ != "draw":
+    them; those of `draw` are its figure's."""
+    if "settings" in args and args.function.__name__ == "draw":
+        from ect.config import drawing
+
+        drawing.require(args.figure, args.settings)
+    elif "settings" in args:
         from ect.config import verbs
 
         verbs.require(args.function.__name__, args.settings)
+    elif getattr(args, "solvers", None) is not None:
+        from ect.config import drawing
+
+        drawing.require_solvers(args.solvers)
 
 
 def main(argv=None):
+    """Run a verb, and return its exit code; that of a Unix tool, and no word, where whoever read
+    stdout has ended, as `| head` does."""
+    try:
+        try:
+            return run(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        return 128 + signal.SIGPIPE
+
+
+def run(argv=None):
     """Run a verb, and return its exit code. An error in its input is one line and exit code 1. A
     run that saved its work and stopped is one line and exit code 75 (time), 69 (the end of
     torchrun) or 128 + the number of a signal."""
@@ -100,6 +138,8 @@ def main(argv=None):
         print(f"ect {args.verb}: {stop}", file=sys.stderr)
         return stop.code
     except (ValueError, OSError, FloatingPointError) as error:
+        if isinstance(error, BrokenPipeError):
+            sys.stdout.flush()  # fails again where the pipe is that of stdout
         lines = (shown(line, len(line) * 12) for line in str(error).split("\n"))
         print(f"ect {args.verb}:", "\n".join(lines), file=sys.stderr)
         return 1

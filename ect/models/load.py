@@ -1,6 +1,8 @@
 """A trained model, for use in a program: `ect.load(path).sample(16)`."""
 
+import math
 import operator
+import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from ect.process import Process
 from ect.runtime import checkpoint, record
 from ect.runtime.text import shown
 
+MOST = 10**7  # images, as for `sample`
 BATCH = 250  # that of the default study: the batch size may change the last bit
 
 
@@ -49,10 +52,11 @@ class Model:
         `FloatingPointError` where an image is not finite. The same as
         `python -m ect sample` in batches of 250, to the bit.
         """
+        most = most_images(self.about["shape"])
         settings = {
             "kind": "multistep",
             "options": self._options(steps, times),
-            "images": _needed("n", _whole(n, 1), n, "a number of images >= 1"),
+            "images": _needed("n", _whole(n, 1, most), n, f"a number of images from 1 to {most:,}"),
             "batch": BATCH,
             "seed": _needed("seed", _whole(seed, 0), seed, "a whole number >= 0"),
             "labels": None,
@@ -82,13 +86,20 @@ def _needed(name, value, given, allowed):
     return value
 
 
-def _whole(value, least):
-    """A whole number of any library as an int from `least` to 10^18; None for anything else."""
+def most_images(shape):
+    """How many images (C, H, W) an array may hold: twice their bytes fit into this machine's
+    memory, once in batches and once joined."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(MOST, memory // (2 * math.prod(shape))))
+
+
+def _whole(value, least, most=10**18):
+    """A whole number of any library as an int from `least` to `most`; None for anything else."""
     try:
         number = operator.index(value)
     except TypeError:
         return None
-    return number if least <= number <= 10**18 and not isinstance(value, bool) else None
+    return number if least <= number <= most and not isinstance(value, bool) else None
 
 
 def _number(value):

@@ -134,9 +134,20 @@ def provenance(runs):
         ("packages", ", ".join(f"{k} {_one_or_all(packages[k])}" for k in sorted(packages))),
         ("devices", _counted(record.get("device", "not recorded") for record in records)),
         ("threads of a job", _one_or_all([str(record.get("threads")) for record in records])),
+        *_classifier(records),
         ("jobs with a record", str(len(records))),
         ("time of these jobs, summed", duration(sum(r.get("seconds", 0) for r in records))),
     ]
+
+
+def _classifier(records):
+    """The accuracy of the classifier whose features are measured, with a warning at chance."""
+    for record in records:
+        accuracy = record.get("test_accuracy")
+        if type(accuracy) in (int, float):
+            warning = ": that of chance, so distances in its features say little"
+            text = f"{accuracy:.1%} of test images{warning * (record.get('at_chance') is True)}"
+            yield "the classifier is right about", text
 
 
 def _commit(code):
