@@ -33,13 +33,25 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         """Print the message and what was meant, and exit."""
         found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
-        known = re.findall(r"[\w-]+", found[2]) if found else self._option_string_actions
-        wrong = (
-            found[1] if found else message.partition("unrecognized arguments: ")[2].split(" ")[0]
+        message = shown(message, 2000)
+        super().error(
+            message + _meant(found[1], re.findall(r"[\w-]+", found[2])) if found else message
         )
-        from ect.config.base import nearest
 
-        super().error(shown(message, 2000) + (nearest(wrong.split("=")[0], known) if wrong else ""))
+    def parse_args(self, args=None, namespace=None):
+        """The arguments; an option that a verb does not have ends with the nearest one."""
+        found, more = self.parse_known_args(args, namespace)
+        if more:
+            known = ["--threads", "--attempt", *options_by_verb().get(found.verb, ())]
+            near = _meant(more[0].partition("=")[0], known)
+            self.error(f"unrecognized arguments: {' '.join(more)}{near}")
+        return found
+
+
+def _meant(word, known):
+    from ect.config.base import nearest
+
+    return nearest(word, known)
 
 
 def parser():
@@ -138,8 +150,8 @@ def run(argv=None):
         print(f"ect {args.verb}: {stop}", file=sys.stderr)
         return stop.code
     except (ValueError, OSError, FloatingPointError) as error:
-        if isinstance(error, BrokenPipeError):
-            sys.stdout.flush()  # fails again where the pipe is that of stdout
+        if isinstance(error, BrokenPipeError) and files.place(args) is None:
+            raise  # of stdout, all that such a verb writes to
         lines = (shown(line, len(line) * 12) for line in str(error).split("\n"))
         print(f"ect {args.verb}:", "\n".join(lines), file=sys.stderr)
         return 1

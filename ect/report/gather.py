@@ -159,12 +159,12 @@ def _row(path):
         raise ValueError(
             f"{path}: cell: {null[0]} is {cell[null[0]]!r}; allowed: what it says of it"
         )
+    for key in (key for key in (*COUNTS, "replicate") if cell.get(key) is not None):
+        require_possible(f"{path}: cell", key, cell[key])
     tuned = [cell[key] is not None for key in ("schedule", "recipe", "tune_kimg")]
     if any(tuned) != all(tuned):
         allowed = "schedule, recipe and tune_kimg of a tuned model, null for all three before"
         raise ValueError(f"{path}: cell: found some of a tuned model; allowed: {allowed}")
-    for key in (key for key in (*COUNTS, "replicate") if cell.get(key) is not None):
-        require_possible(f"{path}: cell", key, cell[key])
     each = metrics.pop("repeats", {"fd": [metrics["fd"]]})["fd"]
     repeats = {"repeats": len(each), "fd_repeats_min": min(each), "fd_repeats_sd": _sd(each)}
     known = {key: cell[key] for key in CELL} | {"replicate": cell.get("replicate", 0)}

@@ -22,7 +22,7 @@ def tabulate(models, out):
     `models` are mappings that name a tuned model and the `path` of its steps.json. Raises
     `ValueError` if the files measure different things.
     """
-    _require_apart(models)
+    _require_once(models, "file", ("path",))
     found = [_read(model["path"]) for model in models]
     if not found:
         raise ValueError("models: found none; allowed: at least one")
@@ -33,6 +33,7 @@ def tabulate(models, out):
                     f"{model['path']}: {key} is {steps[key]}, but {found[0][key]} in"
                     f" {models[0]['path']}"
                 )
+    _require_once(models, "model", MODEL)
     rows = [
         {key: model[key] for key in MODEL} | {key: step[key] for key in ROW}
         for model, steps in zip(models, found)
@@ -41,15 +42,14 @@ def tabulate(models, out):
     _write_table(pd.DataFrame(rows), found[0], out)
 
 
-def _require_apart(models):
-    """Raise `ValueError` where two of the models are one, or have one file."""
-    for what, keys in (("file", ("path",)), ("model", MODEL)):
-        seen = set()
-        for model in models:
-            key = tuple(model[key] for key in keys)
-            if key in seen:
-                raise ValueError(f"{model['path']}: found its {what} twice; allowed: each once")
-            seen.add(key)
+def _require_once(models, what, keys):
+    """Raise `ValueError` where two of the models are alike in all of the keys."""
+    seen = set()
+    for model in models:
+        key = tuple(model[key] for key in keys)
+        if key in seen:
+            raise ValueError(f"{model['path']}: found its {what} twice; allowed: each once")
+        seen.add(key)
 
 
 def _read(path):
