@@ -68,7 +68,7 @@ def declared(text, path):
 
 def _require_kept(name, tree, path):
     """Raises `ValueError` where a name of a part is deleted, or another value's, after it."""
-    last = None
+    last = tree.body[0]
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             names = [node.name]

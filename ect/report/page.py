@@ -141,13 +141,12 @@ def provenance(runs):
 
 
 def _classifier(records):
-    """The accuracy of the classifier whose features are measured, with a warning at chance."""
+    """A warning where the classifier whose features are measured is one of chance."""
     for record in records:
-        accuracy = record.get("test_accuracy")
-        if type(accuracy) in (int, float):
-            warning = ": that of chance, so distances in its features say little"
-            text = f"{accuracy:.1%} of test images{warning * (record.get('at_chance') is True)}"
-            yield "the classifier is right about", text
+        if record.get("at_chance") is True:
+            right = f"{record.get('test_accuracy', 0):.1%} of test images"
+            warning = "that of chance, so distances in its features say little"
+            yield "the classifier is right about", f"{right}: {warning}"
 
 
 def _commit(code):

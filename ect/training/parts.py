@@ -137,12 +137,12 @@ def require_chain(path, settings):
     """Raise `ValueError` unless the run that left a state, by the record beside it, is of the same
     chain as one of these settings, if any. Returns that run's settings; None where none is known.
     """
-    made = (record.of(path) or {}).get("settings")
-    for key in CHAIN if made and settings else ():
+    made = (record.of(path) or {}).get("settings") or {}
+    for key in CHAIN if settings else ():
         if key in made and made[key] != settings.get(key):
             found, allowed = (shown(json.dumps(s.get(key)), 200) for s in (made, settings))
             raise ValueError(f"{path}: a run whose {key} is {found}; allowed: {allowed}")
-    return made
+    return made or None
 
 
 def settings_with_start(settings, init, images):

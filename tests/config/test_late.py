@@ -157,6 +157,12 @@ def test_a_plugin_that_changes_torchs_defaults_is_named_and_they_are_kept(tmp_pa
     assert str(error.value).startswith(f"plugins: {path}: ") and now() == before
 
 
+def test_rules_without_their_package_ask_for_the_installed_one_of_their_version():
+    rules = (ROOT / "workflow/rules/common.smk").read_text()
+    assert f'\nVERSION = "{ect.__version__}"' in rules and "ect.__version__ != VERSION" in rules
+    assert f'\nversion = "{ect.__version__}"\n' in (ROOT / "pyproject.toml").read_text()
+
+
 def test_more_images_than_memory_holds_are_refused():
     most = most_images((3, 4096, 4096))
     assert 1 <= most < 10**6 and most_images((1, 1, 1)) == 10**7
