@@ -7,6 +7,7 @@ that means nothing. A file without a record beside it is taken as it is.
 import itertools
 
 from ect.runtime import record
+from ect.runtime.checkpoint import typed
 from ect.runtime.text import shown
 
 
@@ -91,6 +92,7 @@ def _drawn(path):
     if not {"kind", "seed", "images"} <= set(how):
         stored = [file for file in made["inputs"] if file.endswith(".npz")]
         return _drawn(stored[0]) if stored else None
+    typed(how, f"{path}: the record beside it", {"seed": int, "images": int})
     apart = {key: value for key, value in how.items() if key not in ("seed", "images")}
     seeds = range(how["seed"], how["seed"] + how["images"])
     return set(made["inputs"].values()), apart, seeds

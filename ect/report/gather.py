@@ -155,7 +155,8 @@ def _row(path):
         raise ValueError(f"{path}: its cell has no {', '.join(missing)}")
     typed(cell, f"{path}: cell", {key: COUNT if key in COUNTS else NAME for key in CELL})
     typed(cell, f"{path}: cell", known={"replicate": int})
-    if null := [key for key in GIVEN if cell[key] is None or cell[key] == ""]:
+    blank = [key for key in CELL if isinstance(cell[key], str) and not cell[key].strip()]
+    if null := [*blank, *(key for key in GIVEN if cell[key] is None)]:
         raise ValueError(
             f"{path}: cell: {null[0]} is {cell[null[0]]!r}; allowed: what it says of it"
         )

@@ -181,6 +181,37 @@ def test_a_reference_that_was_edited_is_refused(verb, made, tmp_path, capsys):
     assert code == 1 and "found other bytes than its job wrote" in line
 
 
+WRONG_RECORDS = {
+    "no JSON": "{",
+    "a list": "[]",
+    "inputs a list": '{"inputs": []}',
+    "a digest a number": '{"inputs": {"a": 3}}',
+    "an output a list": '{"outputs": {"reference.safetensors": []}}',
+    "settings a text": '{"settings": "a"}',
+    "features a list": '{"settings": {"features": []}}',
+    "plugins a list": '{"settings": {"features": {"plugins": []}}}',
+    "a seed a text": '{"settings": {"sampling": {"seed": "1"}}}',
+}
+
+
+@pytest.mark.parametrize("text", WRONG_RECORDS.values(), ids=WRONG_RECORDS)
+def test_a_record_that_is_none_is_named(text, made, tmp_path, capsys):
+    shutil.copy(made["reference"], tmp_path)
+    (tmp_path / "reference.json").write_text(text)
+    given = {"reference": tmp_path / "reference.safetensors"}
+    code, line = run(capsys, "summarize", {"radii": False}, tmp_path / "out", **given)
+    assert code == 1 and str(tmp_path / "reference.json") in line
+
+
+def test_more_images_than_the_disk_holds_are_refused(made, tmp_path, monkeypatch):
+    free = shutil.disk_usage(tmp_path)._replace(free=20 * 64 - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: free)
+    settings = study_settings.sample(study(), "one_step")
+    with pytest.raises(ValueError, match="images: found 20, of 1,280 bytes in all; allowed: 1,279"):
+        sample.run(settings, made["model"], tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+
+
 def test_features_of_an_edited_plugin_are_another_space(made, tmp_path):
     plugin = tmp_path / "mine.py"
     plugin.write_text(

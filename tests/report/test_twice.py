@@ -49,10 +49,17 @@ def test_one_file_twice_is_no_second_seed(tmp_path, capsys):
 
 @pytest.mark.parametrize("key", ["pretrain", "kimg", "seed", "sampler", "label", "nfe"])
 def test_a_cell_says_which_it_is(key, tmp_path, capsys):
-    for value in (None, "") if isinstance(CELL[key], str) else (None,):
+    for value in (None, "", " ") if isinstance(CELL[key], str) else (None,):
         path = metrics(tmp_path, **{key: value})
         line = refused(capsys, "tabulate", "methods", "--metrics", path, "--out", tmp_path / "t")
         assert f"{path}: cell: {key} is {value!r}; allowed" in line
+
+
+@pytest.mark.parametrize("key", ["schedule", "recipe", "process", "parameterization"])
+def test_what_a_cell_may_leave_open_is_null_and_not_blank(key, tmp_path, capsys):
+    path = metrics(tmp_path, **{key: ""})
+    line = refused(capsys, "tabulate", "methods", "--metrics", path, "--out", tmp_path / "t")
+    assert f"{path}: cell: {key} is ''" in line
 
 
 @pytest.mark.parametrize("lost", [("schedule",), ("recipe", "tune_kimg"), ("tune_kimg",)])
