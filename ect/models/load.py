@@ -1,8 +1,6 @@
 """A trained model, for use in a program: `ect.load(path).sample(16)`."""
 
-import math
 import operator
-import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +8,11 @@ from pathlib import Path
 from ect.consistency import Consistency
 from ect.models import build
 from ect.models import steps as of_study
-from ect.models.draw import draw
+from ect.models.draw import draw, most_images
 from ect.process import Process
 from ect.runtime import checkpoint, record
 from ect.runtime.text import shown
 
-MOST = 10**7  # images, as for `sample`
 BATCH = 250  # that of the default study: the batch size may change the last bit
 
 
@@ -84,13 +81,6 @@ def _needed(name, value, given, allowed):
     if value is None:
         raise ValueError(f"{name} is {shown(repr(given), 80)}; allowed: {allowed}")
     return value
-
-
-def most_images(shape):
-    """How many images (C, H, W) an array may hold: twice their bytes fit into this machine's
-    memory, once in batches and once joined."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(MOST, memory // (2 * math.prod(shape))))
 
 
 def _whole(value, least, most=10**18):

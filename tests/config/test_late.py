@@ -18,7 +18,7 @@ from ect.config import gaps, places
 from ect.config.config import Config, ConfigError
 from ect.config.training import Prior
 from ect.evaluation.classifier import at_chance
-from ect.models.load import most_images
+from ect.models.draw import most_images
 from ect.runtime.text import waits
 from tests.helpers.configs import changed
 

@@ -36,14 +36,13 @@ def options_of(sampler, steps, times, samplers):
 def draw(args):
     """uint8 images (N, H, W, C)."""
     from ect.models import build, draw, steps
-    from ect.models.load import most_images
     from ect.runtime import checkpoint
 
     samplers = steps.read(FOLDER / steps.CARRIED)
     options, words = options_of(args.sampler, args.steps, args.times, samplers)
     print(words, file=sys.stderr)
     about = checkpoint.read_json(FOLDER / "config.json")
-    most = most_images(about["shape"])
+    most = draw.most_images(about["shape"])
     if args.n > most:
         raise ValueError(f"--n: found {args.n}; allowed: at most {most:,} in this machine's memory")
     weights, _ = checkpoint.load(FOLDER / "model.safetensors")
