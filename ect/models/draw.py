@@ -13,7 +13,7 @@ from ect.runtime.seeds import generator_of
 from ect.runtime.text import shown
 from ect.runtime.versions import setting
 
-MOST = 10**7  # images that are drawn at a time
+MOST = 10**7  # images, as for the verb `sample`
 
 
 def most_images(shape):
