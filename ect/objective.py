@@ -113,9 +113,7 @@ class Objective:
 
     `snap(s, progress)` first moves s to the grid of a schedule that has one. `step`, of ect/ode.py,
     leads from x_t to x_r by the frozen consistency function `teacher`; without it x_r has the noise
-    of x_t. Without `shared_dropout` the target has dropout masks of its own. Targets are evaluated
-    in multiples of `unit` images; `unit=None` evaluates those of all images or of none: a network
-    with torch's own dropout draws one mask for the whole batch.
+    of x_t. Without `shared_dropout` the target has dropout masks of its own.
 
     With `uncertain` the network's u(t) weighs the loss of pretraining (EDM2, eq. 21): w d / exp(u)
     + n u, n the number of terms that `distance` adds up. At its best exp(u) is w d / n on average,
@@ -131,7 +129,6 @@ class Objective:
     step: Callable | None = None
     teacher: Any = None
     shared_dropout: bool = True
-    unit: int | None = UNIT
     uncertain: bool = False
 
     def levels(self, draw):
@@ -147,7 +144,7 @@ class Objective:
         """
         s = self.snap(s, progress) if self.snap else s
         r = self.schedule(s, progress)
-        indices = needed(r, self.unit or len(r))
+        indices = needed(r)
         s, r = (device.to_device(levels, x.device) for levels in (s, r))
         prediction = self.evaluate(f, x, eps, s, masks)
         masks = masks if self.shared_dropout else masks.apart()

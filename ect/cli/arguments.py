@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from ect.runtime import crash
-from ect.runtime.text import parsed, shown
+from ect.runtime.text import parsed, shown, waits
 
 # Arguments that are files: what writes them, and a name that such a file must hold (a|b: either).
 FILES = {
@@ -46,6 +46,10 @@ def settings_of(text):
     """The settings of a job: a JSON object, or the path of a run.json that holds them."""
     if text.lstrip().startswith(("{", "[")):
         return _object(text, "settings")
+    if waits(text):
+        raise argparse.ArgumentTypeError(
+            f"{text}: found a device, pipe or socket; allowed: JSON, or a run.json"
+        )
     try:
         found = _object(Path(text).read_text(), text)["settings"]
     except (OSError, ValueError) as error:

@@ -3,6 +3,7 @@ without a run.json are recorded after it."""
 
 import os
 import stat
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from ect.cli.arguments import FILES, UNFIT
 from ect.runs import find
 from ect.runtime import checkpoint, record
 from ect.runtime.text import shown
+from ect.runtime.versions import STAGES
 
 # What a verb writes into the folder --out, or with these endings behind the prefix --out.
 INTO = {
@@ -235,6 +237,20 @@ def _told_in(args):
     """The files in which a verb's settings were given."""
     given = (getattr(args, name, None) for name in ("settings", "about", "solvers"))
     return [path for path in (getattr(value, "path", None) for value in given) if path]
+
+
+def tell_version(args):
+    """Say on stderr where settings are read from a record of another version of the stage: the job
+    may leave other bits than that one did."""
+    stage = OWN.get(verb := args.function.__name__) or STAGE.get(verb)
+    path = getattr(getattr(args, "settings", None), "path", None)
+    if path is None or stage is None:
+        return
+    made = checkpoint.read_json(path, known={"stages": dict}).get("stages", {}).get(stage)
+    if made not in (None, STAGES[stage]):
+        found = f"{shown(path)} is of version {shown(made, 20)} of {stage}"
+        told = f"{found}, this code of version {STAGES[stage]}: its bits may be others"
+        print(f"ect {verb.replace('_', '-')}: {told}", file=sys.stderr)
 
 
 def _named(verb, settings):

@@ -7,6 +7,8 @@ torch and pandas are imported by the verb that needs them, so that help and erro
 
 import argparse
 import os
+import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -25,9 +27,36 @@ VERBS: dict[Callable, tuple[str, dict]] = (
 )
 
 
+class Parser(argparse.ArgumentParser):
+    """Names the nearest verb or option where one is mistyped."""
+
+    def error(self, message):
+        """Print the message and what was meant, and exit."""
+        found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        message = shown(message, 2000)
+        super().error(
+            message + _meant(found[1], re.findall(r"[\w-]+", found[2])) if found else message
+        )
+
+    def parse_args(self, args=None, namespace=None):
+        """The arguments; an option that a verb does not have ends with the nearest one."""
+        found, more = self.parse_known_args(args, namespace)
+        if more:
+            known = ["--threads", "--attempt", *options_by_verb().get(found.verb, ())]
+            near = _meant(more[0].partition("=")[0], known)
+            self.error(f"unrecognized arguments: {' '.join(more)}{near}")
+        return found
+
+
+def _meant(word, known):
+    from ect.config.base import nearest
+
+    return nearest(word, known)
+
+
 def parser():
     """The command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="ect",
         description="Easy Consistency Tuning: train, sample, evaluate, report. Type `python -m ect"
         " VERB`. Snakemake calls these verbs; `snakemake --cores all` runs the whole study.",
@@ -71,14 +100,35 @@ def limit_threads(number):
 
 def require_settings(args):
     """Raise `ValueError` unless the settings of a verb are such as a config gives it, whoever wrote
-    them; those of `draw` its figure checks."""
-    if "settings" in args and args.function.__name__ != "draw":
+    them; those of `draw` are its figure's."""
+    if "settings" in args and args.function.__name__ == "draw":
+        from ect.config import drawing
+
+        drawing.require(args.figure, args.settings)
+    elif "settings" in args:
         from ect.config import verbs
 
         verbs.require(args.function.__name__, args.settings)
+    elif getattr(args, "solvers", None) is not None:
+        from ect.config import drawing
+
+        drawing.require_solvers(args.solvers)
 
 
 def main(argv=None):
+    """Run a verb, and return its exit code; that of a Unix tool, and no word, where whoever read
+    stdout has ended, as `| head` does."""
+    try:
+        try:
+            return run(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        return 128 + signal.SIGPIPE
+
+
+def run(argv=None):
     """Run a verb, and return its exit code. An error in its input is one line and exit code 1. A
     run that saved its work and stopped is one line and exit code 75 (time), 69 (the end of
     torchrun) or 128 + the number of a signal."""
@@ -90,6 +140,7 @@ def main(argv=None):
         files.require_here()
         require(args)
         require_settings(args)
+        files.tell_version(args)
         files.require_outputs(args)
         out = files.place(args)
         noted = crash.noted(out, args.attempt) if out and args.attempt else nullcontext()
@@ -99,6 +150,8 @@ def main(argv=None):
         print(f"ect {args.verb}: {stop}", file=sys.stderr)
         return stop.code
     except (ValueError, OSError, FloatingPointError) as error:
+        if isinstance(error, BrokenPipeError) and files.place(args) is None:
+            raise  # of stdout, all that such a verb writes to
         lines = (shown(line, len(line) * 12) for line in str(error).split("\n"))
         print(f"ect {args.verb}:", "\n".join(lines), file=sys.stderr)
         return 1

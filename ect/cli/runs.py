@@ -33,13 +33,12 @@ def verify(args):
 
 
 def plan(args):
-    from ect.config import fits, load
+    from ect.config import load
     from ect.config.config import Config
     from ect.data import look
 
     study = Config.read(load.planned(*args.studies))
-    facts = look.facts(study.dataset)
-    fits.check(study, facts)
+    facts = study.fit(look.facts)
     from ect.models import build  # and torch, which a mistake need not wait for
     from ect.study import advice, cost, table
     from ect.training import memory

@@ -25,6 +25,7 @@
 `config`       the whole config, and the cells it asks for
 `reports`      the settings of the verbs that make tables and the page
 `verbs`        the settings of every verb, held to the same blocks
+`drawing`      the settings of every figure
 `reference`    docs/reference.md and the JSON Schema, written from the blocks
 =============  ==============================================================
 """

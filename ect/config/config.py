@@ -2,7 +2,7 @@
 
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
 
@@ -81,6 +81,7 @@ class Config(base.Block):
     search: Search | None = None
     """Search of the intermediate times of multistep sampling."""
     _plugin_parts: dict = PrivateAttr({})
+    _place_of: Any = PrivateAttr(None)  # the function of `read`
 
     @classmethod
     def read(cls, mapping, where=None):
@@ -93,7 +94,9 @@ class Config(base.Block):
 
         try:
             require_plain(mapping, place_of)
-            return cls.model_validate(load.resolve(mapping), context=_plugins(mapping))
+            study = cls.model_validate(load.resolve(mapping), context=_plugins(mapping))
+            study._place_of = place_of
+            return study
         except ValidationError as error:
             found = error.errors()
             told = without_base(found) or lines_of(cls, found, place_of)
@@ -102,6 +105,16 @@ class Config(base.Block):
             raise
         except ValueError as error:
             raise ConfigError(line_of(str(error), place_of)) from None
+
+    def fit(self, facts):
+        """The `Facts` of the images, which `facts` finds of the block `dataset`; raises
+        `ConfigError` unless what jobs will need fits them."""
+        try:
+            found = facts(self.dataset)
+            fits.check(self, found)
+            return found
+        except ValueError as error:
+            raise ConfigError(line_of(str(error), self._place_of or (lambda path: None))) from None
 
     @model_validator(mode="after")
     def _parts_fit(self, info):

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from pydantic import model_validator
 
 from ect import registry
-from ect.config.base import Block, Count, PathText, Seed, names, whole
+from ect.config.base import Block, Count, PathText, Seed, names, short, whole
 
 # The keys of each source beside normalize, held_out, split_seed and max_images.
 SOURCE_KEYS = {
@@ -102,13 +102,18 @@ class Dataset(Block):
     def _check_path(self):
         if self.path is None:
             raise ValueError(f"path: missing; '{self.source}' needs one")
-        path = Path(self.path)
+        path, said = Path(self.path), short(self.path)
         if self.source == "imagenet64" and path.exists() and not (path / "train").is_dir():
-            raise ValueError(f"path: found '{path}' without a folder train; allowed: with one")
+            raise ValueError(f"path: found {said} without a folder train; allowed: with one")
         if self.source == "images" and self.archive and re.search("[{}]", self.path):
-            raise ValueError(f"path: found '{path}'; allowed: an archive's path without braces")
+            raise ValueError(f"path: found {said}; allowed: an archive's path without braces")
+        if self.source == "images" and "://" in self.path:
+            raise ValueError(
+                f"path: found {said}; allowed: a folder of images, or a .zip of this machine, not "
+                "an address"
+            )
         if self.source == "images" and path.exists() and not path.is_dir() and not path.is_file():
-            raise ValueError(f"path: found '{path}'; allowed: a folder of images, or a .zip")
+            raise ValueError(f"path: found {said}; allowed: a folder of images, or a .zip")
 
     def resolved(self):
         """The settings of the job that prepares the file: the keys that are set, and a `resize`

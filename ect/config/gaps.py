@@ -78,6 +78,11 @@ def check(config):
             seen[model.schedule, model.recipe, _process(config, model.start.pretrain)] = None
     for name, recipe, process in seen:
         block = config.schedules[name]
+        if _stays_zero(block, levels(config.tune[recipe].prior.resolved()), process):
+            raise ValueError(
+                f"schedules.{name}: found r = 0 at every level to the end of a run of '{recipe}',"
+                " as in pretraining; allowed: options by which r rises, or the map zero"
+            )
         level = lost(block, levels(config.tune[recipe].prior.resolved()), process)
         if level is not None:
             options = {key: value for key, value in block.options().items() if key in WIDER}
@@ -117,6 +122,20 @@ def lost(block, noise_levels, process=None):
         if 0 < t < math.inf and _is_lost(block, t, None if by_time else time):
             return level
     return None
+
+
+def _stays_zero(block, noise_levels, process):
+    """Whether a map other than zero leaves r at 0 at all of some noise levels until the end."""
+    time, by_time = TIMES.get(process), block.clock == "time"
+    known = block.map in SCHEDULES and block.map not in (*CONTINUOUS_TIME, "zero")
+    if not known or (by_time and not time):
+        return False
+    for level in noise_levels:
+        t = time(Double(level)) if by_time else Double(level)
+        t = SNAPS[block.map](t, END, **block.options()) if block.map in SNAPS else t
+        if SCHEDULES[block.map](t, END, **block.options()) > 0:
+            return False
+    return True
 
 
 def _is_lost(block, t, time):

@@ -15,7 +15,7 @@ import yaml
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from ect.config.base import LINE, short
-from ect.runtime.text import shown
+from ect.runtime.text import shown, waits
 
 BYTES = 2**20  # of a config file
 DEPTH = 50  # of mappings and lists inside one another
@@ -102,6 +102,9 @@ class Loader(yaml.SafeLoader):
         raise Refused(problem=problem, problem_mark=node.start_mark)
 
 
+KINDS = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false"}
+
+
 def read(path, name=None):
     """(the mapping in a file, {key: Place}); `name` is what messages call it. Raises `ValueError`:
     one line with the file and, where there is one, the line."""
@@ -115,7 +118,7 @@ def read(path, name=None):
     except yaml.YAMLError as error:
         raise ValueError(f"{name}: {_reason(error, text)}") from None
     if not isinstance(value, dict):
-        found = "nothing" if value is None else f"a {type(value).__name__}"
+        found = "nothing" if value is None else KINDS.get(type(value), "a single value")
         raise ValueError(f"{name}: found {found}; allowed: a study, `key: value` on each line")
     try:
         require_bounded(value)
@@ -127,6 +130,8 @@ def read(path, name=None):
 def _text(path, name):
     """The text of a file in UTF-8."""
     allowed = "allowed: a study's YAML file, or a folder"
+    if waits(path):
+        raise ValueError(f"{name}: found a device, pipe or socket; {allowed}")
     try:
         with Path(path).open("rb") as file:
             raw = file.read(BYTES + 1)

@@ -16,7 +16,26 @@ from ect.config.base import (
     input_path,
     names,
     require_defined,
+    short,
 )
+from ect.runtime.text import waits
+
+
+def _of_no_model(path):
+    """What a file is that holds no weights, by its first bytes: all formats begin with bytes that
+    are no text. None for any other file."""
+    if waits(path):
+        return "a device, pipe or socket"
+    try:
+        with open(path, "rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        return f"a file that cannot be read ({error.strerror})"
+    if not start:
+        return "an empty file"
+    pickled = start.startswith((b"(", b"c")) and b"\n" in start  # of protocol 0, which is text
+    text = not pickled and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start)
+    return "a text file" if text else None
 
 
 class Init(Block):
@@ -60,7 +79,9 @@ class Init(Block):
             for path in paths:
                 input_path(path)
         elif Path(self.file).exists() and not Path(self.file).is_file():
-            raise ValueError(f"file is '{self.file}', which is none; allowed: a file")
+            raise ValueError(f"file is '{self.file}', which is no file; allowed: a file")
+        elif Path(self.file).exists() and (what := _of_no_model(self.file)) is not None:
+            raise ValueError(f"file: found {what}, {short(self.file)}; allowed: a file of weights")
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 which loss. Loads no torch.
 """
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -56,7 +57,8 @@ class Network(Block):
     blocks: Small
     """Residual blocks at each resolution."""
     attention: list[whole(4096)] = []
-    """Resolutions (pixels of a side) with self-attention."""
+    """Resolutions (pixels of a side) with self-attention. The middle block, on the coarsest level,
+    always has a layer, also with []; the plan counts it."""
     architecture: Literal[registry.ARCHITECTURES] = "ddpmpp"
     """DDPM++, NCSN++, ADM or EDM2, whose layers preserve magnitudes."""
     embedding: Literal[registry.EMBEDDINGS] = "positional"
@@ -110,6 +112,11 @@ class Prior(Block):
                 f"kind is '{self.kind}' with {', '.join(options) or 'nothing'}; allowed:"
                 " {mean: ..., std: ...}, or {kind: karras}, with low, high, both or neither"
             )
+        if self.kind == "lognormal" and not math.log(LOW) <= self.mean <= math.log(HIGH):
+            found = f"mean is {self.mean:g}, so that most levels are"
+            beyond = f"above {HIGH:g}" if self.mean > 0 else f"below {LOW:g}"
+            allowed = f"from {math.log(LOW):.2f} to {math.log(HIGH):.2f}"
+            raise ValueError(f"{found} {beyond}, where no sampler is; allowed: {allowed}")
         low, high = options.get("low", LOW), options.get("high", HIGH)
         if low >= high:
             raise ValueError(f"low is {low}; allowed: < high = {high}")

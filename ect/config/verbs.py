@@ -273,7 +273,11 @@ BLOCKS: dict[str, type[Block]] = {
 def require(verb, settings):
     """Raise `ValueError`, which names the first mistake, unless the settings of a verb
     are such as a config gives it."""
-    block = BLOCKS[verb]
+    validate(BLOCKS[verb], settings)
+
+
+def validate(block, settings):
+    """As `require`, for a block."""
     try:
         block.model_validate(settings, context=plugins.read(list(_plugins(settings))))
     except ValidationError as error:

@@ -13,8 +13,15 @@ from contextlib import contextmanager
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ect.runtime.checkpoint import CheckpointError, replacing
+from ect.config.dataset import MAX_PIXELS
+from ect.runtime import checkpoint
+from ect.runtime.checkpoint import CheckpointError, replacing, typed
+from ect.runtime.text import parsed, shown
 
+SPLITS = ("train", "test")
+PARTS = (*SPLITS, *(f"{split}_labels" for split in SPLITS))
+# Of the map from pixels to the network's range, and of the pixels' standard deviation there.
+RANGES = {"shift": (0, 255), "scale": (1e-6, 1e6), "sd": (1e-6, 1e6)}
 ROOM = 4096  # bytes of header beyond the metadata known at the start; padded with spaces
 
 
@@ -44,17 +51,80 @@ class Pixels:
 
 
 def read(path, split):
-    """(pixels, labels, about) of a split; raises `CheckpointError`."""
+    """(pixels, labels, about) of a split. The whole file is checked, but for its pixels' values;
+    raises `CheckpointError`."""
+    checkpoint.require_no_pipe(path)
     try:
         with safe_open(path, framework="np") as file:  # checks the header and the file's length
-            about = json.loads(file.metadata()["about"])
-            labels = file.get_tensor(f"{split}_labels")
+            about = parsed((file.metadata() or {})["about"])
+            _require_parts({key: _kind(file.get_slice(key)) for key in file.keys()})  # noqa: SIM118
+            labels = {each: file.get_tensor(f"{each}_labels") for each in SPLITS}
+        _require_meaning(about)
+        for each in SPLITS:
+            _require_labels(f"{each}_labels", labels[each], about["classes"])
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             entry = json.loads(file.read(length))[split]
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a readable dataset ({error})") from None
-    return Pixels(path, 8 + length + entry["data_offsets"][0], tuple(entry["shape"])), labels, about
+        lost = f"no {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"{shown(path, 1000)}: not a readable dataset ({lost})") from None
+    start = 8 + length + entry["data_offsets"][0]
+    return Pixels(path, start, tuple(entry["shape"])), labels[split], about
+
+
+def _kind(part):
+    """(dtype, shape) of a part of a safetensors file."""
+    return part.get_dtype(), tuple(part.get_shape())
+
+
+def _require_parts(kinds):
+    """Raise `ValueError` unless both splits hold images of one shape, with a label for each."""
+    for split in SPLITS:
+        for name, wanted, sides in ((split, "U8", 4), (f"{split}_labels", "I64", 1)):
+            if name not in kinds:
+                raise ValueError(f"no '{name}'; allowed: {', '.join(map(repr, PARTS))}")
+            dtype, shape = kinds[name]
+            if dtype != wanted or len(shape) != sides or 0 in shape:
+                allowed = "(N, H, W, C) of U8" if sides == 4 else "(N,) of I64"
+                raise ValueError(
+                    f"{name} is {shape} of {dtype}; allowed: {allowed}, none of them 0"
+                )
+        height, width, channels = kinds[split][1][1:]
+        if channels not in (1, 3) or height * width > MAX_PIXELS:
+            allowed = f"of 1 or 3 channels, up to {MAX_PIXELS:,} pixels"
+            raise ValueError(
+                f"{split} has images of {width}x{height}x{channels}; allowed: {allowed}"
+            )
+        images, labels = kinds[split][1][0], kinds[f"{split}_labels"][1][0]
+        if images != labels:
+            raise ValueError(f"{split} has {images} images and {labels} labels; allowed: as many")
+    one, other = (kinds[split][1][1:] for split in SPLITS)
+    if one != other:
+        raise ValueError(f"train has images of {one}, test of {other}; allowed: of one shape")
+
+
+def _require_meaning(about):
+    """Raise `ValueError` unless what the file says of its images is what `prepare` writes."""
+    typed(about, "about", {"classes": (list, type(None))} | dict.fromkeys(RANGES, (int, float)))
+    for key, (low, high) in RANGES.items():
+        if not low <= about[key] <= high:  # also for nan
+            raise ValueError(f"{key} is {about[key]}; allowed: {low:g} to {high:g}")
+    classes = about["classes"]
+    if classes is None:
+        return
+    if not classes or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"classes is {shown(classes, 60)}; allowed: a list of names, or null")
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"classes is {shown(classes, 60)}; allowed: each name once")
+
+
+def _require_labels(name, labels, classes):
+    """Raise `ValueError` unless labels (N,) are numbers of classes, all 0 without them."""
+    count = len(classes or [None])
+    odd = labels[(labels < 0) | (labels >= count)]
+    if len(odd):
+        allowed = f"0 to {count - 1}, its classes" if classes else "0, as without classes"
+        raise ValueError(f"{name} holds {odd[0]}; allowed: {allowed}")
 
 
 class Writer:

@@ -13,6 +13,7 @@ from ect.runtime import checkpoint
 from ect.runtime.record import job_record
 from ect.runtime.text import shown
 
+DIM = 128  # values below may be of 13 to 15 bits in files of 16
 DARK = 16  # values below are of masks, or of 12 bits in files of 16
 
 
@@ -71,6 +72,12 @@ def _range(settings, writer):
         raise ValueError(
             f"the brightest pixel of all images is {writer.brightest}; allowed: {DARK} to 255, as"
             " images have (of 16 bits the upper 8 are kept, so 12 bits in a file of 16 are black)"
+        )
+    if writer.brightest < DIM:
+        print(
+            f"ect prepare: the brightest pixel of all images is {writer.brightest} of 255; of 16"
+            " bits the upper 8 are kept, so 13 to 15 bits in files of 16 are dim: shift them up",
+            file=sys.stderr,
         )
     if settings["normalize"] == "standard":
         return {"shift": mean, "scale": 0.5 / deviation, "sd": 0.5}

@@ -2,6 +2,7 @@
 
 ============  ============================================================================
 `samples`     sets of sampled images: samples.npz, PNG files
+`origin`      whether files come from one another, by the records beside them
 `features`    images -> features, with any network
 `classifier`  the study's own classifier, whose penultimate layer is a feature space
 `pretrained`  Inception and DINOv2

@@ -4,9 +4,11 @@ It is for images on which no published network was trained, and for machines wit
 distances are comparable within a study, not with published numbers.
 """
 
+import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -106,8 +108,23 @@ def run(settings, data, out):
     accuracy = float((answers.argmax(1) == test.labels).mean())
     weights = out / "classifier.safetensors"
     checkpoint.save(weights, network.state_dict(), **about)
-    record = job_record(settings, [data], started, [weights], test_accuracy=accuracy)
+    chance = at_chance(accuracy, test.labels)
+    if chance:
+        print(
+            f"ect train-classifier: a test accuracy of {accuracy:.1%} is that of chance: distances"
+            " in its features say little; allowed all the same: more epochs, another lr, channels",
+            file=sys.stderr,
+        )
+    told = {"test_accuracy": accuracy} | ({"at_chance": True} if chance else {})
+    record = job_record(settings, [data], started, [weights], **told)
     checkpoint.write_json(out / "run.json", record)
+
+
+def at_chance(accuracy, labels):
+    """Whether an accuracy on images of these labels (N,) is within three standard errors of that of
+    naming the most frequent class each time, or below."""
+    share = np.bincount(labels).max() / len(labels)
+    return bool(accuracy <= share + 3 * (share * (1 - share) / len(labels)) ** 0.5)
 
 
 @device.deterministic()

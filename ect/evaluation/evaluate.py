@@ -9,12 +9,13 @@ import itertools
 import os
 import statistics
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ect import plugins
 from ect.data import npz
 from ect.data.batches import Images
-from ect.evaluation import features, metrics, pretrained, samples, summary
+from ect.evaluation import features, metrics, origin, pretrained, samples, summary
 from ect.evaluation.classifier import extractor as classifier_space
 from ect.evaluation.sample import drawn_by_all, processes
 from ect.runtime import checkpoint, distributed
@@ -46,6 +47,7 @@ def space_of(reference, settings, shape, classifier=None):
     features.require_shape("the model", shape, stored_shape, reference)
     if stored != name:
         raise ValueError(f"{reference}: features are '{stored}'; allowed: '{name}', as in settings")
+    origin.require_space(reference, settings, network_file(settings, classifier))
     return name, network, real
 
 
@@ -107,11 +109,13 @@ def run(settings, drawn, data, out, classifier=None, reference=None, summarized=
     if summarized is not None:
         real = summary.laid_over(real, summarized, reference)
     real = metrics.Reference.of(real)  # of all repeats
+    _require_origin(settings["features"], drawn, data, classifier, reference)
     if drawn is None:
         sources = [samples.pieces(Images(data, "test").pixels)]
     else:
         sources = drawn if isinstance(drawn, list) else [drawn]
         _require_others(sources)
+        origin.require_repeats(sources)
     results = []
     for source in sources:
         drawn_name, features_drawn, _ = represented(source, space, shape, where)
@@ -123,6 +127,31 @@ def run(settings, drawn, data, out, classifier=None, reference=None, summarized=
     about = {} if made == DEFAULTS["resize"] else {"resize": made}
     about |= {"features": name, "cell": settings["cell"]}
     checkpoint.write_json(out, mean(results) | about)
+
+
+def _require_origin(space, drawn, data, classifier, reference):
+    """Raise `ValueError` unless stored features are of this feature space and its network, and the
+    reference of the images in `data`."""
+    weights = [path for path in _network_there(space, classifier) if path is not None]
+    for path in [*_stored(drawn), *_stored(reference)]:
+        origin.require_space(path, space, weights)
+    if reference is not None and data is not None:
+        origin.require_made_from(reference, data, "images")
+    for path in _stored(drawn) if reference is not None and not weights else ():
+        origin.require_one_network(path, reference)
+
+
+def _network_there(space, classifier):
+    """As `network_file`, or empty where stored features need none and none is there."""
+    with suppress(ValueError, OSError):
+        return network_file(space, classifier)
+    return []
+
+
+def _stored(paths):
+    """Those of the paths that are files of features."""
+    given = paths if isinstance(paths, list) else [paths]
+    return [path for path in given if path is not None and Path(path).suffix == ".safetensors"]
 
 
 def _require_others(paths):

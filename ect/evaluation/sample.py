@@ -1,6 +1,8 @@
 """The images of a model as a file, drawn by all processes of a job."""
 
 import collections
+import math
+import shutil
 import time
 from pathlib import Path
 
@@ -15,6 +17,8 @@ def run(settings, model, out):
     """Write samples.npz (arr_0: uint8 (N, H, W, C), the format of OpenAI's evaluator) and
     run.json. Several processes share the drawing; the file has the same bytes as from one."""
     started, out = time.monotonic(), Path(out)
+    if distributed.is_first():
+        require_disk(out, settings["images"], build.read(model)[1]["shape"])
     with distributed.together():
         images = drawn_by_all(model, settings)
         if not distributed.is_first():
@@ -23,6 +27,17 @@ def run(settings, model, out):
         samples.write(out / "samples.npz", settings["images"], images)
         record = job_record(settings, [model], started, [out / "samples.npz"], **processes())
         checkpoint.write_json(out / "run.json", record)
+
+
+def require_disk(out, count, shape):
+    """Raise `ValueError` unless `count` images (C, H, W) fit on the disk of a folder."""
+    place = Path(out).absolute()
+    while not place.exists():
+        place = place.parent
+    size, free = count * math.prod(shape), shutil.disk_usage(place).free
+    if size > free:
+        found = f"found {count:,}, of {size:,} bytes in all"
+        raise ValueError(f"images: {found}; allowed: {free:,} bytes, which {place} has")
 
 
 def drawn_by_all(model, settings):

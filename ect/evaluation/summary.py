@@ -10,7 +10,7 @@ import torch
 from ect.evaluation import features, metrics
 from ect.models.about import Foreign, named
 from ect.models.build import require_match
-from ect.runtime import checkpoint
+from ect.runtime import checkpoint, record
 from ect.runtime.record import digest
 
 
@@ -18,6 +18,7 @@ def run(settings, reference, out):
     """Write the summary of the features in the file `reference`: the Gaussian and, where `settings`
     says so, the radii. The sha256 of that file says whose summary it is."""
     real = metrics.Reference(features.load(reference)[1])
+    record.of(reference)  # as its job wrote it
     found = real.gaussian._asdict()
     if settings["radii"]:
         found["radii"] = real.radii

@@ -11,7 +11,7 @@ import math
 import torch
 
 from ect.data.batches import Images
-from ect.evaluation import features, metrics
+from ect.evaluation import features, metrics, origin
 from ect.evaluation.evaluate import space_of
 from ect.models import build
 from ect.models.draw import draw
@@ -34,6 +34,9 @@ def run(settings, init, snapshots, data, reference, out, classifier=None):
     batch of images and noise.
     """
     images = Images(data)
+    for source, what in ((init, "a start"), (data, "images")):
+        origin.require_made_from(snapshots, source, what)
+    origin.require_made_from(reference, data, "images")
     _, extract, real = space_of(reference, settings["features"], images.shape, classifier)
     real = metrics.Reference(real)
     with checkpoint.replacing(out) as scratch, open(scratch, "w", newline="") as file:

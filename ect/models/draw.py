@@ -1,5 +1,8 @@
 """Images from a model, a batch at a time: each depends on its seed alone."""
 
+import math
+import os
+
 import numpy as np
 import torch
 
@@ -9,6 +12,15 @@ from ect.runtime import device
 from ect.runtime.seeds import generator_of
 from ect.runtime.text import shown
 from ect.runtime.versions import setting
+
+MOST = 10**7  # images, as for the verb `sample`
+
+
+def most_images(shape):
+    """How many images (C, H, W) an array may hold: twice their bytes fit into this machine's
+    memory, once in batches and once joined."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(MOST, memory // (2 * math.prod(shape))))
 
 
 def draw(f, process, about, settings):

@@ -8,7 +8,7 @@ from pathlib import Path
 from ect.consistency import Consistency
 from ect.models import build
 from ect.models import steps as of_study
-from ect.models.draw import draw
+from ect.models.draw import draw, most_images
 from ect.process import Process
 from ect.runtime import checkpoint, record
 from ect.runtime.text import shown
@@ -49,10 +49,11 @@ class Model:
         `FloatingPointError` where an image is not finite. The same as
         `python -m ect sample` in batches of 250, to the bit.
         """
+        most = most_images(self.about["shape"])
         settings = {
             "kind": "multistep",
             "options": self._options(steps, times),
-            "images": _needed("n", _whole(n, 1), n, "a number of images >= 1"),
+            "images": _needed("n", _whole(n, 1, most), n, f"a number of images from 1 to {most:,}"),
             "batch": BATCH,
             "seed": _needed("seed", _whole(seed, 0), seed, "a whole number >= 0"),
             "labels": None,
@@ -82,13 +83,13 @@ def _needed(name, value, given, allowed):
     return value
 
 
-def _whole(value, least):
-    """A whole number of any library as an int from `least` to 10^18; None for anything else."""
+def _whole(value, least, most=10**18):
+    """A whole number of any library as an int from `least` to `most`; None for anything else."""
     try:
         number = operator.index(value)
     except TypeError:
         return None
-    return number if least <= number <= 10**18 and not isinstance(value, bool) else None
+    return number if least <= number <= most and not isinstance(value, bool) else None
 
 
 def _number(value):

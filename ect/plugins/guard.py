@@ -16,7 +16,13 @@ from pathlib import Path
 
 from ect.runtime.text import shown
 
+# Torch's defaults in a new process, of those that `running` looks at.
+NEW = {"set_default_dtype": "torch.float32", "set_default_device": "cpu", "set_grad_enabled": True}
 OURS = ("ect", "sitecustomize", "usercustomize")  # never a plugin's, beside what is installed
+
+
+class Changed(ValueError):
+    """A plugin's code changed torch for all that a process computes."""
 
 
 def require_name(path):
@@ -46,11 +52,12 @@ def running(path, part=None):
     """Run a plugin's code, which may import what is beside the config, with its errors as one line;
     `part` says of which part."""
     beside = os.getcwd()
-    added = beside not in sys.path
+    added, before = beside not in sys.path, _defaults()
     if added:
         sys.path.append(beside)  # the last place: it hides no other module
     try:
         yield
+        _require_defaults(before)
     except BaseException as error:
         if not _of_plugin(error):
             raise
@@ -58,6 +65,48 @@ def running(path, part=None):
     finally:
         if added and beside in sys.path:
             sys.path.remove(beside)
+        _restore(before)
+
+
+def _defaults():
+    """Torch's defaults that hold for a whole process, {name: value}; those of a new process where
+    torch is not loaded."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    return {
+        "set_default_dtype": torch.get_default_dtype(),
+        "set_default_device": torch.get_default_device(),
+        "set_grad_enabled": torch.is_grad_enabled(),
+        "set_num_threads": torch.get_num_threads(),
+        "use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "set_float32_matmul_precision": torch.get_float32_matmul_precision(),
+    }
+
+
+def _require_defaults(before):
+    """Raise `ValueError` where torch's defaults are not those of before."""
+    now = _defaults()
+    for name, value in (before or NEW).items():
+        if name in now and str(now[name]) != str(value):
+            raise Changed(
+                f"calls torch.{name}, which is now {now[name]}; allowed: {value}, as it was, for"
+                " all else that the job computes"
+            )
+
+
+def _restore(before):
+    """Give torch the defaults of before again."""
+    now = _defaults()
+    for name, value in (before or NEW).items():
+        if name in now and str(now[name]) != str(value):
+            getattr(sys.modules["torch"], name)(_of_torch(value))
+
+
+def _of_torch(value):
+    """torch.float32 of "torch.float32"; any other value as it is."""
+    words = str(value)
+    return getattr(sys.modules["torch"], words[6:]) if words.startswith("torch.") else value
 
 
 def _where(path, part=None):
@@ -74,6 +123,8 @@ def _of_plugin(error):
 
 def _told(error, path):
     """An error's last line in the file, its type and its words."""
+    if isinstance(error, Changed):
+        return str(error)
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
     words = " ".join(str(error).split())
     if isinstance(error, SystemExit):

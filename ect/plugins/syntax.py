@@ -61,7 +61,32 @@ def declared(text, path):
             f"plugins: {path}: found no part; allowed: a file with `from ect.plugins import"
             f" {' or '.join(BUILT_IN)}` and a part under @schedule, ..."
         )
+    for _, name, _ in found:
+        _require_kept(name, tree, path)
     return found
+
+
+def _require_kept(name, tree, path):
+    """Raises `ValueError` where a name of a part is deleted, or another value's, after it."""
+    last = tree.body[0]
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names = [node.name]
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.asname or alias.name.partition(".")[0] for alias in node.names]
+        else:
+            names = [
+                n.id for n in ast.walk(node)
+                if isinstance(n, ast.Name) and isinstance(n.ctx, (ast.Store, ast.Del))
+            ]  # fmt: skip
+        last = node if name in names else last
+    marked = getattr(last, "decorator_list", None)
+    if not marked:
+        what = "deleted" if isinstance(last, ast.Delete) else "given another value"
+        raise ValueError(
+            f"plugins: {path}: line {last.lineno}: {name} is {what} after it was marked; allowed: a"
+            " part that is there at the end of the file"
+        )
 
 
 def _written(node):

@@ -1,7 +1,9 @@
 """metrics.json files -> one frame; mean, sd and n over seeds."""
 
 import math
+import os
 import statistics
+from collections import Counter
 
 import pandas as pd
 
@@ -24,6 +26,7 @@ RESIZED = "lanczos"  # how images were resized, if a file does not say
 CELL = [key for key in MODEL + SAMPLER if key not in ("total_kimg", "share")] + ["seed"]
 RUN = [*CELL, "replicate"]
 
+GIVEN = ("pretrain", "kimg", "seed", "sampler", "label", "nfe")  # never null
 COUNTS = ("kimg", "tune_kimg", "nfe", "seed")
 # The types in metrics.json, as `read_json` takes them; of a cell's keys any may be null.
 NUMBER, COUNT, NAME = (int, float), (int, type(None)), (str, type(None))
@@ -45,7 +48,9 @@ def read(paths, solvers=None):
     kind of its sampler by `solvers`, {sampler: kind}. Raises `ValueError` if the files mix feature
     spaces or numbers of images, or hold a cell twice, or a solver twice with the same NFE.
     """
-    frame = pd.DataFrame([_row(path) for path in dict.fromkeys(map(str, paths))])
+    if again := [path for path, n in Counter(map(os.path.realpath, paths)).items() if n > 1]:
+        raise ValueError(f"{again[0]}: found twice among the metrics; allowed: each file once")
+    frame = pd.DataFrame([_row(path) for path in map(str, paths)])
     if frame.empty:
         raise ValueError("found no metrics.json; allowed: at least one")
     for key in (*COUNTS, "replicate"):
@@ -153,8 +158,17 @@ def _row(path):
         raise ValueError(f"{path}: its cell has no {', '.join(missing)}")
     typed(cell, f"{path}: cell", {key: COUNT if key in COUNTS else NAME for key in CELL})
     typed(cell, f"{path}: cell", known={"replicate": int})
+    blank = [key for key in CELL if isinstance(cell[key], str) and not cell[key].strip()]
+    if null := [*blank, *(key for key in GIVEN if cell[key] is None)]:
+        raise ValueError(
+            f"{path}: cell: {null[0]} is {cell[null[0]]!r}; allowed: what it says of it"
+        )
     for key in (key for key in (*COUNTS, "replicate") if cell.get(key) is not None):
         require_possible(f"{path}: cell", key, cell[key])
+    tuned = [cell[key] is not None for key in ("schedule", "recipe", "tune_kimg")]
+    if any(tuned) != all(tuned):
+        allowed = "schedule, recipe and tune_kimg of a tuned model, null for all three before"
+        raise ValueError(f"{path}: cell: found some of a tuned model; allowed: {allowed}")
     each = metrics.pop("repeats", {"fd": [metrics["fd"]]})["fd"]
     repeats = {"repeats": len(each), "fd_repeats_min": min(each), "fd_repeats_sd": _sd(each)}
     known = {key: cell[key] for key in CELL} | {"replicate": cell.get("replicate", 0)}

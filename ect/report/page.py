@@ -134,9 +134,19 @@ def provenance(runs):
         ("packages", ", ".join(f"{k} {_one_or_all(packages[k])}" for k in sorted(packages))),
         ("devices", _counted(record.get("device", "not recorded") for record in records)),
         ("threads of a job", _one_or_all([str(record.get("threads")) for record in records])),
+        *_classifier(records),
         ("jobs with a record", str(len(records))),
         ("time of these jobs, summed", duration(sum(r.get("seconds", 0) for r in records))),
     ]
+
+
+def _classifier(records):
+    """A warning where the classifier whose features are measured is one of chance."""
+    for record in records:
+        if record.get("at_chance") is True:
+            right = f"{record.get('test_accuracy', 0):.1%} of test images"
+            warning = "that of chance, so distances in its features say little"
+            yield "the classifier is right about", f"{right}: {warning}"
 
 
 def _commit(code):

@@ -26,7 +26,7 @@ def tabulate(dataset, numbers, cells, out):
     cell with n evaluations stands beside the published number with n. Raises `ValueError` if ours
     are not comparable with published numbers of the dataset.
     """
-    frame = gather.read([path for cell in cells for path in cell["metrics"]])
+    frame = gather.read(dict.fromkeys(path for cell in cells for path in cell["metrics"]))
     first = frame.iloc[0]
     try:
         metric = published.require_comparable(

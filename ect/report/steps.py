@@ -22,6 +22,7 @@ def tabulate(models, out):
     `models` are mappings that name a tuned model and the `path` of its steps.json. Raises
     `ValueError` if the files measure different things.
     """
+    _require_once(models, "file", ("path",))
     found = [_read(model["path"]) for model in models]
     if not found:
         raise ValueError("models: found none; allowed: at least one")
@@ -32,6 +33,7 @@ def tabulate(models, out):
                     f"{model['path']}: {key} is {steps[key]}, but {found[0][key]} in"
                     f" {models[0]['path']}"
                 )
+    _require_once(models, "model", MODEL)
     rows = [
         {key: model[key] for key in MODEL} | {key: step[key] for key in ROW}
         for model, steps in zip(models, found)
@@ -40,12 +42,30 @@ def tabulate(models, out):
     _write_table(pd.DataFrame(rows), found[0], out)
 
 
+def _require_once(models, what, keys):
+    """Raise `ValueError` where two of the models are alike in all of the keys."""
+    seen = set()
+    for model in models:
+        key = tuple(model[key] for key in keys)
+        if key in seen:
+            raise ValueError(f"{model['path']}: found its {what} twice; allowed: each once")
+        seen.add(key)
+
+
 def _read(path):
     found = read_json(path, FACTS)
     for key in ("search", "test"):
         typed(found[key], f"{path}: {key}", {"images": int, "seed": int})
         for name in ("images", "seed"):
             gather.require_possible(f"{path}: {key}", name, found[key][name])
+    one, other = (
+        range(f["seed"], f["seed"] + f["images"]) for f in (found["search"], found["test"])
+    )
+    if one.start < other.stop and other.start < one.stop:
+        seeds = (
+            f"the seeds {one.start} to {one.stop - 1}, tested on {other.start} to {other.stop - 1}"
+        )
+        raise ValueError(f"{path}: found a search on {seeds}; allowed: seeds apart")
     if found["metric"] not in ("fd", "kd"):
         raise ValueError(f"{path}: metric is {shown(found['metric'], 60)}; allowed: fd, kd")
     for number, step in enumerate(found["steps"], 1):

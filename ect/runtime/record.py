@@ -22,6 +22,8 @@ CODE = (
     "ect/*.py", "ect/*.c", "ect/*.h", "ect/*.rst", "ect/*.html", "Snakefile", "workflow/Snakefile",
     "workflow/rules/*.smk",
 )  # fmt: skip
+OF_A_PART = {"plugins": dict, "seed": int, "images": int}  # of a record's settings
+NAMED = {"settings": dict, "inputs": dict, "outputs": dict}  # of a record
 PATIENCE = 10  # seconds for an answer of git
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scipy", "clean-fid", "snakemake")
 
@@ -107,6 +109,39 @@ def _facts(settings, inputs, started):
         "environment": sys.prefix,
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def of(path):
+    """The record of the job that made a file; None where none beside it names it. Raises
+    `ValueError` if that is of other bytes. A run.json older than names of outputs stands for the
+    files beside it."""
+    path = Path(path)
+    for place in (path.with_suffix(".json"), path.with_name("run.json"), beside(path)):
+        made = _typed(place) if place.is_file() else {}
+        wanted = made.get("outputs", {}).get(path.name) if path.is_file() else None
+        if wanted is not None and wanted != digest(path):
+            raise ValueError(
+                f"{path}: found other bytes than its job wrote, by {place}; allowed: the file as it"
+                " was, or none"
+            )
+        older = "inputs" in made and "outputs" not in made and place.name == "run.json"
+        if wanted is not None or older:
+            return {key: {} for key in NAMED} | made
+    return None
+
+
+def _typed(place):
+    """A record whose parts have their types; raises `ValueError` that names it."""
+    made = checkpoint.read_json(place, known=NAMED)
+    for key in ("inputs", "outputs"):
+        named = made.get(key, {})
+        checkpoint.typed(named, f"{place}: {key}", known=dict.fromkeys(named, str))
+    settings = made.get("settings", {})
+    checkpoint.typed(settings, f"{place}: settings", known={"features": dict, "sampling": dict})
+    for part in ("features", "sampling"):
+        inner = settings.get(part, {})
+        checkpoint.typed(inner, f"{place}: settings: {part}", known=OF_A_PART)
+    return made
 
 
 def beside(path):

@@ -1,7 +1,9 @@
 """Text of a user's files and environment: as it may be printed, as JSON, as a number."""
 
 import json
+import os
 import re
+import stat
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +61,17 @@ def whole(name: str, text: str, least: int, most: int) -> int:
             f"{name}: found '{shown(text, 60)}'; allowed: a whole number from {least} to {most}"
         )
     return value
+
+
+def waits(path: Any) -> bool:
+    """Whether a path is that of a device, pipe or socket in a folder, which reading might wait for
+    for ever; the pipe of a shell's <(...) lies in none."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    known = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+    return not known and os.path.exists(os.path.realpath(path))
 
 
 def shown(text: object, limit: int = 200) -> str:

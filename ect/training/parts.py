@@ -1,6 +1,7 @@
 """From the settings of a training run to its parts: objective, optimizer, rate."""
 
 import functools
+import json
 import math
 
 import torch
@@ -10,10 +11,14 @@ from ect.models import build, trust
 from ect.models.build import make_process
 from ect.objective import DISTANCES, PRIORS, WEIGHTS, Objective, huber
 from ect.ode import STEPS
-from ect.runtime import device
+from ect.runtime import device, record
 from ect.runtime.seeds import generator_of
+from ect.runtime.text import shown
 from ect.runtime.versions import setting
 from ect.schedule import SCHEDULES, SNAPS
+
+# What is equal in all runs of a chain.
+CHAIN = ("network", "process", "parameterization", "c_noise", "sd", "schedule", "target", "seed")
 
 
 def check_plugin_map(described, bound):
@@ -126,6 +131,18 @@ def learning_rate(options, seen, total):
         return rate / math.sqrt(max(seen / (1000 * options["decay_kimg"]), 1.0))
     fallen = (seen / max(total, 1) - options["decay_from"]) / max(1 - options["decay_from"], 1e-9)
     return rate * (1 - (1 - options["lr_final"]) * max(fallen, 0.0))
+
+
+def require_chain(path, settings):
+    """Raise `ValueError` unless the run that left a state, by the record beside it, is of the same
+    chain as one of these settings, if any. Returns that run's settings; None where none is known.
+    """
+    made = (record.of(path) or {}).get("settings") or {}
+    for key in CHAIN if settings else ():
+        if key in made and made[key] != settings.get(key):
+            found, allowed = (shown(json.dumps(s.get(key)), 200) for s in (made, settings))
+            raise ValueError(f"{path}: a run whose {key} is {found}; allowed: {allowed}")
+    return made or None
 
 
 def settings_with_start(settings, init, images):

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from ect.models import build
 from ect.runtime import checkpoint
 from ect.training import average
+from ect.training.parts import require_chain
 
 FARTHEST = 0.2  # from the wanted profile, as a share of its norm
 
@@ -52,6 +53,7 @@ def run(settings, model, states, out):
     """
     wanted, lengths = settings["ema_std"], settings["stored"]
     _, about = build.read(model)
+    _require_one_chain([model, *states])
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(safe_open(path, framework="pt")) for path in states]
         times = [_seen(file, path) for file, path in zip(files, states)]
@@ -69,6 +71,14 @@ def run(settings, model, states, out):
         weights = _combined(names, x, states)
     checkpoint.save(out, build.fitted(weights, about), **about)
     return error
+
+
+def _require_one_chain(paths):
+    """Raise `ValueError` unless the runs of all files, by the records beside them, are of one
+    chain."""
+    known = None
+    for path in paths:
+        known = require_chain(path, known) or known
 
 
 def _seen(file, path):

@@ -17,7 +17,14 @@ LEAST_SCALE = 2.0**-14
 
 
 def _require_known(recipe):
-    """Raises `ValueError` for versions of kernels or masks that are not those of this code."""
+    """Raises `ValueError` for versions of kernels or masks that are not those of this code. Dropout
+    without a version is that of runs before masks had one."""
+    if recipe["dropout"] > 0 and "masks" not in recipe:
+        raise ValueError(
+            f"recipe.masks: missing beside dropout {recipe['dropout']:g}, as in the run.json of"
+            " a run before masks had a version, whose bits this code does not repeat; allowed:"
+            f' "masks": {MASKS} for a run with those of today, or the code of that time'
+        )
     known = {"kernels": ("native", f"native-{NATIVE}"), "masks": (MASKS,)}
     for key, allowed in known.items():
         if recipe.get(key, DEFAULTS.get(key)) not in (*allowed, DEFAULTS.get(key)):

@@ -18,12 +18,10 @@ from ect.runtime.versions import STAGES, setting
 from ect.runtime.work import Work, locked, log_line, work_folder
 from ect.training.log import Diverged
 from ect.training.loop import loop, skipped, step_ends, written_by
-from ect.training.parts import settings_with_start
+from ect.training.parts import require_chain, settings_with_start
 from ect.training.state import State
 
 SAVE_SECONDS, SAVING_SHARE = 60.0, 0.02  # saving takes at most this share of the time
-# What is equal in all runs of a chain.
-CHAIN = ("network", "process", "parameterization", "c_noise", "sd", "schedule", "target", "seed")
 ARTEFACTS = ("model.safetensors", "state.safetensors", "snapshots.safetensors", "metrics.jsonl")
 
 
@@ -234,12 +232,7 @@ def resumed(state, settings, path):
     if type(about.get("seen")) is not int or about["seen"] != first:
         found = f"found a state after {shown(about.get('seen'), 60)} images"
         raise ValueError(f"{path}: {found}; allowed: {first}, as first_kimg says")
-    beside = Path(path).with_name("run.json")
-    made = checkpoint.read_json(beside).get("settings") if beside.is_file() else None
-    for key in CHAIN:
-        if isinstance(made, dict) and key in made and made[key] != settings.get(key):
-            found, allowed = (shown(json.dumps(s.get(key)), 200) for s in (made, settings))
-            raise ValueError(f"{path}: a run whose {key} is {found}; allowed: {allowed}")
+    require_chain(path, settings)
     with named(path):
         state.restore(tensors, first)
 

@@ -151,7 +151,7 @@ MISTAKES = [
     (
         "init",
         {"a": {"format": "edm", "file": "tests"}},
-        ["init.a", "'tests', which is none", "a file"],
+        ["init.a", "'tests', which is no file", "a file"],
     ),
     ("init", {"a": {"format": "tf", "file": "README.md"}}, ["init.a.format", "'tf'", "'edm'"]),
     ("init", {"ve": {"format": "edm", "file": "README.md"}}, ["init.ve", "pretrain"]),

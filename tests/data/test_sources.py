@@ -272,6 +272,19 @@ def test_images_that_would_be_black_are_refused(tmp_path, bits):
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+@pytest.mark.parametrize("bits, told", [(13, True), (14, True), (15, True), (16, False)])
+def test_images_that_would_be_dim_are_told(tmp_path, bits, told, capsys):
+    """Values of 14 bits in files of 16 become 0 to 63."""
+    (tmp_path / "photos").mkdir()
+    for seed in range(6):
+        values = np.random.default_rng(seed).integers(0, 2**bits, (8, 8)).astype(np.uint16)
+        values[0, 0] = 2**bits - 1
+        Image.fromarray(values).save(tmp_path / "photos" / f"{seed}.png")
+    prepared(tmp_path / "photos", tmp_path / "d", classes=None, held_out=2)
+    line = f"the brightest pixel of all images is {2 ** (bits - 8) - 1} of 255"
+    assert (line in capsys.readouterr().err) == told
+
+
 def test_images_of_which_none_can_be_read(photos, tmp_path):
     for path in photos.rglob("deep/*"):
         path.write_bytes(b"")

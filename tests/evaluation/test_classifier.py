@@ -38,6 +38,7 @@ def test_a_classifier_is_its_settings_and_says_how_good_it_is(trained, digits_fi
     weights = [folder / "classifier.safetensors" for folder in (trained, tmp_path)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     record = json.loads((trained / "run.json").read_text())
+    assert "at_chance" not in record
     assert record["settings"] == RESNET and 0 <= record["test_accuracy"] <= 1
 
 

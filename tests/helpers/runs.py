@@ -2,6 +2,8 @@
 
 import copy
 
+from ect.runtime.versions import MASKS
+
 PRETRAIN = {
     "network": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4]},
     "process": "ve",
@@ -19,6 +21,7 @@ PRETRAIN = {
         "ema_halflife_kimg": 0.3,
         "ema_ramp": None,
         "dropout": 0.1,
+        "masks": MASKS,
     },
     "schedule": {"map": "zero", "options": {}, "clock": "noise"},
     "target": "own",

@@ -143,6 +143,14 @@ def test_provenance_is_that_of_the_records(tmp_path):
     )
 
 
+def test_a_classifier_at_chance_is_told(tmp_path):
+    good = record(tmp_path, "one", test_accuracy=0.98)
+    bad = record(tmp_path, "two", test_accuracy=0.11, at_chance=True)
+    assert "the classifier is right about" not in dict(provenance([good]))
+    told = dict(provenance([good, bad]))["the classifier is right about"]
+    assert told.startswith("11.0% of test images: that of chance")
+
+
 def test_the_same_files_give_the_same_bytes(given, tmp_path):
     settings, runs = given
     for name in ("a", "b"):

@@ -198,7 +198,7 @@ def searched(path, metric="fd", seed=0):
         {"k": 2, "times": [0.5], "search": 19.25, "test": 18.0, "evaluations": []},
         {"k": 3, "times": [0.78125, 0.4], "search": 12.5, "test": 14.75, "evaluations": []},
     ]
-    facts = {"metric": metric, "features": "classifier", "search": {"images": 50, "seed": 9}}
+    facts = {"metric": metric, "features": "classifier", "search": {"images": 50, "seed": 90}}
     path.write_text(json.dumps(facts | {"test": {"images": 20, "seed": 0}, "steps": rows}))
     model = {"schedule": "sigmoid", "pretrain": "ve", "recipe": "ect", "kimg": 60, "tune_kimg": 40}
     return model | {"seed": seed, "path": str(path)}
@@ -213,7 +213,7 @@ def test_searched_times_become_a_table_that_tells_the_test_from_the_search(tmp_p
     assert header[-4:] == ["Steps", "Times s", "FD, search", "FD, test"]
     assert second[-4:] == ["3", "0.781 0.4", "12.5", "14.8"] and len(first) == len(header)
     text = (tmp_path / "t.md").read_text()
-    assert "saw 50 images from seed 9 on; the test 20 others, from seed 0 on" in text
+    assert "saw 50 images from seed 90 on; the test 20 others, from seed 0 on" in text
 
 
 def test_searches_of_different_metrics_are_not_mixed(tmp_path):
@@ -264,7 +264,8 @@ def test_a_floor_in_other_features_is_refused(inputs, tmp_path):
 
 def test_a_cell_counts_once(inputs):
     first, again = inputs.cell("heun", 3.0), inputs.cell("heun", 3.0)
-    assert len(gather.read([first, first])) == 1
+    with pytest.raises(ValueError, match=f"{first}: found twice among the metrics"):
+        gather.read([first, first])
     with pytest.raises(ValueError, match=again):
         gather.read([first, again])
 

@@ -157,6 +157,22 @@ def test_what_cannot_be_reconstructed_is_one_line(chain, tmp_path, capsys, optio
     assert said in line and len(line.splitlines()) == 1 and not out.exists()
 
 
+def test_milestones_of_two_chains_are_refused(chain, digits_file, tmp_path, capsys):
+    """Also the model, which describes the network, is of the states' chain."""
+    other = changed(SETTINGS, seed=1, last_kimg=1)
+    train.run(other, digits_file, tmp_path / "k1")
+    settings = '{"ema_std": 0.07, "stored": [0.05, 0.1]}'
+    state, model = (str(tmp_path / "k1" / f"{name}.safetensors") for name in ("state", "model"))
+    ours = [str(chain / f"k{kimg}" / "state.safetensors") for kimg in (2, 3)]
+    for given, states in (
+        (model, ours), (str(chain / "k3" / "model.safetensors"), [state, *ours])
+    ):  # fmt: skip
+        command = ["reconstruct-average", settings, "--model", given, "--states", *states]
+        assert main.main([*command, "--out", str(tmp_path / "average.safetensors")]) == 1
+        line = capsys.readouterr().err.strip()
+        assert "a run whose seed is " in line and len(line.splitlines()) == 1
+
+
 def test_a_state_without_one_of_the_averages_is_not_resumed(chain, digits_file, tmp_path):
     more = changed(SETTINGS, recipe__ema_std=[0.05, 0.1, 0.2], first_kimg=1, last_kimg=2)
     with pytest.raises(ValueError, match="found missing: average2"):

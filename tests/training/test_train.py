@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from ect import registry
+from ect.cli.main import main
 from ect.data import file
 from ect.data.batches import Images
 from ect.models import build, draw
 from ect.runtime import checkpoint, device
+from ect.runtime.versions import MASKS, STAGES
 from ect.training import loop, parts, train
 from ect.training.state import State
 from tests.helpers.runs import ARTEFACTS, PRETRAIN, TUNE, changed, contents
@@ -339,3 +341,31 @@ def test_a_gap_that_the_time_of_the_process_loses_is_refused():
         else:
             with pytest.raises(ValueError, match=r"for \d+% of the noise levels"):
                 parts.require_gap(objective, settings)
+
+
+@pytest.mark.parametrize("dropout, masks", [(0.1, None), (0.1, 1), (0.1, 3), (0.0, 1)])
+def test_masks_of_another_time_are_not_silently_those_of_today(
+    digits_file, tmp_path, capsys, dropout, masks
+):
+    """The run.json of a run before masks had a version, by hand."""
+    settings = changed(PRETRAIN, recipe__dropout=dropout, recipe__masks=masks)
+    if masks is None:
+        del settings["recipe"]["masks"]
+    (tmp_path / "run.json").write_text(json.dumps({"settings": settings, "inputs": {}}))
+    words = ["train", tmp_path / "run.json", "--data", digits_file, "--out", tmp_path / "out"]
+    assert main([str(word) for word in words]) == 1
+    line = capsys.readouterr().err
+    wanted = "recipe.masks: missing beside dropout 0.1" if masks is None else f"masks is {masks}"
+    assert wanted in line and f"{MASKS}" in line and line.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_record_of_another_version_is_told(digits_file, tmp_path, capsys):
+    settings = changed(PRETRAIN, recipe__batch=1000)
+    for version, lines in ((STAGES["train"], 0), (STAGES["train"] - 1, 1)):
+        made = {"settings": settings, "inputs": {}, "stages": {"train": version}}
+        (tmp_path / "run.json").write_text(json.dumps(made))
+        words = ["train", tmp_path / "run.json", "--data", digits_file, "--out", tmp_path / "out"]
+        assert main([str(word) for word in words]) == 0
+        told = f"is of version {version} of train, this code of version {STAGES['train']}"
+        assert capsys.readouterr().err.count(told) == lines

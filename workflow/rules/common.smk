@@ -29,6 +29,12 @@ except ModuleNotFoundError:
         " same version of this repository (docs/using.md)"
     ) from None
 
+VERSION = "0.1.0"  # that of the package these rules are of
+if ect.__version__ != VERSION:
+    raise WorkflowError(
+        f"found the installed package ect {ect.__version__}; allowed: {VERSION}, as these rules"
+        " (`pip install` of the same version of this repository, docs/using.md)"
+    )
 PACKAGE = Path(ect.__file__).parent
 TEMPLATES = PACKAGE / "report" / "templates"
 
@@ -52,7 +58,7 @@ os.environ.update(ECT_PYTHONPATH=HOME)
 if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
     os.environ.update(PYTHONNOUSERSITE="1")
 
-from ect.config import fits, load, missing, published
+from ect.config import load, missing, published
 from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config
 from ect.config.evaluation import FETCHED
@@ -84,7 +90,7 @@ try:
     PLACES = load.places_of([*BELOW, *LAID], workflow.config_settings.config) if ALONE else {}
     STUDY = Config.read(config, PLACES)
     if workflow.is_main_process:  # a job of a cluster has a Snakemake of its own
-        fits.check(STUDY, look.facts(STUDY.dataset))
+        STUDY.fit(look.facts)
 except ValueError as error:
     raise WorkflowError(f"the config cannot be run:\n{error}") from None
 if workflow.is_main_process:

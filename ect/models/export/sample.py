@@ -42,6 +42,9 @@ def draw(args):
     options, words = options_of(args.sampler, args.steps, args.times, samplers)
     print(words, file=sys.stderr)
     about = checkpoint.read_json(FOLDER / "config.json")
+    most = draw.most_images(about["shape"])
+    if args.n > most:
+        raise ValueError(f"--n: found {args.n}; allowed: at most {most:,} in this machine's memory")
     weights, _ = checkpoint.load(FOLDER / "model.safetensors")
     f, process, _ = build.from_description(weights, about, "config.json")
     settings = {

@@ -1,0 +1,112 @@
+"""The settings of each figure of the verb `draw`, as typed blocks. Loads no torch."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, model_validator
+
+from ect import registry
+from ect.config import verbs
+from ect.config.base import Block, PathText, distinct, distinct_list, nearest, part, visible, whole
+from ect.config.experiments import Inches
+from ect.config.schedule import Schedule
+
+Text = Annotated[str, AfterValidator(visible)]
+
+
+class Figure(Block):
+    """What every figure has: its width."""
+
+    width_in: Inches
+
+
+class Comparison(Figure):
+    """Of metrics.json files, and that of real images."""
+
+    metrics: distinct_list(PathText, Field(min_length=1))
+    floor: PathText | None = None
+
+
+class Solvers(Comparison):
+    """Of solvers beside tuned models, with the kind of each sampler."""
+
+    solvers: Annotated[dict[str, Text], Field(min_length=1)]
+
+
+class Drawn(Block):
+    """A map that is drawn, with its options apart."""
+
+    map: part("schedule")
+    options: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _options_fit(self, info):
+        verbs.hold(Schedule, {"map": self.map, "clock": "noise"}, self.options, info)
+        return self
+
+
+class Maps(Figure):
+    """Of the maps t -> r by name."""
+
+    schedules: Annotated[dict[str, Drawn], Field(min_length=1)]
+    plugins: verbs.Plugins
+
+
+class Curves(Figure):
+    """Of losses: the logs of each run, in order."""
+
+    runs: Annotated[dict[str, distinct_list(PathText, Field(min_length=1))], Field(min_length=1)]
+
+
+class Samples(Figure):
+    """Of images: a label and a samples.npz for each row, and the dataset file above them."""
+
+    rows: Annotated[
+        list[Annotated[list[Text], Field(min_length=2, max_length=2)]],
+        Field(min_length=1, max_length=1000),
+    ]
+    columns: whole(1000)
+    data: PathText | None = None
+
+    @model_validator(mode="after")
+    def _labels_differ(self):
+        try:
+            distinct([label for label, _ in self.rows])
+        except ValueError as error:
+            raise ValueError(f"rows: {error}") from None
+        return self
+
+
+class Loss(Figure):
+    """Of one tuning run's log and trace."""
+
+    metrics: PathText
+    trace: PathText
+    stages: whole(1000) | None = None
+    perfect: PathText | None = None
+
+
+BLOCKS: dict[str, type[Figure]] = {
+    **dict.fromkeys(("methods", "split", "scaling", "schedules"), Comparison),
+    "solvers": Solvers,
+    "maps": Maps,
+    "curves": Curves,
+    "samples": Samples,
+    "loss": Loss,
+}
+
+
+def require(figure, settings):
+    """Raise `ValueError` unless there is such a figure, and its settings are such as a study gives
+    it."""
+    if figure not in BLOCKS:
+        allowed = f"{', '.join(BLOCKS)}{nearest(figure, BLOCKS)}"
+        raise ValueError(f"figure is '{figure:.60}'; allowed: {allowed}")
+    verbs.validate(BLOCKS[figure], settings)
+
+
+def require_solvers(solvers):
+    """Raise `ValueError` unless a mapping {sampler: its kind} can be one."""
+    for name, kind in solvers.items():
+        if not isinstance(kind, str) or not kind.strip():
+            allowed = f"{', '.join(registry.SAMPLERS)}, or that of a plugin"
+            raise ValueError(f"--solvers: {name} is {kind!r:.60}; allowed: {allowed}")
