@@ -186,3 +186,44 @@ class Objective:
             arrived = self.step(teacher, self.process, x + expand(s, x) * eps, s, r)
             eps = torch.where(positive, (arrived - x) / expand(r, x), eps)
         return torch.where(positive, self.evaluate(f, x, eps, r, masks), x)
+
+
+class Alike:
+    """A consistency function whose evaluations all have the same dropout masks."""
+
+    def __init__(self, f, masks):
+        self.f, self.masks = f, masks
+
+    def __getattr__(self, name):
+        return getattr(self.f, name)
+
+    def __call__(self, x_t, t):
+        with self.masks.applied():
+            return self.f(x_t, t)
+
+    def output(self, x_t, t, r=0.0):
+        with self.masks.applied():
+            return self.f.output(x_t, t, r)
+
+
+@dataclass
+class Written:
+    """w(s) l, with the loss l of a function (f, x, eps, s, r, progress) -> (B,); r is a second draw
+    of the prior."""
+
+    process: Process
+    weight: Callable  # (s, r, sd) -> (B,)
+    sd: float
+    loss: Callable
+
+    def levels(self, draw):
+        """Noise levels (B, 2) of a batch: s and r, independent."""
+        return torch.stack([draw(), draw()], dim=1)
+
+    def __call__(self, f, x, eps, levels, progress, masks=ALIKE):
+        """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels (B, 2); the
+        residual is the loss without its weight."""
+        s, r = device.to_device(levels, x.device).unbind(dim=1)
+        with masks.applied():  # what the function itself draws is the step's
+            loss = self.loss(Alike(f, masks), x, eps, s, r, progress)
+        return Terms(self.weight(s, s, self.sd) * loss, s, r, loss.detach())

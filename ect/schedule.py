@@ -143,6 +143,7 @@ def _snap(points_of):
 
 
 CONTINUOUS_TIME = ("continuous", "meanflow")
+DIFFERENTIATED = ("continuous", "meanflow")  # their losses differentiate the network
 SNAPS = {"ct": _snap(_ct_points), "ict": _snap(_ict_points)}
 SCHEDULES = {
     "zero": zero,

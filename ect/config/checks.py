@@ -11,7 +11,7 @@ from ect.config.base import names, nearest, short
 from ect.config.dataset import LABELS, OWN_TEST
 from ect.networks.widths import HEADS_OF_64, attending, widths
 from ect.runtime.text import one_line
-from ect.schedule import CONTINUOUS_TIME
+from ect.schedule import DIFFERENTIATED
 
 # Names of other files in figures/, and in tables/.
 FIGURES = ("maps", "curves", "samples", "loss")  # beside one for each experiment
@@ -259,11 +259,11 @@ def _check_kernels(config, key, recipe, start):
 
 
 def _check_limit(config, key, start, schedule, recipe):
-    """The maps that end in r = t need certain losses, and MeanFlow a certain network."""
+    """A loss in place of a map needs a recipe without another, and MeanFlow a certain network."""
     name, block = config.schedules[schedule].map, config.tune[recipe]
-    if name not in CONTINUOUS_TIME:
+    if not config.has_own_loss(schedule):
         return
-    if block.kernels == "native":
+    if block.kernels == "native" and name in DIFFERENTIATED:
         raise ValueError(
             f"{key}: {name} with kernels 'native'; allowed: torch, for its derivatives"
         )

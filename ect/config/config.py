@@ -244,9 +244,14 @@ class Config(base.Block):
         last = max((m.kimg for m in starts if m.pretrain == name), default=0)
         return [Milestone(name, block.seed, k) for k in block.milestones_to(last)[1:]]
 
+    def has_own_loss(self, schedule):
+        """Whether a schedule names a loss, not a map t -> r: at r -> t, or a plugin's objective."""
+        name = self.schedules[schedule].map
+        return name in CONTINUOUS_TIME or name in self.plugin_parts.get("objective", {})
+
     def has_pairs(self, model):
-        """Whether a tuned model's loss compares f at pairs of noise levels, not at r -> s."""
-        return self.schedules[model.schedule].map not in CONTINUOUS_TIME
+        """Whether a tuned model's loss compares f at pairs of noise levels that a map gives."""
+        return not self.has_own_loss(model.schedule)
 
     def stages_of(self, model):
         """The number of stages of a tuned model's schedule; None if it has no stages."""

@@ -75,7 +75,7 @@ class Prior(Block):
 class Map(Block):
     """A map t -> r, as a config's, with its options apart."""
 
-    map: part("schedule")
+    map: part("schedule", "objective")
     options: dict[str, Any]
     clock: Literal[registry.CLOCKS]
 

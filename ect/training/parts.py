@@ -8,7 +8,7 @@ import torch
 from ect import limit, plugins
 from ect.models import build, trust
 from ect.models.build import make_process
-from ect.objective import DISTANCES, PRIORS, WEIGHTS, Objective, huber
+from ect.objective import DISTANCES, PRIORS, WEIGHTS, Objective, Written, huber
 from ect.ode import STEPS
 from ect.runtime import device
 from ect.runtime.seeds import generator_of
@@ -76,6 +76,10 @@ def make_objective(settings, sd, teacher=None):
         check_plugin_weight(weight, sd)
     if schedule["map"] in limit.OBJECTIVES:
         return limit.OBJECTIVES[schedule["map"]](process, weight, sd, **schedule["options"])
+    added = plugins.load(settings.get("plugins", {}))["objective"]
+    if schedule["map"] in added:
+        loss = functools.partial(added[schedule["map"]], **schedule["options"])
+        return Written(process, weight, sd, loss)
     maps = plugins.with_plugins(SCHEDULES, "schedule", settings)
     bound = on_clock(maps[schedule["map"]], schedule, process)
     if schedule["map"] not in SCHEDULES:
