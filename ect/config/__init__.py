@@ -5,7 +5,8 @@
 `places`       a YAML file with the place of every key
 `dataset`      the block `dataset`: which images
 `optimizer`    the optimizer and its learning rate
-`training`     networks, pretraining and tuning recipes
+`training`     networks, pretraining recipes
+`tune`         tuning recipes, and what a loss needs of them
 `schedule`     a map t -> r and its options
 `start`        a pretrained model from elsewhere (`init`)
 `averages`     an average of another length, as a start

@@ -16,6 +16,7 @@ from ect.config.evaluation import FETCHED, INCEPTION_FILE, Evaluation, Features,
 from ect.config.experiments import Experiment, Figures, Search
 from ect.config.schedule import Schedule
 from ect.config.start import Init
+from ect.config.tune import Tune
 from ect.plugins import read as read_plugins
 from ect.schedule import CONTINUOUS_TIME
 
@@ -68,7 +69,7 @@ class Config(base.Block):
     """Averages of another length, by name, as starts."""
     schedules: dict[Name, Schedule]
     """Maps t -> r by name."""
-    tune: dict[Name, training.Tune]
+    tune: dict[Name, Tune]
     """Recipes of tuning by name."""
     samplers: dict[Name, Sampler]
     """Samplers by name."""

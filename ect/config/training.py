@@ -277,15 +277,3 @@ class Pretrain(Recipe):
         """Without the keys that are not set and that were not there before."""
         new = ("sd", "milestones")
         return {k: v for k, v in handler(self).items() if not (k in new and v is None)}
-
-
-class Tune(Recipe):
-    """A recipe of consistency tuning."""
-
-    target: Literal[registry.TARGETS] = "own"
-    """`own`: the target's x_r has the noise of x_t (ECT); `euler`, `heun`: it is where one step of
-    the frozen start leads (ECD)."""
-    shared_dropout: bool = True
-    """Both sides of the loss share a dropout mask; if false, the target has another one."""
-    snapshots: whole(1000, 0) = 0
-    """Number of snapshots of the weights kept during the run, for the loss page."""

@@ -75,7 +75,8 @@ def make_objective(settings, sd, teacher=None):
     if recipe["weight"] not in WEIGHTS:
         check_plugin_weight(weight, sd)
     if schedule["map"] in limit.OBJECTIVES:
-        return limit.OBJECTIVES[schedule["map"]](process, weight, sd, **schedule["options"])
+        options = schedule["options"] | derivative(recipe)
+        return limit.OBJECTIVES[schedule["map"]](process, weight, sd, **options)
     added = plugins.load(settings.get("plugins", {}))["objective"]
     if schedule["map"] in added:
         loss = functools.partial(added[schedule["map"]], **schedule["options"])
@@ -99,6 +100,13 @@ def make_objective(settings, sd, teacher=None):
         shared_dropout=setting(recipe, "shared_dropout"),
         uncertain=setting(settings["network"], "uncertainty") and schedule["map"] == "zero",
     )
+
+
+def derivative(recipe):
+    """The option of a loss that differentiates the network by differences; {} in forward mode."""
+    if setting(recipe, "derivative") == "jvp":
+        return {}
+    return {"step": setting(recipe, "derivative_step")}
 
 
 def on_clock(function, schedule, process):
