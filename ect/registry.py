@@ -15,7 +15,7 @@ PARAMETERIZATIONS = ("edm", "velocity", "noise")
 # first job, so it gets `edm` and `velocity` only.
 UNDEFINED = (("flow", "noise"), ("vp_cosine", "noise"))
 C_NOISE = ("log_s", "log_half_s", "time", "vp", "ddpm")
-PRIORS = ("lognormal", "karras")
+PRIORS = ("lognormal", "karras", "student")
 DISTANCES = ("squared", "sum_squared", "huber")
 WEIGHTS = ("uniform", "gap", "inverse_square", "edm", "flow")
 WEIGHTS_OF_SD = ("edm",)

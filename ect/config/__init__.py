@@ -13,6 +13,7 @@
 `evaluation`   feature space, samplers, evaluation
 `published`    published numbers, and what may stand beside them
 `experiments`  experiments, rows, figures, search
+`tuned`        a tuned model, as a start
 `errors`       every mistake in a config as one line
 `load`         YAML files merged; blocks that are `like` another
 `cells`        the cells of the study's grid, and their folders

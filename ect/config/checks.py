@@ -44,6 +44,7 @@ def check(config):
         _check_cut(config, f"figures.{figure}", getattr(config.figures, figure))
     for figure in config.figures.widths_in:
         known("figures.widths_in", figure, [*config.experiments, *FIGURES])
+    _check_firsts(config)
     _check_search(config)
     _check_labels(config)
     _check_metrics(config)
@@ -184,6 +185,11 @@ def _numbers_of(config, key, wanted):
         allowed = names(f"{budget:g}" for budget in sorted(budgets)) or "no such key"
         raise ValueError(f"{key}.budget_mimg: found {wanted.budget_mimg}; allowed: {allowed}")
     return [n for n in numbers if n.answers(wanted.method, wanted.budget_mimg)]
+
+
+def _check_firsts(config):
+    for name, cut in config.tuned.items():
+        _check_cut(config, f"tuned.{name}", cut)
 
 
 def _check_search(config):

@@ -7,11 +7,23 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ect import registry
-from ect.config.base import names, whole
+from ect.config.base import Block, Level, names, whole
 from ect.config.training import Recipe
-from ect.schedule import DIFFERENTIATED
+from ect.schedule import DIFFERENTIATED, SNAPS
 
 DerivativeStep = Annotated[float, Field(ge=1e-4, le=0.1)]
+
+
+class Truncate(Block):
+    """The second of two stages of tuning (TCM), on noise levels s >= `at`; the start, frozen, gives
+    the targets below. The prior begins at `at`."""
+
+    at: Level = 1.0
+    """The noise level where the stage begins."""
+    boundary: Annotated[float, Field(ge=0.01, le=0.99)] = 0.25
+    """Share of each batch whose s is `at`."""
+    scale: Annotated[float, Field(gt=0, le=100)] = 0.1
+    """Weight of the mean loss of these images beside that of the others."""
 
 
 class Tune(Recipe):
@@ -24,11 +36,22 @@ class Tune(Recipe):
     """Both sides of the loss share a dropout mask; if false, the target has another one."""
     snapshots: whole(1000, 0) = 0
     """Number of snapshots of the weights kept during the run, for the loss page."""
+    truncate: Truncate | None = None
+    """A second stage, from a start of `tuned`, on high noise levels alone (TCM)."""
     derivative: Literal[registry.DERIVATIVES] = "jvp"
     """Of the losses that differentiate the network: `jvp`, forward mode, in one evaluation; or
     `difference`, a central difference of two, for any kernel."""
     derivative_step: DerivativeStep = 0.005
     """The step of `difference`: of `continuous` in asinh(s / sd), of `meanflow` in t."""
+
+    @model_validator(mode="after")
+    def _prior_is_truncated(self):
+        if self.truncate is not None and self.prior.low != self.truncate.at:
+            found = f"prior.low is {self.prior.low} with truncate"
+            raise ValueError(f"{found}; allowed: a prior from low = truncate.at on")
+        if self.truncate is not None and self.target != "own":
+            raise ValueError(f"target is '{self.target}' with truncate; allowed: own")
+        return self
 
     @model_validator(mode="after")
     def _step_is_used(self):
@@ -49,6 +72,8 @@ def check_loss(config, key, start, schedule, recipe):
             f"{key}: recipe '{recipe}' has the derivative '{block.derivative}', and schedule"
             f" '{schedule}' ({name}) differentiates nothing; allowed: {names(DIFFERENTIATED)}"
         )
+    if block.truncate is not None:
+        _check_second(config, key, start, schedule, recipe)
     if not config.has_own_loss(schedule):
         return
     if block.kernels == "native" and name in DIFFERENTIATED and block.derivative == "jvp":
@@ -68,4 +93,20 @@ def check_loss(config, key, start, schedule, recipe):
         raise ValueError(
             f"{key}: schedule '{schedule}' (meanflow) with start '{start}'; allowed: a pretrain"
             " block with process flow, parameterization velocity and a network with span: true"
+        )
+
+
+def _check_second(config, key, start, schedule, recipe):
+    """A second stage has pairs of levels without a grid, and a start that is a consistency model:
+    of an import only its user knows."""
+    name = config.schedules[schedule].map
+    if config.has_own_loss(schedule) or name in (*SNAPS, "zero"):
+        raise ValueError(
+            f"{key}: schedule '{schedule}' ({name}) with recipe '{recipe}', which has truncate;"
+            " allowed: a map without a grid, with r > 0"
+        )
+    if start not in config.tuned and start not in config.init:
+        raise ValueError(
+            f"{key}: start '{start}' with recipe '{recipe}', whose truncate needs a tuned start;"
+            f" allowed: {names([*config.tuned, *config.init]) or 'a name in tuned, of which none'}"
         )

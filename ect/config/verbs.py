@@ -28,7 +28,7 @@ from ect.config.evaluation import Batch, Classifier, Features, Labels, Sampler, 
 from ect.config.experiments import Search
 from ect.config.rates import require_rate
 from ect.config.schedule import Schedule
-from ect.config.tune import DerivativeStep
+from ect.config.tune import DerivativeStep, Truncate
 
 Plugins = Annotated[dict[str, str], Field(default={})]
 Point = Annotated[int, Field(ge=0, le=10**9)]
@@ -97,6 +97,7 @@ class Recipe(training.Recipe):
     prior: Prior  # type: ignore[assignment]
     kernels: Annotated[Literal[registry.KERNELS], BeforeValidator(unversioned)] = "torch"
     shared_dropout: bool = True
+    truncate: Truncate | None = None
     derivative: Literal[registry.DERIVATIVES] = "jvp"
     derivative_step: DerivativeStep = 0.005
     masks: Count = Absent  # the version of dropout's masks

@@ -34,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "ema_halflife_kimg": None,
     "ema_std": None,
     "dropout_at": None,
+    "truncate": None,
     "derivative": "jvp",
     "derivative_step": 0.005,
     # of a network

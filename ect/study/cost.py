@@ -25,7 +25,7 @@ EMPTY = (
     "Empty: some of that work was not measured on that device yet (--rate gives a rate of"
     " training), or a start was not imported yet."
 )
-GIVEN = ("import_model", "reconstruct_average")  # rules that write a model alone
+GIVEN = ("import_model", "reconstruct_average", "adopt_tuned")  # rules that write a model alone
 MOMENTS = 2  # of Adam, for each parameter
 
 

@@ -197,12 +197,11 @@ def facts(config, cell):
     tuned = isinstance(model, Tuned)
     start = model.start if tuned else model
     network = _network(config, config.chain_of(start.pretrain) or start.pretrain)
-    averaged = config.averages.get(start.pretrain)
     return {
         "pretrain": start.pretrain,
         "process": network.get("process"),
         "parameterization": network.get("parameterization"),
-        "kimg": averaged.kimg if averaged else start.kimg,
+        "kimg": config.kimg_of(start),
         "schedule": model.schedule if tuned else None,
         "recipe": model.recipe if tuned else None,
         "tune_kimg": model.kimg if tuned else None,

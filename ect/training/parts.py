@@ -8,7 +8,7 @@ import torch
 from ect import limit, plugins
 from ect.models import build, trust
 from ect.models.build import make_process
-from ect.objective import DISTANCES, PRIORS, WEIGHTS, Objective, Written, huber
+from ect.objective import DISTANCES, PRIORS, WEIGHTS, Objective, Truncated, Written, huber
 from ect.ode import STEPS
 from ect.runtime import device
 from ect.runtime.seeds import generator_of
@@ -67,8 +67,8 @@ def _refuse_lost(lost, most, where, settings):
 
 def make_objective(settings, sd, teacher=None):
     """The loss of a cell, its schedule and distance bound to their options. `sd` is that of f, as
-    `build.description` decides it. `teacher`, a frozen consistency function, is used if the target
-    is one step of its ODE."""
+    `build.description` decides it. `teacher`, the frozen consistency function of the start, is used
+    if the target is one step of its ODE, and in a second stage of tuning."""
     recipe, schedule = settings["recipe"], settings["schedule"]
     process = make_process(settings)
     weight = plugins.with_plugins(WEIGHTS, "weight", settings)[recipe["weight"]]
@@ -88,7 +88,10 @@ def make_objective(settings, sd, teacher=None):
     distance = DISTANCES[recipe["distance"]["kind"]]
     if distance is huber:
         distance = functools.partial(huber, c=recipe["distance"]["c"])
-    return Objective(
+    truncate = setting(recipe, "truncate")
+    kind = Truncated if truncate else Objective
+    return kind(
+        **({"frozen": teacher, **truncate} if truncate else {}),
         process=process,
         schedule=bound,
         distance=distance,
