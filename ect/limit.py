@@ -29,6 +29,9 @@ class Continuous:
     Its gradient points where that of |f(x_t) - sg f(x_r)|^2 points for r -> t. As in sCM, the part
     of g that differentiates the network is weighted linearly from 0 to 1 over the share `warmup` of
     the run.
+
+    With `adaptive` the network's u(t), which depends on t alone, weighs the loss as in sCM's eq. 8,
+    where it is -w: w(s) |...|^2 / exp(u) + u, so that every noise level comes to one weight.
     """
 
     process: Process
@@ -37,6 +40,7 @@ class Continuous:
     warmup: float
     c: float
     step: float | None = None  # of a central difference in asinh(s / sd); None: forward mode
+    adaptive: bool = False
 
     def levels(self, draw):
         """Noise levels s (B,) of a batch; `draw()` is the prior."""
@@ -54,6 +58,9 @@ class Continuous:
         size = g.square().flatten(1).mean(1)
         step = expand(c_out.sign() / (size.sqrt() + self.c), x) * g
         loss = self.weight(s, s, self.sd) * (out - held + step).square().flatten(1).mean(1)
+        if self.adaptive:
+            u = f.uncertainty(t)
+            loss = loss / u.exp() + u
         return Terms(loss, s, s, size)
 
     @torch.no_grad()

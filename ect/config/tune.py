@@ -38,6 +38,9 @@ class Tune(Recipe):
     """Number of snapshots of the weights kept during the run, for the loss page."""
     truncate: Truncate | None = None
     """A second stage, from a start of `tuned`, on high noise levels alone (TCM)."""
+    adaptive: bool = False
+    """Of `continuous` and a network with `uncertainty`: also learn u(s), by which sCM weighs its
+    loss: loss / exp(u) + u."""
     derivative: Literal[registry.DERIVATIVES] = "jvp"
     """Of the losses that differentiate the network: `jvp`, forward mode, in one evaluation; or
     `difference`, a central difference of two, for any kernel."""
@@ -72,6 +75,8 @@ def check_loss(config, key, start, schedule, recipe):
             f"{key}: recipe '{recipe}' has the derivative '{block.derivative}', and schedule"
             f" '{schedule}' ({name}) differentiates nothing; allowed: {names(DIFFERENTIATED)}"
         )
+    if block.adaptive:
+        _check_adaptive(config, key, start, schedule, recipe)
     if block.truncate is not None:
         _check_second(config, key, start, schedule, recipe)
     if not config.has_own_loss(schedule):
@@ -109,4 +114,19 @@ def _check_second(config, key, start, schedule, recipe):
         raise ValueError(
             f"{key}: start '{start}' with recipe '{recipe}', whose truncate needs a tuned start;"
             f" allowed: {names([*config.tuned, *config.init]) or 'a name in tuned, of which none'}"
+        )
+
+
+def _check_adaptive(config, key, start, schedule, recipe):
+    """A learned weight is the continuous limit's, by the network's u(s): what an import has, only
+    its job knows."""
+    name, block = (
+        config.schedules[schedule].map,
+        config.networks.get(config.block_of(start).network),
+    )
+    if name != "continuous" or (block is not None and not block.uncertainty):
+        found = f"schedule '{schedule}' ({name}) and start '{start}'"
+        raise ValueError(
+            f"{key}: recipe '{recipe}' is adaptive, with {found}; allowed: continuous, and a"
+            " network with uncertainty: true"
         )

@@ -98,6 +98,7 @@ class Recipe(training.Recipe):
     kernels: Annotated[Literal[registry.KERNELS], BeforeValidator(unversioned)] = "torch"
     shared_dropout: bool = True
     truncate: Truncate | None = None
+    adaptive: bool = False
     derivative: Literal[registry.DERIVATIVES] = "jvp"
     derivative_step: DerivativeStep = 0.005
     masks: Count = Absent  # the version of dropout's masks

@@ -35,6 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "ema_std": None,
     "dropout_at": None,
     "truncate": None,
+    "adaptive": False,
     "derivative": "jvp",
     "derivative_step": 0.005,
     # of a network

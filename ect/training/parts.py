@@ -75,7 +75,7 @@ def make_objective(settings, sd, teacher=None):
     if recipe["weight"] not in WEIGHTS:
         check_plugin_weight(weight, sd)
     if schedule["map"] in limit.OBJECTIVES:
-        options = schedule["options"] | derivative(recipe)
+        options = schedule["options"] | derivative(recipe) | adaptive(settings)
         return limit.OBJECTIVES[schedule["map"]](process, weight, sd, **options)
     added = plugins.load(settings.get("plugins", {}))["objective"]
     if schedule["map"] in added:
@@ -110,6 +110,16 @@ def derivative(recipe):
     if setting(recipe, "derivative") == "jvp":
         return {}
     return {"step": setting(recipe, "derivative_step")}
+
+
+def adaptive(settings):
+    """The option of a loss that the network's u(t) weighs; {} without. Raises `ValueError` for a
+    network that has none."""
+    if not setting(settings["recipe"], "adaptive"):
+        return {}
+    if not setting(settings["network"], "uncertainty"):
+        raise ValueError("adaptive is true, the network has no uncertainty; allowed: one with it")
+    return {"adaptive": True}
 
 
 def on_clock(function, schedule, process):

@@ -490,3 +490,17 @@ def test_a_difference_that_is_not_used_or_too_coarse_is_named(changes, words):
     with pytest.raises(ConfigError) as caught:
         Config.read(config)
     assert words in str(caught.value)
+
+
+def test_a_learned_weight_needs_the_limit_and_a_network_with_uncertainty():
+    with pytest.raises(ConfigError, match=r"'ect' is adaptive, with schedule 'sigmoid' \(conti"):
+        Config.read(limited(adaptive=True))
+    config = limited(adaptive=True)
+    config["networks"]["small"] |= {
+        "architecture": "edm2", "uncertainty": True, "channels": 64, "multipliers": [1, 1],
+    }  # fmt: skip
+    model = Tuned(Milestone("ve", 0, 60), "sigmoid", "ect", 60, 0)
+    assert study_settings.train(Config.read(config), model)["recipe"]["adaptive"] is True
+    config["schedules"]["sigmoid"] = {"map": "sigmoid"}
+    with pytest.raises(ConfigError, match=r"adaptive, with schedule 'sigmoid' \(sigmoid\)"):
+        Config.read(config)
