@@ -2,7 +2,8 @@
 
 `Continuous` is ECT with an infinitely small step, trained as sCM is (Lu and Song 2024); `MeanFlow`
 learns the average velocity between two times (Geng et al. 2025). Both differentiate the network
-along its path by forward-mode differentiation, in one evaluation, and hold the result fixed.
+along its path and hold the result fixed: by forward-mode differentiation, in one evaluation, or by
+a central difference of two, which any network and kernel can compute.
 """
 
 from collections.abc import Callable
@@ -28,6 +29,9 @@ class Continuous:
     Its gradient points where that of |f(x_t) - sg f(x_r)|^2 points for r -> t. As in sCM, the part
     of g that differentiates the network is weighted linearly from 0 to 1 over the share `warmup` of
     the run.
+
+    With `adaptive` the network's u(t), which depends on t alone, weighs the loss as in sCM's eq. 8,
+    where it is -w: w(s) |...|^2 / exp(u) + u, so that every noise level comes to one weight.
     """
 
     process: Process
@@ -35,6 +39,8 @@ class Continuous:
     sd: float
     warmup: float
     c: float
+    step: float | None = None  # of a central difference in asinh(s / sd); None: forward mode
+    adaptive: bool = False
 
     def levels(self, draw):
         """Noise levels s (B,) of a batch; `draw()` is the prior."""
@@ -45,34 +51,49 @@ class Continuous:
         residual is the mean square of g."""
         s = device.to_device(s, x.device)
         t = self.process.time(s)
-        c_out, held, g = self.tangent(f, x, eps, t, min(1.0, progress / self.warmup), masks)
-        size = g.square().flatten(1).mean(1)
-        step = expand(c_out.sign() / (size.sqrt() + self.c), x) * g
         with masks.applied():
             out = f.output(self.process.noise(x, eps, t), t)
+        warm = min(1.0, progress / self.warmup)
+        c_out, held, g = self.tangent(f, x, eps, t, warm, masks, out.detach())
+        size = g.square().flatten(1).mean(1)
+        step = expand(c_out.sign() / (size.sqrt() + self.c), x) * g
         loss = self.weight(s, s, self.sd) * (out - held + step).square().flatten(1).mean(1)
+        if self.adaptive:
+            u = f.uncertainty(t)
+            loss = loss / u.exp() + u
         return Terms(loss, s, s, size)
 
     @torch.no_grad()
-    def tangent(self, f, x, eps, t, warm, masks):
-        """(c_out (B,), F, g) at t, the derivative of F weighted by `warm`.
+    def tangent(self, f, x, eps, t, warm, masks, out=None):
+        """(c_out (B,), F, g) at t, the derivative of F weighted by `warm`; `out` is F, if known.
 
         f = k u + c_out F in the variance-preserving u = c_in sd x_t, so that, as in sCM,
         df = (k du + dc_out F) + (dk u + c_out dF), whose second half is warmed up.
         """
 
-        def parts(t):
+        def known(t):
             x_t, (c_skip, c_out) = self.process.noise(x, eps, t), f.coefficients(t)
             alpha, sigma = self.process.coefficients(t)
             c_in = self.sd * (alpha**2 * self.sd**2 + sigma**2).rsqrt()
-            return c_skip / c_in, c_out, expand(c_in, x) * x_t, f.output(x_t, t)
+            return c_skip / c_in, c_out, expand(c_in, x) * x_t
+
+        def network(t):
+            return f.output(self.process.noise(x, eps, t), t)
 
         (alpha, sigma), (d_alpha, d_sigma) = self.process.rates(t)
         s = sigma / alpha
         rate = (s**2 + self.sd**2).sqrt() * alpha**2 / (d_sigma * alpha - sigma * d_alpha)
-        (k, c_out, u, out), (dk, dc_out, du, d_out) = along(parts, (t,), (rate,), masks)
-        known = expand(k, x) * du + expand(dc_out, x) * out
-        return c_out, out, known + warm * (expand(dk, x) * u + expand(c_out, x) * d_out)
+        if self.step is None:
+            whole = along(lambda t: (*known(t), network(t)), (t,), (rate,), masks)
+            (k, c_out, u, out), (dk, dc_out, du, d_out) = whole
+        else:
+            (k, c_out, u), (dk, dc_out, du) = along(known, (t,), (rate,), masks)
+            with masks.applied():
+                out = network(t) if out is None else out
+            reach = within(self.process, t, rate, self.step)
+            d_out = difference(network, (t,), (rate,), masks, reach)
+        first = expand(k, x) * du + expand(dc_out, x) * out
+        return c_out, out, first + warm * (expand(dk, x) * u + expand(c_out, x) * d_out)
 
 
 @dataclass
@@ -91,6 +112,7 @@ class MeanFlow:
     pairs: float
     p: float
     c: float
+    step: float | None = None  # of a central difference in t; None: forward mode
 
     def levels(self, draw):
         """Noise levels (B, 2) of a batch: s and r <= s."""
@@ -115,7 +137,15 @@ class MeanFlow:
     def target(self, f, x_t, v, t, r, masks):
         """v - (t - r) du/dt, the derivative taken along the path, dx_t/dt = v."""
         ones, path = torch.ones_like(t), (x_t, t)
-        _, slope = along(lambda x_t, t: f.output(x_t, t, r), path, (v, ones), masks)
+
+        def network(x_t, t):
+            return f.output(x_t, t, r)
+
+        if self.step is None:
+            _, slope = along(network, path, (v, ones), masks)
+        else:
+            reach = within(self.process, t, ones, self.step)
+            slope = difference(network, path, (v, ones), masks, reach)
         return v - expand(t - r, v) * slope
 
 
@@ -129,6 +159,25 @@ def along(function, point, direction, masks):
     norms = register_module_forward_pre_hook(contiguous) if older else nullcontext()
     with masks.applied(), sdpa_kernel(SDPBackend.MATH), norms:
         return torch.func.jvp(function, point, direction)
+
+
+def difference(function, point, direction, masks, step):
+    """The derivative of a function to a tensor, at a point along a direction, by a central
+    difference of `step` (B,): of second order, in two evaluations."""
+    sides = []
+    for sign in (1, -1):
+        moved = [p + sign * expand(step, p) * d for p, d in zip(point, direction)]
+        with masks.applied():
+            sides.append(function(*moved))
+    return (sides[0] - sides[1]) / expand(2 * step, sides[0])
+
+
+def within(process, t, rate, step):
+    """The step (B,) of a central difference at times t along `rate` > 0: `step`, or less where t
+    would lose more than nine tenths of its distance to 0, or to an end where alpha is 0."""
+    alpha, _ = process.coefficients(torch.tensor([process.t_max], dtype=torch.float64))
+    room = torch.minimum(t, process.t_max - t) if float(alpha) < 1e-6 else t
+    return (0.9 * room / rate).clamp(max=step)
 
 
 def contiguous(module, inputs):

@@ -15,7 +15,7 @@ import torch
 from ect.networks.dropout import ALIKE
 from ect.process import Process, expand
 from ect.runtime import device
-from ect.schedule import HIGH, LOW
+from ect.schedule import HIGH, LOW, student_table
 
 
 def lognormal(generator, n, mean, std):
@@ -29,7 +29,18 @@ def karras(generator, n, low=LOW, high=HIGH, rho=7.0):
     return (first + torch.rand(n, generator=generator) * (last - first)) ** rho
 
 
-PRIORS = {"lognormal": lognormal, "karras": karras}
+def student(generator, n, df, mean, std, low, high=HIGH):
+    """n noise levels whose (ln s - mean) / std has Student's t distribution with `df` degrees of
+    freedom, truncated to `low` < s < `high` (TCM: Lee et al. 2024): `student_table` inverted."""
+    u, levels = torch.tensor(student_table(df, mean, std, low, high), dtype=torch.float64)
+    at = torch.rand(n, generator=generator).double()
+    index = torch.searchsorted(levels, at, right=True).clamp(1, len(u) - 1)
+    share = (at - levels[index - 1]) / (levels[index] - levels[index - 1])
+    ln_s = mean + std * df**0.5 * torch.lerp(u[index - 1], u[index], share).sinh()
+    return ln_s.exp().float().clamp(low, high)
+
+
+PRIORS: dict[str, Callable] = {"lognormal": lognormal, "karras": karras, "student": student}
 
 
 def squared(a, b):
@@ -183,3 +194,79 @@ class Objective:
             arrived = self.step(teacher, self.process, x + expand(s, x) * eps, s, r)
             eps = torch.where(positive, (arrived - x) / expand(r, x), eps)
         return torch.where(positive, self.evaluate(f, x, eps, r, masks), x)
+
+
+@dataclass
+class Truncated(Objective):
+    """A second stage of tuning, on noise levels s >= `at` alone (TCM: Lee et al. 2024): where r <
+    `at` the target is that of the first stage, `frozen`, which needs no more training there.
+
+    In a share `boundary` of each batch s is `at` itself, so that f does not drift from `frozen`.
+    The loss of a whole batch is its mean over the other images, plus `scale` times that over these.
+    """
+
+    frozen: Any = None
+    at: float = 1.0
+    boundary: float = 0.25
+    scale: float = 0.1
+
+    def levels(self, draw):
+        """Noise levels s (B,) of a batch; the first ones are `at`."""
+        s = draw()
+        return torch.where(torch.arange(len(s)) < round(self.boundary * len(s)), self.at, s)
+
+    def __call__(self, f, x, eps, s, progress, masks=ALIKE):
+        """As `Objective`; each image has one evaluation of its target, by f or by `frozen`."""
+        r = self.schedule(s, progress)
+        ours, unit = r >= self.at, self.unit or len(r)
+        both = needed(r * ours, unit), needed(r * ~ours, unit)
+        s, r, ours = (device.to_device(each, x.device) for each in (s, r, ours))
+        prediction = self.evaluate(f, x, eps, s, masks)
+        masks = masks if self.shared_dropout else masks.apart()
+        models = f, self.frozen.conditioned_on(f.label)
+        targets = [self.target(m, x, eps, s, r, masks, i) for m, i in zip(models, both)]
+        target = torch.where(expand(ours, x), *targets)
+        share = torch.where(s == self.at, self.scale / self.boundary, 1 / (1 - self.boundary))
+        loss = share * self.weight(s, r, self.sd) * self.distance(prediction, target)
+        return Terms(loss, s, r, squared(prediction.detach(), target))
+
+
+class Alike:
+    """A consistency function whose evaluations all have the same dropout masks."""
+
+    def __init__(self, f, masks):
+        self.f, self.masks = f, masks
+
+    def __getattr__(self, name):
+        return getattr(self.f, name)
+
+    def __call__(self, x_t, t):
+        with self.masks.applied():
+            return self.f(x_t, t)
+
+    def output(self, x_t, t, r=0.0):
+        with self.masks.applied():
+            return self.f.output(x_t, t, r)
+
+
+@dataclass
+class Written:
+    """w(s) l, with the loss l of a function (f, x, eps, s, r, progress) -> (B,); r is a second draw
+    of the prior."""
+
+    process: Process
+    weight: Callable  # (s, r, sd) -> (B,)
+    sd: float
+    loss: Callable
+
+    def levels(self, draw):
+        """Noise levels (B, 2) of a batch: s and r, independent."""
+        return torch.stack([draw(), draw()], dim=1)
+
+    def __call__(self, f, x, eps, levels, progress, masks=ALIKE):
+        """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels (B, 2); the
+        residual is the loss without its weight."""
+        s, r = device.to_device(levels, x.device).unbind(dim=1)
+        with masks.applied():  # what the function itself draws is the step's
+            loss = self.loss(Alike(f, masks), x, eps, s, r, progress)
+        return Terms(self.weight(s, s, self.sd) * loss, s, r, loss.detach())

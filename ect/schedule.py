@@ -14,8 +14,11 @@ arguments are its options.
 This file loads no torch, so that a config can be checked at once; t's own methods do the work.
 """
 
+import functools
+import itertools
 import math
 
+STEPS = 2048  # of the table of a truncated prior
 LOW, HIGH, RHO = 0.002, 80.0, 7.0  # of a Karras grid of noise levels (EDM, eq. 5, table 1)
 LN_S_EDGES = range(-6, 5)  # of the bins of ln s of logged residuals; outer bins are open
 
@@ -90,6 +93,18 @@ def meanflow(t, progress, pairs: float = 0.75, p: float = 1.0, c: float = 1e-3):
     return t
 
 
+@functools.cache
+def student_table(df, mean, std, low, high):
+    """(u, P) of the prior `student`: with ln s = mean + std sqrt(df) sinh(u) Student's t has the
+    density cosh(u)^-df in u; P is its distribution function on [low, high], by trapezoids."""
+    first, last = (math.asinh((math.log(s) - mean) / (std * df**0.5)) for s in (low, high))
+    u = [first + (last - first) * i / STEPS for i in range(STEPS + 1)]
+    logs = [-df * (abs(v) + math.log1p(math.exp(-2 * abs(v)))) for v in u]
+    density = [math.exp(one - max(logs)) for one in logs]
+    sums = [0.0, *itertools.accumulate(a + b for a, b in itertools.pairwise(density))]
+    return u, [one / sums[-1] for one in sums]
+
+
 def _ct_points(progress, s0, s1):
     """N = ceil(sqrt(progress ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1."""
     return math.ceil(math.sqrt(progress * ((s1 + 1) ** 2 - s0**2) + s0**2) - 1) + 1
@@ -143,6 +158,7 @@ def _snap(points_of):
 
 
 CONTINUOUS_TIME = ("continuous", "meanflow")
+DIFFERENTIATED = ("continuous", "meanflow")  # their losses differentiate the network
 SNAPS = {"ct": _snap(_ct_points), "ict": _snap(_ict_points)}
 SCHEDULES = {
     "zero": zero,

@@ -4,6 +4,7 @@ A tiny study lies where the pages name results. Commands are typed in their orde
 `snakemake` as dry runs, verbs for real.
 """
 
+import json
 import os
 import re
 import shlex
@@ -24,6 +25,7 @@ from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config
 from ect.evaluation import sample
 from ect.runtime import checkpoint, record
+from ect.study import settings as settings_of
 from ect.training import train
 from tests.helpers.measured import ONE_STEP, measure
 from tests.helpers.runs import PRETRAIN, TUNE, changed
@@ -109,6 +111,7 @@ def a_readers_files():
     """my.yaml, the snippets that name themselves, photos in folders, drawn images."""
     Path("my.yaml").write_text("study: mine\n")
     Path("my_schedule.py").write_text(own_schedule())
+    Path("my_objective.py").write_text(own_objective())
     Path("mine.yaml").write_text(own_images())
     generator = np.random.default_rng(0)
     np.savez("samples.npz", generator.integers(0, 256, (2, 8, 8, 1), np.uint8))
@@ -121,6 +124,10 @@ def a_readers_files():
 
 def own_schedule():
     return next(text for _, text in blocks("python") if "@schedule" in text)
+
+
+def own_objective():
+    return next(text for _, text in blocks("python") if "@objective" in text)
 
 
 def own_images():
@@ -199,6 +206,20 @@ def test_snippets_of_config_are_laid_over_the_default_study(here, page, text):
             Path(block["file"]).touch()
     Path("snippet.yaml").write_text(text)
     Config.read(load.read("config.yaml", *over, "snippet.yaml"))
+
+
+def test_the_objective_of_the_pages_trains(here):
+    text = next(text for _, text in blocks("yaml") if "my_objective.py" in text)
+    Path("snippet.yaml").write_text(text)
+    study = Config.read(load.read("config.yaml", "snippet.yaml"))
+    settings = settings_of.train(study, Tuned(K60, "solution", "solution", 1, 0))
+    shown = {"network": PRETRAIN["network"], "recipe": settings["recipe"] | {"batch": 250}}
+    root = Path("results/digits")
+    words = ["train", json.dumps(settings | shown), "--out", "mine", "--init"]
+    words += [str(root / K60.folder / "model.safetensors")]
+    assert main([*words, "--data", str(root / "data" / "dataset.safetensors")]) == 0
+    lines = [json.loads(line) for line in Path("mine/metrics.jsonl").read_text().splitlines()]
+    assert lines and all(0 < line["loss"] < 1e3 for line in lines)
 
 
 def test_a_snippet_of_config_with_a_mistake_would_be_seen(here):

@@ -5,13 +5,15 @@
 `places`       a YAML file with the place of every key
 `dataset`      the block `dataset`: which images
 `optimizer`    the optimizer and its learning rate
-`training`     networks, pretraining and tuning recipes
+`training`     networks, pretraining recipes
+`tune`         tuning recipes, and what a loss needs of them
 `schedule`     a map t -> r and its options
 `start`        a pretrained model from elsewhere (`init`)
 `averages`     an average of another length, as a start
 `evaluation`   feature space, samplers, evaluation
 `published`    published numbers, and what may stand beside them
 `experiments`  experiments, rows, figures, search
+`tuned`        a tuned model, as a start
 `errors`       every mistake in a config as one line
 `load`         YAML files merged; blocks that are `like` another
 `released`     model files of others by their names: where they are, their networks

@@ -120,18 +120,21 @@ PathText = Annotated[str, AfterValidator(path)]
 InputPath = Annotated[str, AfterValidator(input_path)]
 
 
-def part(kind):
-    """The type of a name that is built in or a plugin's. Any other name raises the error that
-    pydantic raises for a Literal. The plugins are the context of the validation."""
+def part(*kinds):
+    """The type of a name that is built in or a plugin's, of one of these kinds. Any other name
+    raises the error that pydantic raises for a Literal. The plugins are the context of the
+    validation."""
+    built_in = list(dict.fromkeys(name for kind in kinds for name in plugins.BUILT_IN[kind]))
 
     def check(name, info):
-        allowed = [repr(n) for n in (*plugins.BUILT_IN[kind], *plugin_parts(kind, info))]
+        added = [name for kind in kinds for name in plugin_parts(kind, info)]
+        allowed = [repr(n) for n in (*built_in, *added)]
         if repr(name) not in allowed:
             expected = " or ".join([", ".join(allowed[:-1]), allowed[-1]])
             raise PydanticKnownError("literal_error", {"expected": expected})
         return name
 
-    return Annotated[str, BeforeValidator(check), Field(examples=list(plugins.BUILT_IN[kind]))]
+    return Annotated[str, BeforeValidator(check), Field(examples=built_in)]
 
 
 def plugin_parts(kind, info):

@@ -9,9 +9,9 @@ from pathlib import Path
 from ect.config import published
 from ect.config.base import names, nearest, short
 from ect.config.dataset import LABELS, OWN_TEST
+from ect.config.tune import check_loss
 from ect.networks.widths import HEADS_OF_64, attending, widths
 from ect.runtime.text import one_line
-from ect.schedule import CONTINUOUS_TIME
 
 # Names of other files in figures/, and in tables/.
 FIGURES = ("maps", "curves", "samples", "loss")  # beside one for each experiment
@@ -44,6 +44,7 @@ def check(config):
         _check_cut(config, f"figures.{figure}", getattr(config.figures, figure))
     for figure in config.figures.widths_in:
         known("figures.widths_in", figure, [*config.experiments, *FIGURES])
+    _check_firsts(config)
     _check_search(config)
     _check_labels(config)
     _check_metrics(config)
@@ -191,6 +192,11 @@ def _numbers_of(config, key, wanted):
     return found
 
 
+def _check_firsts(config):
+    for name, cut in config.tuned.items():
+        _check_cut(config, f"tuned.{name}", cut)
+
+
 def _check_search(config):
     if config.search is None:
         return
@@ -202,7 +208,7 @@ def _check_cut(config, key, cut):
     known(f"{key}.pretrain", cut.pretrain, config.pretrain | config.given)
     known(f"{key}.schedule", cut.schedule, config.schedules)
     _check_teacher(config, f"{key}.tune", cut.tune, cut.pretrain, cut.kimg)
-    _check_limit(config, key, cut.pretrain, cut.schedule, cut.tune)
+    check_loss(config, key, cut.pretrain, cut.schedule, cut.tune)
     _check_milestone(config, f"{key}.kimg", cut.pretrain, cut.kimg)
     _check_boundary(config, key, cut.pretrain, config.consistency_samplers())
 
@@ -220,7 +226,7 @@ def _check_rows(config, key, rows):
     for name in rows.schedules:
         known(f"{key}.schedules", name, config.schedules)
         for start in rows.pretrain:
-            _check_limit(config, key, start, name, rows.tune)
+            check_loss(config, key, start, name, rows.tune)
 
 
 def _check_boundary(config, key, start, samplers):
@@ -261,31 +267,6 @@ def _check_kernels(config, key, recipe, start):
     if max(widths(network)) > WIDEST:
         found = f"layers {max(widths(network))} wide"
         raise ValueError(f"{key}: kernels 'native' with {found}; allowed: at most {WIDEST}")
-
-
-def _check_limit(config, key, start, schedule, recipe):
-    """The maps that end in r = t need certain losses, and MeanFlow a certain network."""
-    name, block = config.schedules[schedule].map, config.tune[recipe]
-    if name not in CONTINUOUS_TIME:
-        return
-    if block.kernels == "native":
-        raise ValueError(
-            f"{key}: {name} with kernels 'native'; allowed: torch, for its derivatives"
-        )
-    found = {"distance": block.distance.kind, "weight": block.weight, "target": block.target}
-    allowed = found["distance"] == "squared" and found["weight"] != "gap"
-    if not allowed or found["target"] != "own":
-        raise ValueError(
-            f"{key}: schedule '{schedule}' ({name}) with recipe '{recipe}', found {found}; allowed:"
-            " distance squared, any weight but gap, target own"
-        )
-    chain = config.pretrain.get(config.chain_of(start))
-    parts = chain and (chain.process, chain.parameterization, config.networks[chain.network].span)
-    if name == "meanflow" and parts != ("flow", "velocity", True):
-        raise ValueError(
-            f"{key}: schedule '{schedule}' (meanflow) with start '{start}'; allowed: a pretrain"
-            " block with process flow, parameterization velocity and a network with span: true"
-        )
 
 
 def _check_milestone(config, key, name, kimg):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
 
-from ect.config import averages, base, checks, fits, gaps, load, places, rates, training
+from ect.config import averages, base, checks, fits, gaps, load, places, rates, training, tuned
 from ect.config.averages import Average
 from ect.config.base import Name
 from ect.config.cells import Milestone, Sampled, Tuned
@@ -16,6 +16,8 @@ from ect.config.evaluation import Evaluation, Features, Sampler
 from ect.config.experiments import Experiment, Figures, Search
 from ect.config.schedule import Schedule
 from ect.config.start import Init
+from ect.config.tune import Tune
+from ect.config.tuned import First
 from ect.plugins import read as read_plugins
 from ect.schedule import CONTINUOUS_TIME
 
@@ -66,9 +68,11 @@ class Config(base.Block):
     """Models from elsewhere, by name, as starts of tuning."""
     averages: dict[Name, Average] = {}
     """Averages of another length, by name, as starts."""
+    tuned: dict[Name, First] = {}
+    """Tuned models of this study, by name, as starts of a second stage of tuning."""
     schedules: dict[Name, Schedule]
     """Maps t -> r by name."""
-    tune: dict[Name, training.Tune]
+    tune: dict[Name, Tune]
     """Recipes of tuning by name."""
     samplers: dict[Name, Sampler]
     """Samplers by name."""
@@ -121,6 +125,7 @@ class Config(base.Block):
         self._plugin_parts = info.context or {}
         fits.require_bounded(self)
         averages.check(self)
+        tuned.check(self)
         checks.check(self)
         fits.check(self, self.dataset.facts)
         gaps.check(self)
@@ -144,11 +149,17 @@ class Config(base.Block):
 
     @property
     def given(self):
-        """The starts that are one model, not a chain: imported ones and averages."""
-        return self.init | self.averages
+        """The starts that are one model, not a chain: imported ones, averages, tuned ones."""
+        return self.init | self.averages | self.tuned
+
+    def _first(self, start):
+        """The start itself or, of a tuned one, that of its first stage."""
+        return self.tuned[start].pretrain if start in self.tuned else start
 
     def chain_of(self, start):
-        """The name of the pretraining run that a start is of, or averages; None if imported."""
+        """The name of the pretraining run that a start is of, or averages, or goes on from; None if
+        imported."""
+        start = self._first(start)
         if start in self.init:
             return None
         return self.averages[start].pretrain if start in self.averages else start
@@ -156,7 +167,18 @@ class Config(base.Block):
     def block_of(self, start):
         """The block that says what a start is: of its chain, also for an average, or its import."""
         chain = self.chain_of(start)
-        return self.init[start] if chain is None else self.pretrain[chain]
+        return self.init[self._first(start)] if chain is None else self.pretrain[chain]
+
+    def origin(self, start):
+        """The tuned model that a start in `tuned` is."""
+        return self._model(self.tuned[start])
+
+    def kimg_of(self, start):
+        """Thousand images that went into a start (a Milestone) in this study."""
+        name = start.pretrain
+        if name in self.tuned:
+            return self.kimg_of(self.origin(name).start) + self.tuned[name].tune_kimg
+        return self.averages[name].kimg if name in self.averages else start.kimg
 
     def milestones_of(self, start):
         """The milestones of the chain that an average is reconstructed from."""
@@ -202,9 +224,10 @@ class Config(base.Block):
         """The metrics.json files of rows of one model, and the million images that its imported
         start was trained on."""
         start = rows.pretrain[0]
-        elsewhere = self.init[start].pretrain_mimg if start in self.init else 0.0
-        if start in self.averages:
-            elsewhere = self.averages[start].kimg / 1000
+        first = self._first(start)
+        elsewhere = self.init[first].pretrain_mimg if first in self.init else 0.0
+        if elsewhere is not None and start in self.averages | self.tuned:
+            elsewhere += self.kimg_of(self._start(start, 0)) / 1000
         paths = [f"{self.root}/{cell.folder}/metrics.json" for cell in self._expand(rows)]
         return {"start_mimg": elsewhere, "metrics": paths}
 
@@ -246,15 +269,21 @@ class Config(base.Block):
         block = self.pretrain[name]
         cells = [cell.model for cell in self.all_cells()]
         starts = [m.start if isinstance(m, Tuned) else m for m in cells]
+        starts += [self.origin(m.pretrain).start for m in starts if m.pretrain in self.tuned]
         starts += [
             self.milestones_of(m.pretrain)[-1] for m in starts if m.pretrain in self.averages
         ]
         last = max((m.kimg for m in starts if m.pretrain == name), default=0)
         return [Milestone(name, block.seed, k) for k in block.milestones_to(last)[1:]]
 
+    def has_own_loss(self, schedule):
+        """Whether a schedule names a loss, not a map t -> r: at r -> t, or a plugin's objective."""
+        name = self.schedules[schedule].map
+        return name in CONTINUOUS_TIME or name in self.plugin_parts.get("objective", {})
+
     def has_pairs(self, model):
-        """Whether a tuned model's loss compares f at pairs of noise levels, not at r -> s."""
-        return self.schedules[model.schedule].map not in CONTINUOUS_TIME
+        """Whether a tuned model's loss compares f at pairs of noise levels that a map gives."""
+        return not self.has_own_loss(model.schedule)
 
     def stages_of(self, model):
         """The number of stages of a tuned model's schedule; None if it has no stages."""

@@ -6,12 +6,13 @@ fp32 rounds and in double precision; a gap is lost where the two differ by all o
 smallest at the end of a run. A plugin's map is checked by its job (ect/training/parts.py).
 """
 
+import bisect
 import ctypes
 import math
 from statistics import NormalDist
 
 from ect.config.cells import Tuned
-from ect.schedule import CONTINUOUS_TIME, HIGH, LOW, RHO, SCHEDULES, SNAPS
+from ect.schedule import CONTINUOUS_TIME, HIGH, LOW, RHO, SCHEDULES, SNAPS, student_table
 
 END = 1 - 2**-20  # the progress of the last step
 QUANTILES = [i / 100 for i in range(1, 100)]  # of the prior: 2 images in 100 are beyond them
@@ -106,6 +107,11 @@ def levels(prior):
     if prior["kind"] == "lognormal":
         normal = NormalDist(options["mean"], options["std"])
         return [2.0 ** min(normal.inv_cdf(q) / math.log(2), 1000.0) for q in QUANTILES]
+    if prior["kind"] == "student":
+        u, shares = student_table(**{"high": HIGH} | options)
+        scale = options["std"] * options["df"] ** 0.5
+        found = (u[bisect.bisect(shares, q) - 1] for q in QUANTILES)
+        return [math.exp(options["mean"] + scale * math.sinh(v)) for v in found]
     first, last = (options.get(k, v) ** (1 / RHO) for k, v in (("low", LOW), ("high", HIGH)))
     return [(first + q * (last - first)) ** RHO for q in QUANTILES]
 

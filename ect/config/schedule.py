@@ -14,14 +14,15 @@ class Schedule(Block):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     map: Annotated[str, Field(examples=list(schedule.SCHEDULES))]
-    """A function of ect/schedule.py, or of a plugin."""
+    """A function of ect/schedule.py, or a schedule or an objective of a plugin."""
     clock: Literal[registry.CLOCKS] = "noise"
     """`noise`: it maps noise levels s; `time`: the process's own t."""
     _chosen: dict = PrivateAttr({})
 
     @model_validator(mode="after")
     def _options(self, info):
-        added = plugin_parts("schedule", info)
+        losses = plugin_parts("objective", info)
+        added = plugin_parts("schedule", info) | losses
         if self.map not in schedule.SCHEDULES and self.map not in added:
             allowed = (*schedule.SCHEDULES, *added)
             near = nearest(self.map, allowed)
@@ -29,6 +30,7 @@ class Schedule(Block):
         if self.map in added:
             options = added[self.map].options
             self._chosen = resolve_options(options, self.model_extra or {}, self.map)
+            self._require_noise_clock(self.map in losses)
             return self
         known = registry.schedule_options(self.map)
         options = self._chosen = resolve_options(known, self.model_extra or {}, self.map)
@@ -36,12 +38,15 @@ class Schedule(Block):
             fits, words = registry.OPTION_RANGES.get(key, (lambda _: True, ""))
             if not fits(value):
                 raise ValueError(f"{key} is {short(value)}; allowed: {words}")
-        if self.map in CONTINUOUS_TIME and self.clock != "noise":
-            raise ValueError(f"clock is '{self.clock}' with {self.map}; allowed: noise")
+        self._require_noise_clock(self.map in CONTINUOUS_TIME)
         for low, high in (("low", "high"), ("s0", "s1")):
             if low in options and options[low] >= options[high]:
                 raise ValueError(f"{low} is {options[low]}; allowed: < {high} = {options[high]}")
         return self
+
+    def _require_noise_clock(self, has_no_map):
+        if has_no_map and self.clock != "noise":
+            raise ValueError(f"clock is '{self.clock}' with {self.map}; allowed: noise")
 
     def resolved(self):
         return {"map": self.map, "options": self.options(), "clock": self.clock}

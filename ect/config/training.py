@@ -93,24 +93,34 @@ class Prior(Block):
     """The distribution of the noise level s of a training image."""
 
     kind: Literal[registry.PRIORS] = "lognormal"
-    """`lognormal`: ln s ~ N(mean, std^2); `karras`: uniform over the points of the grid of `ct`."""
+    """`lognormal`: ln s ~ N(mean, std^2); `karras`: uniform over the points of the grid of `ct`;
+    `student`: (ln s - mean) / std has Student's t distribution, truncated to low < s < high."""
+    df: Annotated[float, Field(ge=1e-3, le=1e3)] | None = None
+    """Degrees of freedom of `student`."""
     mean: Annotated[float, Field(ge=-10, le=10)] | None = None
     """Mean of ln s."""
     std: Annotated[float, Field(ge=1e-3, le=5)] | None = None
-    """Standard deviation of ln s."""
+    """Standard deviation of ln s; of `student` its scale."""
     low: Level | None = None
-    """The lowest level of `karras`; without the key 0.002, as in the schedule `ct`."""
+    """The lowest level of `student`; of `karras`, without the key 0.002, as in the map `ct`."""
     high: Level | None = None
-    """The highest level of `karras`; without the key 80."""
+    """The highest level of `karras` and `student`; without the key 80."""
 
     @model_validator(mode="after")
     def _options_fit(self):
         options = self.resolved()["options"]
         log, grid = {"mean", "std"}, {"low", "high"}
-        if log != set(options) if self.kind == "lognormal" else not grid >= set(options):
+        given, whole = set(options), {"df", "mean", "std", "low"}
+        fits = {
+            "lognormal": given == log,
+            "karras": given <= grid,
+            "student": whole <= given <= whole | grid,
+        }
+        if not fits[self.kind]:
             raise ValueError(
                 f"kind is '{self.kind}' with {', '.join(options) or 'nothing'}; allowed:"
-                " {mean: ..., std: ...}, or {kind: karras}, with low, high, both or neither"
+                " {mean: ..., std: ...}, or {kind: karras}, with low, high, both or neither, or"
+                " {kind: student} with df, mean, std, low"
             )
         if self.kind == "lognormal" and not math.log(LOW) <= self.mean <= math.log(HIGH):
             found = f"mean is {self.mean:g}, so that most levels are"
@@ -284,15 +294,3 @@ class Pretrain(Recipe):
         """Without the keys that are not set and that were not there before."""
         new = ("sd", "milestones")
         return {k: v for k, v in handler(self).items() if not (k in new and v is None)}
-
-
-class Tune(Recipe):
-    """A recipe of consistency tuning."""
-
-    target: Literal[registry.TARGETS] = "own"
-    """`own`: the target's x_r has the noise of x_t (ECT); `euler`, `heun`: it is where one step of
-    the frozen start leads (ECD)."""
-    shared_dropout: bool = True
-    """Both sides of the loss share a dropout mask; if false, the target has another one."""
-    snapshots: whole(1000, 0) = 0
-    """Number of snapshots of the weights kept during the run, for the loss page."""

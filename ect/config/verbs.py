@@ -28,6 +28,7 @@ from ect.config.evaluation import Batch, Classifier, Features, Labels, Sampler, 
 from ect.config.experiments import Search
 from ect.config.rates import require_rate
 from ect.config.schedule import Schedule
+from ect.config.tune import DerivativeStep, Truncate
 
 Plugins = Annotated[dict[str, str], Field(default={})]
 Point = Annotated[int, Field(ge=0, le=10**9)]
@@ -75,7 +76,7 @@ class Prior(Block):
 class Map(Block):
     """A map t -> r, as a config's, with its options apart."""
 
-    map: part("schedule")
+    map: part("schedule", "objective")
     options: dict[str, Any]
     clock: Literal[registry.CLOCKS]
 
@@ -96,6 +97,10 @@ class Recipe(training.Recipe):
     prior: Prior  # type: ignore[assignment]
     kernels: Annotated[Literal[registry.KERNELS], BeforeValidator(unversioned)] = "torch"
     shared_dropout: bool = True
+    truncate: Truncate | None = None
+    adaptive: bool = False
+    derivative: Literal[registry.DERIVATIVES] = "jvp"
+    derivative_step: DerivativeStep = 0.005
     masks: Count = Absent  # the version of dropout's masks
 
 

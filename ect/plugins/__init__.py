@@ -27,15 +27,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ect.plugins import guard
-from ect.plugins.syntax import BUILT_IN, converted, declared
+from ect.plugins.syntax import BUILT_IN, a, converted, declared
 
 __all__ = ["BUILT_IN", "converted"]  # beside what is defined here
 BYTES = 2**20  # of a plugin's file
+MAPS = ("schedule", "objective")  # the kinds whose names stand at `map`
 
 
 def schedule(function):
     """Marks a map (t, progress, **options) -> r, as those of ect/schedule.py: t and r are noise
     levels (B,), 0 <= r < t. Its options are int or float, each with a default."""
+    return function
+
+
+def objective(function):
+    """Marks a loss (f, x, eps, s, r, progress, **options) -> (B,) of images x and noise eps, both
+    (B, C, H, W), at noise levels s (B,): its gradient trains f. `r` (B,) is a second draw of the
+    prior, independent of s, for a loss of two times. f is the consistency function, with its
+    `process`, `sd` and `output` (ect/consistency.py); all its evaluations have the same dropout
+    masks. The recipe's weight multiplies the loss, at (s, s, sd). A config names it where it names
+    a map. Its options are int or float, each with a default."""
     return function
 
 
@@ -161,9 +172,12 @@ def _bytes(path):
 
 
 def _require_free(kind, name, path, found):
-    """Raises `ValueError` for a name in use, or like Inception's, whose distance is called FID."""
-    owner = found[kind][name].path if name in found[kind] else "ect"
-    if name in BUILT_IN[kind] or name in found[kind]:
-        raise ValueError(f"plugins: {path}: {name} is a {kind} of {owner}; allowed: another name")
+    """Raises `ValueError` for a name in use, or like Inception's, whose distance is called FID. A
+    schedule and an objective are named by one key."""
+    for other in MAPS if kind in MAPS else (kind,):
+        owner = found[other][name].path if name in found[other] else "ect"
+        if name in BUILT_IN[other] or name in found[other]:
+            said = f"{name} is {a(other)} of {owner}"
+            raise ValueError(f"plugins: {path}: {said}; allowed: another name")
     if kind == "features" and name.startswith("inception"):
         raise ValueError(f"plugins: {path}: {name}; allowed: a name that is not Inception's")

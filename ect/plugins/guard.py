@@ -229,6 +229,16 @@ def _weights(weights, arguments):
     return f"is {at}; allowed: positive and finite"
 
 
+def _losses(losses, arguments):
+    """Of an objective: a loss for each image, through which a gradient reaches f."""
+    import torch
+
+    wrong = _unlike(losses, arguments[3])
+    if wrong or losses.requires_grad or not torch.is_grad_enabled():
+        return wrong
+    return "returned losses without a gradient; allowed: ones that depend on f"
+
+
 def _images(x, arguments):
     import torch
 
@@ -282,6 +292,7 @@ def _times(t, arguments):
 
 CHECKS = {
     "schedule": _levels,
+    "objective": _losses,
     "weight": _weights,
     "sampler": _images,
     "features": _features,
@@ -290,4 +301,4 @@ CHECKS = {
     "time": _times,
     "rates": _rates,
 }
-KEEP = (_levels, _weights)  # checks of parts whose arguments are used after them
+KEEP = (_levels, _weights, _losses)  # checks of parts whose arguments are used after them

@@ -7,10 +7,11 @@ import math
 import warnings
 
 from ect import registry
-from ect.schedule import SCHEDULES
+from ect.schedule import CONTINUOUS_TIME, SCHEDULES
 
 BUILT_IN = {
     "schedule": tuple(SCHEDULES),
+    "objective": CONTINUOUS_TIME,
     "process": registry.PROCESSES,
     "weight": registry.WEIGHTS,
     "sampler": registry.SAMPLERS,
@@ -18,16 +19,19 @@ BUILT_IN = {
 }
 ARGUMENTS = {
     "schedule": ("t", "progress"),
+    "objective": ("f", "x", "eps", "s", "r", "progress"),
     "weight": ("s", "r", "sd"),
     "sampler": ("f", "process", "eps"),
     "features": ("pixels",),
 }
 OPTIONS = {
     "schedule": {"int": int, "float": float},
+    "objective": {"int": int, "float": float},
     "sampler": {"int": int, "float": float, "list[float]": list},
 }
 KEYS = {  # of the config's block: no option may have such a name
     "schedule": ("map", "clock", "like"),
+    "objective": ("map", "clock", "like"),
     "sampler": ("kind", "label", "labels", "nfe", "like"),
 }
 
@@ -89,6 +93,11 @@ def _require_kept(name, tree, path):
         )
 
 
+def a(kind):
+    """A kind of part with its article, for a message."""
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
 def _written(node):
     """What a node of the tree looks like, for a message."""
     try:
@@ -110,7 +119,7 @@ def _options(kind, node, mark, tree, path):
     wanted = ast.ClassDef if kind == "process" else ast.FunctionDef
     if not isinstance(node, wanted):
         what = "a subclass of Process" if kind == "process" else "a function"
-        raise ValueError(f"{where} is marked a {kind}; allowed: {what}")
+        raise ValueError(f"{where} is marked {a(kind)}; allowed: {what}")
     if isinstance(node, ast.ClassDef):  # a process has no options
         if not node.bases:
             raise ValueError(f"{where} has no base; allowed: a subclass of Process")
@@ -148,10 +157,10 @@ def _require_result(kind, function, where):
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
             todo += ast.iter_child_nodes(node)
     if any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in inside):
-        raise ValueError(f"{where}: yields its result; allowed: a {kind} that returns it")
+        raise ValueError(f"{where}: yields its result; allowed: {a(kind)} that returns it")
     returned = [node.value for node in inside if isinstance(node, ast.Return)]
     if all(value is None or getattr(value, "value", value) is None for value in returned):
-        raise ValueError(f"{where}: returns nothing; allowed: a {kind} that returns its result")
+        raise ValueError(f"{where}: returns nothing; allowed: {a(kind)} that returns its result")
 
 
 def _option(kind, argument, default, where):

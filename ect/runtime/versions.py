@@ -36,6 +36,10 @@ DEFAULTS: dict[str, Any] = {
     "ema_halflife_kimg": None,
     "ema_std": None,
     "dropout_at": None,
+    "truncate": None,
+    "adaptive": False,
+    "derivative": "jvp",
+    "derivative_step": 0.005,
     # of a network
     "classes": 0,
     "span": False,

@@ -19,12 +19,12 @@ from ect.config.missing import missing
 from ect.config.released import released
 from ect.networks.widths import levels
 from ect.runtime.versions import setting
-from ect.schedule import CONTINUOUS_TIME
+from ect.schedule import CONTINUOUS_TIME, SCHEDULES
 from ect.study import settings
 from ect.study.jobs import jobs
 
 FLOAT = 4  # bytes
-GIVEN = ("import_model", "reconstruct_average")  # rules that write a model alone
+GIVEN = ("import_model", "reconstruct_average", "adopt_tuned")  # rules that write a model alone
 MOMENTS = 2  # of Adam, for each parameter
 
 
@@ -181,10 +181,11 @@ def _drawing(settings):
 
 
 def _training(settings):
-    """The kind of work of a training run: its map where that decides the cost, else its target; and
-    its precision."""
+    """The kind of work of a training run: its map where that decides the cost, as a plugin's may,
+    else its target; and its precision."""
     name = settings["schedule"]["map"]
-    kind = name if name == "zero" or name in CONTINUOUS_TIME else settings["target"]
+    decides = name == "zero" or name in CONTINUOUS_TIME or name not in SCHEDULES
+    kind = name if decides else settings["target"]
     return f"{kind}, {setting(settings['recipe'], 'precision')}"
 
 

@@ -47,6 +47,8 @@ def models(config):
     """(milestones, with all before them on their chains; tuned models), each once."""
     cells = [*config.all_cells(), *grid(config)]
     asked = [cell.model for cell in cells] + [config.shown("loss"), *config.searched()]
+    starts = [getattr(model, "start", model) for model in asked]
+    asked += [config.origin(start.pretrain) for start in starts if start.pretrain in config.tuned]
     tuned = [model for model in dict.fromkeys(asked) if isinstance(model, Tuned)]
     starts = [m for m in asked if isinstance(m, Milestone)] + [m.start for m in tuned]
     starts += [
@@ -76,6 +78,8 @@ def _training(config, model):
         return Job("import_model", path, model)
     if isinstance(model, Milestone) and model.pretrain in config.averages:
         return Job("reconstruct_average", path, model)
+    if isinstance(model, Milestone) and model.pretrain in config.tuned:
+        return Job("adopt_tuned", path, model)
     run = settings.train(config, model)
     images = 1000 * (run["last_kimg"] - run["first_kimg"])
     return Job("tune" if isinstance(model, Tuned) else "pretrain", path, model, trained=images)

@@ -9,7 +9,6 @@ import shlex
 from ect.config.cells import Tuned
 from ect.config.training import Recipe
 from ect.runtime.versions import DEFAULTS, MASKS, NATIVE
-from ect.schedule import CONTINUOUS_TIME
 
 
 def train(config, model):
@@ -26,6 +25,7 @@ def _tune(config, model):
         "process": network.get("process"),
         "weight": recipe["weight"],
         "schedule": schedule.map,
+        "objective": schedule.map,
     }
     return {
         **network,
@@ -48,8 +48,8 @@ def _start_sd(config, model):
     start = config.init.get(model.start.pretrain)
     if start is None or (start.format == "state_dict" and start.sd is None):
         return {}
-    limit = config.schedules[model.schedule].map in CONTINUOUS_TIME
-    return {"start_sd": True} if limit or config.tune[model.recipe].weight_reads_sd else {}
+    own = config.has_own_loss(model.schedule)
+    return {"start_sd": True} if own or config.tune[model.recipe].weight_reads_sd else {}
 
 
 def _pretrain(config, model):
@@ -197,12 +197,11 @@ def facts(config, cell):
     tuned = isinstance(model, Tuned)
     start = model.start if tuned else model
     network = _network(config, config.chain_of(start.pretrain) or start.pretrain)
-    averaged = config.averages.get(start.pretrain)
     return {
         "pretrain": start.pretrain,
         "process": network.get("process"),
         "parameterization": network.get("parameterization"),
-        "kimg": averaged.kimg if averaged else start.kimg,
+        "kimg": config.kimg_of(start),
         "schedule": model.schedule if tuned else None,
         "recipe": model.recipe if tuned else None,
         "tune_kimg": model.kimg if tuned else None,
@@ -236,7 +235,7 @@ def plot_maps(config):
     """The settings of the figure of maps: every schedule of the config on the clock s with a gap
     t - r, and all of its options."""
     blocks = config.schedules.items()
-    shown = {n: b for n, b in blocks if b.clock == "noise" and b.map not in CONTINUOUS_TIME}
+    shown = {n: b for n, b in blocks if b.clock == "noise" and not config.has_own_loss(n)}
     schedules = {n: {"map": b.map, "options": b.options()} for n, b in shown.items()}
     used = {"schedule": [block.map for block in shown.values()]}
     return {"schedules": schedules} | _plugins(config, used)

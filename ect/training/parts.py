@@ -9,7 +9,7 @@ import torch
 from ect import limit, plugins
 from ect.models import build, trust
 from ect.models.build import make_process
-from ect.objective import DISTANCES, PRIORS, WEIGHTS, Objective, huber
+from ect.objective import DISTANCES, PRIORS, WEIGHTS, Objective, Truncated, Written, huber
 from ect.ode import STEPS
 from ect.runtime import device, record
 from ect.runtime.seeds import generator_of
@@ -72,15 +72,20 @@ def _refuse_lost(lost, most, where, settings):
 
 def make_objective(settings, sd, teacher=None):
     """The loss of a cell, its schedule and distance bound to their options. `sd` is that of f, as
-    `build.description` decides it. `teacher`, a frozen consistency function, is used if the target
-    is one step of its ODE."""
+    `build.description` decides it. `teacher`, the frozen consistency function of the start, is used
+    if the target is one step of its ODE, and in a second stage of tuning."""
     recipe, schedule = settings["recipe"], settings["schedule"]
     process = make_process(settings)
     weight = plugins.with_plugins(WEIGHTS, "weight", settings)[recipe["weight"]]
     if recipe["weight"] not in WEIGHTS:
         check_plugin_weight(weight, sd)
     if schedule["map"] in limit.OBJECTIVES:
-        return limit.OBJECTIVES[schedule["map"]](process, weight, sd, **schedule["options"])
+        options = schedule["options"] | derivative(recipe) | adaptive(settings)
+        return limit.OBJECTIVES[schedule["map"]](process, weight, sd, **options)
+    added = plugins.load(settings.get("plugins", {}))["objective"]
+    if schedule["map"] in added:
+        loss = functools.partial(added[schedule["map"]], **schedule["options"])
+        return Written(process, weight, sd, loss)
     maps = plugins.with_plugins(SCHEDULES, "schedule", settings)
     bound = on_clock(maps[schedule["map"]], schedule, process)
     if schedule["map"] not in SCHEDULES:
@@ -88,7 +93,10 @@ def make_objective(settings, sd, teacher=None):
     distance = DISTANCES[recipe["distance"]["kind"]]
     if distance is huber:
         distance = functools.partial(huber, c=recipe["distance"]["c"])
-    return Objective(
+    truncate = setting(recipe, "truncate")
+    kind = Truncated if truncate else Objective
+    return kind(
+        **({"frozen": teacher, **truncate} if truncate else {}),
         process=process,
         schedule=bound,
         distance=distance,
@@ -100,6 +108,23 @@ def make_objective(settings, sd, teacher=None):
         shared_dropout=setting(recipe, "shared_dropout"),
         uncertain=setting(settings["network"], "uncertainty") and schedule["map"] == "zero",
     )
+
+
+def derivative(recipe):
+    """The option of a loss that differentiates the network by differences; {} in forward mode."""
+    if setting(recipe, "derivative") == "jvp":
+        return {}
+    return {"step": setting(recipe, "derivative_step")}
+
+
+def adaptive(settings):
+    """The option of a loss that the network's u(t) weighs; {} without. Raises `ValueError` for a
+    network that has none."""
+    if not setting(settings["recipe"], "adaptive"):
+        return {}
+    if not setting(settings["network"], "uncertainty"):
+        raise ValueError("adaptive is true, the network has no uncertainty; allowed: one with it")
+    return {"adaptive": True}
 
 
 def on_clock(function, schedule, process):

@@ -69,6 +69,7 @@ def run(settings, data, out, init=None):
     eigenvalues = spectrum(images)
     f = Gaussian(objective.process, eigenvalues)
     objective.teacher = Gaussian(objective.process, eigenvalues, power=1)
+    objective.frozen = f
     total = 1000 * settings["last_kimg"]
     with checkpoint.replacing(out) as scratch, open(scratch, "w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")

@@ -58,7 +58,7 @@ def run(
             state = _begin(settings, images, resume, init, work)
         distributed.require_same(state.tensors())
         used = settings.get("plugins", ())
-        teacher = None if settings["target"] == "own" else build.load_model(init, used)[0]
+        teacher = build.load_model(init, used)[0] if _needs_teacher(settings) else None
         began = started - state.seconds
         keep = functools.partial(save, state, work, began)
         ended = functools.partial(distributed.torchrun_ended, parents)
@@ -151,6 +151,13 @@ def _require_start(settings, resume, init):
         raise ValueError(f"first_kimg is {first}; allowed: < last_kimg = {last}")
     if settings["target"] != "own" and not init:
         raise ValueError(f"target is '{settings['target']}' without --init; allowed: own")
+    if _needs_teacher(settings) and not init:
+        raise ValueError("truncate is set without --init; allowed: with a tuned model as the start")
+
+
+def _needs_teacher(settings):
+    """Whether the loss has a part of the frozen start."""
+    return settings["target"] != "own" or setting(settings["recipe"], "truncate") is not None
 
 
 def _require_classes(settings, images, data, exact):

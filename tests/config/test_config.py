@@ -450,3 +450,61 @@ def test_native_kernels_have_no_limit():
         recipe["kernels"] = "native"
     with pytest.raises(ConfigError, match="continuous with kernels 'native'; allowed: torch"):
         Config.read(config)
+
+
+def limited(**keys):
+    """A config whose schedule `sigmoid` is the limit, with further keys of all recipes."""
+    config = changed("schedules/sigmoid", {"map": "continuous"})
+    for recipe in config["tune"].values():
+        if "like" not in recipe:
+            recipe |= {"distance": {"kind": "squared", "c": 0.0}, "weight": "uniform"}
+        recipe |= {"weight": "uniform", "target": "own", **keys}
+        recipe.pop("precision", None)
+    config["experiments"] = {"methods": config["experiments"]["methods"]}
+    config["experiments"]["methods"]["rows"][1:] = [
+        {"pretrain": ["ve"], "kimg": [60], "tune": "ect", "tune_kimg": 60,
+         "schedules": ["sigmoid"], "samplers": ["one_step"]}
+    ]  # fmt: skip
+    return config
+
+
+def test_differences_let_native_kernels_have_a_limit_and_are_settings_where_chosen():
+    model = Tuned(Milestone("ve", 0, 60), "sigmoid", "ect", 60, 0)
+    plain = study_settings.train(Config.read(limited()), model)["recipe"]
+    assert not {"derivative", "derivative_step"} & set(plain)
+    study = Config.read(limited(derivative="difference", kernels="native", derivative_step=0.01))
+    found = study_settings.train(study, model)["recipe"]
+    assert (found["derivative"], found["derivative_step"]) == ("difference", 0.01)
+
+
+DIFFERENCES = {
+    "map": ({"schedules/sigmoid/map": "sigmoid"}, "(sigmoid) differentiates nothing; allowed: con"),
+    "step": ({"tune/ect/derivative": "jvp"}, "derivative_step is 0.01 with derivative 'jvp'"),
+    "bf16": ({"tune/ect/precision": "bf16"}, "precision bf16; allowed: fp32, tf32"),
+    "size": ({"tune/ect/derivative_step": 0.2}, "derivative_step: found 0.2; allowed: "),
+}
+
+
+@pytest.mark.parametrize("changes, words", DIFFERENCES.values(), ids=DIFFERENCES)
+def test_a_difference_that_is_not_used_or_too_coarse_is_named(changes, words):
+    config = limited(derivative="difference", derivative_step=0.01)
+    for path, value in changes.items():
+        one, two, key = path.split("/")
+        config[one][two][key] = value
+    with pytest.raises(ConfigError) as caught:
+        Config.read(config)
+    assert words in str(caught.value)
+
+
+def test_a_learned_weight_needs_the_limit_and_a_network_with_uncertainty():
+    with pytest.raises(ConfigError, match=r"'ect' is adaptive, with schedule 'sigmoid' \(conti"):
+        Config.read(limited(adaptive=True))
+    config = limited(adaptive=True)
+    config["networks"]["small"] |= {
+        "architecture": "edm2", "uncertainty": True, "channels": 64, "multipliers": [1, 1],
+    }  # fmt: skip
+    model = Tuned(Milestone("ve", 0, 60), "sigmoid", "ect", 60, 0)
+    assert study_settings.train(Config.read(config), model)["recipe"]["adaptive"] is True
+    config["schedules"]["sigmoid"] = {"map": "sigmoid"}
+    with pytest.raises(ConfigError, match=r"adaptive, with schedule 'sigmoid' \(sigmoid\)"):
+        Config.read(config)

@@ -257,3 +257,57 @@ def test_vp_cosine_and_ve_have_one_tangent_at_equal_s(make_unet, draw):
         f = Consistency(network, process, "edm", SD)
         tangents.append(continuous(process).tangent(f, x, eps, process.time(S), 0.3, Masks())[2])
     torch.testing.assert_close(*tangents, rtol=1e-7, atol=1e-9)
+
+
+def test_a_difference_is_the_derivative_up_to_the_square_of_its_step(make_unet, draw):
+    network = make_unet(0.3, torch.float64).to(memory_format=torch.channels_last).train()
+    for process, parameterization in PAIRS:
+        f, x, eps = consistency(network, process, parameterization), SD * draw(0), draw(1)
+        loss, t = continuous(f.process), f.process.time(S)
+        _, out, exact = loss.tangent(f, x, eps, t, 1.0, Masks(7))
+        errors = []
+        for step in (0.02, 0.01):
+            loss.step = step
+            _, same, found = loss.tangent(f, x, eps, t, 1.0, Masks(7))
+            torch.testing.assert_close(same, out, rtol=1e-9, atol=1e-9)
+            errors.append((found - exact).flatten(1).norm(dim=1))
+        assert ((errors[0] / errors[1]) - 4).abs().max() < 0.2, process
+
+
+def test_a_difference_of_meanflow_is_its_derivative_up_to_the_square_of_its_step(draw):
+    x, eps = SD * draw(0), draw(1)
+
+    def network(x_in, c_noise, span):
+        t, span = expand(c_noise / 1000, x_in), expand(span, x_in)
+        return (x_in * (1 + span)).sin() * (2 * t).exp()
+
+    f = consistency(network, "flow", "velocity", span=True)
+    loss = limit.MeanFlow(Flow(), uniform, SD, 0.75, 1.0, 1e-3)
+    t = f.process.time(S)
+    given = f, f.process.noise(x, eps, t), eps - x, t, t / 2, Masks(7)
+    exact, errors = loss.target(*given), []
+    for step in (0.004, 0.002):
+        loss.step = step
+        errors.append((loss.target(*given) - exact).flatten(1).norm(dim=1))
+    assert ((errors[0] / errors[1]) - 4).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("process", ["ve", "flow", "vp_cosine", "vp_linear"])
+def test_a_difference_stays_within_the_clock(process):
+    process = PROCESSES[process]()
+    t = process.time(torch.logspace(-6, 6, 25, dtype=torch.float64))
+    step = limit.within(process, t, rate := torch.ones_like(t), 0.1)
+    assert (step > 0).all() and (step <= 0.1).all() and (t - step * rate > 0).all()
+    ends = isinstance(process, (Flow, VPCosine))
+    assert not ends or (t + step < process.t_max).all()
+
+
+@pytest.mark.parametrize("step, counts", [(None, (1, 1)), (0.005, (2, 1))])
+def test_the_limit_evaluates_the_network_as_often_as_docs_say(step, counts, make_unet, draw):
+    """(without, with gradient): in forward mode one evaluation gives value and derivative."""
+    network, calls = make_unet(dtype=torch.float64), []
+    network.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    f, loss = consistency(network, "ve", "edm"), continuous(VE())
+    loss.step = step
+    loss(f, SD * draw(0), draw(1), S, 0.5)
+    assert (calls.count(False), calls.count(True)) == counts

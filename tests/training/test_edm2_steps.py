@@ -207,6 +207,53 @@ def test_at_its_best_the_uncertainty_is_the_logarithm_of_the_loss(images):
     assert u.grad.abs().max() < 1e-3 * x[0].numel()
 
 
+LIMIT = changed(
+    ECT,
+    network=NETWORK | {"uncertainty": True},
+    recipe__distance={"kind": "squared", "c": 0.0},
+    schedule={"map": "continuous", "options": {"warmup": 0.5, "c": 0.1}, "clock": "noise"},
+)
+ADAPTIVE = changed(LIMIT, recipe__adaptive=True)
+
+
+def test_the_weight_that_the_limit_learns_is_one_over_its_loss(images):
+    """w d / exp(u) + u, at its least where exp(u) = w d; the network's gradient is that of the
+    plain loss over exp(u), and u has one."""
+    state = started(ADAPTIVE, images)
+    objective, f = parts_of(ADAPTIVE, state)
+    x, eps, t = batch(ADAPTIVE, images, 0)
+    weight = state.network.uncertainty.linear.weight
+    found = objective(f, x, eps, t, 0.3, Masks(7)).loss
+    found.mean().backward()
+    assert weight.grad.abs().max() > 0
+    objective.adaptive = False
+    plain = objective(f, x, eps, t, 0.3, Masks(7)).loss.detach()
+    u = f.uncertainty(objective.process.time(t)).detach()
+    assert u.abs().max() > 1e-3
+    torch.testing.assert_close(found.detach(), plain / u.exp() + u)
+    objective.adaptive, best = True, plain.log().requires_grad_()
+    f.uncertainty = lambda time: best
+    objective(f, x, eps, t, 0.3, Masks(7)).loss.sum().backward()
+    assert best.grad.abs().max() < 1e-5
+
+
+def test_a_step_of_the_limit_trains_its_weight_if_asked_and_goes_on_from_it(images):
+    for settings, moved in ((LIMIT, False), (ADAPTIVE, True)):
+        state = started(settings, images)
+        before = state.network.uncertainty.linear.weight.clone()
+        loop.step(state, settings, images, *parts_of(settings, state), 10_000)
+        change = (state.network.uncertainty.linear.weight - before).abs().max()
+        assert (change > 1e-4) == moved
+        again = State(settings, images)
+        again.restore(state.tensors(), BATCH)
+        assert again.tensors().keys() == state.tensors().keys()
+
+
+def test_a_network_without_uncertainty_learns_no_weight():
+    with pytest.raises(ValueError, match="adaptive is true, the network has no uncertainty; all"):
+        parts.make_objective(changed(ADAPTIVE, network=NETWORK), SD)
+
+
 @pytest.mark.parametrize("total", [100, 10**6])
 @pytest.mark.parametrize(
     ("seen", "wanted"), [(0, 0.0), (5, 0.5), (10, 1.0), (40, 1.0), (160, 0.5), (4000, 0.1)]

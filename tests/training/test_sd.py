@@ -7,7 +7,7 @@ import torch
 from ect import registry
 from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config
-from ect.config.training import Tune
+from ect.config.tune import Tune
 from ect.data.batches import Images
 from ect.models import build
 from ect.objective import WEIGHTS

@@ -96,6 +96,22 @@ rule reconstruct_average:
         " --model {input.model:q} --states {input.states:q} --out {output:q}"
 
 
+# A tuned model as a start: its file, as that of a start from elsewhere.
+rule adopt_tuned:
+    input:
+        lambda wildcards: f"{ROOT}/{STUDY.origin(wildcards.pretrain).folder}/model.safetensors",
+    output:
+        f"{MILESTONE}/model.safetensors",
+    params:
+        version=STAGES["import"],
+    wildcard_constraints:
+        pretrain=one_of(STUDY.tuned),
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect import-model ect {input:q} --out {output:q}"
+
+
 rule pretrain:
     input:
         data=DATA,

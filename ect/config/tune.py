@@ -1,0 +1,132 @@
+"""The block of a config that says how a network is tuned, and what a loss needs of it. Loads no
+torch.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ect import registry
+from ect.config.base import Block, Level, names, whole
+from ect.config.training import Recipe
+from ect.schedule import DIFFERENTIATED, SNAPS
+
+DerivativeStep = Annotated[float, Field(ge=1e-4, le=0.1)]
+
+
+class Truncate(Block):
+    """The second of two stages of tuning (TCM), on noise levels s >= `at`; the start, frozen, gives
+    the targets below. The prior begins at `at`."""
+
+    at: Level = 1.0
+    """The noise level where the stage begins."""
+    boundary: Annotated[float, Field(ge=0.01, le=0.99)] = 0.25
+    """Share of each batch whose s is `at`."""
+    scale: Annotated[float, Field(gt=0, le=100)] = 0.1
+    """Weight of the mean loss of these images beside that of the others."""
+
+
+class Tune(Recipe):
+    """A recipe of consistency tuning."""
+
+    target: Literal[registry.TARGETS] = "own"
+    """`own`: the target's x_r has the noise of x_t (ECT); `euler`, `heun`: it is where one step of
+    the frozen start leads (ECD)."""
+    shared_dropout: bool = True
+    """Both sides of the loss share a dropout mask; if false, the target has another one."""
+    snapshots: whole(1000, 0) = 0
+    """Number of snapshots of the weights kept during the run, for the loss page."""
+    truncate: Truncate | None = None
+    """A second stage, from a start of `tuned`, on high noise levels alone (TCM)."""
+    adaptive: bool = False
+    """Of `continuous` and a network with `uncertainty`: also learn u(s), by which sCM weighs its
+    loss: loss / exp(u) + u."""
+    derivative: Literal[registry.DERIVATIVES] = "jvp"
+    """Of the losses that differentiate the network: `jvp`, forward mode, in one evaluation; or
+    `difference`, a central difference of two, for any kernel."""
+    derivative_step: DerivativeStep = 0.005
+    """The step of `difference`: of `continuous` in asinh(s / sd), of `meanflow` in t."""
+
+    @model_validator(mode="after")
+    def _prior_is_truncated(self):
+        if self.truncate is not None and self.prior.low != self.truncate.at:
+            found = f"prior.low is {self.prior.low} with truncate"
+            raise ValueError(f"{found}; allowed: a prior from low = truncate.at on")
+        if self.truncate is not None and self.target != "own":
+            raise ValueError(f"target is '{self.target}' with truncate; allowed: own")
+        return self
+
+    @model_validator(mode="after")
+    def _step_is_used(self):
+        if self.derivative != "difference" and "derivative_step" in self.model_fields_set:
+            found = f"derivative_step is {self.derivative_step} with derivative '{self.derivative}'"
+            raise ValueError(f"{found}; allowed: difference")
+        if self.derivative == "difference" and self.precision not in ("fp32", "tf32"):
+            found = f"derivative is 'difference' with precision {self.precision}"
+            raise ValueError(f"{found}; allowed: fp32, tf32, since it divides rounding by the step")
+        return self
+
+
+def check_loss(config, key, start, schedule, recipe):
+    """A loss in place of a map needs a recipe without another, and MeanFlow a certain network."""
+    name, block = config.schedules[schedule].map, config.tune[recipe]
+    if block.derivative != "jvp" and name not in DIFFERENTIATED:
+        raise ValueError(
+            f"{key}: recipe '{recipe}' has the derivative '{block.derivative}', and schedule"
+            f" '{schedule}' ({name}) differentiates nothing; allowed: {names(DIFFERENTIATED)}"
+        )
+    if block.adaptive:
+        _check_adaptive(config, key, start, schedule, recipe)
+    if block.truncate is not None:
+        _check_second(config, key, start, schedule, recipe)
+    if not config.has_own_loss(schedule):
+        return
+    if block.kernels == "native" and name in DIFFERENTIATED and block.derivative == "jvp":
+        raise ValueError(
+            f"{key}: {name} with kernels 'native'; allowed: torch, or derivative: difference"
+        )
+    found = {"distance": block.distance.kind, "weight": block.weight, "target": block.target}
+    allowed = found["distance"] == "squared" and found["weight"] != "gap"
+    if not allowed or found["target"] != "own":
+        raise ValueError(
+            f"{key}: schedule '{schedule}' ({name}) with recipe '{recipe}', found {found}; allowed:"
+            " distance squared, any weight but gap, target own"
+        )
+    chain = config.pretrain.get(config.chain_of(start))
+    parts = chain and (chain.process, chain.parameterization, config.networks[chain.network].span)
+    if name == "meanflow" and parts != ("flow", "velocity", True):
+        raise ValueError(
+            f"{key}: schedule '{schedule}' (meanflow) with start '{start}'; allowed: a pretrain"
+            " block with process flow, parameterization velocity and a network with span: true"
+        )
+
+
+def _check_second(config, key, start, schedule, recipe):
+    """A second stage has pairs of levels without a grid, and a start that is a consistency model:
+    of an import only its user knows."""
+    name = config.schedules[schedule].map
+    if config.has_own_loss(schedule) or name in (*SNAPS, "zero"):
+        raise ValueError(
+            f"{key}: schedule '{schedule}' ({name}) with recipe '{recipe}', which has truncate;"
+            " allowed: a map without a grid, with r > 0"
+        )
+    if start not in config.tuned and start not in config.init:
+        raise ValueError(
+            f"{key}: start '{start}' with recipe '{recipe}', whose truncate needs a tuned start;"
+            f" allowed: {names([*config.tuned, *config.init]) or 'a name in tuned, of which none'}"
+        )
+
+
+def _check_adaptive(config, key, start, schedule, recipe):
+    """A learned weight is the continuous limit's, by the network's u(s): what an import has, only
+    its job knows."""
+    name, block = (
+        config.schedules[schedule].map,
+        config.networks.get(config.block_of(start).network),
+    )
+    if name != "continuous" or (block is not None and not block.uncertainty):
+        found = f"schedule '{schedule}' ({name}) and start '{start}'"
+        raise ValueError(
+            f"{key}: recipe '{recipe}' is adaptive, with {found}; allowed: continuous, and a"
+            " network with uncertainty: true"
+        )
