@@ -109,8 +109,6 @@ SEARCHED = [f"{ROOT}/tables/steps.csv"] if STUDY.searched() else []
 PAPER = STUDY.beside_published()
 PAPER_TABLE = f"{ROOT}/tables/paper.csv"
 PUBLISHED = str(published.FILE)
-LOSS = f"{ROOT}/{STUDY.shown('loss').folder}"
-PERFECT = [f"{LOSS}/perfect.csv"] if STUDY.has_pairs(STUDY.shown("loss")) else []
 
 
 def one_of(names):
