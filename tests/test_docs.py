@@ -38,6 +38,7 @@ NOT_RUN = {
     "python -m ect lease --gpus 1 -- python yours.py": "becomes another program",
     "python -m pytest tests/workflow/test_slurm.py": "is run with the other tests",
     "python -m pytest tests/training/test_train.py --device cuda": "needs a GPU",
+    "python -m ect status --live": "needs a terminal",
     "python bench/saving.py": "measures for minutes",
     "python bench/kills.py --kills 50": "measures for an hour",
     "snakemake -n --profile workflow/profiles/kubernetes": "its plugins are not in the lock",
