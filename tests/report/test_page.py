@@ -138,7 +138,7 @@ def test_of_a_wide_table_distances_come_first_and_what_is_alike_is_said_once():
 
 
 def test_what_tells_rows_apart_stays_before_the_distances():
-    rows = [row[:2] + [schedule] + row[3:] for row, schedule in zip(WIDE["rows"], "ab")]
+    rows = [[*row[:2], schedule, *row[3:]] for row, schedule in zip(WIDE["rows"], "ab")]
     found = distances_first(WIDE | {"rows": rows}, "FD", floor=False)
     assert found["headers"] == ["Start", "Schedule", "FD, 1 step", "FD, 2 steps", "Process"]
 
