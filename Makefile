@@ -1,4 +1,6 @@
-# make run    the environment, the default study, its report
+# make        these lines
+# make run    the environment, the default study, its page and report; STUDY=cifar10 for another
+#             study, V=1 for all that Snakemake says
 # make test   the environment, all tests
 # make lint   ruff: rules and format; mypy: types; snakefmt: format of the rules
 # make wheels the lock's packages, but torch's, as files in wheels/: for a machine without an index
@@ -12,7 +14,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SNAKEMAKE = snakemake --cores all $(if $(STUDY),--configfile workflow/studies/$(STUDY).yaml)
 NAME = $(subst -,_,$(if $(STUDY),$(STUDY),digits))
 
-.PHONY: run test lint wheels offline cpu lock
+.PHONY: help run test lint wheels offline cpu lock
+help:
+	@sed -n '/^#/!q; s/^# //p' Makefile
+
 run: .venv/installed
 	$(SNAKEMAKE)
 	$(SNAKEMAKE) --report results/$(NAME)/report.html

@@ -40,6 +40,7 @@ NOT_RUN = {
     "python -m ect lease --gpus 1 -- python yours.py": "becomes another program",
     "python -m pytest tests/workflow/test_slurm.py": "is run with the other tests",
     "python -m pytest tests/training/test_train.py --device cuda": "needs a GPU",
+    "python -m ect status --live": "needs a terminal",
     "python bench/saving.py": "measures for minutes",
     "python bench/kills.py --kills 50": "measures for an hour",
     "snakemake -n --profile workflow/profiles/kubernetes": "its plugins are not in the lock",
@@ -112,7 +113,10 @@ def a_readers_files():
     Path("my.yaml").write_text("study: mine\n")
     Path("my_schedule.py").write_text(own_schedule())
     Path("my_objective.py").write_text(own_objective())
-    Path("mine.yaml").write_text(own_images())
+    Path("mine.yaml").write_text(named("# mine.yaml"))
+    Path("tuned.yaml").write_text(named("# tuned.yaml"))
+    Path("models").mkdir()
+    Path("models/edm-cifar10-32x32-uncond-vp.pkl").touch()
     generator = np.random.default_rng(0)
     np.savez("samples.npz", generator.integers(0, 256, (2, 8, 8, 1), np.uint8))
     for label in ("cat", "dog"):
@@ -130,8 +134,12 @@ def own_objective():
     return next(text for _, text in blocks("python") if "@objective" in text)
 
 
-def own_images():
-    return next(text for _, text in blocks("yaml") if text.startswith("# mine.yaml"))
+LAID = {"# mine.yaml": "images", "# tuned.yaml": "start"}  # over a study that is not the default
+
+
+def named(first):
+    """The snippet of config whose first line is this."""
+    return next(text for _, text in blocks("yaml") if text.startswith(first))
 
 
 @pytest.fixture
@@ -199,7 +207,8 @@ def main_or_help(words):
 
 @each_overlay
 def test_snippets_of_config_are_laid_over_the_default_study(here, page, text):
-    over = ["workflow/studies/images.yaml"] if "# mine.yaml" in text else []
+    study = LAID.get(text.partition("\n")[0])
+    over = [f"workflow/studies/{study}.yaml"] if study else []
     for block in (yaml.safe_load(text).get("init") or {}).values():
         if block["format"] != "diffusers":
             Path(block["file"]).parent.mkdir(parents=True, exist_ok=True)

@@ -134,6 +134,8 @@ def run(argv=None):
     torchrun) or 128 + the number of a signal."""
     args = parser().parse_args(argv)
     limit_threads(args.threads)
+    if os.environ.get("ECT_BARS") == "0":  # one count stands for the bars of all jobs
+        sys.stderr.isatty = lambda: False  # type: ignore[method-assign]
     warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # Inception uses it
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage and size; errors say them
     try:

@@ -24,6 +24,7 @@
 `fits`         what jobs will need: sizes, counts, classes, labels
 `gaps`         whether the gap t - r of a schedule outlives fp32
 `rates`        whether the learning rate of a run ever moves a weight
+`budget`       a budget, by which all numbers of images are scaled
 `config`       the whole config, and the cells it asks for
 `reports`      the settings of the verbs that make tables and the page
 `verbs`        the settings of every verb, held to the same blocks

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ect.config import published
 from ect.config.base import names, nearest, short
-from ect.config.dataset import LABELS, OWN_TEST
+from ect.config.dataset import LABELS, OWN_TEST, counted
 from ect.config.tune import check_loss
 from ect.networks.widths import HEADS_OF_64, attending, widths
 from ect.runtime.text import one_line
@@ -40,21 +40,11 @@ def check(config):
             _check_rows(config, f"experiments.{name}.rows.{index}", rows)
         _check_solvers(config, name)
     _check_published(config)
-    for figure in ("samples", "loss"):
-        _check_cut(config, f"figures.{figure}", getattr(config.figures, figure))
-    for figure in config.figures.widths_in:
-        known("figures.widths_in", figure, [*config.experiments, *FIGURES])
+    _check_cuts(config)
     _check_firsts(config)
-    _check_search(config)
     _check_labels(config)
     _check_metrics(config)
     _check_classes(config)
-    known("figures.solver", config.figures.solver, config.samplers)
-    if config.tune[config.figures.loss.tune].snapshots == 0:
-        raise ValueError(
-            f"figures.loss.tune: found '{config.figures.loss.tune}', which keeps no snapshots;"
-            " allowed: a recipe with snapshots >= 1"
-        )
 
 
 def _check_norms(key, network):
@@ -170,8 +160,8 @@ def _numbers_of(config, key, wanted):
         features = space.extractor
     source = config.dataset.source
     try:
-        held_out = 0 if source in OWN_TEST else config.dataset.held_out
-        real = published.TRAINING.get(source, 0) - held_out
+        real = published.TRAINING.get(source, 0)
+        real -= 0 if source in OWN_TEST else counted(config.dataset.held_out, real)
         metric = published.require_comparable(source, features, config.evaluation.images, real)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
@@ -197,11 +187,23 @@ def _check_firsts(config):
         _check_cut(config, f"tuned.{name}", cut)
 
 
-def _check_search(config):
-    if config.search is None:
-        return
-    for index, cut in enumerate(config.search.models):
-        _check_cut(config, f"search.models.{index}", cut)
+def _check_cuts(config):
+    """Figures and a search are of models that the study could train, and widths are of figures."""
+    block, search = config.figures, config.search
+    cuts = {f"figures.{name}": getattr(block, name) for name in ("samples", "loss")}
+    cuts |= {f"search.models.{i}": cut for i, cut in enumerate(search.models if search else ())}
+    for key, cut in cuts.items():
+        if cut is not None:
+            _check_cut(config, key, cut)
+    for figure in block.widths_in:
+        known("figures.widths_in", figure, [*config.experiments, *FIGURES])
+    if block.solver is not None:
+        known("figures.solver", block.solver, config.samplers)
+    if block.loss is not None and config.tune[block.loss.tune].snapshots == 0:
+        raise ValueError(
+            f"figures.loss.tune: found '{block.loss.tune}', which keeps no snapshots; allowed: a"
+            " recipe with snapshots >= 1, or figures.loss: null"
+        )
 
 
 def _check_cut(config, key, cut):

@@ -4,11 +4,20 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from ect.config import averages, base, checks, fits, gaps, load, places, rates, training, tuned
 from ect.config.averages import Average
 from ect.config.base import Name
+from ect.config.budget import Scale, scale_of, scaled
 from ect.config.cells import Milestone, Sampled, Tuned
 from ect.config.dataset import Dataset
 from ect.config.errors import at, line_of, lines_of, without_base
@@ -56,6 +65,10 @@ class Config(base.Block):
     """The study's name: its results are in `results/NAME/`; not `published`, which is there."""
     plugins: list[str] = []
     """Python files that add parts, such as a schedule."""
+    budget: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Every number of images of the study times this: `kimg`, `every`, `milestones`, `tune_kimg`,
+    `total_kimg`, `up_to_kimg`, `warmup_kimg`, `decay_kimg` and `ema_halflife_kimg`. Whole thousands
+    stay whole, so the nearest possible budget is taken, and told."""
     dataset: Dataset
     """The images."""
     features: Features
@@ -80,12 +93,13 @@ class Config(base.Block):
     """How many images, and what is measured of them."""
     experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]
     """Experiments by name: each is a question, a table and a figure on the page."""
-    figures: Figures
-    """What figures show, and their size."""
+    figures: Annotated[Figures, BeforeValidator(lambda block: {} if block is None else block)]
+    """What figures show, and their size. Null: neither a grid of samples nor a loss page."""
     search: Search | None = None
     """Search of the intermediate times of multistep sampling."""
     _plugin_parts: dict = PrivateAttr({})
     _place_of: Any = PrivateAttr(None)  # the function of `read`
+    _scale: Scale | None = PrivateAttr(None)
 
     @classmethod
     def read(cls, mapping, where=None):
@@ -98,7 +112,7 @@ class Config(base.Block):
 
         try:
             require_plain(mapping, place_of)
-            study = cls.model_validate(load.resolve(mapping), context=_plugins(mapping))
+            study = cls._checked(load.resolve(mapping), _plugins(mapping))
             study._place_of = place_of
             return study
         except ValidationError as error:
@@ -119,6 +133,22 @@ class Config(base.Block):
             return found
         except ValueError as error:
             raise ConfigError(line_of(str(error), self._place_of or (lambda path: None))) from None
+
+    @classmethod
+    def _checked(cls, mapping, parts):
+        """The config as it is written, then with its budget."""
+        study = cls.model_validate(mapping, context=parts)
+        if study.budget is None:
+            return study
+        scale = scale_of(mapping, study.budget)
+        study = cls.model_validate(scaled(mapping, scale), context=parts)
+        study._scale = scale
+        return study
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler):
+        """Without `budget` where it is not set: as before there was such a key."""
+        return {k: v for k, v in handler(self).items() if (k, v) != ("budget", None)}
 
     @model_validator(mode="after")
     def _parts_fit(self, info):
@@ -141,6 +171,11 @@ class Config(base.Block):
                 f"dataset.path: found {base.short(self.dataset.path)}, which holds the study's own"
                 f" figures in {self.root}; allowed: a folder of images alone"
             )
+
+    @property
+    def scale(self):
+        """The `Scale` that `budget` set; None without the key."""
+        return self._scale
 
     @property
     def plugin_parts(self):
@@ -206,8 +241,14 @@ class Config(base.Block):
         return list(dict.fromkeys(c for name in self.experiments for c in self.cells(name)))
 
     def shown(self, figure):
-        """The tuned model that a figure, `samples` or `loss`, shows."""
-        return self._model(getattr(self.figures, figure))
+        """The tuned model that a figure, `samples` or `loss`, shows; None without the figure."""
+        cut = getattr(self.figures, figure)
+        return None if cut is None else self._model(cut)
+
+    def beside_cells(self):
+        """The tuned models that the study needs beside those of its cells."""
+        shown = [self.shown("samples"), self.shown("loss")]
+        return [model for model in shown if model is not None] + self.searched()
 
     def beside_published(self):
         """The settings of the paper's table: the cells that stand beside published numbers; empty

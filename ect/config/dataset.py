@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import model_validator
+from pydantic import Field, ValidationError, WrapValidator, model_validator
 
 from ect import registry
 from ect.config.base import Block, Count, PathText, Seed, names, short, whole
@@ -45,6 +45,26 @@ COUNTS = {
 }  # fmt: skip
 
 
+def _count_or_share(value, check):
+    """A number of images, or a share of them; raises `ValueError`."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError(
+            f"found {short(value)}; allowed: a whole number greater than or equal to 1, or a share"
+            " above 0 and below 1"
+        ) from None
+
+
+Part = Annotated[Count | Annotated[float, Field(gt=0, lt=1)], WrapValidator(_count_or_share)]
+
+
+def counted(part, images):
+    """The number of images that a part of `images` is: itself, or the nearest to a share, at
+    least 1."""
+    return part if isinstance(part, int) else max(1, round(part * images))
+
+
 class Facts(NamedTuple):
     """What is known of a source's images before its job runs; None where nothing is."""
 
@@ -61,8 +81,9 @@ class Dataset(Block):
     """Where the images come from."""
     normalize: Literal["standard", "unit"] = "unit"
     """`standard`: mean 0 and sd 0.5; `unit`: the range [-1, 1]."""
-    held_out: Count | None = None
-    """Number of images to test with. Needed where a source has no test split of its own."""
+    held_out: Part | None = None
+    """Number of images to test with, or their share of all, such as 0.2. Needed where a source has
+    no test split of its own."""
     split_seed: Seed = 0
     """The seed by which those images are chosen."""
     path: PathText | None = None

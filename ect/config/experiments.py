@@ -205,11 +205,11 @@ class Search(Block):
 class Figures(Block):
     """What the figures show, and their widths."""
 
-    samples: Cut
-    """The model whose images the grid shows."""
-    loss: Cut
-    """The model of the loss page; its recipe keeps snapshots."""
-    solver: Name
+    samples: Cut | None = None
+    """The model whose images the grid shows; null: no grid."""
+    loss: Cut | None = None
+    """The model of the loss page; its recipe keeps snapshots. Null: no such page."""
+    solver: Name | None = None
     """A name in `samplers`, for the images of the grid before tuning."""
     width_in: Inches = 6.5
     """Width of every figure, in inches."""
@@ -217,6 +217,12 @@ class Figures(Block):
     """Images in a row of the grid."""
     widths_in: dict[Name, Inches] = {}
     """Widths of single figures, in inches."""
+
+    @model_validator(mode="after")
+    def _solver_of_a_grid(self):
+        if self.samples is not None and self.solver is None:
+            raise ValueError("solver: missing; the grid of samples needs one")
+        return self
 
     def width(self, figure):
         return self.widths_in.get(figure, self.width_in)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ect.config import seeds
 from ect.config.base import names
 from ect.config.cells import Milestone
+from ect.config.dataset import counted
 from ect.networks.widths import levels
 
 # The fewest images of a set for each metric: a covariance needs two, the third nearest neighbour
@@ -79,10 +80,12 @@ def networks(config):
 def _drawn(config):
     """{start: its samplers} of all images that the study draws: of its cells, its two figures and
     its search."""
-    multistep, shown = config.consistency_samplers(), config.figures
+    multistep, figures = config.consistency_samplers(), config.figures
     pairs = [(_start(cell.model), cell.sampler) for cell in config.all_cells()]
-    pairs += [(shown.samples.pretrain, name) for name in (shown.solver, *multistep)]
-    pairs += [(shown.loss.pretrain, name) for name in multistep]
+    if figures.samples is not None:
+        pairs += [(figures.samples.pretrain, name) for name in (figures.solver, *multistep)]
+    if figures.loss is not None:
+        pairs += [(figures.loss.pretrain, name) for name in multistep]
     found = {model.start.pretrain: [] for model in config.searched()}
     for start, sampler in dict.fromkeys(pairs):
         found.setdefault(start, []).append(sampler)
@@ -99,24 +102,33 @@ def _splits(dataset, facts):
     known = [n for n in (facts.images, dataset.max_images) if n is not None]
     held_out, pool = dataset.held_out, min(known, default=None)
     if facts.tests:
-        if (held_out or 0) > facts.tests:
+        test = facts.tests if held_out is None else counted(held_out, facts.tests)
+        if test > facts.tests:
             raise ValueError(
                 f"dataset.held_out: found {held_out}; allowed: at most {facts.tests}, the test"
                 f" images of {dataset.source}"
             )
-        return pool, held_out or facts.tests
-    if pool is not None and held_out >= pool:
-        raise ValueError(f"dataset.held_out: found {held_out} of {pool} images; allowed: fewer")
-    return None if pool is None else pool - held_out, held_out
+        return pool, test
+    if pool is None:
+        return None, held_out if isinstance(held_out, int) else None
+    test = counted(held_out, pool)
+    if test >= pool:
+        raise ValueError(
+            f"dataset.held_out: found {held_out} of {pool} images; allowed: fewer, or a share of"
+            " them such as 0.2"
+        )
+    return pool - test, test
 
 
 def _check_sets(config, train, test):
     """Each metric has enough images: the held-out ones are measured against those to train with."""
     metric = max(config.evaluation.metrics, key=LEAST.__getitem__)
     least = LEAST[metric]
-    if test < least:
+    if test is not None and test < least:
+        found = config.dataset.held_out
+        images = f"{found}" if found == test else f"{found}, which is {test} of the images"
         raise ValueError(
-            f"dataset.held_out: found {test}, measured with {metric}; allowed: at least {least}"
+            f"dataset.held_out: found {images}, measured with {metric}; allowed: at least {least}"
         )
     if train is not None and train < least:
         key = "held_out" if config.dataset.max_images is None else "max_images"
@@ -130,7 +142,7 @@ def _check_grid(config, train):
     """The figure of samples shows the first images of a model, and of those to train with."""
     images = config.evaluation.images
     most = images if train is None else min(train, images)
-    if config.figures.grid_columns > most:
+    if config.figures.samples is not None and config.figures.grid_columns > most:
         what = "evaluation.images" if most == images else "images to train with"
         raise ValueError(
             f"figures.grid_columns: found {config.figures.grid_columns}; allowed: at most {most},"
@@ -227,8 +239,7 @@ def _check_sides(used, shape):
 
 def _check_dropout(config, used, side):
     """A recipe's `dropout_at` leaves dropout on one level at least of every network it trains."""
-    models = [*(cell.model for cell in config.all_cells()), config.shown("loss")]
-    models += [config.shown("samples"), *config.searched()]
+    models = [*(cell.model for cell in config.all_cells()), *config.beside_cells()]
     tuned = [m for m in models if not isinstance(m, Milestone) and _start(m) == used.start]
     recipes = {f"tune.{m.recipe}": config.tune[m.recipe] for m in tuned}
     if used.start in config.pretrain:

@@ -71,8 +71,7 @@ TIMES = {  # s -> the process's t, as in ect/process.py, which loads torch
 
 def check(config):
     """Raise `ValueError` at the first schedule whose gap a run of the study loses."""
-    models = [cell.model for cell in config.all_cells()]
-    models += [config.shown("samples"), config.shown("loss"), *config.searched()]
+    models = [*(cell.model for cell in config.all_cells()), *config.beside_cells()]
     seen = {}
     for model in models:
         if isinstance(model, Tuned):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ect.config.dataset import counted
 from ect.data import file
 from ect.data.classes import without_images
 from ect.data.sources import LONG, SOURCES, decoded
@@ -22,8 +23,8 @@ def run(settings, out, threads=None):
     names of the classes and the `shift` and `scale` that map pixels to the network's range; beside
     it run.json, which is returned, and, where images were skipped, skipped.txt.
 
-    `held_out` and `max_images` choose images at random, fixed by `split_seed`. `threads`, by
-    default one for each processor, changes only the time.
+    `held_out`, a number or a share, and `max_images` choose images at random, fixed by
+    `split_seed`. `threads`, by default one for each processor, changes only the time.
     """
     started, out = time.monotonic(), Path(out)
     found = SOURCES[settings["source"]](settings)
@@ -51,12 +52,14 @@ def _splits(settings, found):
     count = len(found.names) - found.tests
     order = random.permutation(count)[: settings.get("max_images")]
     if found.tests:
-        if (held_out or 0) > found.tests:
+        tests = None if held_out is None else counted(held_out, found.tests)
+        if (tests or 0) > found.tests:
             raise ValueError(f"dataset.held_out is {held_out}; allowed: <= {found.tests}")
-        return {"train": order, "test": count + random.permutation(found.tests)[:held_out]}
-    if held_out >= len(order):
+        return {"train": order, "test": count + random.permutation(found.tests)[:tests]}
+    tests = counted(held_out, len(order))
+    if tests >= len(order):
         raise ValueError(f"dataset.held_out is {held_out}; allowed: < {len(order)}")
-    test, train = np.split(order, [held_out])
+    test, train = np.split(order, [tests])
     return {"train": train, "test": test}
 
 

@@ -17,6 +17,8 @@ from ect.runtime.checkpoint import read_json
 from ect.runtime.text import plain, shown
 
 # The keys of a run.json that the page names.
+LEADING = ("Schedule", "Sampler")  # headers of columns without which rows cannot be told apart
+WIDE = 4  # columns of a table; in one that has more the distances come first
 RECORD = {"code": dict, "packages": dict, "device": str, "seconds": (int, float)}
 
 
@@ -57,15 +59,16 @@ def _laid_out(layout, name, page):
 
 def _experiment(layout, name, block, samplers):
     rows, floor = sentences.read(block["table"])
+    measure = gather.metric_name(rows[0]["features"])
     said = sentences.answer(block["kind"], rows, samplers) + sentences.floor_of(floor)
     return {
         "name": name,
         "question": block["question"],
-        "measure": gather.metric_name(rows[0]["features"]),
+        "measure": measure,
         "said": said,
         "figure": picture(block["figure"]),
         "caption": caption(layout, "experiment", block["kind"]),
-        "table": table(block["table"]),
+        "table": distances_first(table(block["table"]), measure.split()[0], floor is not None),
     }
 
 
@@ -112,6 +115,27 @@ def table(path):
         "rows": rows,
         "caption": text.rpartition("|")[2].strip(),
         "csv": "data:text/csv;base64," + base64.b64encode(Path(path).read_bytes()).decode(),
+    }
+
+
+def distances_first(table, short, floor):
+    """A wide table for a narrow window: after its first column, the schedule and the sampler those
+    of distances, whose headers begin with `short` (FD), then the others; a column with one value in
+    all rows is said in the caption. With `floor` the last row, of real images, has no values."""
+    headers, models = table["headers"], table["rows"][: -1 if floor else None]
+    if len(headers) <= WIDE:
+        return table
+    measured = [i for i, header in enumerate(headers) if header.startswith(f"{short}, ")]
+    others = [i for i in range(1, len(headers)) if i not in measured]
+    alike = [i for i in others if len(models) > 1 and len({row[i] for row in models}) == 1]
+    lead = [i for i in others if i not in alike and headers[i] in LEADING]
+    order = [0, *lead, *measured, *(i for i in others if i not in (*alike, *lead))]
+    said = ", ".join(f"{headers[i]} {models[0][i]}" for i in alike if models[0][i])
+    return table | {
+        "headers": [headers[i] for i in order],
+        "aligns": [table["aligns"][i] for i in order],
+        "rows": [[row[i] for i in order] for row in table["rows"]],
+        "caption": f"{table['caption']} In all rows: {said}." if said else table["caption"],
     }
 
 

@@ -1,10 +1,11 @@
 """What finished and running jobs left: found, watched, compared, verified.
 
-=========  ===============================================
+========== ===============================================
 `find`     the runs under a folder
 `status`   what runs, how far it is, what waits
 `compare`  runs side by side, and what differs between two
 `form`     what is wrong with a file's form
 `verify`   whether results still fit together
-=========  ===============================================
+`terminal` what `snakemake` prints of a run
+========== ===============================================
 """

@@ -1,5 +1,8 @@
 """Runs side by side: what differs between runs, what they reached, what they cost."""
 
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +13,15 @@ from ect.runtime.text import csv_cell, one_line
 
 BUDGET = ("kimg", "tune_kimg")
 COST = ("seconds", "images_per_second")
+FOLDERS = (
+    "process",
+    "parameterization",
+    "pretrain",
+    "schedule",
+    "recipe",
+    "seed",
+    "nfe",
+)  # of a run
 APART = ("run", "label", "first_kimg", "last_kimg")  # said by sampler, kimg, tune_kimg already
 
 
@@ -21,7 +33,12 @@ def show(places, sort=None, filters=(), form="table"):
         frame = chosen(frame, text)
     if sort is not None:
         frame = frame.sort_values(column(frame, sort), kind="stable", na_position="last")
-    print(written(differing(frame), form), end="")
+    frame = differing(frame)
+    if form == "table" and sys.stdout.isatty():
+        frame = narrowed(frame, shutil.get_terminal_size().columns)
+    print(written(frame, form), end="")
+    if left_out := frame.attrs.get("left_out"):
+        print(f"left out: {', '.join(left_out)}; a wider terminal or --format csv has all")
 
 
 def read(places):
@@ -103,6 +120,26 @@ def differing(frame):
     others = [key for key in frame if key not in (*apart, *last)]
     varying = [key for key in others if frame[key].nunique(dropna=False) > 1]
     return frame[["run", *varying, *last]]
+
+
+def narrowed(frame, width):
+    """A frame whose table has lines of at most `width` characters, as far as columns can be left
+    out: first what a run's folder says too, then settings from the last, cost, metrics but one.
+    Runs lose the folder that all are in. `attrs["left_out"]` names the columns."""
+    metrics = frame.attrs["metrics"]
+    kept = ("run", "sampler", *metrics[:1])
+    settings = [key for key in frame if key not in (*kept, *FOLDERS, *BUDGET, *metrics, *COST)]
+    order = [*FOLDERS, *settings[::-1], *COST, *metrics[:0:-1], *BUDGET, "sampler"]
+    above = os.path.commonpath([*map(os.path.dirname, frame["run"])])
+    inside = [os.path.relpath(run, above) if above else run for run in frame["run"]]
+    frame, left_out = frame.assign(run=inside), []
+    for key in order:
+        if max(map(len, written(frame, "table").splitlines())) <= width:
+            break
+        if key in frame:
+            frame, left_out = frame.drop(columns=key), [*left_out, key]
+    frame.attrs |= {"left_out": left_out, "metrics": metrics}
+    return frame
 
 
 def written(frame, form):

@@ -16,7 +16,7 @@ STAGES = {
     "evaluate": 2,
     "trace": 2,
     "search": 2,
-    "report": 3,
+    "report": 4,
 }
 # The version of ect/networks/kernels. Only recipes that use them have it in their settings.
 NATIVE = 3

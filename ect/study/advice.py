@@ -7,7 +7,18 @@ CARRIED = 0.01  # the share of its start that an average may keep unmentioned
 
 def advice(config) -> list[str]:
     """The lines about a checked config; none if there is nothing to say."""
-    return _carried_starts(config)
+    return _other_budget(config) + _carried_starts(config)
+
+
+def _other_budget(config):
+    """A line where the budget is not exactly the one that was asked for."""
+    scale = config.scale
+    if scale is None or scale.exact(config.budget):
+        return []
+    return [
+        f"budget: {config.budget:g} was asked for, {scale.factor:.3g} is taken: the study's numbers"
+        f" of images are multiples of {scale.unit} thousand, here of {scale.scaled}"
+    ]
 
 
 def _carried_starts(config):

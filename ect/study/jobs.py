@@ -36,9 +36,10 @@ def jobs(config):
     every += [_training(config, model) for model in (*milestones, *tuned)]
     every += _images(config)
     every += [Job("evaluate", f"{cell.folder}/metrics.json") for cell in config.all_cells()]
-    every.append(_trace(config))
-    if config.has_pairs(shown := config.shown("loss")):
-        every.append(Job("perfect_loss", f"{shown.folder}/perfect.csv"))
+    if (shown := config.shown("loss")) is not None:
+        every.append(_trace(config, shown))
+        if config.has_pairs(shown):
+            every.append(Job("perfect_loss", f"{shown.folder}/perfect.csv"))
     every += [_search(config, model) for model in dict.fromkeys(config.searched())]
     return every + [Job(rule, path) for rule, path in _reports(config)]
 
@@ -46,7 +47,7 @@ def jobs(config):
 def models(config):
     """(milestones, with all before them on their chains; tuned models), each once."""
     cells = [*config.all_cells(), *grid(config)]
-    asked = [cell.model for cell in cells] + [config.shown("loss"), *config.searched()]
+    asked = [*(cell.model for cell in cells), *config.beside_cells()]
     starts = [getattr(model, "start", model) for model in asked]
     asked += [config.origin(start.pretrain) for start in starts if start.pretrain in config.tuned]
     tuned = [model for model in dict.fromkeys(asked) if isinstance(model, Tuned)]
@@ -66,10 +67,19 @@ def models(config):
 
 
 def grid(config):
-    """What the grid of samples shows: the solver and one step before tuning, every step after."""
+    """What the grid of samples shows: the solver and one step before tuning, every step after;
+    nothing without the grid."""
     after, names = config.shown("samples"), config.consistency_samplers()
+    if after is None:
+        return []
     before = [config.figures.solver, *names[:1]]
     return [Sampled(after.start, name) for name in before] + [Sampled(after, n) for n in names]
+
+
+def drawn(config):
+    """The figures of no experiment that the study draws."""
+    left_out = [name for name in ("samples", "loss") if config.shown(name) is None]
+    return [name for name in FIGURES if name not in left_out]
 
 
 def _training(config, model):
@@ -109,9 +119,8 @@ def _drawing(config, rule, cell, path, images):
     return Job(rule, path, cell.model, drawn=images, evaluations=images * nfe)
 
 
-def _trace(config):
+def _trace(config, model):
     """The start and every snapshot of the loss page's tuning run, with every multistep sampler."""
-    model = config.shown("loss")
     times, images = 1 + config.tune[model.recipe].snapshots, config.evaluation.images
     nfes = [config.samplers[name].evaluations for name in config.consistency_samplers()]
     drawn, evaluations = times * images * len(nfes), times * images * sum(nfes)
@@ -138,6 +147,6 @@ def _reports(config):
         yield "tabulate_steps", "tables/steps.csv"
     if config.beside_published():
         yield "tabulate_paper", "tables/paper.csv"
-    for name in FIGURES:
+    for name in drawn(config):
         yield f"draw_{name}", f"figures/{name}.png"
     yield "write_page", "index.html"

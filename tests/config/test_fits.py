@@ -81,6 +81,8 @@ WRONG = {
         {**MNIST, "dataset": MNIST["dataset"] | {"held_out": 10_001}},
         ["held_out: found 10001", "at most 10000", "mnist"],
     ),
+    "a share of one": ({"dataset/held_out": 5e-4}, ["0.0005, which is 1 of", "at least 2"]),
+    "a share of all": ({"dataset/held_out": 0.9999}, ["held_out: found 0.9999 of 1797", "0.2"]),
     "one held out": ({"dataset/held_out": 1}, ["held_out: found 1", "fd", "at least 2"]),
     "one of the split": (
         {**MNIST, "dataset": MNIST["dataset"] | {"held_out": 1}},
@@ -180,6 +182,11 @@ RIGHT = {
     "levels": {"networks/small/attention": [8, 4]},
     "unused": {"networks/other": {"channels": 32, "multipliers": [1] * 9, "blocks": 1}},
     "halved to one": {"networks/small/multipliers": [1] * 4},
+    "a share": {"dataset/held_out": 0.2},
+    "no figures": {"figures": None},
+    "no grid": {"figures/samples": None, "figures/solver": None, "figures/grid_columns": 100,
+                "dataset/held_out": 1785},
+    "no loss page": {"figures/loss": None, "tune/ect_slope/snapshots": 0},
     "two to train": {"dataset/held_out": 1785},
     "least": {"dataset/held_out": 2},
     "least of precision": {"dataset/held_out": 4, "evaluation/metrics": ["fd", "precision"]},
@@ -318,6 +325,9 @@ OWN = {"source": "images", "path": "photos", "held_out": 10, "classes": "folders
 LOOKS = {
     "none": (lambda: Path("photos").mkdir(), {}, {}, ["photos: no images, found nothing"]),
     "no zip": (lambda: Path("photos").write_text("x"), {}, {}, ["photos: not a readable .zip"]),
+    "share": (
+        lambda: pictures("photos"), {"held_out": 0.01}, {}, ["0.01, which is 1 of the images"]
+    ),
     "held out": (
         lambda: pictures("photos"), {"held_out": 40}, {}, ["held_out: found 40 of 40 images"]
     ),

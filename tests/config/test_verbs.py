@@ -119,7 +119,7 @@ def test_settings_written_by_hand_pass(verb):
 
 EULER = {"kind": "euler", "options": {"steps": 0}}
 MISTAKES = [
-    ("prepare", {"held_out": -2}, "held_out: found -2; allowed: greater than or equal to 1"),
+    ("prepare", {"held_out": -2}, "held_out: found -2; allowed: a whole number greater"),
     ("prepare", {"held_uot": 5}, "held_uot: unknown key; allowed: source, .*mean 'held_out'"),
     ("prepare", {"max_images": 0}, "max_images: found 0"),
     ("prepare", {"split_seed": -1}, "split_seed: found -1"),

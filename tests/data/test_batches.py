@@ -17,6 +17,15 @@ def images(digits_file):
     return Images(digits_file)
 
 
+@pytest.mark.parametrize("held_out, count", [(0.2, 359), (0.0001, 1), (0.5, 898)])
+def test_a_share_is_the_number_that_it_comes_to(tmp_path, held_out, count):
+    """The nearest whole number, at least 1: 359.4, 0.18 and 898.5 of 1,797."""
+    settings = {"source": "digits", "normalize": "unit", "split_seed": 3}
+    for name, part in (("share", held_out), ("number", count)):
+        run(settings | {"held_out": part}, tmp_path / name / "d")
+    assert (tmp_path / "share" / "d").read_bytes() == (tmp_path / "number" / "d").read_bytes()
+
+
 @pytest.mark.parametrize("held_out", [1, 297, 1500])
 def test_prepare_splits_all_digits(tmp_path, held_out):
     path = tmp_path / "digits.safetensors"

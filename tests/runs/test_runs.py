@@ -257,6 +257,30 @@ def test_formats_say_the_same(results, capsys):
     assert len(shown(capsys, [results]).splitlines()) == 4
 
 
+@pytest.mark.parametrize("width", [60, 80, 1000])
+def test_on_a_terminal_a_table_fits_it_and_says_what_is_left_out(width, capsys, monkeypatch):
+    """Run and distance stay to the last; what the folder says too goes first."""
+    metrics, rows = ["fd", "kd"], []
+    for seed in range(3):
+        run = f"results/tiny/tune/ve/s0/k60/sigmoid/ect/k60/s{seed}"
+        lengths = {f"recipe.optimizer.option_{n}": seed + n for n in range(9)}
+        rows.append({"run": run, "sampler": f"step_{seed}", "seed": seed, **lengths, "kimg": 60}
+                    | {"fd": 1.5 * seed, "kd": 0.1, "seconds": 12.3})  # fmt: skip
+    frame = pd.DataFrame(rows)
+    frame.attrs["metrics"] = metrics
+    monkeypatch.setattr(compare, "read", lambda places: frame)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(compare.shutil, "get_terminal_size", lambda: os.terminal_size((width, 40)))
+    head, *lines = shown(capsys, ["results/tiny"]).splitlines()
+    assert "fd" in head.split() and lines[0].split()[0].endswith("s0")
+    assert all(len(line) <= width for line in (head, *lines[:3]))
+    if width == 1000:
+        assert len(lines) == 3 and "option_8" in head
+    else:
+        assert lines[3].startswith("left out: seed") and "--format csv" in lines[3]
+    assert "left out" not in shown(capsys, ["results/tiny"], form="csv")
+
+
 def test_only_what_differs_is_shown(results, capsys):
     frame = pd.read_csv(io.StringIO(shown(capsys, [results], form="csv")))
     always = {"run", "kimg", "tune_kimg", "fd", "kd", "seconds", "images_per_second"}

@@ -35,6 +35,7 @@ JOBS = {  # with `all`
     "precision": 176,
     "split-scaling": 1013,
     "images": 62,
+    "start": 27,
 }
 each_study = pytest.mark.parametrize("name", JOBS)
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
 # The package beside these rules, also in a workflow that uses them as a module; the installed one
@@ -65,6 +66,7 @@ from ect.config.evaluation import FETCHED
 from ect.data import look
 from ect.data.folder import fingerprint
 from ect.models.trust import allow
+from ect.runs import terminal
 from ect.runtime import lease, work
 from ect.runtime.versions import STAGES
 from ect.study import settings
@@ -102,6 +104,8 @@ ABSENT = {needed.path for needed in missing.missing(STUDY) if needed.job is None
 
 allow(STUDY.plugins)  # a model file runs these plugins and no others
 ROOT = STUDY.root
+if workflow.is_main_process and ALONE:  # a line a job; V=1: all of Snakemake's
+    terminal.attach(logger, ROOT, workflow.output_settings)
 # ROOT with the prefix of a module, which Snakemake adds to inputs and outputs but not to params.
 PLACE = workflow.modifier.path_modifier.replace_prefix(ROOT)
 DATA = f"{ROOT}/data/dataset.safetensors"
@@ -118,8 +122,6 @@ SEARCHED = [f"{ROOT}/tables/steps.csv"] if STUDY.searched() else []
 PAPER = STUDY.beside_published()
 PAPER_TABLE = f"{ROOT}/tables/paper.csv"
 PUBLISHED = str(published.FILE)
-LOSS = f"{ROOT}/{STUDY.shown('loss').folder}"
-PERFECT = [f"{LOSS}/perfect.csv"] if STUDY.has_pairs(STUDY.shown("loss")) else []
 
 
 def one_of(names):
@@ -233,6 +235,7 @@ onstart:
 
 onsuccess:
     release()
+    terminal.finish(logger)
 
 
 onerror:

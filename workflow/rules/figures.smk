@@ -1,7 +1,7 @@
 # Figures: files in, files out. A figure depends on its own files and its own width.
-from ect.study.jobs import grid
+from ect.study.jobs import drawn, grid
 
-PLOTS = list(STUDY.experiments) + ["maps", "curves", "samples", "loss"]
+PLOTS = [*STUDY.experiments, *drawn(STUDY)]
 FIGURES = expand(f"{ROOT}/figures/{{figure}}.{{kind}}", figure=PLOTS, kind=["pdf", "png"])
 
 # {label: the logs of a run, in order}: whole pretraining chains, and tuning runs of seed 0.
@@ -105,57 +105,63 @@ rule draw_curves:
 
 
 # Data, and samples before and after tuning from the same noise in every column.
-rule draw_samples:
-    input:
-        data=DATA,
-        samples=[path for _, path in GRID],
-    output:
-        pdf=f"{ROOT}/figures/samples.pdf",
-        png=report(
-            f"{ROOT}/figures/samples.png",
-            caption="../../ect/report/templates/samples.rst",
-            category="Figures",
-            labels={"figure": "samples"},
-        ),
-    params:
-        settings=verbatim(
-            plotting("samples", rows=GRID, data=DATA, columns=STUDY.figures.grid_columns)
-        ),
-        out=subpath(output.pdf, strip_suffix=".pdf"),
-        version=STAGES["report"],
-    conda:
-        "../../envs/ect.yaml"
-    shell:
-        "python -m ect draw samples {params.settings:q} --out {params.out:q}"
+if AFTER is not None:
+
+    rule draw_samples:
+        input:
+            data=DATA,
+            samples=[path for _, path in GRID],
+        output:
+            pdf=f"{ROOT}/figures/samples.pdf",
+            png=report(
+                f"{ROOT}/figures/samples.png",
+                caption="../../ect/report/templates/samples.rst",
+                category="Figures",
+                labels={"figure": "samples"},
+            ),
+        params:
+            settings=verbatim(
+                plotting("samples", rows=GRID, data=DATA, columns=STUDY.figures.grid_columns)
+            ),
+            out=subpath(output.pdf, strip_suffix=".pdf"),
+            version=STAGES["report"],
+        conda:
+            "../../envs/ect.yaml"
+        shell:
+            "python -m ect draw samples {params.settings:q} --out {params.out:q}"
 
 
 # Why the loss stays flat while the samples improve.
-rule draw_loss:
-    input:
-        metrics=f"{LOSS}/metrics.jsonl",
-        trace=f"{LOSS}/trace.csv",
-        perfect=PERFECT,
-    output:
-        pdf=f"{ROOT}/figures/loss.pdf",
-        png=report(
-            f"{ROOT}/figures/loss.png",
-            caption="../../ect/report/templates/loss.rst",
-            category="Figures",
-            labels={"figure": "loss"},
-        ),
-    params:
-        settings=verbatim(
-            plotting(
-                "loss",
-                metrics=f"{LOSS}/metrics.jsonl",
-                trace=f"{LOSS}/trace.csv",
-                stages=STUDY.stages_of(STUDY.shown("loss")),
-                perfect=next(iter(PERFECT), None),
-            )
-        ),
-        out=subpath(output.pdf, strip_suffix=".pdf"),
-        version=STAGES["report"],
-    conda:
-        "../../envs/ect.yaml"
-    shell:
-        "python -m ect draw loss {params.settings:q} --out {params.out:q}"
+if STUDY.shown("loss") is not None:
+    LOSS = f"{ROOT}/{STUDY.shown('loss').folder}"
+    PERFECT = [f"{LOSS}/perfect.csv"] if STUDY.has_pairs(STUDY.shown("loss")) else []
+
+    rule draw_loss:
+        input:
+            metrics=f"{LOSS}/metrics.jsonl",
+            trace=f"{LOSS}/trace.csv",
+            perfect=PERFECT,
+        output:
+            pdf=f"{ROOT}/figures/loss.pdf",
+            png=report(
+                f"{ROOT}/figures/loss.png",
+                caption="../../ect/report/templates/loss.rst",
+                category="Figures",
+                labels={"figure": "loss"},
+            ),
+        params:
+            settings=verbatim(
+                plotting(
+                    "loss",
+                    metrics=f"{LOSS}/metrics.jsonl",
+                    trace=f"{LOSS}/trace.csv",
+                    stages=STUDY.stages_of(STUDY.shown("loss")),
+                    perfect=next(iter(PERFECT), None),
+                )
+            ),
+            out=subpath(output.pdf, strip_suffix=".pdf"),
+            version=STAGES["report"],
+        conda:
+            "../../envs/ect.yaml"
+        shell:
+            "python -m ect draw loss {params.settings:q} --out {params.out:q}"

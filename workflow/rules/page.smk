@@ -41,7 +41,9 @@ def shown_on_page():
             for name, experiment in STUDY.experiments.items()
         },
         "figures": {
-            name: f"{ROOT}/figures/{name}.png" for name in ("samples", "loss", "maps", "curves")
+            name: f"{ROOT}/figures/{name}.png"
+            for name in ("samples", "loss", "maps", "curves")
+            if name in PLOTS
         },
         "tables": {name: paths[0] for name, paths in alone.items() if paths},
     }
