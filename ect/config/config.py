@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
 
-from ect.config import averages, base, checks, fits, gaps, load, places, rates, training
+from ect.config import augment, averages, base, checks, fits, gaps, load, places, rates, training
 from ect.config.averages import Average
 from ect.config.base import Name
 from ect.config.cells import Milestone, Sampled, Tuned
@@ -109,6 +109,7 @@ class Config(base.Block):
         fits.require_bounded(self)
         averages.check(self)
         checks.check(self)
+        augment.check(self)
         fits.check(self, self.dataset.facts)
         gaps.check(self)
         rates.check(self)
