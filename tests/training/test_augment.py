@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ect import registry
+from ect.consistency import Consistency
 from ect.data.batches import Images
 from ect.models import build
 from ect.models.draw import draw as draw_images
@@ -256,6 +257,29 @@ def test_an_image_is_a_function_of_seed_and_place_in_the_run(images, cuts):
     for other in (changed(AUGMENTED, seed=1), AUGMENTED):
         first = 1000 if other["seed"] else 1001
         assert not torch.equal(augment.augmented(other, first, images)[1], whole[1])
+
+
+@pytest.mark.parametrize("share", [slice(0, 100), slice(0, 37), slice(37, 100)])
+def test_a_process_changes_its_share_of_a_batch_as_one_process_would(
+    digits_file, share, monkeypatch
+):
+    images, given = Images(digits_file), {}
+
+    def objective(f, x, *rest):
+        given["x"], given["labels"] = x, f.augment
+        raise StopIteration
+
+    objective.levels = lambda draw: draw()
+    f = Consistency(None, None, "edm", 0.5)
+    state = State(AUGMENTED, images)
+    state.seen = 300
+    monkeypatch.setattr(loop.distributed, "slice_of", lambda size: share)
+    with pytest.raises(StopIteration):
+        loop.step(state, AUGMENTED, images, objective, f, 1000)
+    plan = plan_of("edm", P, AUGMENTED["seed"], 300, 100)
+    x = augment.applied(images.batch(AUGMENTED["seed"], 300, 100), plan)
+    assert torch.equal(given["x"].cpu(), x[share])
+    assert torch.equal(given["labels"].cpu(), torch.from_numpy(plan.labels)[share])
 
 
 @pytest.mark.parametrize("architecture", ["ddpmpp", "ncsnpp", "adm"])
