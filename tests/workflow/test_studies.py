@@ -29,6 +29,7 @@ JOBS = {  # with `all`
     "imagenet64": 98,
     "cifar10-cond": 38,
     "ffhq64": 57,
+    "augmentation": 57,
     "afhqv2-64": 57,
     "edm2": 43,
     "smoke": 68,
