@@ -43,7 +43,7 @@ class Embedding(nn.Module):
             else:
                 xavier_init(self.label)
         self.span = style.init(nn.Linear(2 * half, 2 * half)) if span else None
-        self.augment = None
+        self.augment: nn.Module | None = None
 
     def read_augmentation(self, labels, style):
         """Read so many labels of augmentation: after all other layers drew their weights, so that
@@ -67,6 +67,8 @@ class Embedding(nn.Module):
             raise ValueError("found labels; allowed: none, as this network has no classes")
         features = self.waves(c_noise)
         if augment is not None:
+            if self.augment is None:
+                raise ValueError("found labels of augmentation; allowed: none: nothing reads them")
             features = features + self.augment(augment)
         if self.span is not None:
             features = features + self.span(self.waves(span))

@@ -78,8 +78,8 @@ def drawn(kind, p, seed, first, count, shape):
             step, told = TRANSFORMS[name](numbers, on, shape)
             maps, moved = maps @ step, moved | on
         labels += told if name in chances else []
-    labels = np.stack(labels, axis=1).astype(np.float32)
-    return Drawn(labels, flips["xflip"], flips["yflip"], moved, maps[:, :2])
+    numbers_told = np.stack(labels, axis=1).astype(np.float32)
+    return Drawn(numbers_told, flips["xflip"], flips["yflip"], moved, maps[:, :2])
 
 
 def scale(numbers, on, shape):
