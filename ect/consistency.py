@@ -59,11 +59,12 @@ class Consistency:
     `sd` is the data's standard deviation (EDM's sigma_data). Calling it maps x_t (B, C, H, W) and
     t (B,) to an estimate of x_0 (B, C, H, W). The network receives c_in x_t, `scaled` to unit
     variance or with c_in = 1 (`one`: NCSN++, DDPM), and the time label named `c_noise`.
-    `conditioned_on(label)` is f for images of known classes. A network with `span` also receives
-    t - r, which is t here, since f goes to r = 0.
+    `conditioned_on(label)` is f for images of known classes, `augmented(labels)` for images that
+    augmentation changed. A network with `span` also receives t - r, which is t here, since f goes
+    to r = 0.
     """
 
-    label, sigma_min = None, 0.0
+    label, augment, sigma_min = None, None, 0.0
 
     def __init__(
         self, network, process, parameterization, sd, c_noise="log_s", c_in="scaled", span=False
@@ -77,6 +78,19 @@ class Consistency:
         other = copy.copy(self)
         other.label = label
         return other
+
+    def augmented(self, labels):
+        """The same function for images that augmentation changed as labels (B, L) say; with None
+        for images as they are."""
+        other = copy.copy(self)
+        other.augment = labels
+        return other
+
+    def of(self, indices):
+        """The same function for some of its images: those at `indices`, of a tensor or a slice."""
+        parts = (self.label, self.augment)
+        label, augment = (part if part is None else part[indices] for part in parts)
+        return self.conditioned_on(label).augmented(augment)
 
     def shifted(self, sigma_min):
         """f with the boundary f(x, t) = x at s = `sigma_min` instead of 0, as ECT's released code
@@ -105,6 +119,8 @@ class Consistency:
         """F, the network's output (B, C, H, W); `r` is the end time, for a network with `span`."""
         inputs = (self.scaled(x_t, t), self.c_noise(self.process, t))
         conditions = {} if self.label is None else {"label": self.label}
+        if self.augment is not None:
+            conditions["augment"] = self.augment
         if self.span:
             conditions["span"] = t - r
         return self.network(*inputs, **conditions)

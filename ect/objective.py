@@ -181,16 +181,14 @@ class Objective:
         if len(indices) == 0:
             return x
         masks, indices = masks.of(indices), device.to_device(indices, x.device)
-        if f.label is not None:
-            f = f.conditioned_on(f.label[indices])
         subset = x[indices], eps[indices], s[indices], r[indices]
-        result = self._at_r(f, *subset, masks)
+        result = self._at_r(f.of(indices), *subset, masks)
         return x.to(result.dtype).index_copy(0, indices, result)
 
     def _at_r(self, f, x, eps, s, r, masks):
         positive = expand(r > 0, x)
         if self.step:  # the eps for which x + r eps is where the teacher arrives
-            teacher = self.teacher.conditioned_on(f.label)
+            teacher = self.teacher.conditioned_on(f.label).augmented(f.augment)
             arrived = self.step(teacher, self.process, x + expand(s, x) * eps, s, r)
             eps = torch.where(positive, (arrived - x) / expand(r, x), eps)
         return torch.where(positive, self.evaluate(f, x, eps, r, masks), x)

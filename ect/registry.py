@@ -20,6 +20,7 @@ DISTANCES = ("squared", "sum_squared", "huber")
 WEIGHTS = ("uniform", "gap", "inverse_square", "edm", "flow")
 WEIGHTS_OF_SD = ("edm",)
 ARCHITECTURES = ("ddpmpp", "ncsnpp", "adm", "edm2")
+AUGMENTATIONS = {"edm": 9, "edm6": 6}  # how many labels each tells the network
 EMBEDDINGS = ("positional", "fourier")
 TARGETS = ("own", "euler", "heun")
 DERIVATIVES = ("jvp", "difference")

@@ -1,8 +1,9 @@
 """From noise to images: `sampler(f, process, eps, **options) -> images`.
 
 `f(x_t, t)` estimates x_0; `eps` has shape (K, B, C, H, W), one slice for each fresh noise that the
-sampler uses, drawn per image by `noise`. Times in the options are noise levels s = sigma / alpha,
-so a sampler is the same for every process: it moves y = x_t / alpha along dy/ds = (y - f) / s.
+sampler uses, drawn per image by `noise`; or it yields them as they are used, by `fresh`. Times in
+the options are noise levels s = sigma / alpha, so a sampler is the same for every process: it moves
+y = x_t / alpha along dy/ds = (y - f) / s.
 """
 
 import math
@@ -12,6 +13,13 @@ import torch
 
 from ect import ode
 from ect.process import S_MAX
+
+
+def fresh(seeds, shape):
+    """The slices (B, *shape) of `noise` one after the other, without end."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    while True:
+        yield torch.stack([torch.randn(shape, generator=generator) for generator in generators])
 
 
 def noise(seeds, count, shape):
@@ -55,14 +63,31 @@ def euler(f, process, eps, steps, s_min=0.002, rho=7.0):
     return y
 
 
-def heun(f, process, eps, steps, s_min=0.002, rho=7.0):
-    """Second order with a plain Euler step to s = 0: 2 steps - 1 evaluations (EDM, algorithm 1)."""
-    levels = grid(steps, s_min, S_MAX, rho)
-    y = eps[0] * levels[0]
+def heun(
+    f, process, eps, steps, s_min=0.002, rho=7.0,
+    churn=0.0, churn_min=0.0, churn_max=math.inf, churn_noise=1.0,
+):  # fmt: skip
+    """Second order with a plain Euler step to s = 0: 2 steps - 1 evaluations (EDM, algorithm 1).
+
+    With `churn` (S_churn) it is stochastic (EDM, algorithm 2): at levels s from `churn_min` to
+    `churn_max` fresh noise of deviation `churn_noise` first raises y to s (1 + churn / steps), at
+    most to sqrt(2) s; then `eps` has one more slice for each of these.
+    """
+    levels, slices = grid(steps, s_min, S_MAX, rho), iter(eps)
+    y = next(slices) * levels[0]
     for s, r in pairwise(levels):
+        if (high := raised(process, s, churn / steps, churn_min, churn_max)) > s:
+            y = y + churn_noise * math.sqrt(high**2 - s**2) * next(slices)
         step = ode.heun if r > 0 else ode.euler
-        y = step(f, process, y, s, r)
+        y = step(f, process, y, high, r)
     return y
+
+
+def raised(process, s, share, low, high):
+    """The level to which noise raises s between `low` and `high`; one that the process has."""
+    if not low <= s <= high:
+        return s
+    return max(s, min(s * (1 + min(share, math.sqrt(2) - 1)), process.s_cap))
 
 
 def dpm_solver(f, process, eps, steps, s_min=0.002, rho=7.0):

@@ -44,6 +44,7 @@ LEFT_OUT = {
     ("runtime.versions", "STAGES"),
     ("runtime.versions", "NATIVE"),
     ("runtime.versions", "MASKS"),
+    ("runtime.versions", "EDM_FILES"),
 }
 SPACE = ("COMMENT", "NL", "NEWLINE", "INDENT", "DEDENT", "ENDMARKER")
 

@@ -4,6 +4,9 @@
 `base`         what all blocks share: types, names, plugins
 `places`       a YAML file with the place of every key
 `dataset`      the block `dataset`: which images
+`cells`        the cells of the study's grid, and their folders
+`lengths`      the lengths of averages of weights
+`augment`      images changed at random in training
 `optimizer`    the optimizer and its learning rate
 `training`     networks, pretraining recipes
 `tune`         tuning recipes, and what a loss needs of them
@@ -18,7 +21,6 @@
 `load`         YAML files merged; blocks that are `like` another
 `released`     model files of others by their names: where they are, their networks
 `missing`      files that a study needs and does not find
-`cells`        the cells of the study's grid, and their folders
 `checks`       checks across the blocks of a config
 `seeds`        whether the seeds of runs and images are apart
 `fits`         what jobs will need: sizes, counts, classes, labels

@@ -1,7 +1,7 @@
 """The block of a config that names an average of another length. Loads no torch."""
 
 from ect.config.base import Block, Count, Name, names, nearest
-from ect.config.training import Length
+from ect.config.lengths import Length
 
 
 class Average(Block):

@@ -14,7 +14,19 @@ from pydantic import (
     model_validator,
 )
 
-from ect.config import averages, base, checks, fits, gaps, load, places, rates, training, tuned
+from ect.config import (
+    augment,
+    averages,
+    base,
+    checks,
+    fits,
+    gaps,
+    load,
+    places,
+    rates,
+    training,
+    tuned,
+)
 from ect.config.averages import Average
 from ect.config.base import Name
 from ect.config.budget import Scale, scale_of, scaled
@@ -157,6 +169,7 @@ class Config(base.Block):
         averages.check(self)
         tuned.check(self)
         checks.check(self)
+        augment.check(self)
         fits.check(self, self.dataset.facts)
         gaps.check(self)
         rates.check(self)

@@ -1,5 +1,6 @@
 """The blocks of a config about measuring: feature space, samplers, evaluation. Loads no torch."""
 
+import math
 import zipfile
 from pathlib import Path
 from typing import Annotated, Literal
@@ -126,6 +127,15 @@ class Sampler(Block):
     """Number of steps of a solver."""
     sigma_min: Level | None = None
     """The noise level s at which f(x) = x in `multistep`; without the key 0."""
+    churn: Annotated[float, Field(ge=0, le=1e5)] | None = None
+    """Of `heun`: noise added before each step, by which s grows by the share `churn` / `steps`, at
+    most 0.41 (EDM's S_churn); 0, or without the key, none."""
+    churn_min: Annotated[float, Field(ge=0, le=80)] | None = None
+    """The lowest noise level with `churn` (EDM's S_tmin); without the key 0."""
+    churn_max: Annotated[float, Field(gt=0, le=1e5)] | None = None
+    """The highest one (EDM's S_tmax); without the key all are."""
+    churn_noise: Annotated[float, Field(ge=0.5, le=2)] | None = None
+    """The added noise is multiplied by it (EDM's S_noise); without the key by 1."""
     labels: Labels | None = None
     """Class labels, used in turn; without the key they are drawn uniformly from the classes that
     have training images, however many each has."""
@@ -162,11 +172,27 @@ class Sampler(Block):
             raise ValueError(f"sigma_min is {self.sigma_min}; allowed: {lowest}")
         if self.kind != "multistep" and self.sigma_min:
             raise ValueError(f"sigma_min is set for '{self.kind}'; allowed: multistep only")
+        self._check_churn()
         return self
+
+    def _check_churn(self):
+        given = self._churn()
+        if given and self.kind != "heun":
+            raise ValueError(f"{next(iter(given))} is set for '{self.kind}'; allowed: heun only")
+        if given and not self.churn and list(given) != ["churn"]:
+            found = f"{list(given)[-1]} is set with churn {self.churn}"
+            raise ValueError(f"{found}; allowed: with churn > 0")
+        low, high = self.churn_min or 0, self.churn_max or math.inf
+        if low > high:
+            raise ValueError(f"churn_min is {low}; allowed: at most churn_max = {high:g}")
+
+    def _churn(self):
+        keys = ("churn", "churn_min", "churn_max", "churn_noise")
+        return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 
     def _set(self):
         options = {"times": self.times, "steps": self.steps, "sigma_min": self.sigma_min}
-        return {key: value for key, value in options.items() if value is not None}
+        return {key: value for key, value in options.items() if value is not None} | self._churn()
 
     def options(self):
         if self._own is not None:
@@ -174,7 +200,7 @@ class Sampler(Block):
         if self.kind == "multistep":
             shift = {"sigma_min": self.sigma_min} if self.sigma_min else {}
             return {"times": self.times or [], **shift}
-        return {"steps": self.steps}
+        return {"steps": self.steps} | (self._churn() if self.churn else {})
 
     @property
     def evaluations(self):

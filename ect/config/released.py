@@ -22,7 +22,7 @@ class Released(NamedTuple):
 
 _SONG: dict[str, Any] = {
     "architecture": "ddpmpp", "channels": 128, "blocks": 4, "attention": [16],
-    "embedding": "positional",
+    "embedding": "positional", "augment_labels": 9,
 }  # fmt: skip
 _NCSN = {"architecture": "ncsnpp", "embedding": "fourier"}
 _ADM = {
@@ -32,13 +32,13 @@ _ADM = {
 _SMALL, _LARGE = {"multipliers": [2, 2, 2]}, {"multipliers": [1, 2, 2, 2], "classes": 0}
 # EDM's, by the words of their names: network, parameters.
 _OF_EDM: dict[str, tuple[dict, int]] = {
-    "cifar10-32x32-uncond-vp": (_SONG | _SMALL | {"classes": 0}, 55_732_739),
-    "cifar10-32x32-cond-vp": (_SONG | _SMALL | {"classes": 10}, 55_734_147),
-    "cifar10-32x32-uncond-ve": (_SONG | _NCSN | _SMALL | {"classes": 0}, 56_395_523),
-    "cifar10-32x32-cond-ve": (_SONG | _NCSN | _SMALL | {"classes": 10}, 56_398_339),
-    **{f"{name}-64x64-uncond-vp": (_SONG | _LARGE, 61_804_419) for name in ("ffhq", "afhqv2")},
+    "cifar10-32x32-uncond-vp": (_SONG | _SMALL | {"classes": 0}, 55_733_891),
+    "cifar10-32x32-cond-vp": (_SONG | _SMALL | {"classes": 10}, 55_735_299),
+    "cifar10-32x32-uncond-ve": (_SONG | _NCSN | _SMALL | {"classes": 0}, 56_397_827),
+    "cifar10-32x32-cond-ve": (_SONG | _NCSN | _SMALL | {"classes": 10}, 56_400_643),
+    **{f"{name}-64x64-uncond-vp": (_SONG | _LARGE, 61_805_571) for name in ("ffhq", "afhqv2")},
     **{
-        f"{name}-64x64-uncond-ve": (_SONG | _NCSN | _LARGE, 62_758_787)
+        f"{name}-64x64-uncond-ve": (_SONG | _NCSN | _LARGE, 62_761_091)
         for name in ("ffhq", "afhqv2")
     },
     "imagenet-64x64-cond-adm": (_ADM, 295_899_267),

@@ -5,17 +5,11 @@ which loss. Loads no torch.
 import math
 from typing import Annotated, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PlainSerializer,
-    WithJsonSchema,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_serializer, model_validator
 
 from ect import registry
 from ect.config import base
+from ect.config.augment import Augment
 from ect.config.base import (
     Block,
     Count,
@@ -23,27 +17,17 @@ from ect.config.base import (
     Name,
     Seed,
     Share,
-    distinct_list,
     part,
     require_defined,
     whole,
 )
+from ect.config.lengths import Lengths
 from ect.config.optimizer import Optimizer
 from ect.schedule import HIGH, LOW
 
 Small = whole(64)
 # Bounds of numbers of a recipe: inside them no power of one leaves the range of fp32.
 Level = Annotated[float, Field(ge=1e-5, le=1e5)]
-Length = Annotated[float, Field(ge=1e-3, lt=0.2886)]
-_LENGTH = {"type": "number", "minimum": 1e-3, "exclusiveMaximum": 0.2886}
-_LENGTHS = {"type": "array", "items": _LENGTH, "minItems": 1, "maxItems": 8}
-Lengths = distinct_list(  # a number stands for a list of one
-    Length,
-    Field(min_length=1, max_length=8),
-    BeforeValidator(lambda value: [value] if isinstance(value, (int, float)) else value),
-    PlainSerializer(lambda lengths: lengths if len(lengths) > 1 else lengths[0]),
-    WithJsonSchema({"anyOf": [_LENGTH, _LENGTHS]}),
-)
 MILESTONES = 10_000  # at most on one chain
 
 
@@ -69,6 +53,8 @@ class Network(Block):
     """Also condition on t - r (MeanFlow)."""
     uncertainty: bool = False
     """Of EDM2: also learn u(s), by which pretraining weighs its loss: loss / exp(u) + u."""
+    augment_labels: whole(64, 0) = 0
+    """How many labels of augmentation it reads; without the key as many as the pretraining has."""
 
     @model_validator(mode="after")
     def _parts_fit(self):
@@ -83,7 +69,8 @@ class Network(Block):
 
     def resolved(self):
         """The network's settings, without keys that it does not use."""
-        unset = {key for key in ("span", "uncertainty") if not getattr(self, key)}
+        optional = ("span", "uncertainty", "augment_labels")
+        unset = {key for key in optional if not getattr(self, key)}
         return self.model_dump(
             exclude=unset | ({"embedding"} if self.architecture == "edm2" else set())
         )
@@ -180,6 +167,10 @@ class Recipe(Block):
     """Half-life of the averaged weights in thousand images, whatever the length of the run."""
     ema_ramp: Annotated[float, Field(gt=0)] | None = None
     """The half-life is at most this share of the images seen."""
+    ema_ramp_before: bool = False
+    """`ema_ramp` counts the images before the step, as EDM's code does, not those after it."""
+    augment: Augment | None = None
+    """Change images at random and tell the network how; tuning needs a start that was told so."""
     dropout: Share = 0.0
     """Dropout probability."""
     dropout_at: Count | None = None
@@ -205,6 +196,8 @@ class Recipe(Block):
             raise ValueError(
                 f"ema_ramp is {self.ema_ramp} with ema_std; allowed: ema_halflife_kimg only"
             )
+        if self.ema_ramp_before and self.ema_ramp is None:
+            raise ValueError("ema_ramp_before is true without ema_ramp; allowed: with ema_ramp")
         return self
 
     def carried(self, kimg):

@@ -26,6 +26,7 @@ from ect.config.dataset import Dataset
 from ect.config.errors import lines_of
 from ect.config.evaluation import Batch, Classifier, Features, Labels, Sampler, Subsets
 from ect.config.experiments import Search
+from ect.config.lengths import Length
 from ect.config.rates import require_rate
 from ect.config.schedule import Schedule
 from ect.config.tune import DerivativeStep, Truncate
@@ -152,8 +153,8 @@ class Run(Whole):
 class Averaging(Block):
     """Of an average that is reconstructed: the lengths that the states keep, and the wanted one."""
 
-    ema_std: training.Length
-    stored: Annotated[list[training.Length], Field(min_length=1)]
+    ema_std: Length
+    stored: Annotated[list[Length], Field(min_length=1)]
 
 
 class Sampling(Whole):

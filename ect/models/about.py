@@ -153,6 +153,7 @@ UNET_OPTIONAL = {
     "embedding": one_of(registry.EMBEDDINGS),
     "classes": CLASSES,
     "span": BOOLEAN,
+    "augment_labels": whole(0, 64),
 }
 EDM2_OPTIONAL = {
     "architecture": one_of(("edm2",)),

@@ -43,7 +43,6 @@ def stream(f, process, about, settings, bar=False):
         raise ValueError(f"images is {settings['images']}; allowed: >= 1")
     sample = plugins.with_plugins(sampler.SAMPLERS, "sampler", settings)[settings["kind"]]
     options = lowest(settings["kind"], about) | settings["options"]
-    count = 1 + len(options.get("times", ()))
     first, last, batch = settings["seed"], settings["seed"] + settings["images"], settings["batch"]
     precision = setting(settings, "precision")
     starts = range(first, last, batch)
@@ -53,12 +52,20 @@ def stream(f, process, about, settings, bar=False):
         starts = tqdm(starts, disable=None, unit="batch")
     for start in starts:
         seeds = range(start, min(start + batch, last))
-        eps = device.to_device(sampler.noise(seeds, count, about["shape"]))
+        eps = noise(seeds, options, about["shape"])
         labels = labels_of(seeds, about, settings.get("labels"))
         conditioned = f if labels is None else f.conditioned_on(device.to_device(labels))
         with torch.no_grad(), device.deterministic(), device.precision(precision):
             x = sample(conditioned, process, eps, **options)
         yield decode(x, about, precision)
+
+
+def noise(seeds, options, shape):
+    """What a sampler with these options is given as `eps`; slice by slice where `churn` asks for as
+    many as steps."""
+    if options.get("churn"):
+        return map(device.to_device, sampler.fresh(seeds, shape))
+    return device.to_device(sampler.noise(seeds, 1 + len(options.get("times", ())), shape))
 
 
 def lowest(kind, about):

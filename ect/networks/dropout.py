@@ -57,8 +57,8 @@ class Masks(NamedTuple):
         if len(rows) != size:
             raise ValueError(f"masks: found {size} images; allowed: {len(rows)}, one for each row")
         places = np.arange(1, layers + 1, dtype=np.uint64)
-        streams = _mixed(_mixed(np.array([self.seed], np.uint64)) + places * GOLDEN)
-        bits = _mixed(streams[:, None] + (rows.astype(np.uint64) + np.uint64(1)) * GOLDEN)
+        streams = mixed(mixed(np.array([self.seed], np.uint64)) + places * GOLDEN)
+        bits = mixed(streams[:, None] + (rows.astype(np.uint64) + np.uint64(1)) * GOLDEN)
         halves = np.stack([bits & np.uint64(LOW), bits >> np.uint64(32)], axis=-1) | np.uint64(1)
         return torch.from_numpy(halves.astype(np.uint32).view(np.int32))
 
@@ -66,7 +66,7 @@ class Masks(NamedTuple):
 ALIKE = Masks()  # for those who do not choose
 
 
-def _mixed(bits):
+def mixed(bits):
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))

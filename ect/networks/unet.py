@@ -5,68 +5,14 @@ DDPM++ with 128 channels, multipliers (2, 2, 2), 4 blocks, attention at 16 is EC
 
 import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from ect.networks.dropout import Dropout, deal, layers
+from ect.networks.style import SKIP_SCALE, STYLES, xavier_init
 from ect.networks.widths import rates
-
-SKIP_SCALE = math.sqrt(0.5)  # keeps the variance of (branch + skip) at that of its parts
-
-
-def xavier_init(layer, gain=1.0):
-    """Xavier-uniform weights times `gain`, zero bias."""
-    nn.init.xavier_uniform_(layer.weight)
-    layer.weight.data.mul_(gain)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-def small_init(layer):
-    return xavier_init(layer, 1e-5)
-
-
-def default_init(layer, gain=1.0):
-    """The layer as torch draws it, U(-1, 1) / sqrt(fan in), as in ADM."""
-    return layer
-
-
-def zero_init(layer):
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-@dataclass(frozen=True)
-class Style:
-    """What distinguishes the three architectures."""
-
-    init: Callable = xavier_init  # weights of a new layer
-    init_last: Callable = small_init  # and of the last layer of a branch
-    eps: float = 1e-6  # of the group norms
-    skip_scale: float = SKIP_SCALE
-    taps: tuple = (1, 1)  # the filter that resamples
-    waves: int = 1  # width of the noise level's sinusoids, in units of the channels
-    pyramid: bool = False  # the halved input joins the encoder on every level
-    adm: bool = False  # the embedding scales too, heads of 64 channels, labels after the MLP
-
-    def norm(self, channels):
-        return nn.GroupNorm(min(32, channels // 4), channels, eps=self.eps)
-
-    def heads(self, channels):
-        """Heads of attention; none where ADM has fewer than 64 channels, as in EDM."""
-        return channels // 64 if self.adm else 1
-
-
-STYLES = {
-    "ddpmpp": Style(),
-    "ncsnpp": Style(taps=(1, 3, 3, 1), waves=2, pyramid=True),
-    "adm": Style(default_init, zero_init, eps=1e-5, skip_scale=1.0, adm=True),
-}
 
 
 class Embedding(nn.Module):
@@ -74,7 +20,8 @@ class Embedding(nn.Module):
 
     Positional frequencies are fixed; Fourier ones, 2 pi N(0, 16^2), are drawn once and stored. A
     label is a one-hot vector through a linear map; no label (None, or -1) is the zero vector. A
-    second time `span` (B,) has sinusoids and a linear map of its own.
+    second time `span` (B,) has sinusoids and a linear map of its own. What augmentation did to an
+    image, `augment` (B, labels), is added by a linear map too: zeros are no augmentation.
     """
 
     def __init__(self, channels, style=STYLES["ddpmpp"], kind="positional", classes=0, span=False):
@@ -96,6 +43,13 @@ class Embedding(nn.Module):
             else:
                 xavier_init(self.label)
         self.span = style.init(nn.Linear(2 * half, 2 * half)) if span else None
+        self.augment: nn.Module | None = None
+
+    def read_augmentation(self, labels, style):
+        """Read so many labels of augmentation: after all other layers drew their weights, so that
+        these are those of a network without."""
+        self.augment = nn.Linear(labels, self.first.in_features, bias=False)
+        style.init_labels(self.augment.weight)
 
     def waves(self, c_noise):
         angles = c_noise[:, None] * self.frequencies
@@ -108,10 +62,14 @@ class Embedding(nn.Module):
         hot = (label[:, None] == torch.arange(self.classes, device=weight.device)).to(weight.dtype)
         return self.label(hot if self.adm else hot * math.sqrt(self.classes))
 
-    def forward(self, c_noise, label=None, span=None):
+    def forward(self, c_noise, label=None, span=None, augment=None):
         if label is not None and not self.classes:
             raise ValueError("found labels; allowed: none, as this network has no classes")
         features = self.waves(c_noise)
+        if augment is not None:
+            if self.augment is None:
+                raise ValueError("found labels of augmentation; allowed: none: nothing reads them")
+            features = features + self.augment(augment)
         if self.span is not None:
             features = features + self.span(self.waves(span))
         if self.classes and not self.adm:
@@ -218,7 +176,8 @@ class UNet(nn.Module):
 
     `resolution` is H = W, `attention` lists the resolutions with self-attention. `dropout`, on the
     levels of at most `dropout_at` pixels a side, is active in train mode, by the `Masks` applied.
-    `classes` > 0 takes class labels (B,), int64, and `span` a second time (B,).
+    `classes` > 0 takes class labels (B,), int64, `span` a second time (B,), and `augment_labels`
+    what augmentation did in training, (B, augment_labels).
     """
 
     def __init__(
@@ -235,6 +194,7 @@ class UNet(nn.Module):
         classes=0,
         span=False,
         dropout_at=None,
+        augment_labels=0,
     ):
         super().__init__()
         sides, style = [resolution >> n for n in range(len(multipliers))], STYLES[architecture]
@@ -254,6 +214,8 @@ class UNet(nn.Module):
         for width in widths[:-1] if style.pyramid else []:
             self.pyramid.append(Pyramid(inputs, width, style))
             inputs = width
+        if augment_labels:
+            self.embedding.read_augmentation(augment_labels, style)
         self.dropouts = layers(self)
 
     def _encoder(self, block, levels, blocks, first):
@@ -280,13 +242,14 @@ class UNet(nn.Module):
                 self.takes_skip.append(True)
                 last = width
 
-    def forward(self, x, c_noise, label=None, span=None):
+    def forward(self, x, c_noise, label=None, span=None, augment=None):
         deal(self.dropouts, x)
-        return self.computed(x, c_noise, label, span)
+        return self.computed(x, c_noise, label, span, augment)
 
-    def computed(self, x, c_noise, label, span):
+    def computed(self, x, c_noise, label, span, augment):
         """`forward` under the masks that were dealt."""
-        embedding, image, pyramid = self.embedding(c_noise, label, span), x, iter(self.pyramid)
+        embedding = self.embedding(c_noise, label, span, augment)
+        image, pyramid = x, iter(self.pyramid)
         skips = [x := self.stem(x)]
         for block in self.encoder:
             x = block(x, embedding)

@@ -22,6 +22,8 @@ STAGES = {
 NATIVE = 3
 # The version of the masks of ect/networks/dropout.py. Only recipes with dropout have it in theirs.
 MASKS = 2
+# How often what becomes of EDM's files changed. Only their imports have it in their version.
+EDM_FILES = 1
 
 # The defaults of absent keys. A job's settings hold these keys only where they differ, so that a
 # new key does not change the settings of other jobs; files of models and older settings lack them.
@@ -40,10 +42,13 @@ DEFAULTS: dict[str, Any] = {
     "adaptive": False,
     "derivative": "jvp",
     "derivative_step": 0.005,
+    "augment": None,
+    "ema_ramp_before": False,
     # of a network
     "classes": 0,
     "span": False,
     "uncertainty": False,
+    "augment_labels": 0,
     # of f: EDM's
     "c_noise": "log_s",
     "c_in": "scaled",

@@ -6,9 +6,10 @@ One function for each verb of the command line. Loads no torch.
 import json
 import shlex
 
+from ect.config.augment import chain_labels
 from ect.config.cells import Tuned
 from ect.config.training import Recipe
-from ect.runtime.versions import DEFAULTS, MASKS, NATIVE
+from ect.runtime.versions import DEFAULTS, EDM_FILES, MASKS, NATIVE, STAGES
 
 
 def train(config, model):
@@ -86,7 +87,10 @@ def _network(config, name):
     chain = config.pretrain[name]
     parts = {key: getattr(chain, key) for key in ("process", "parameterization", "c_noise")}
     stated = {} if chain.sd is None else {"sd": chain.sd}
-    return {"network": config.networks[chain.network].resolved(), **parts, **stated}
+    network = config.networks[chain.network].resolved()
+    if labels := chain_labels(config, chain):
+        network["augment_labels"] = labels
+    return {"network": network, **parts, **stated}
 
 
 def _plugins(config, used):
@@ -116,6 +120,11 @@ def import_model(config, name):
         about = json.dumps(block.meaning() | {"network": network}, separators=(",", ":"))
         return shlex.join([block.format, "--about", about])
     return block.format
+
+
+def import_version(config, name):
+    """The version of the job that imports a start."""
+    return STAGES["import"] + (EDM_FILES if config.init[name].format == "edm" else 0)
 
 
 def sample(config, sampler, repeat=0, replicate=0):

@@ -48,7 +48,8 @@ def kept(recipe: dict, seen: int, size: int) -> float:
         return (1 - size / seen) ** (exponent(std) + 1)
     halflife = 1000 * recipe["ema_halflife_kimg"]
     if recipe["ema_ramp"] is not None:
-        halflife = min(halflife, recipe["ema_ramp"] * seen)
+        before = size if setting(recipe, "ema_ramp_before") else 0
+        halflife = min(halflife, recipe["ema_ramp"] * (seen - before))
     return 0.5 ** (size / max(halflife, 1e-8))
 
 

@@ -2,8 +2,8 @@
 
 A step depends on (seed, images seen) and on the state before it, and on nothing else, so a run that
 was stopped and resumed gives the same bits as one that was not. Several processes (see
-`ect/runtime/distributed.py`) take one step together: the noise, noise level, image and dropout
-masks at an index of the whole batch are the same for any number of processes.
+`ect/runtime/distributed.py`) take one step together: the noise, noise level, image, augmentation
+and dropout masks at an index of the whole batch are the same for any number of processes.
 """
 
 import functools
@@ -18,6 +18,7 @@ from ect.runtime import device, distributed
 from ect.runtime.seeds import generator_of, seed_of
 from ect.runtime.versions import setting
 from ect.training import average
+from ect.training.augment import augmented
 from ect.training.log import Meter
 from ect.training.parts import learning_rate, make_objective, require_gap, require_gap_now
 
@@ -31,6 +32,8 @@ def step(state, settings, images, objective, f, total):
     size = min(recipe["batch"], total - seen)
     share = distributed.slice_of(size)
     x, eps, s, label = draw_batch(settings, images, objective, seen, size, share)
+    x, told = augmented(settings, seen + share.start, x)
+    f = f.conditioned_on(label).augmented(told)
 
     rate = learning_rate(recipe["optimizer"], seen, total)
     for group in state.optimizer.param_groups:
@@ -39,10 +42,9 @@ def step(state, settings, images, objective, f, total):
     terms, rows = [], np.arange(size)[share]
     seed = seed_of(settings["seed"], "dropout", seen)
     for part in _parts(len(x), setting(recipe, "microbatch") or size):
-        f_part = f if label is None else f.conditioned_on(label[part])
         with device.precision(setting(recipe, "precision")):
             given = x[part], eps[part], s[part], seen / total
-            part_terms = objective(f_part, *given, Masks(seed, rows[part]))
+            part_terms = objective(f.of(part), *given, Masks(seed, rows[part]))
         loss = part_terms.loss.mean() * (len(part_terms.loss) / size)
         state.scaler.scale(loss).backward()
         terms.append([term.detach() for term in part_terms])

@@ -40,13 +40,15 @@ class Gaussian:
     `spectrum` (D,) are the eigenvalues of the covariance; images are (B, 1, 1, D).
     """
 
-    label = None
+    label = augment = None
 
     def __init__(self, process, spectrum, power=0.5):
         self.process, self.spectrum, self.power = process, spectrum, power
 
     def conditioned_on(self, label):
         return self
+
+    augmented = of = conditioned_on
 
     def __call__(self, x_t, t):
         s = expand(self.process.clock(t), x_t)

@@ -14,6 +14,7 @@ from ect.training.log import Meter, finite
 SCALE = 2.0**16  # the initial loss scale in fp16: torch's default
 # The smallest normal number of fp16: with a lower loss scale even a gradient of 1 is subnormal.
 LEAST_SCALE = 2.0**-14
+SOMETIMES = ("uncertainty.", "embedding.augment.")  # parameters that some runs do not train
 
 
 def _require_known(recipe):
@@ -154,10 +155,11 @@ class State:
 
     def _slots(self, found):
         """Tensors of the shapes of what the optimizer, Adam or RAdam, keeps of each parameter; of
-        the uncertainty, which tuning does not train, only where that is found."""
+        what reads augmentation and of the uncertainty, which not every run trains, where that is
+        found."""
         slots = {}
         for index, (name, weight) in enumerate(self.network.named_parameters()):
-            if f"{index}.step" in found or not name.startswith("uncertainty."):
+            if f"{index}.step" in found or not name.startswith(SOMETIMES):
                 slots |= {f"{index}.exp_avg": weight, f"{index}.exp_avg_sq": weight}
                 slots[f"{index}.step"] = torch.zeros(())
         return slots

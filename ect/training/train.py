@@ -16,6 +16,7 @@ from ect.runtime import checkpoint, crash, device, distributed, progress, record
 from ect.runtime.text import shown
 from ect.runtime.versions import STAGES, setting
 from ect.runtime.work import Work, locked, log_line, work_folder
+from ect.training.augment import require_labels
 from ect.training.log import Diverged
 from ect.training.loop import loop, skipped, step_ends, written_by
 from ect.training.parts import require_chain, settings_with_start
@@ -47,6 +48,7 @@ def run(
     images = Images(data)
     original, settings = settings, settings_with_start(settings, init, images)
     _require_classes(settings, images, data, exact="network" in original)
+    require_labels(settings)
     inputs = [path for path in (data, resume, init) if path]
     fingerprint = [STAGES["train"], settings, [record.digest(path) for path in inputs]]
     with distributed.together(), _held(out) as folder, stop.signals() as received:

@@ -57,6 +57,41 @@ FAULTS = [
     ("evaluation:\n  seed: 0x1" + "0" * 10**5 + "\n", 2, ["at most 100 digits"]),
     ("evaluation:\n  seed: 1" + ":10" * 10**5 + "\n", 2, ["at most 100 digits"]),
     ("evaluation:\n  seed: 1" + "0" * 40 + "\n", 2, ["evaluation.seed", "133 bits", "at most 64"]),
+    # augmentation, and networks that cannot be told of it
+    (PRETRAIN + "augment: {p: 0}}\n", 2, ["ve.augment.p", "0", "greater than 0"]),
+    (PRETRAIN + "augment: {kind: edm}}\n", 2, ["ve.augment", "p", "missing"]),
+    (PRETRAIN + "augment: {kind: edn, p: 0.1}}\n", 2, ["augment.kind", "'edn'", "'edm6'"]),
+    (PRETRAIN + "ema_ramp: , ema_ramp_before: true}\n", 2, ["ema_ramp_before", "with ema_ramp"]),
+    (
+        PRETRAIN + "augment: {p: 0.1}}\nnetworks:\n  small: {augment_labels: 6}\n",
+        2,
+        ["pretrain.ve.augment: found 'edm'", "'small'", "6 labels; allowed: 9"],
+    ),
+    (
+        PRETRAIN + "augment: {p: 0.1}}\nnetworks:\n"
+        "  small: {architecture: edm2, embedding: positional}\n",
+        2,
+        ["pretrain.ve.augment", "'small'", "'edm2'; allowed: ddpmpp, ncsnpp, adm"],
+    ),
+    (
+        "networks:\n  small: {architecture: edm2, augment_labels: 9}\n",
+        2,
+        ["networks.small.augment_labels: found 9", "allowed: no such key"],
+    ),
+    (
+        "tune:\n  ect:\n    augment: {p: 0.1}\n",
+        3,
+        ["tune.ect.augment: found 'edm', 9 labels", "'ve'", "reads 0; allowed: a start pretrained"],
+    ),
+    # stochastic sampling
+    ("samplers:\n  euler_5: {churn: 1.0}\n", 2, ["samplers.euler_5", "churn is set", "heun only"]),
+    ("samplers:\n  heun: {churn_max: 5.0}\n", 2, ["samplers.heun", "churn_max is set", "> 0"]),
+    (
+        "samplers:\n  heun: {churn: 1.0, churn_min: 5.0, churn_max: 2.0}\n",
+        2,
+        ["samplers.heun", "churn_min is 5", "at most churn_max = 2"],
+    ),
+    ("samplers:\n  heun: {churn: -1.0}\n", 2, ["samplers.heun.churn", "-1"]),
     # learning rates that move nothing
     ("tune:\n  ect:\n    optimizer: {lr: 1.0e-46}\n", 3, ["optimizer.lr: found 1e-46", "1e-09"]),
     ("features:\n  classifier: {lr: 1.0e-300}\n", 2, ["features.classifier.lr: found 1e-300"]),

@@ -200,7 +200,7 @@ def through(part, x, features, adm, taps):
     return x
 
 
-def embedded(parts, c_noise, hot, adm):
+def embedded(parts, c_noise, hot, adm, moved=None):
     width = parts["map_layer0"].state["_parameters"]["weight"].shape[1]
     if "map_noise" in parts:
         angles = c_noise[:, None] * 2 * math.pi * parts["map_noise"].state["_buffers"]["freqs"]
@@ -208,6 +208,8 @@ def embedded(parts, c_noise, hot, adm):
         steps = torch.arange(width // 2) / (width // 2 - (0 if adm else 1))
         angles = c_noise[:, None] * torch.exp(-math.log(1e4) * steps)
     waves = torch.cat([angles.cos(), angles.sin()] if adm else [angles.sin(), angles.cos()], 1)
+    if moved is not None:
+        waves = waves + linear(parts["map_augment"], moved)
     if hot is not None and not adm:
         waves = waves + linear(parts["map_label"], hot * hot.shape[1] ** 0.5)
     out = linear(parts["map_layer1"], functional.silu(linear(parts["map_layer0"], waves)))
@@ -216,10 +218,10 @@ def embedded(parts, c_noise, hot, adm):
     return functional.silu(out)
 
 
-def edm_f(model, x, c_noise, hot, arrangement):
-    """EDM's F from the objects of the file."""
+def edm_f(model, x, c_noise, hot, arrangement, moved=None):
+    """EDM's F from the objects of the file; `moved` are the labels of augmentation."""
     parts, adm, taps = model.state["_modules"], arrangement == "adm", MODELS[arrangement][2]
-    features, skips, image = embedded(parts, c_noise, hot, adm), [], x
+    features, skips, image = embedded(parts, c_noise, hot, adm, moved), [], x
     for name, part in parts["enc"]._modules.items():
         if "residual" in name:
             far = resampled(conv(part, image, 1), "down", taps, 0)

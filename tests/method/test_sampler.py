@@ -106,6 +106,91 @@ def test_gaussian_data_come_back_with_their_deviation(process, draw):
     assert x.std().item() == pytest.approx(SD, rel=0.02)
 
 
+def churned(f, steps, churn, low, high, deviation, eps):
+    """EDM's algorithm 2 in plain numpy, for ve: D(x; sigma) is f."""
+    power = np.linspace(80 ** (1 / 7), 0.002 ** (1 / 7), steps)
+    levels, slices = [*power**7, 0.0], iter(eps)
+    x = levels[0] * next(slices)
+    for level, after in itertools.pairwise(levels):
+        gamma = min(churn / steps, np.sqrt(2) - 1) if low <= level <= high else 0.0
+        hat = level * (1 + gamma)
+        if gamma > 0:
+            x = x + np.sqrt(hat**2 - level**2) * deviation * next(slices)
+        slope = (x - f(x, hat)) / hat
+        moved = x + (after - hat) * slope
+        if after > 0:
+            moved = x + (after - hat) * (slope + (moved - f(moved, after)) / after) / 2
+        x = moved
+    return x
+
+
+@pytest.mark.parametrize(
+    "options", [(0, 0, 50, 1.0), (40, 0.05, 50, 1.003), (3, 0.5, 5, 1.1), (400, 0, math.inf, 1.0)]
+)
+def test_heun_with_churn_is_algorithm_2(options, make_unet):
+    f = Consistency(make_unet(dtype=torch.float64), VE(), "edm", SD)
+
+    def plain(x, sigma):
+        with torch.no_grad():
+            return f(torch.from_numpy(x), torch.full((2,), sigma, dtype=torch.float64)).numpy()
+
+    eps = sampler.noise([4, 9], 12, (1, 8, 8)).double()
+    names = ("churn", "churn_min", "churn_max", "churn_noise")
+    with torch.no_grad():
+        found = sampler.heun(f, VE(), eps, steps=9, **dict(zip(names, options)))
+    wanted = churned(plain, 9, *options, eps.numpy())
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)
+    without = sampler.heun(f, VE(), eps, steps=9)
+    assert torch.equal(found.detach(), without.detach()) == (options[0] == 0)
+
+
+def spread(process, steps, **churn):
+    """The variance of what Heun draws of Gaussian data, exactly: y is linear in its noise."""
+    f, count = Consistency(nothing, process, "edm", SD), steps + 1
+    eps = torch.eye(count, dtype=torch.float64)[:, :, None, None, None]
+    return sampler.heun(f, process, eps, steps=steps, **churn).square().sum().item()
+
+
+@every_process
+@pytest.mark.parametrize("churn", [0.5, 4.0, 16.0])
+def test_gaussian_data_have_the_right_variance_with_any_churn(process, churn):
+    """Up to the last step, from s_min to 0, the variance is right to second order in the steps."""
+    s_min = 0.002
+    wanted = SD**2 * SD**2 / (SD**2 + s_min**2)
+    errors = [abs(spread(process, n, churn=churn) - wanted) for n in (80, 160, 320)]
+    slopes = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
+    assert slopes == pytest.approx([2, 2], abs=0.3) and errors[-1] < 2e-3 * wanted
+    assert spread(process, 80, churn=churn, churn_noise=1.1) > 1.001 * spread(process, 80)
+
+
+@every_process
+def test_no_churn_has_the_bits_of_no_such_option(process, make_unet):
+    f, eps = Consistency(make_unet(), process, "edm", SD), sampler.noise([0, 1], 3, (1, 8, 8))
+    plain = sampler.heun(f, process, eps, steps=4)
+    for options in ({"churn": 0.0}, {"churn": 5.0, "churn_min": 81.0}):
+        assert torch.equal(sampler.heun(f, process, eps, steps=4, **options), plain)
+
+
+def test_noise_comes_slice_by_slice_as_it_comes_at_once():
+    together = sampler.noise([3, 8], 4, (3, 8, 8))
+    for one, found in zip(together, sampler.fresh([3, 8], (3, 8, 8))):
+        assert torch.equal(one, found)
+
+
+def test_churned_images_depend_on_their_seeds_alone(make_unet):
+    f, about = Consistency(make_unet().eval(), VE(), "edm", SD), {"network": {}, "shape": [1, 8, 8]}
+    about |= {"shift": 127.5, "scale": 1 / 127.5}
+    options = {"steps": 5, "churn": 2.0, "churn_max": 20.0}
+    settings = {"kind": "heun", "options": options, "images": 5, "batch": 5, "seed": 3}
+    whole = draw_images(f, VE(), about, settings)
+    alone = draw_images(f, VE(), about, settings | {"batch": 2})
+    assert np.abs(whole.astype(int) - alone).max() <= 1
+    later = draw_images(f, VE(), about, settings | {"seed": 5, "images": 3})
+    assert np.abs(whole[2:].astype(int) - later).max() <= 1
+    plain = draw_images(f, VE(), about, settings | {"options": {"steps": 5}})
+    assert np.abs(whole.astype(int) - plain).max() > 1
+
+
 def test_multistep_is_the_chain_of_its_formulas(make_unet, draw):
     f = Consistency(make_unet(dtype=torch.float64), VE(), "edm", SD)
     eps = torch.stack([draw(0), draw(1), draw(2)])

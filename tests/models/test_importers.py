@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ect.models.importers import edm
 from ect.networks.unet import UNet
-from tests.helpers.checkpoints import MODELS, Call, Persistent, edm_d, unet
+from tests.helpers.checkpoints import MODELS, Call, Persistent, edm_d, edm_f, unet
 
 WRAPPERS = {
     "EDMPrecond": {"sigma_data": 0.6, "sigma_min": 0},
@@ -65,6 +65,31 @@ def test_an_imported_network_computes_edms_denoiser(written, wrapper, arrangemen
             found = our_d(f, about, x, sigma, given) / size
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
             assert (expected - x / size).abs().amax(dim=(1, 2, 3)).min() > 1e-3  # F takes part
+
+
+@pytest.mark.parametrize("arrangement", MODELS)
+def test_the_layer_that_reads_augmentation_is_kept(written, arrangement):
+    net = network(arrangement, classes=5)
+    weights, about = edm.read(written({"ema": net}))
+    assert about["network"]["augment_labels"] == 9
+    f = UNet(8, 3, **about["network"], dropout=0.0).eval()
+    f.load_state_dict(weights)
+    x, c, hot = torch.randn(3, 3, 8, 8), torch.tensor([-1.0, 0.0, 0.5]), torch.eye(5)[:3]
+    moved, model = torch.randn(3, 9), net.state["_modules"]["model"]
+    with torch.no_grad():
+        expected = edm_f(model, x, c, hot, arrangement, moved)
+        found = f(x, c, torch.arange(3), augment=moved)
+        plain = f(x, c, torch.arange(3))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert (found - plain).abs().max() > 1e-3
+
+
+def test_a_network_without_that_layer_has_none(written):
+    net = network("ddpmpp")
+    del net.state["_modules"]["model"].state["_modules"]["map_augment"]
+    change(net, augment_dim=0)
+    weights, about = edm.read(written({"ema": net}))
+    assert "augment_labels" not in about["network"] and "embedding.augment.weight" not in weights
 
 
 @pytest.mark.parametrize("arrangement", MODELS)

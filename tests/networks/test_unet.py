@@ -8,7 +8,8 @@ import torch
 
 from ect.config.checks import _check_heads
 from ect.config.training import Network
-from ect.networks.unet import STYLES, Attention, Resample, Style, UNet
+from ect.networks.style import STYLES, Style
+from ect.networks.unet import Attention, Resample, UNet
 from ect.networks.widths import attending, widths
 
 ARRANGEMENTS = ["ddpmpp", "ncsnpp", "adm"]

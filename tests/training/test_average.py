@@ -60,6 +60,20 @@ def test_the_ramp_shortens_the_half_life_at_the_start():
     assert average.kept(ramped, 100_000, 50) == average.kept(PRETRAIN["recipe"], 100_000, 50)
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_the_ramp_counts_the_images_before_the_step_as_in_edm(before):
+    """EDM's loop: the half-life is of the images seen before the batch, so the first weights are
+    the first average."""
+    ramped = PRETRAIN["recipe"] | {"ema_ramp": 0.05, "ema_ramp_before": before}
+    size, seen = 64, 0
+    for _ in range(5):
+        halflife = min(1000 * ramped["ema_halflife_kimg"], 0.05 * (seen if before else seen + size))
+        seen += size
+        found = average.kept(ramped, seen, size)
+        assert found == pytest.approx(0.5 ** (size / max(halflife, 1e-8)))
+        assert (found == 0) == (before and seen == size)
+
+
 def test_tensors_move_by_the_share_that_is_not_kept():
     ours, theirs = {"a": torch.ones(3)}, {"a": torch.zeros(3)}
     average.update(ours, theirs, 0.75)

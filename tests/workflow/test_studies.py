@@ -4,6 +4,7 @@ and its settings are the released ones where it says so."""
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,12 @@ JOBS = {  # with `all`
     "cifar10-flow": 75,
     "budget-split": 457,
     "cifar10-jpeg": 132,
-    "imagenet64": 96,
+    "imagenet64": 74,
+    "imagenet64-adm": 40,
+    "cifar10-cond": 38,
+    "ffhq64": 57,
+    "augmentation": 57,
+    "afhqv2-64": 57,
     "edm2": 43,
     "smoke": 68,
     "baselines": 108,
@@ -163,6 +169,38 @@ def test_ects_presets_for_imagenet_are_the_released_ones(size, folder, monkeypat
     assert 1000 * found["last_kimg"] == 128 * 100_000
     assert study.samplers["one_step"].options() == {"times": []}
     assert study.samplers["two_step"].options() == {"times": [1.526]}
+
+
+AUGMENTED = {  # EDM's README: probability, rate, batch, dropout, and parameters with 9 labels
+    "cifar10-scratch": (0.12, 1.0e-3, 512, 0.13, 55_733_891),
+    "cifar10-flow": (0.12, 1.0e-3, 512, 0.13, 55_733_891),
+    "budget-split": (0.12, 1.0e-3, 512, 0.13, 55_733_891),
+    "ffhq64": (0.15, 2.0e-4, 256, 0.05, 61_805_571),
+    "afhqv2-64": (0.15, 2.0e-4, 256, 0.25, 61_805_571),
+}
+
+
+@pytest.mark.parametrize("name", AUGMENTED)
+def test_pretraining_is_augmented_as_edms_and_tuning_is_not(name, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    study, (p, rate, batch, dropout, count) = Config.read(config(name)), AUGMENTED[name]
+    side = 64 if name.endswith("64") else 32
+    models = list(dict.fromkeys(cell.model for cell in study.all_cells()))
+    for model in models:
+        found = settings.train(study, model)
+        assert parameters(found["network"], (3, side, side)) == count
+        recipe, tuned = found["recipe"], isinstance(model, Tuned)
+        assert recipe.get("augment") == (None if tuned else {"kind": "edm", "p": p})
+        if not tuned:
+            found = recipe["optimizer"]["lr"], recipe["batch"], recipe["dropout"]
+            assert found == (rate, batch, dropout) and recipe["ema_ramp_before"]
+
+
+def test_imagenets_stochastic_sampler_has_edms_constants(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    sampler = Config.read(config("imagenet64")).samplers["heun_churn"]
+    wanted = {"churn": 40.0, "churn_min": 0.05, "churn_max": 50.0, "churn_noise": 1.003}
+    assert sampler.options() == {"steps": 256, **wanted} and sampler.evaluations == 511
 
 
 @pytest.mark.parametrize("name", ["cifar10-scratch", "cifar10-flow", "budget-split"])

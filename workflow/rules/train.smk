@@ -62,7 +62,7 @@ rule import_model:
         format=lambda wildcards: settings.import_model(STUDY, wildcards.pretrain),
         file=lambda wildcards, input: input.get("file", []),
         data=lambda wildcards, input: f"--data {shlex.quote(str(input.data))}" if input.data else "",
-        version=STAGES["import"],
+        version=lambda wildcards: settings.import_version(STUDY, wildcards.pretrain),
     wildcard_constraints:
         pretrain=one_of(STUDY.init),
     conda:

@@ -34,15 +34,21 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # of EDM's constructors
     "DhariwalUNet": {"model_channels": 192, "channel_mult": [1, 2, 3, 4], "num_blocks": 3}
     | {"attn_resolutions": [32, 16, 8]},
 }
-COMMON = {"img_resolution", "in_channels", "out_channels", "label_dim", "channel_mult_emb"}
+COMMON = {
+    "img_resolution", "in_channels", "out_channels", "label_dim", "augment_dim", "channel_mult_emb",
+}  # fmt: skip
 WHOLE = COMMON | {"model_channels", "num_blocks"}
-UNUSED = {"augment_dim", "dropout", "label_dropout"}  # they matter in training only
+UNUSED = {"dropout", "label_dropout"}  # they matter in training only
 
 
 def network_of(model):
     """(about["network"], shape) from EDM's U-Net and the arguments that made it."""
     kind = wanted("network", model.kind, *DEFAULTS)
-    options = {"label_dim": 0, "channel_mult_emb": 4} | DEFAULTS[kind] | dict(model._init_kwargs)
+    options = (
+        {"label_dim": 0, "augment_dim": 0, "channel_mult_emb": 4}
+        | DEFAULTS[kind]
+        | dict(model._init_kwargs)
+    )
     for name in sorted(set(options) - set(DEFAULTS[kind]) - COMMON - UNUSED):
         raise Foreign(f"{kind}'s arguments", name, "those of EDM's class")
     for name in sorted(WHOLE & set(options)):
@@ -68,6 +74,8 @@ def network_of(model):
         "embedding": embedding,
         "classes": options["label_dim"],
     }
+    if options["augment_dim"]:
+        network["augment_labels"] = options["augment_dim"]
     return network, [options["in_channels"], options["img_resolution"], options["img_resolution"]]
 
 
@@ -95,7 +103,7 @@ def places(network, resolution):
     yield "head_norm", "out_norm" if adm else f"dec.{sizes[0]}_aux_norm"
     yield "head", "out_conv" if adm else f"dec.{sizes[0]}_aux_conv"
     yield from (("embedding.first", "map_layer0"), ("embedding.second", "map_layer1"))
-    yield "embedding.label", "map_label"
+    yield from (("embedding.label", "map_label"), ("embedding.augment", "map_augment"))
     yield from ((f"pyramid.{n}.conv", name) for n, name in enumerate(pyramid))
     yield from blocks(network, resolution)
 
@@ -104,7 +112,7 @@ INSIDE = {"norm2": "attention.norm", "qkv": "attention.qkv", "proj": "attention.
 
 
 def renamed(found, network, resolution):
-    """{name here: tensor} from EDM's, without the augmentation's layer and the fixed filters."""
+    """{name here: tensor} from EDM's, without the fixed filters."""
     ours, weights = {theirs: name for name, theirs in places(network, resolution)}, {}
     for name, value in found.items():
         parts = name.split(".")
@@ -112,7 +120,7 @@ def renamed(found, network, resolution):
         layer, inside, leaf = ".".join(parts[:size]), parts[size:-1], parts[-1]
         if name == "map_noise.freqs":
             weights["embedding.frequencies"] = 2 * torch.pi * single(name, value)
-        if parts[0] in ("map_augment", "map_noise") or leaf == "resample_filter":
+        if parts[0] == "map_noise" or leaf == "resample_filter":
             continue
         if layer not in ours:
             raise Foreign("weight", name, "those of the network that the arguments describe")
