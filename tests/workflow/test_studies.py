@@ -4,7 +4,6 @@ and its settings are the released ones where it says so."""
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
