@@ -216,8 +216,8 @@ class Truncated(Objective):
     def __call__(self, f, x, eps, s, progress, masks=ALIKE):
         """As `Objective`; each image has one evaluation of its target, by f or by `frozen`."""
         r = self.schedule(s, progress)
-        ours, unit = r >= self.at, self.unit or len(r)
-        both = needed(r * ours, unit), needed(r * ~ours, unit)
+        ours = r >= self.at
+        both = needed(r * ours), needed(r * ~ours)
         s, r, ours = (device.to_device(each, x.device) for each in (s, r, ours))
         prediction = self.evaluate(f, x, eps, s, masks)
         masks = masks if self.shared_dropout else masks.apart()
