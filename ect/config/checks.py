@@ -11,11 +11,13 @@ from ect.config.base import names, nearest, short
 from ect.config.dataset import LABELS, OWN_TEST
 from ect.networks.widths import HEADS_OF_64, attending, widths
 from ect.runtime.text import one_line
-from ect.schedule import CONTINUOUS_TIME
+from ect.schedule import CONTINUOUS_TIME, TWO_TIMES
 
 # Names of other files in figures/, and in tables/.
 FIGURES = ("maps", "curves", "samples", "loss")  # beside one for each experiment
 RESERVED = ("steps", *FIGURES, "paper")
+OF_FLOW = ("meanflow", "imf", "alphaflow", "shortcut")  # whose u is the network's output
+ONE_PRIOR_MORE = tuple(name for name in TWO_TIMES if name != "shortcut")  # which has a grid
 WIDEST = 4096  # channels of a layer that the native kernels compute
 
 
@@ -219,9 +221,16 @@ def _check_rows(config, key, rows):
 
 
 def _check_boundary(config, key, start, samplers):
-    """A boundary at sigma_min needs the parameterization edm; an import's is not known yet."""
+    """A flow map is of a network that is told two times. A boundary at sigma_min needs the
+    parameterization edm; an import's is not known yet."""
     form = config.block_of(start).parameterization
+    network = config.networks.get(config.block_of(start).network)
     for name in samplers:
+        if config.samplers[name].kind == "flow_map" and not (network and network.span):
+            raise ValueError(
+                f"{key}: sampler '{name}' is a flow_map, and start '{start}' has no network with"
+                " span; allowed: a pretrain block with a network with span: true or end"
+            )
         if config.samplers[name].sigma_min and form not in ("edm", None):
             raise ValueError(
                 f"{key}: sampler '{name}' has sigma_min, and start '{start}' the parameterization"
@@ -259,14 +268,18 @@ def _check_kernels(config, key, recipe, start):
 
 
 def _check_limit(config, key, start, schedule, recipe):
-    """The maps that end in r = t need certain losses, and MeanFlow a certain network."""
+    """The maps with a loss of their own need certain recipes; those of two times a network that is
+    told both."""
     name, block = config.schedules[schedule].map, config.tune[recipe]
+    if block.joint is not None and name not in ONE_PRIOR_MORE:
+        raise ValueError(
+            f"{key}: recipe '{recipe}' has a joint prior, for schedule '{schedule}' ({name});"
+            f" allowed: {names(ONE_PRIOR_MORE)}"
+        )
     if name not in CONTINUOUS_TIME:
         return
     if block.kernels == "native":
-        raise ValueError(
-            f"{key}: {name} with kernels 'native'; allowed: torch, for its derivatives"
-        )
+        raise ValueError(f"{key}: {name} with kernels 'native'; allowed: torch")
     found = {"distance": block.distance.kind, "weight": block.weight, "target": block.target}
     allowed = found["distance"] == "squared" and found["weight"] != "gap"
     if not allowed or found["target"] != "own":
@@ -274,12 +287,16 @@ def _check_limit(config, key, start, schedule, recipe):
             f"{key}: schedule '{schedule}' ({name}) with recipe '{recipe}', found {found}; allowed:"
             " distance squared, any weight but gap, target own"
         )
+    if name not in TWO_TIMES:
+        return
     chain = config.pretrain.get(config.chain_of(start))
-    parts = chain and (chain.process, chain.parameterization, config.networks[chain.network].span)
-    if name == "meanflow" and parts != ("flow", "velocity", True):
+    told = chain and config.networks[chain.network].span
+    of_flow = chain and (chain.process, chain.parameterization) == ("flow", "velocity")
+    if not told or (name in OF_FLOW and not of_flow):
+        form = "process flow, parameterization velocity and " if name in OF_FLOW else ""
         raise ValueError(
-            f"{key}: schedule '{schedule}' (meanflow) with start '{start}'; allowed: a pretrain"
-            " block with process flow, parameterization velocity and a network with span: true"
+            f"{key}: schedule '{schedule}' ({name}) with start '{start}'; allowed: a pretrain block"
+            f" with {form}a network with span: true or end"
         )
 
 

@@ -38,8 +38,8 @@ class Schedule(Block):
                 raise ValueError(f"{key} is {short(value)}; allowed: {words}")
         if self.map in CONTINUOUS_TIME and self.clock != "noise":
             raise ValueError(f"clock is '{self.clock}' with {self.map}; allowed: noise")
-        for low, high in (("low", "high"), ("s0", "s1")):
-            if low in options and options[low] >= options[high]:
+        for low, high in (("low", "high"), ("s0", "s1"), ("last", "first"), ("start", "end")):
+            if low in options and high in options and options[low] >= options[high]:
                 raise ValueError(f"{low} is {options[low]}; allowed: < {high} = {options[high]}")
         return self
 

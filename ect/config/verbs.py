@@ -72,6 +72,18 @@ class Prior(Block):
         return self
 
 
+class Joint(Block):
+    """A joint prior of two times, as a config's, with its options apart."""
+
+    kind: Literal[registry.JOINTS]
+    options: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _options_fit(self, info):
+        hold(training.Joint, {"kind": self.kind}, self.options, info)
+        return self
+
+
 class Map(Block):
     """A map t -> r, as a config's, with its options apart."""
 
@@ -96,6 +108,7 @@ class Recipe(training.Recipe):
     prior: Prior  # type: ignore[assignment]
     kernels: Annotated[Literal[registry.KERNELS], BeforeValidator(unversioned)] = "torch"
     shared_dropout: bool = True
+    joint: Joint = Absent
     masks: Count = Absent  # the version of dropout's masks
 
 

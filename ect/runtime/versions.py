@@ -34,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "ema_halflife_kimg": None,
     "ema_std": None,
     "dropout_at": None,
+    "joint": None,
     # of a network
     "classes": 0,
     "span": False,

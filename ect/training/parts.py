@@ -5,7 +5,8 @@ import math
 
 import torch
 
-from ect import limit, plugins
+from ect import flowloss, limit, plugins
+from ect.flowmap import JOINTS
 from ect.models import build, trust
 from ect.models.build import make_process
 from ect.objective import DISTANCES, PRIORS, WEIGHTS, Objective, huber
@@ -76,6 +77,9 @@ def make_objective(settings, sd, teacher=None):
         check_plugin_weight(weight, sd)
     if schedule["map"] in limit.OBJECTIVES:
         return limit.OBJECTIVES[schedule["map"]](process, weight, sd, **schedule["options"])
+    if schedule["map"] in flowloss.OBJECTIVES:
+        options = schedule["options"] | joint_of(recipe)
+        return flowloss.OBJECTIVES[schedule["map"]](process, weight, sd, **options)
     maps = plugins.with_plugins(SCHEDULES, "schedule", settings)
     bound = on_clock(maps[schedule["map"]], schedule, process)
     if schedule["map"] not in SCHEDULES:
@@ -95,6 +99,12 @@ def make_objective(settings, sd, teacher=None):
         shared_dropout=setting(recipe, "shared_dropout"),
         uncertain=setting(settings["network"], "uncertainty") and schedule["map"] == "zero",
     )
+
+
+def joint_of(recipe):
+    """{"joint": (draw) -> (s, r)} of a recipe that names the joint prior of two times."""
+    joint = setting(recipe, "joint")
+    return {"joint": functools.partial(JOINTS[joint["kind"]], **joint["options"])} if joint else {}
 
 
 def on_clock(function, schedule, process):

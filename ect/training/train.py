@@ -60,7 +60,8 @@ def run(
             state = _begin(settings, images, resume, init, work)
         distributed.require_same(state.tensors())
         used = settings.get("plugins", ())
-        teacher = None if settings["target"] == "own" else build.load_model(init, used)[0]
+        own = settings["target"] == "own"
+        teacher = None if own else build.load_model(init, used)[0].denoiser()
         began = started - state.seconds
         keep = functools.partial(save, state, work, began)
         ended = functools.partial(distributed.torchrun_ended, parents)
