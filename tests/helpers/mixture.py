@@ -32,7 +32,7 @@ class Line(nn.Module):
         return self.layers(inputs).reshape(x.shape)
 
 
-def trained(kind, steps=300, batch=256, rate=5e-3, **options):
+def trained(kind, updates=200, batch=256, rate=5e-3, **options):
     """The flow map of such a network after Adam's steps along an objective's class."""
     torch.manual_seed(0)
     network, generator = Line(), torch.Generator().manual_seed(1)
@@ -40,12 +40,12 @@ def trained(kind, steps=300, batch=256, rate=5e-3, **options):
     objective = kind(Flow(), uniform, SD, **options)
     optimizer = torch.optim.Adam(network.parameters(), rate)
     draw = functools.partial(lognormal, generator, batch, **NOISE)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = rate * min(1.0, 2 * (1 - step / steps))
+    for step in range(updates):
+        optimizer.param_groups[0]["lr"] = rate * min(1.0, 2 * (1 - step / updates))
         x = MEANS[torch.randint(2, (batch,), generator=generator)].float()
         x = x + STD * torch.randn(batch, generator=generator)
         x, eps = x[:, None, None, None], torch.randn((batch, 1, 1, 1), generator=generator)
-        loss = objective(f, x, eps, objective.levels(draw), step / steps).loss.mean()
+        loss = objective(f, x, eps, objective.levels(draw), step / updates).loss.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
