@@ -277,14 +277,14 @@ def test_evaluations_of_a_step_are_those_that_the_docs_say(name):
 
 
 CURRICULUM = {"start": 0.0, "end": 1.0, "gamma": 25.0}
-TRAINED = {  # options, and the bound of the error; flow matching alone leaves more than 0.4
-    "meanflow": ({"pairs": 0.75, "p": 0.5, "c": 1e-3}, 0.3),
-    "imf": ({"pairs": 0.75, "p": 0.5, "c": 1e-3}, 0.3),
-    "soflow": ({"pairs": 0.75, "p": 0.5, "c": 1e-3, "first": 1.0, "last": 0.01}, 0.3),
-    "alphaflow": ({"pairs": 0.75, "p": 0.5, "c": 1e-3, **CURRICULUM}, 0.3),
-    "shortcut": ({"pairs": 0.5, "p": 0.0, "c": 1e-3, "steps": 64}, 0.3),
-    "psd": ({"pairs": 0.5, "p": 0.0, "c": 1e-3}, 0.3),
-    "lsd": ({"pairs": 0.5, "p": 0.0, "c": 1e-3}, 0.3),
+TRAINED = {  # options, and the bound of the error; flow matching alone leaves more than 0.3
+    "meanflow": ({"pairs": 0.75, "p": 0.5, "c": 1e-3}, 0.25),
+    "imf": ({"pairs": 0.75, "p": 0.5, "c": 1e-3}, 0.25),
+    "soflow": ({"pairs": 0.75, "p": 0.5, "c": 1e-3, "first": 1.0, "last": 0.01}, 0.25),
+    "alphaflow": ({"pairs": 0.75, "p": 0.5, "c": 1e-3, **CURRICULUM}, 0.25),
+    "shortcut": ({"pairs": 0.5, "p": 0.0, "c": 1e-3, "steps": 64}, 0.25),
+    "psd": ({"pairs": 0.5, "p": 0.0, "c": 1e-3}, 0.25),
+    "lsd": ({"pairs": 0.5, "p": 0.0, "c": 1e-3}, 0.25),
 }  # fmt: skip
 
 
@@ -297,7 +297,7 @@ def test_training_finds_the_map_of_a_mixture(name):
 
 def test_flow_matching_alone_does_not():
     options = {"pairs": 0.0, "p": 0.0, "c": 1e-3}
-    assert mixture.error(mixture.trained(OBJECTIVES["psd"], **options)) > 0.4
+    assert mixture.error(mixture.trained(OBJECTIVES["psd"], **options)) > 0.3
 
 
 def settings_of(name):
