@@ -113,8 +113,8 @@ def reading_order(name):
 
 def test_the_docstring_of_the_package_lists_the_method_and_all_wings():
     wings = [name for name in ALLOWED if name not in ("method", "__main__", "__init__")]
-    assert tuple(listed(ect.__doc__)[:7]) == METHOD
-    assert sorted(listed(ect.__doc__)[7:]) == sorted(wings)
+    assert tuple(listed(ect.__doc__)[: len(METHOD)]) == METHOD
+    assert sorted(listed(ect.__doc__)[len(METHOD) :]) == sorted(wings)
     entries = {path.name.removesuffix(".py") for path in ROOT.iterdir()} - {
         "__pycache__",
         "py.typed",
