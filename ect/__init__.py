@@ -1,16 +1,18 @@
 """Easy Consistency Tuning, from pixels to tables.
 
-The method is an essay of seven files. Read them in this order, with `networks.unet` for the network
+The method is an essay of nine files. Read them in this order, with `networks.unet` for the network
 F and `training.loop`, one step and one loop, as the last page:
 
 ===============  =============================================================================
 `schedule`       1. the map t -> r and how it moves during a run
 `process`        2. x_t = alpha(t) x_0 + sigma(t) eps, and the clock s = sigma / alpha
 `consistency`    3. f(x_t, t), with f(x, 0) = x
-`ode`            4. one step of dy/ds = (y - f) / s
-`objective`      5. noise-level prior, distance, weight: the loss
-`limit`          6. the losses at r -> t: the continuous limit (sCM), MeanFlow
-`sampler`        7. multistep consistency, Euler, Heun, DPM-Solver++
+`flowmap`        4. f(x_t, t, r), from t to any r; the priors of two times
+`ode`            5. one step of dy/ds = (y - f) / s
+`objective`      6. noise-level prior, distance, weight: the loss
+`limit`          7. the loss at r -> t: the continuous limit (sCM)
+`flowloss`       8. the losses of two times: MeanFlow, SoFlow, shortcut, self-distillation
+`sampler`        9. multistep consistency, flow map, Euler, Heun, DPM-Solver++
 ===============  =============================================================================
 
 Two files are public beside it, and every folder is a wing around it. A wing imports only what

@@ -5,35 +5,44 @@ Every parameterization is linear in the network F:
     f(x_t, t) = c_skip x_t + c_out F(c_in x_t, c_noise).
 
 Each reads only the process's coefficients, and so serves every process; where sigma = 0, c_skip = 1
-and c_out = 0 hold in floating point, without a mask.
+and c_out = 0 hold in floating point, without a mask. Each also serves a flow map, which leads to
+another `end` than the data: alpha(r) x_0 + sigma(r) eps, for the x_0 and eps that F stands for at
+x_t. With `end` = (alpha(t), sigma(t)), f = x_t holds in floating point too.
 """
 
 import copy
 import math
 
+import torch
+
 from ect.process import expand
 
+DATA = (1.0, 0.0)  # (alpha, sigma) at t = 0
 S_MIN = 1e-8  # below every noise level a prior draws; keeps ln(s) finite at s = 0
 
 
-def edm(process, t, sd):
-    """EDM's preconditioning (table 1), written for any process; f depends on t through s alone."""
-    alpha, sigma = process.coefficients(t)
+def edm(process, t, sd, end=DATA):
+    """EDM's preconditioning (table 1), written for any process; f depends on t through s alone. To
+    another end it is the form named simple-EDM (IMM, Zhou et al. 2025)."""
+    (alpha, sigma), (alpha_r, sigma_r) = process.coefficients(t), end
     total = alpha**2 * sd**2 + sigma**2
-    return alpha * sd**2 / total, sigma * sd / total.sqrt()
+    c_skip = (alpha * alpha_r * sd**2 + sigma * sigma_r) / total
+    return c_skip, (sigma * alpha_r - alpha * sigma_r) * sd / total.sqrt()
 
 
-def velocity(process, t, sd):
-    """F is the velocity v = alpha' x_0 + sigma' eps; for flow, f = x_t - t v."""
-    (alpha, sigma), (d_alpha, d_sigma) = process.rates(t)
+def velocity(process, t, sd, end=DATA):
+    """F is the velocity v = alpha' x_0 + sigma' eps; for flow and for ve f = x_t - (t - r) v, the
+    Euler form."""
+    ((alpha, sigma), (d_alpha, d_sigma)), (alpha_r, sigma_r) = process.rates(t), end
     wronskian = alpha * d_sigma - d_alpha * sigma
-    return d_sigma / wronskian, -sigma / wronskian
+    c_skip = (alpha_r * d_sigma - d_alpha * sigma_r) / wronskian
+    return c_skip, -(sigma * alpha_r - alpha * sigma_r) / wronskian
 
 
-def noise(process, t, sd):
+def noise(process, t, sd, end=DATA):
     """F is the noise eps (DDPM): f = (x_t - sigma F) / alpha. Undefined if alpha(t_max) = 0."""
-    alpha, sigma = process.coefficients(t)
-    return 1 / alpha, -sigma / alpha
+    (alpha, sigma), (alpha_r, sigma_r) = process.coefficients(t), end
+    return alpha_r / alpha, -(sigma * alpha_r - alpha * sigma_r) / alpha
 
 
 PARAMETERIZATIONS = {"edm": edm, "velocity": velocity, "noise": noise}
@@ -60,8 +69,8 @@ class Consistency:
     t (B,) to an estimate of x_0 (B, C, H, W). The network receives c_in x_t, `scaled` to unit
     variance or with c_in = 1 (`one`: NCSN++, DDPM), and the time label named `c_noise`.
     `conditioned_on(label)` is f for images of known classes, `augmented(labels)` for images that
-    augmentation changed. A network with `span` also receives t - r, which is t here, since f goes
-    to r = 0.
+    augmentation changed. A network with `span` is told r, the end of f, too, which is 0 here
+    (ect/flowmap.py): as t - r, or with `end` by the label of r.
     """
 
     label, augment, sigma_min = None, None, 0.0
@@ -92,6 +101,10 @@ class Consistency:
         label, augment = (part if part is None else part[indices] for part in parts)
         return self.conditioned_on(label).augmented(augment)
 
+    def denoiser(self):
+        """What the solvers take for E[x_0 | x_t]: f itself, of a network that was not tuned."""
+        return self
+
     def shifted(self, sigma_min):
         """f with the boundary f(x, t) = x at s = `sigma_min` instead of 0, as ECT's released code
         evaluates it, with 0.003: c_skip and the factor s of c_out are taken at s - sigma_min.
@@ -121,7 +134,9 @@ class Consistency:
         conditions = {} if self.label is None else {"label": self.label}
         if self.augment is not None:
             conditions["augment"] = self.augment
-        if self.span:
+        if self.span == "end":
+            conditions["span"] = self.c_noise(self.process, r + torch.zeros_like(t))
+        elif self.span:
             conditions["span"] = t - r
         return self.network(*inputs, **conditions)
 

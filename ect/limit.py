@@ -1,9 +1,9 @@
-"""Losses at the limit r -> t, where f(x_t) - f(x_r) becomes a derivative.
+"""The loss at the limit r -> t, where f(x_t) - f(x_r) becomes a derivative.
 
-`Continuous` is ECT with an infinitely small step, trained as sCM is (Lu and Song 2024); `MeanFlow`
-learns the average velocity between two times (Geng et al. 2025). Both differentiate the network
-along its path and hold the result fixed: by forward-mode differentiation, in one evaluation, or by
-a central difference of two, which any network and kernel can compute.
+`Continuous` is ECT with an infinitely small step, trained as sCM is (Lu and Song 2024). It
+differentiates the network along its path and holds the result fixed, as MeanFlow does
+(ect/flowloss.py): by forward-mode differentiation, in one evaluation, or by a central difference of
+two, which any network and kernel can compute.
 """
 
 from collections.abc import Callable
@@ -96,59 +96,6 @@ class Continuous:
         return c_out, out, first + warm * (expand(dk, x) * u + expand(c_out, x) * d_out)
 
 
-@dataclass
-class MeanFlow:
-    """|u - sg(v - (t - r) du/dt)|^2 (its eq. 10) for the process `flow`, whose velocity is v: the
-    network's output u(x_t, r, t) is the average velocity from t to r, and f(x_t, t) = x_t -
-    t u(x_t, 0, t).
-
-    In a share `pairs` of each batch, r and t are two draws of the prior, sorted; elsewhere r = t,
-    which is flow matching. Each image's error is divided by (error + c)^p, held fixed.
-    """
-
-    process: Process
-    weight: Callable  # (s, r, sd) -> (B,)
-    sd: float
-    pairs: float
-    p: float
-    c: float
-    step: float | None = None  # of a central difference in t; None: forward mode
-
-    def levels(self, draw):
-        """Noise levels (B, 2) of a batch: s and r <= s."""
-        r, s = torch.stack([draw(), draw()]).sort(dim=0).values
-        equal = torch.arange(len(s)) >= round(self.pairs * len(s))
-        return torch.stack([s, torch.where(equal, s, r)], dim=1)
-
-    def __call__(self, f, x, eps, levels, progress, masks=ALIKE):
-        """The `Terms` of images x (B, C, H, W), noise eps like x and noise levels (B, 2)."""
-        s, r = device.to_device(levels, x.device).unbind(dim=1)
-        t, t_r = self.process.time(s), self.process.time(r)
-        x_t, v = self.process.noise(x, eps, t), eps - x
-        target = self.target(f, x_t, v, t, t_r, masks)
-        with masks.applied():
-            out = f.output(x_t, t, t_r)
-        square = (out - target).square().flatten(1)
-        held = (square.detach().sum(1) + self.c) ** -self.p
-        loss = self.weight(s, r, self.sd) * held * square.sum(1)
-        return Terms(loss, s, r, square.detach().mean(1))
-
-    @torch.no_grad()
-    def target(self, f, x_t, v, t, r, masks):
-        """v - (t - r) du/dt, the derivative taken along the path, dx_t/dt = v."""
-        ones, path = torch.ones_like(t), (x_t, t)
-
-        def network(x_t, t):
-            return f.output(x_t, t, r)
-
-        if self.step is None:
-            _, slope = along(network, path, (v, ones), masks)
-        else:
-            reach = within(self.process, t, ones, self.step)
-            slope = difference(network, path, (v, ones), masks, reach)
-        return v - expand(t - r, v) * slope
-
-
 def along(function, point, direction, masks):
     """(values, derivatives) of a function at a point along a direction, each a tuple of tensors.
 
@@ -185,4 +132,4 @@ def contiguous(module, inputs):
     return tuple(x.contiguous() for x in inputs) if isinstance(module, nn.GroupNorm) else None
 
 
-OBJECTIVES = {"continuous": Continuous, "meanflow": MeanFlow}
+OBJECTIVES = {"continuous": Continuous}

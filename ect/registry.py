@@ -16,6 +16,7 @@ PARAMETERIZATIONS = ("edm", "velocity", "noise")
 UNDEFINED = (("flow", "noise"), ("vp_cosine", "noise"))
 C_NOISE = ("log_s", "log_half_s", "time", "vp", "ddpm")
 PRIORS = ("lognormal", "karras", "student")
+JOINTS = ("sorted", "lower")
 DISTANCES = ("squared", "sum_squared", "huber")
 WEIGHTS = ("uniform", "gap", "inverse_square", "edm", "flow")
 WEIGHTS_OF_SD = ("edm",)
@@ -29,12 +30,13 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 KERNELS = ("torch", "native")
 OPTIMIZERS = ("adam", "radam")
 DECAYS = ("inverse_sqrt",)
-SAMPLERS = ("multistep", "euler", "heun", "dpm_solver")
+SAMPLERS = ("multistep", "flow_map", "euler", "heun", "dpm_solver")
 EXTRACTORS = ("classifier", "inception", "dinov2")
 METRICS = ("fd", "kd", "precision", "recall", "inception_score")
 FORMATS = ("edm", "diffusers", "ect", "state_dict")
 SOURCES = ("digits", "images", "cifar10", "mnist", "fashion_mnist", "imagenet64")
 
+POWERS = tuple(2**k for k in range(1, 11))
 # The range of each option, in every schedule that has it: (test, words).
 OPTION_RANGES = {
     "q": (lambda q: q > 1, "> 1"),
@@ -49,6 +51,11 @@ OPTION_RANGES = {
     "high": (lambda high: high > 0, "> 0"),
     "warmup": (lambda warmup: 0 < warmup <= 1, "0 < warmup <= 1"),
     "pairs": (lambda pairs: 0 <= pairs <= 1, "0 <= pairs <= 1"),
+    "first": (lambda first: 0 < first <= 1, "0 < first <= 1"),
+    "last": (lambda last: 1e-5 <= last <= 1, "from 0.00001 to 1"),
+    "end": (lambda end: 0 < end <= 1, "0 < end <= 1"),
+    "gamma": (lambda gamma: 0 < gamma <= 1000, "0 < gamma <= 1000"),
+    "steps": (lambda steps: steps in POWERS, "a power of 2, from 2 to 1024"),
     "p": (lambda p: p >= 0, ">= 0"),
     "c": (lambda c: c > 0, "> 0"),
 }

@@ -3,7 +3,7 @@
 `f(x_t, t)` estimates x_0; `eps` has shape (K, B, C, H, W), one slice for each fresh noise that the
 sampler uses, drawn per image by `noise`; or it yields them as they are used, by `fresh`. Times in
 the options are noise levels s = sigma / alpha, so a sampler is the same for every process: it moves
-y = x_t / alpha along dy/ds = (y - f) / s.
+y = x_t / alpha along dy/ds = (y - f) / s. For `flow_map` f is a flow map, f(x_t, t, r).
 """
 
 import math
@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 
 from ect import ode
-from ect.process import S_MAX
+from ect.process import S_MAX, expand
 
 
 def fresh(seeds, shape):
@@ -45,6 +45,25 @@ def multistep(f, process, eps, times=(), sigma_min=0.0):
         t = process.time(torch.full_like(s, level))
         x = f(process.noise(x, fresh, t), t)
     return x
+
+
+def flow_map(f, process, eps, times=(), gamma=0.0):
+    """From s = 80 to each of `times` and to 0 along the flow map f(x_t, t, r), one evaluation each.
+
+    With `gamma` each step but the last leads below its level, to s sqrt(1 - gamma^2), and fresh
+    noise leads back (Kim et al. 2024, CTM, algorithm 3): 0 is the deterministic map, 1 `multistep`.
+    """
+    s = torch.full_like(eps[0, :, 0, 0, 0], S_MAX)
+    t = process.time(s)
+    x = process.noise(torch.zeros_like(eps[0]), eps[0], t)
+    for level, fresh in zip(times, eps[1:]):
+        below = process.time(torch.full_like(s, level * math.sqrt(1 - gamma**2)))
+        x = f(x, t, below)
+        t = process.time(torch.full_like(s, level))
+        if gamma == 0:
+            continue
+        x = process.noise(x / expand(process.coefficients(below)[0], x), gamma * fresh, t)
+    return f(x, t, torch.zeros_like(t))
 
 
 def grid(steps, s_min=0.002, s_max=S_MAX, rho=7.0):
@@ -105,4 +124,10 @@ def dpm_solver(f, process, eps, steps, s_min=0.002, rho=7.0):
     return y
 
 
-SAMPLERS = {"multistep": multistep, "euler": euler, "heun": heun, "dpm_solver": dpm_solver}
+SAMPLERS = {
+    "multistep": multistep,
+    "flow_map": flow_map,
+    "euler": euler,
+    "heun": heun,
+    "dpm_solver": dpm_solver,
+}

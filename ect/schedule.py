@@ -2,9 +2,9 @@
 
 In this file t and r are noise levels s = sigma / alpha, tensors of shape (B,); elsewhere t is the
 time of the process. `progress` in [0, 1) is the share of the run's images already seen. Every map
-keeps 0 <= r < t, except those in `CONTINUOUS_TIME`: their r is t, and the loss is a derivative
-(ect/limit.py). In tuning r grows towards t with progress; with r = 0 the target is the image itself
-and the run is pretraining.
+keeps 0 <= r < t, except those in `CONTINUOUS_TIME`: they name a loss of their own, a derivative at
+r = t (ect/limit.py), or one of `TWO_TIMES`, whose r is drawn (ect/flowloss.py). In tuning r grows
+towards t with progress; with r = 0 the target is the image itself and the run is pretraining.
 
 `ct` and `ict` pair neighbours on a grid of noise levels; `SNAPS` holds the function that first
 moves t up to this grid.
@@ -93,6 +93,56 @@ def meanflow(t, progress, pairs: float = 0.75, p: float = 1.0, c: float = 1e-3):
     return t
 
 
+def imf(t, progress, pairs: float = 0.5, p: float = 1.0, c: float = 1e-2):
+    """As `meanflow`, with the derivative along the network's own velocity (improved MeanFlow)."""
+    return t
+
+
+def soflow(
+    t,
+    progress,
+    pairs: float = 1.0,
+    p: float = 0.75,
+    c: float = 1e-3,
+    first: float = 1.0,
+    last: float = 0.0003125,
+):
+    """f(x_t, t, r) against f(x_q, q, r), q = t - a (t - r), a share a of the way that falls from
+    `first` to `last`; pairs, p and c as in `meanflow` (SoFlow)."""
+    return t
+
+
+def alphaflow(
+    t,
+    progress,
+    pairs: float = 0.75,
+    p: float = 1.0,
+    c: float = 1e-3,
+    start: float = 0.0,
+    end: float = 1.0,
+    gamma: float = 25.0,
+):
+    """From flow matching along the whole way, a = 1, to `meanflow`, a = 0: a = 1 - sigmoid(gamma
+    (progress - (start + end) / 2) / (end - start)) (alpha-Flow)."""
+    return t
+
+
+def shortcut(t, progress, pairs: float = 0.25, p: float = 0.0, c: float = 1e-3, steps: int = 128):
+    """A way of 1, 1/2, ..., 2 / `steps` is learned from two of half its length (shortcut models).
+    `steps` is a power of 2."""
+    return t
+
+
+def psd(t, progress, pairs: float = 0.75, p: float = 0.0, c: float = 1e-3):
+    """A way is learned from its two halves (progressive self-distillation)."""
+    return t
+
+
+def lsd(t, progress, pairs: float = 0.75, p: float = 0.0, c: float = 1e-3):
+    """df/dr is the velocity at f(x_t, t, r) (Lagrangian self-distillation)."""
+    return t
+
+
 @functools.cache
 def student_table(df, mean, std, low, high):
     """(u, P) of the prior `student`: with ln s = mean + std sqrt(df) sinh(u) Student's t has the
@@ -157,8 +207,10 @@ def _snap(points_of):
     return snap
 
 
-CONTINUOUS_TIME = ("continuous", "meanflow")
-DIFFERENTIATED = ("continuous", "meanflow")  # their losses differentiate the network
+TWO_TIMES = ("meanflow", "imf", "soflow", "alphaflow", "shortcut", "psd", "lsd")
+CONTINUOUS_TIME = ("continuous", *TWO_TIMES)
+# Their losses differentiate the network along a path.
+DIFFERENTIATED = ("continuous", "meanflow", "imf", "alphaflow")
 SNAPS = {"ct": _snap(_ct_points), "ict": _snap(_ict_points)}
 SCHEDULES = {
     "zero": zero,
@@ -173,4 +225,10 @@ SCHEDULES = {
     "ict": ict,
     "continuous": continuous,
     "meanflow": meanflow,
+    "imf": imf,
+    "soflow": soflow,
+    "alphaflow": alphaflow,
+    "shortcut": shortcut,
+    "psd": psd,
+    "lsd": lsd,
 }

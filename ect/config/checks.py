@@ -232,9 +232,16 @@ def _check_rows(config, key, rows):
 
 
 def _check_boundary(config, key, start, samplers):
-    """A boundary at sigma_min needs the parameterization edm; an import's is not known yet."""
+    """A flow map is of a network that is told two times. A boundary at sigma_min needs the
+    parameterization edm; an import's is not known yet."""
     form = config.block_of(start).parameterization
+    network = config.networks.get(config.block_of(start).network)
     for name in samplers:
+        if config.samplers[name].kind == "flow_map" and not (network and network.span):
+            raise ValueError(
+                f"{key}: sampler '{name}' is a flow_map, and start '{start}' has no network with"
+                " span; allowed: a pretrain block with a network with span: true or end"
+            )
         if config.samplers[name].sigma_min and form not in ("edm", None):
             raise ValueError(
                 f"{key}: sampler '{name}' has sigma_min, and start '{start}' the parameterization"

@@ -28,6 +28,7 @@ from ect.schedule import HIGH
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
 SEEDS = 1_000_000  # from the first seed of one replicate's images to that of the next
+STEPWISE = ("multistep", "flow_map")  # samplers whose steps are their times
 Label = whole(10**6, 0)
 Batch = whole(10**5)  # of images that are sampled
 Subsets = whole(10_000)  # of the kernel distance
@@ -118,13 +119,18 @@ class Sampler(Block):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     kind: part("sampler")
-    """`multistep` consistency, or a solver: `euler` (DDIM), `heun`, `dpm_solver` (its ++, 2M)."""
+    """`multistep` consistency, `flow_map`, along a map f(x_t, t, r), or a solver: `euler` (DDIM),
+    `heun`, `dpm_solver` (its ++, 2M)."""
     label: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(visible)]
     """Its name in tables and figures."""
     times: Annotated[list[Level], Field(max_length=1000)] | None = None
-    """Decreasing noise levels s to which `multistep` re-noises; without the key it is one step."""
+    """Decreasing noise levels s to which `multistep` re-noises, or `flow_map` leads on its way to
+    0; without the key it is one step."""
     steps: whole(10_000) | None = None
     """Number of steps of a solver."""
+    gamma: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of `flow_map`: each step leads to s sqrt(1 - gamma^2) and fresh noise back to s; without the
+    key 0, no noise; 1 is `multistep`."""
     sigma_min: Level | None = None
     """The noise level s at which f(x) = x in `multistep`; without the key 0."""
     churn: Annotated[float, Field(ge=0, le=1e5)] | None = None
@@ -158,9 +164,9 @@ class Sampler(Block):
             )
         if self.nfe is not None:
             raise ValueError(f"nfe is set for '{self.kind}'; allowed: samplers of plugins only")
-        if self.kind == "multistep" and self.steps is not None:
-            raise ValueError("steps is set for 'multistep'; allowed: times")
-        if self.kind != "multistep" and (self.times is not None or not self.steps):
+        if self.kind in STEPWISE and self.steps is not None:
+            raise ValueError(f"steps is set for '{self.kind}'; allowed: times")
+        if self.kind not in STEPWISE and (self.times is not None or not self.steps):
             found = f"steps is {self.steps} and times is {self.times} for '{self.kind}'"
             raise ValueError(f"{found}; allowed: steps >= 1 and no times")
         times = self.times or []
@@ -173,6 +179,8 @@ class Sampler(Block):
         if self.kind != "multistep" and self.sigma_min:
             raise ValueError(f"sigma_min is set for '{self.kind}'; allowed: multistep only")
         self._check_churn()
+        if self.kind != "flow_map" and self.gamma is not None:
+            raise ValueError(f"gamma is set for '{self.kind}'; allowed: flow_map only")
         return self
 
     def _check_churn(self):
@@ -192,6 +200,7 @@ class Sampler(Block):
 
     def _set(self):
         options = {"times": self.times, "steps": self.steps, "sigma_min": self.sigma_min}
+        options |= {"gamma": self.gamma}
         return {key: value for key, value in options.items() if value is not None} | self._churn()
 
     def options(self):
@@ -200,6 +209,9 @@ class Sampler(Block):
         if self.kind == "multistep":
             shift = {"sigma_min": self.sigma_min} if self.sigma_min else {}
             return {"times": self.times or [], **shift}
+        if self.kind == "flow_map":
+            noise = {"gamma": self.gamma} if self.gamma else {}
+            return {"times": self.times or [], **noise}
         return {"steps": self.steps} | (self._churn() if self.churn else {})
 
     @property
@@ -207,7 +219,7 @@ class Sampler(Block):
         """Evaluations of the network for one image."""
         if self.nfe is not None:
             return self.nfe
-        if self.kind == "multistep":
+        if self.kind in STEPWISE:
             return 1 + len(self.times or [])
         return 2 * self.steps - 1 if self.kind == "heun" else self.steps
 

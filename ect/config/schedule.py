@@ -39,8 +39,8 @@ class Schedule(Block):
             if not fits(value):
                 raise ValueError(f"{key} is {short(value)}; allowed: {words}")
         self._require_noise_clock(self.map in CONTINUOUS_TIME)
-        for low, high in (("low", "high"), ("s0", "s1")):
-            if low in options and options[low] >= options[high]:
+        for low, high in (("low", "high"), ("s0", "s1"), ("last", "first"), ("start", "end")):
+            if low in options and high in options and options[low] >= options[high]:
                 raise ValueError(f"{low} is {options[low]}; allowed: < {high} = {options[high]}")
         return self
 

@@ -49,8 +49,9 @@ class Network(Block):
     """Embedding of the noise level: sinusoids, or random Fourier features. EDM2 has its own."""
     classes: whole(10**6, 0) = 0
     """Number of classes the network is conditioned on; 0: unconditional."""
-    span: bool = False
-    """Also condition on t - r (MeanFlow)."""
+    span: bool | Literal["end"] = False
+    """Also condition on the end r of a flow map f(x_t, t, r): true on t - r, `end` on the time
+    label of r. With `end`, pretraining and solvers tell it r = t, the velocity; with true r = 0."""
     uncertainty: bool = False
     """Of EDM2: also learn u(s), by which pretraining weighs its loss: loss / exp(u) + u."""
     augment_labels: whole(64, 0) = 0
@@ -60,7 +61,11 @@ class Network(Block):
     def _parts_fit(self):
         edm2 = self.architecture == "edm2"
         if edm2 and (self.embedding != "positional" or self.span):
-            key, found = ("span", "true") if self.span else ("embedding", f"'{self.embedding}'")
+            key, found = (
+                ("span", str(self.span).lower())
+                if self.span
+                else ("embedding", f"'{self.embedding}'")
+            )
             raise ValueError(f"{key} is {found} with architecture 'edm2'; allowed: no such key")
         if self.uncertainty and not edm2:
             found = f"uncertainty is true with architecture '{self.architecture}'"
@@ -117,6 +122,32 @@ class Prior(Block):
         low, high = options.get("low", LOW), options.get("high", HIGH)
         if low >= high:
             raise ValueError(f"low is {low}; allowed: < high = {high}")
+        return self
+
+    def resolved(self):
+        options = self.model_dump(exclude={"kind"}, exclude_none=True)
+        return {"kind": self.kind, "options": options}
+
+
+class Joint(Block):
+    """The distribution of the end r of objectives with two times."""
+
+    kind: Literal[registry.JOINTS]
+    """`sorted`: s and r are two draws of the prior, in order (MeanFlow); `lower`: r is a lognormal
+    draw of its own, or s where that is less (SoFlow, MeanFlow's later code)."""
+    mean: Annotated[float, Field(ge=-10, le=10)] | None = None
+    """Mean of ln r of `lower`."""
+    std: Annotated[float, Field(ge=1e-3, le=5)] | None = None
+    """Standard deviation of ln r of `lower`."""
+
+    @model_validator(mode="after")
+    def _options_fit(self):
+        options = self.resolved()["options"]
+        if set(options) != ({"mean", "std"} if self.kind == "lower" else set()):
+            raise ValueError(
+                f"kind is '{self.kind}' with {', '.join(options) or 'nothing'}; allowed:"
+                " {kind: sorted}, or {kind: lower, mean: ..., std: ...}"
+            )
         return self
 
     def resolved(self):

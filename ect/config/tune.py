@@ -8,8 +8,11 @@ from pydantic import Field, model_validator
 
 from ect import registry
 from ect.config.base import Block, Level, names, whole
-from ect.config.training import Recipe
-from ect.schedule import DIFFERENTIATED, SNAPS
+from ect.config.training import Joint, Recipe
+from ect.schedule import CONTINUOUS_TIME, DIFFERENTIATED, SNAPS, TWO_TIMES
+
+OF_FLOW = ("meanflow", "imf", "alphaflow", "shortcut")  # whose u is the network's output
+ONE_PRIOR_MORE = tuple(name for name in TWO_TIMES if name != "shortcut")  # which has a grid
 
 DerivativeStep = Annotated[float, Field(ge=1e-4, le=0.1)]
 
@@ -34,6 +37,8 @@ class Tune(Recipe):
     the frozen start leads (ECD)."""
     shared_dropout: bool = True
     """Both sides of the loss share a dropout mask; if false, the target has another one."""
+    joint: Joint | None = None
+    """Of objectives with two times: their distribution; without the key `sorted`."""
     snapshots: whole(1000, 0) = 0
     """Number of snapshots of the weights kept during the run, for the loss page."""
     truncate: Truncate | None = None
@@ -45,7 +50,15 @@ class Tune(Recipe):
     """Of the losses that differentiate the network: `jvp`, forward mode, in one evaluation; or
     `difference`, a central difference of two, for any kernel."""
     derivative_step: DerivativeStep = 0.005
-    """The step of `difference`: of `continuous` in asinh(s / sd), of `meanflow` in t."""
+    """The step of `difference`: of `continuous` in asinh(s / sd), of the others in t."""
+
+    @model_validator(mode="after")
+    def _joint_fits(self):
+        if self.joint and self.joint.kind == "lower" and self.prior.kind != "lognormal":
+            raise ValueError(
+                f"joint is 'lower' with the prior '{self.prior.kind}'; allowed: a prior lognormal"
+            )
+        return self
 
     @model_validator(mode="after")
     def _prior_is_truncated(self):
@@ -68,8 +81,14 @@ class Tune(Recipe):
 
 
 def check_loss(config, key, start, schedule, recipe):
-    """A loss in place of a map needs a recipe without another, and MeanFlow a certain network."""
+    """A loss in place of a map needs a recipe without another; one of two times a network that is
+    told both."""
     name, block = config.schedules[schedule].map, config.tune[recipe]
+    if block.joint is not None and name not in ONE_PRIOR_MORE:
+        raise ValueError(
+            f"{key}: recipe '{recipe}' has a joint prior, for schedule '{schedule}' ({name});"
+            f" allowed: {names(ONE_PRIOR_MORE)}"
+        )
     if block.derivative != "jvp" and name not in DIFFERENTIATED:
         raise ValueError(
             f"{key}: recipe '{recipe}' has the derivative '{block.derivative}', and schedule"
@@ -81,10 +100,10 @@ def check_loss(config, key, start, schedule, recipe):
         _check_second(config, key, start, schedule, recipe)
     if not config.has_own_loss(schedule):
         return
-    if block.kernels == "native" and name in DIFFERENTIATED and block.derivative == "jvp":
-        raise ValueError(
-            f"{key}: {name} with kernels 'native'; allowed: torch, or derivative: difference"
-        )
+    differs = name in DIFFERENTIATED and block.derivative == "difference"
+    if block.kernels == "native" and name in CONTINUOUS_TIME and not differs:
+        other = "torch, or derivative: difference" if name in DIFFERENTIATED else "torch"
+        raise ValueError(f"{key}: {name} with kernels 'native'; allowed: {other}")
     found = {"distance": block.distance.kind, "weight": block.weight, "target": block.target}
     allowed = found["distance"] == "squared" and found["weight"] != "gap"
     if not allowed or found["target"] != "own":
@@ -92,12 +111,22 @@ def check_loss(config, key, start, schedule, recipe):
             f"{key}: schedule '{schedule}' ({name}) with recipe '{recipe}', found {found}; allowed:"
             " distance squared, any weight but gap, target own"
         )
+    if name in TWO_TIMES:
+        _check_told(config, key, start, schedule)
+
+
+def _check_told(config, key, start, schedule):
+    """A loss of two times needs a network that is told both, and some the mean velocity as its
+    output."""
+    name = config.schedules[schedule].map
     chain = config.pretrain.get(config.chain_of(start))
-    parts = chain and (chain.process, chain.parameterization, config.networks[chain.network].span)
-    if name == "meanflow" and parts != ("flow", "velocity", True):
+    told = chain and config.networks[chain.network].span
+    of_flow = chain and (chain.process, chain.parameterization) == ("flow", "velocity")
+    if not told or (name in OF_FLOW and not of_flow):
+        form = "process flow, parameterization velocity and " if name in OF_FLOW else ""
         raise ValueError(
-            f"{key}: schedule '{schedule}' (meanflow) with start '{start}'; allowed: a pretrain"
-            " block with process flow, parameterization velocity and a network with span: true"
+            f"{key}: schedule '{schedule}' ({name}) with start '{start}'; allowed: a pretrain block"
+            f" with {form}a network with span: true or end"
         )
 
 

@@ -74,6 +74,18 @@ class Prior(Block):
         return self
 
 
+class Joint(Block):
+    """A joint prior of two times, as a config's, with its options apart."""
+
+    kind: Literal[registry.JOINTS]
+    options: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _options_fit(self, info):
+        hold(training.Joint, {"kind": self.kind}, self.options, info)
+        return self
+
+
 class Map(Block):
     """A map t -> r, as a config's, with its options apart."""
 
@@ -102,6 +114,7 @@ class Recipe(training.Recipe):
     adaptive: bool = False
     derivative: Literal[registry.DERIVATIVES] = "jvp"
     derivative_step: DerivativeStep = 0.005
+    joint: Joint = Absent
     masks: Count = Absent  # the version of dropout's masks
 
 

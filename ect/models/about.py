@@ -152,7 +152,7 @@ UNET_OPTIONAL = {
     "architecture": one_of(registry.ARCHITECTURES),
     "embedding": one_of(registry.EMBEDDINGS),
     "classes": CLASSES,
-    "span": BOOLEAN,
+    "span": (lambda x: type(x) is bool or x == "end", "true, false, end"),
     "augment_labels": whole(0, 64),
 }
 EDM2_OPTIONAL = {

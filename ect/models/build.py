@@ -8,6 +8,7 @@ import torch
 
 from ect import plugins
 from ect.consistency import Consistency
+from ect.flowmap import FlowMap
 from ect.models import trust
 from ect.models.about import Foreign, least_weights, named, require, said
 from ect.networks.edm2 import EDM2
@@ -96,15 +97,17 @@ def plugin_process(name, settings):
 
 
 def make_consistency(network, process, about):
-    """f of a model's description; older files lack c_noise and c_in, which are EDM's."""
-    return Consistency(
+    """f of a model's description, a flow map where its network is told two times; older files lack
+    c_noise and c_in, which are EDM's."""
+    span = setting(about["network"], "span")
+    return (FlowMap if span else Consistency)(
         network,
         process,
         about["parameterization"],
         about["sd"],
         c_noise=setting(about, "c_noise"),
         c_in=setting(about, "c_in"),
-        span=setting(about["network"], "span"),
+        span=span,
     )
 
 

@@ -8,6 +8,7 @@ import torch
 
 from ect import plugins, sampler
 from ect.data.batches import decode
+from ect.flowmap import FlowMap
 from ect.runtime import device
 from ect.runtime.seeds import generator_of
 from ect.runtime.text import shown
@@ -41,6 +42,13 @@ def stream(f, process, about, settings, bar=False):
         )
     if settings["images"] < 1:
         raise ValueError(f"images is {settings['images']}; allowed: >= 1")
+    if settings["kind"] == "flow_map" and not isinstance(f, FlowMap):
+        raise ValueError(
+            "kind is 'flow_map', and the model's network is told one time; allowed: a model whose"
+            " network has span"
+        )
+    if solves(settings["kind"]):
+        f = f.denoiser()
     sample = plugins.with_plugins(sampler.SAMPLERS, "sampler", settings)[settings["kind"]]
     options = lowest(settings["kind"], about) | settings["options"]
     first, last, batch = settings["seed"], settings["seed"] + settings["images"], settings["batch"]
@@ -71,8 +79,12 @@ def noise(seeds, options, shape):
 def lowest(kind, about):
     """The option `s_min` of a built-in solver, for a model that says down to which noise level its
     network was trained; {} for any other."""
-    solver = kind in sampler.SAMPLERS and kind != "multistep"
-    return {"s_min": about["s_min"]} if solver and "s_min" in about else {}
+    return {"s_min": about["s_min"]} if solves(kind) and "s_min" in about else {}
+
+
+def solves(kind):
+    """Whether a sampler is a built-in solver of the ODE."""
+    return kind in sampler.SAMPLERS and kind not in ("multistep", "flow_map")
 
 
 def labels_of(seeds, about, given=None):

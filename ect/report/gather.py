@@ -17,7 +17,8 @@ MODEL = [
 ]  # fmt: skip
 SAMPLER = ["sampler", "label", "nfe"]
 SOLVERS = {
-    "multistep": "multistep", "euler": "Euler", "heun": "Heun", "dpm_solver": "DPM-Solver++(2M)",
+    "multistep": "multistep", "flow_map": "flow map", "euler": "Euler", "heun": "Heun",
+    "dpm_solver": "DPM-Solver++(2M)",
 }  # fmt: skip
 MORE = [name for name in METRICS if name not in ("fd", "kd")]  # where the config asks for them
 # What distances must share to be compared.

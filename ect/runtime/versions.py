@@ -44,6 +44,7 @@ DEFAULTS: dict[str, Any] = {
     "derivative_step": 0.005,
     "augment": None,
     "ema_ramp_before": False,
+    "joint": None,
     # of a network
     "classes": 0,
     "span": False,

@@ -73,6 +73,8 @@ def _pretrain(config, model):
 def _recipe(block):
     """A recipe's settings, without defaults: a new key does not change the settings of others."""
     settings = block.model_dump() | {"prior": block.prior.resolved()}
+    if settings.get("joint"):
+        settings["joint"] = block.joint.resolved()
     if settings["kernels"] == "native":
         settings["kernels"] = f"native-{NATIVE}"
     if settings["dropout"] > 0:

@@ -88,6 +88,8 @@ def loop(state, settings, images, teacher=None):
     objective = make_objective(settings, about["sd"], teacher)
     require_gap(objective, settings)
     f = build.make_consistency(state.network, objective.process, about)
+    if settings["schedule"]["map"] == "zero":
+        f = f.denoiser()
     marks, keeps = _marks(settings, _log_lines(settings)), _marks(settings, settings["snapshots"])
     while state.seen < total:
         before = state.seen

@@ -6,7 +6,8 @@ import math
 
 import torch
 
-from ect import limit, plugins
+from ect import flowloss, limit, plugins
+from ect.flowmap import JOINTS
 from ect.models import build, trust
 from ect.models.build import make_process
 from ect.objective import DISTANCES, PRIORS, WEIGHTS, Objective, Truncated, Written, huber
@@ -82,6 +83,9 @@ def make_objective(settings, sd, teacher=None):
     if schedule["map"] in limit.OBJECTIVES:
         options = schedule["options"] | derivative(recipe) | adaptive(settings)
         return limit.OBJECTIVES[schedule["map"]](process, weight, sd, **options)
+    if schedule["map"] in flowloss.OBJECTIVES:
+        options = schedule["options"] | derivative(recipe) | joint_of(recipe)
+        return flowloss.OBJECTIVES[schedule["map"]](process, weight, sd, **options)
     added = plugins.load(settings.get("plugins", {}))["objective"]
     if schedule["map"] in added:
         loss = functools.partial(added[schedule["map"]], **schedule["options"])
@@ -125,6 +129,12 @@ def adaptive(settings):
     if not setting(settings["network"], "uncertainty"):
         raise ValueError("adaptive is true, the network has no uncertainty; allowed: one with it")
     return {"adaptive": True}
+
+
+def joint_of(recipe):
+    """{"joint": (draw) -> (s, r)} of a recipe that names the joint prior of two times."""
+    joint = setting(recipe, "joint")
+    return {"joint": functools.partial(JOINTS[joint["kind"]], **joint["options"])} if joint else {}
 
 
 def on_clock(function, schedule, process):

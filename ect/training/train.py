@@ -61,6 +61,8 @@ def run(
         distributed.require_same(state.tensors())
         used = settings.get("plugins", ())
         teacher = build.load_model(init, used)[0] if _needs_teacher(settings) else None
+        if settings["target"] != "own":
+            teacher = teacher.denoiser()
         began = started - state.seconds
         keep = functools.partial(save, state, work, began)
         ended = functools.partial(distributed.torchrun_ended, parents)

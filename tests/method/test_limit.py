@@ -1,4 +1,4 @@
-"""The losses at r -> t: derivatives along a path, their papers' formulas, Gaussian closed forms."""
+"""The loss at r -> t: the derivative along a path, sCM's formula, Gaussian closed forms."""
 
 import copy
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from ect import limit
+from ect import flowloss, limit
 from ect.consistency import Consistency
 from ect.models import build
 from ect.models.build import PROCESSES
@@ -22,8 +22,8 @@ S = torch.tensor([0.05, 0.4, 1.5, 12.0], dtype=torch.float64)
 PAIRS = [("ve", "edm"), ("flow", "velocity"), ("vp_cosine", "edm"), ("vp_linear", "noise")]
 
 
-def consistency(network, process, parameterization, sd=SD, span=False):
-    return Consistency(network, PROCESSES[process](), parameterization, sd, span=span)
+def consistency(network, process, parameterization, sd=SD):
+    return Consistency(network, PROCESSES[process](), parameterization, sd)
 
 
 def continuous(process, warmup=0.1, c=0.1, sd=SD):
@@ -118,7 +118,7 @@ def test_on_gaussian_data_the_mean_tangent_of_the_exact_function_is_zero():
         assert ((b.abs() < 4 * error) if is_solution else (b.abs() > 20 * error)).all()
 
 
-def zero(x, c_noise, span=None):
+def zero(x, c_noise):
     return torch.zeros_like(x)
 
 
@@ -133,120 +133,21 @@ def spread(t):
     return ((1 - t) ** 2 * SD**2 + t**2).sqrt()
 
 
-class AverageVelocity:
-    """The exact u(x_t, r, t) of N(0, sd^2) under `flow`: (x_t - x_r) / (t - r), with
-    x_r = x_t spread(r) / spread(t); its inputs are c_in x_t = x_t / spread(t), 1000 t, t - r."""
-
-    def __call__(self, x_in, c_noise, span):
-        t, span = expand(c_noise / 1000, x_in), expand(span, x_in)
-        r = t - span
-        square = (1 - t) ** 2 * SD**2 + t**2 - (1 - r) ** 2 * SD**2 - r**2
-        # (spread(t) - spread(r)) / (t - r), also where t = r
-        slope = torch.where(span == 0, derivative(t), square / torch.where(span == 0, 1.0, span))
-        return x_in * slope / (spread(t) + spread(r))
-
-
-def derivative(t):
-    """Of spread(t)^2, so that spread' = derivative / (2 spread)."""
-    return 2 * t - 2 * (1 - t) * SD**2
-
-
-def meanflow(pairs=1.0, p=1.0, c=1e-3):
-    return limit.MeanFlow(Flow(), uniform, SD, pairs, p, c)
-
-
-def flow_consistency(network):
-    return Consistency(network, Flow(), "velocity", SD, c_noise="time", span=True)
-
-
-def test_on_gaussian_data_the_mean_error_of_the_exact_average_velocity_is_zero():
-    s, r = S, S / torch.tensor([2.0, 10.0, 1.0, 5.0], dtype=torch.float64)
-    x, eps = gaussian(S)
-    t, t_r = Flow().time(s), Flow().time(r)
-    x_t, v = Flow().noise(x, eps, t), eps - x
-    for network, is_exact in ((AverageVelocity(), True), (zero, False)):
-        f = flow_consistency(network)
-        target = meanflow().target(f, x_t, v, t, t_r, Masks())
-        b, error = regression(target - f.output(x_t, t, t_r), x_t)
-        assert ((b.abs() < 4 * error) if is_exact else (b.abs() > 20 * error)).all()
-
-
-def test_the_exact_average_velocity_samples_the_data_in_one_step():
-    eps = noise(range(1000), 1, (1, 8, 8)).double()
-    images = multistep(flow_consistency(AverageVelocity()), Flow(), eps)
-    torch.testing.assert_close(images, SD * eps[0], rtol=0.03, atol=1e-9)  # from t = 80 / 81
-
-
-def test_meanflow_with_r_equal_t_is_flow_matching(draw):
-    x, eps = SD * draw(0), draw(1)
-    f = flow_consistency(lambda x, c_noise, span: (x + expand(c_noise, x) / 1000).sin())
-    levels = torch.stack([S, S], dim=1)
-    t = Flow().time(S)
-    error = (f.output(Flow().noise(x, eps, t), t, t) - (eps - x)).square().flatten(1)
-    terms = meanflow(p=0.0)(f, x, eps, levels, 0.0)
-    torch.testing.assert_close(terms.loss, error.sum(1), rtol=1e-12, atol=0)
-    weighted = meanflow(p=1.0)(f, x, eps, levels, 0.0).loss
-    torch.testing.assert_close(weighted, error.sum(1) / (error.sum(1) + 1e-3), rtol=1e-12, atol=0)
-    torch.testing.assert_close(terms.residual, error.mean(1), rtol=1e-12, atol=0)
-
-
-@pytest.mark.parametrize("pairs", [0.0, 0.25, 1.0])
-def test_meanflow_draws_ordered_pairs_in_their_share(pairs):
-    generator = torch.Generator().manual_seed(0)
-    levels = meanflow(pairs).levels(lambda: torch.randn(64, generator=generator).exp())
-    s, r = levels.unbind(dim=1)
-    assert (r <= s).all() and (r < s).sum() == round(64 * pairs)
-
-
-def test_the_target_of_meanflow_is_the_difference_quotient(make_unet, draw):
-    """u - target = u - v + (t - r) du/dt, the derivative along dx = v dt at fixed r."""
-    x, eps = SD * draw(0), draw(1)
-    t, r = Flow().time(S), Flow().time(S / 3)
-    x_t, v, h = Flow().noise(x, eps, t), eps - x, 1e-6
-    f = flow_consistency(lambda x, c_noise, span: (x * expand(c_noise / 1000 + 2 * span, x)).sin())
-    slope = f.output(x_t + h * v, t + h, r) - f.output(x_t - h * v, t - h, r)
-    wanted = v - expand(t - r, x) * slope / (2 * h)
-    target = meanflow().target(f, x_t, v, t, r, Masks())
-    torch.testing.assert_close(target, wanted, rtol=1e-6, atol=1e-7)
-
-
 CONTINUOUS = changed(
     TUNE,
     recipe__distance={"kind": "squared", "c": 0.0},
     recipe__weight="uniform",
     schedule={"map": "continuous", "options": {"warmup": 0.5, "c": 0.1}, "clock": "noise"},
 )
-MEANFLOW = changed(
-    CONTINUOUS,
-    process="flow",
-    parameterization="velocity",
-    c_noise="time",
-    network__span=True,
-    schedule={
-        "map": "meanflow", "options": {"pairs": 0.5, "p": 1.0, "c": 1e-3}, "clock": "noise",
-    },
-)  # fmt: skip
 
 
-@pytest.mark.parametrize("settings", [CONTINUOUS, MEANFLOW], ids=["continuous", "meanflow"])
-def test_both_train_and_repeat_their_bits_and_sample(settings, digits_file, tmp_path):
+def test_it_trains_and_repeats_its_bits_and_samples(digits_file, tmp_path):
     for name in ("a", "b"):
-        train.run(copy.deepcopy(settings), digits_file, tmp_path / name)
+        train.run(copy.deepcopy(CONTINUOUS), digits_file, tmp_path / name)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     f, process, about = build.load_model(tmp_path / "a/model.safetensors")
     images = multistep(f, process, noise(range(3), 2, about["shape"]), times=[0.5])
     assert images.isfinite().all() and len(images.unique()) > 100
-
-
-def test_a_network_with_span_leads_to_the_image_at_zero(draw):
-    network = build.make_network(MEANFLOW["network"], (1, 8, 8))
-    f, x = flow_consistency(network), draw(0).float()
-    assert torch.equal(f(x, torch.zeros(4)), x)
-    with torch.no_grad():
-        network.embedding.span.weight.add_(1.0)
-        network.head.weight.add_(1.0)
-    told = [f.output(x, torch.full((4,), 0.7), r) for r in (0.0, 0.3)]
-    assert not torch.equal(*told)
 
 
 def test_vp_cosine_and_ve_have_one_tangent_at_equal_s(make_unet, draw):
@@ -282,7 +183,7 @@ def test_a_difference_of_meanflow_is_its_derivative_up_to_the_square_of_its_step
         return (x_in * (1 + span)).sin() * (2 * t).exp()
 
     f = consistency(network, "flow", "velocity", span=True)
-    loss = limit.MeanFlow(Flow(), uniform, SD, 0.75, 1.0, 1e-3)
+    loss = flowloss.MeanFlow(Flow(), uniform, SD, 0.75, 1.0, 1e-3)
     t = f.process.time(S)
     given = f, f.process.noise(x, eps, t), eps - x, t, t / 2, Masks(7)
     exact, errors = loss.target(*given), []

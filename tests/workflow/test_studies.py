@@ -41,6 +41,7 @@ JOBS = {  # with `all`
     "split-scaling": 1013,
     "images": 62,
     "start": 27,
+    "objectives": 549,
 }
 each_study = pytest.mark.parametrize("name", JOBS)
 

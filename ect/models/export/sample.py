@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-SAMPLERS = ("multistep", "euler", "heun", "dpm_solver")
+SAMPLERS = ("multistep", "flow_map", "euler", "heun", "dpm_solver")
 sys.path.insert(0, str(FOLDER))  # for ect/, also where Python ignores a script's own folder
 
 
@@ -20,12 +20,13 @@ def options_of(sampler, steps, times, samplers):
     Raises `ValueError`."""
     from ect.models.steps import chosen, falling
 
-    if sampler != "multistep":
+    if sampler not in ("multistep", "flow_map"):
         if times is not None:
             raise ValueError(f"--times: found {times} with {sampler}; allowed: --steps alone")
         return {"steps": steps or 18}, f"{sampler} with {steps or 18} steps"
     if times is None:
-        return chosen(samplers, steps or 1)[:2]
+        options, words = chosen(samplers, steps or 1)[:2]
+        return (options if sampler == "multistep" else {"times": options["times"]}), words
     if not falling(times):
         raise ValueError(f"--times: found {times}; allowed: falling noise levels between 80 and 0")
     if steps is not None and steps != len(times) + 1:
