@@ -27,6 +27,7 @@ from ect.evaluation import sample
 from ect.runtime import checkpoint, record
 from ect.study import settings as settings_of
 from ect.training import train
+from tests.helpers.configs import PICKLE
 from tests.helpers.measured import ONE_STEP, measure
 from tests.helpers.runs import PRETRAIN, TUNE, changed
 from tests.helpers.workflow import OUTER, copy_workflow, smoke, stand_in_for_conda
@@ -116,7 +117,7 @@ def a_readers_files():
     Path("mine.yaml").write_text(named("# mine.yaml"))
     Path("tuned.yaml").write_text(named("# tuned.yaml"))
     Path("models").mkdir()
-    Path("models/edm-cifar10-32x32-uncond-vp.pkl").touch()
+    shutil.copy(PICKLE, "models/edm-cifar10-32x32-uncond-vp.pkl")
     generator = np.random.default_rng(0)
     np.savez("samples.npz", generator.integers(0, 256, (2, 8, 8, 1), np.uint8))
     for label in ("cat", "dog"):
@@ -212,7 +213,7 @@ def test_snippets_of_config_are_laid_over_the_default_study(here, page, text):
     for block in (yaml.safe_load(text).get("init") or {}).values():
         if block["format"] != "diffusers":
             Path(block["file"]).parent.mkdir(parents=True, exist_ok=True)
-            Path(block["file"]).touch()
+            shutil.copy(PICKLE, block["file"])
     Path("snippet.yaml").write_text(text)
     Config.read(load.read("config.yaml", *over, "snippet.yaml"))
 

@@ -13,11 +13,11 @@ from ect.config.dataset import SOURCE_KEYS
 from ect.networks import kernels
 from ect.runtime.versions import MASKS, NATIVE
 from ect.study import settings as study_settings
-from tests.helpers.configs import CUT, DEFAULT, ROOT, SEARCH, changed
+from tests.helpers.configs import CUT, DEFAULT, PICKLE, ROOT, SEARCH, changed
 
 SMALL = DEFAULT["networks"]["small"]
 
-BARE = {"format": "state_dict", "file": "README.md", "network": "small", "process": "flow"}
+BARE = {"format": "state_dict", "file": str(PICKLE), "network": "small", "process": "flow"}
 BARE |= {"parameterization": "velocity", "c_noise": "time"}
 IMAGES = {"source": "images", "path": "/dev/null", "held_out": 10}
 LONG = {"pretrain": "ve", "kimg": 60, "ema_std": 0.15}
@@ -153,11 +153,11 @@ MISTAKES = [
         {"a": {"format": "edm", "file": "tests"}},
         ["init.a", "'tests', which is no file", "a file"],
     ),
-    ("init", {"a": {"format": "tf", "file": "README.md"}}, ["init.a.format", "'tf'", "'edm'"]),
-    ("init", {"ve": {"format": "edm", "file": "README.md"}}, ["init.ve", "pretrain"]),
-    ("init", {"a": {"format": "edm", "file": "README.md", "sd": 0.5}}, ["init.a: sd", "'edm'"]),
+    ("init", {"a": {"format": "tf", "file": str(PICKLE)}}, ["init.a.format", "'tf'", "'edm'"]),
+    ("init", {"ve": {"format": "edm", "file": str(PICKLE)}}, ["init.ve", "pretrain"]),
+    ("init", {"a": {"format": "edm", "file": str(PICKLE), "sd": 0.5}}, ["init.a: sd", "'edm'"]),
     ("init", {"a": {"format": "diffusers", "file": "a/b/c"}}, ["init.a", "a/b/c", "owner/name"]),
-    ("init", {"a": {"format": "diffusers", "file": "README.md"}}, ["init.a", "a folder"]),
+    ("init", {"a": {"format": "diffusers", "file": str(PICKLE)}}, ["init.a", "a folder"]),
     ("init", {"a": BARE | {"c_noise": None}}, ["init.a: found no c_noise", "parameterization"]),
     ("init", {"a": BARE | {"network": "big"}}, ["init.a.network: found 'big'; allowed: small"]),
     ("init", {"a": BARE | {"parameterization": "noise"}}, ["init.a", "'noise'", "edm, velocity"]),
@@ -327,7 +327,7 @@ def test_a_figure_is_not_distilled_from_a_random_start_either():
 
 
 def test_an_imported_start_has_one_milestone_and_brings_its_own_network():
-    config = changed("init", {"edm": {"format": "edm", "file": str(ROOT / "README.md")}})
+    config = changed("init", {"edm": {"format": "edm", "file": str(PICKLE)}})
     config["dataset"]["normalize"] = "unit"
     row = config["experiments"]["methods"]["rows"][1] | {"pretrain": ["edm"], "kimg": [0]}
     config["experiments"]["methods"]["rows"] = [row]
@@ -346,7 +346,7 @@ def test_an_import_is_told_what_its_one_file_does_not_say(tmp_path):
     (tmp_path / "unet").mkdir()
     for name in ("unet/config.json", "unet/w.safetensors", "unet/w.bin", "README.md"):
         (tmp_path / name).touch()
-    file = str(ROOT / "README.md")
+    file = str(PICKLE)
     starts = {
         "edm": {"format": "edm", "file": file},
         "ours": {"format": "ect", "file": file},
@@ -377,7 +377,7 @@ def test_an_import_is_told_what_its_one_file_does_not_say(tmp_path):
         "folder": read,
         "hub": [],
         "held": [],
-        "bare": ["README.md"],
+        "bare": [file],
     }
 
 

@@ -102,4 +102,6 @@ def test_the_kind_of_a_sampler_is_a_word(kind, tmp_path, capsys):
     (tmp_path / "m.json").write_text("{}")
     words = ["tabulate", "solvers", "--metrics", str(tmp_path / "m.json"), "--solvers"]
     assert main([*words, json.dumps({"a": kind}), "--out", str(tmp_path / "t")]) == 1
-    assert f"--solvers: a is {kind!r}; allowed: multistep, euler" in capsys.readouterr().err
+    assert (
+        f"--solvers: a is {kind!r}; allowed: multistep, flow_map, euler" in capsys.readouterr().err
+    )

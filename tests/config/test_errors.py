@@ -50,6 +50,7 @@ def made(tmp_path_factory, digits_file):
     return folder
 
 
+MAPS = '{"schedules": {"a": {"map": "zero", "options": {}}}, "width_in": 5, "colour": 1}'
 WRONG_FILES = {
     "text.txt": "hello\n",
     "empty.json": "",
@@ -90,7 +91,7 @@ STUDIES = {
     "list.yaml": ["list.yaml", "found a list", "key: value"],
     "empty.yaml": ["empty.yaml", "nothing", "key: value"],
     "no_such.yaml": ["no_such.yaml", "o such file"],
-    "text.txt": ["text.txt", "found a str", "key: value"],
+    "text.txt": ["text.txt", "found a text", "key: value"],
     "typo.yaml": ["pretrain.ve.optimiser: unknown key", "optimizer"],
     "text_lr.yaml": ["pretrain.ve.optimizer.lr", "'1e-4'", "1.0e-4"],
     "negative.yaml": ["pretrain.ve.batch", "-64", "greater than or equal to 1"],
@@ -301,8 +302,8 @@ WORDS = {
     ),
     "draw: figure": (["draw", "pie", "{}", "--out", "f"], ["'pie'", "methods"]),
     "draw: option": (
-        ["draw", "maps", '{"schedules": {}, "width_in": 5, "colour": 1}', "--out", "f"],
-        ["'maps'", "colour"],
+        ["draw", "maps", MAPS, "--out", "f"],
+        ["colour: unknown key", "allowed: width_in, schedules, plugins"],
     ),
     "status: nowhere": (["status", "nowhere"], ["nowhere", "a study"]),
     "status: no runs": (["status", "empty"], ["empty", "no training runs", "results/digits"]),

@@ -26,13 +26,13 @@ from ect.networks import edm2
 from ect.networks.unet import Attention
 from ect.networks.widths import levels
 from ect.runtime import checkpoint
-from tests.helpers.configs import CUT, DEFAULT, ROOT, SEARCH, changed
+from tests.helpers.configs import CUT, DEFAULT, PICKLE, SEARCH, changed
 
 TEN = {"networks/small/classes": 10}
 MNIST = {"dataset": {"source": "mnist", "path": "no"}, "networks/small/attention": [14]}
-BARE = {"format": "state_dict", "file": str(ROOT / "README.md"), "network": "small"}
+BARE = {"format": "state_dict", "file": str(PICKLE), "network": "small"}
 BARE |= {"process": "ve", "parameterization": "edm", "c_noise": "log_s"}
-EDM = {"format": "edm", "file": str(ROOT / "README.md")}
+EDM = {"format": "edm", "file": str(PICKLE)}
 IMPORTED = {"figures/samples": CUT | {"pretrain": "a", "kimg": 0}}
 PLAIN = {"pretrain": ["ve"], "kimg": [60], "samplers": ["heun"]}
 TUNED = {**PLAIN, "tune": "ect", "tune_kimg": 12, "schedules": ["sigmoid"]}
@@ -272,7 +272,7 @@ def test_the_plan_prints_the_levels(tmp_path, monkeypatch, capsys):
 
 READS = {"shape": [1, 8, 8], "shift": 127.5, "scale": 1 / 127.5}
 STARTS = {
-    "text": (None, "unit", "init.a.file: found 'a.safetensors', which is no model"),
+    "no safetensors": (None, "unit", "init.a.file: found 'a.safetensors', which is no model"),
     "no model": ({"classes": 3}, "unit", "which is no model; allowed: a model.safetensors"),
     "shape": (READS | {"shape": [3, 8, 8]}, "unit", "of [3, 8, 8], the dataset has [1, 8, 8]"),
     "unit": (READS, "standard", "found 'standard' with the start 'a'"),
@@ -285,7 +285,7 @@ def test_a_start_of_other_images_is_told_by_its_file(
     tmp_path, monkeypatch, about, normalize, words
 ):
     monkeypatch.chdir(tmp_path)
-    Path("a.safetensors").write_text("text")
+    Path("a.safetensors").write_bytes(PICKLE.read_bytes())
     start = {"a": {"format": "ect", "file": "a.safetensors"}}
     config = laid({"init": start, **IMPORTED, "dataset/normalize": normalize})
     if about:

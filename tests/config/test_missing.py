@@ -10,7 +10,7 @@ from ect.config.config import Config
 from ect.config.missing import missing, require, told
 from ect.config.released import _OF_EDM, _OF_EDM2, EDM, EDM2, released
 from ect.models.build import parameters
-from tests.helpers.configs import DEFAULT, changed
+from tests.helpers.configs import DEFAULT, PICKLE, changed
 
 INIT = {"format": "edm", "file": "models/edm2-img64-xl-0671088-0.040.pkl"}
 
@@ -45,7 +45,7 @@ def test_what_nobody_released_is_said_to_be_unknown():
 
 def test_what_is_there_is_not_missing():
     Path("models").mkdir()
-    Path(INIT["file"]).touch()
+    Path(INIT["file"]).write_bytes(PICKLE.read_bytes())
     assert found(mine=INIT) == []
 
 

@@ -9,7 +9,7 @@ import pytest
 from ect.config.cells import Milestone
 from ect.config.config import Config, ConfigError
 from ect.study import jobs, settings
-from tests.helpers.configs import DEFAULT, SEARCH, changed
+from tests.helpers.configs import DEFAULT, PICKLE, SEARCH, changed
 
 ROWS = "experiments/split/rows"
 
@@ -75,7 +75,7 @@ def test_every_chain_is_planned_from_its_random_start():
 
 
 def test_an_imported_start_is_the_same_in_all_replicates():
-    start = {"edm": {"format": "edm", "file": "README.md"}}
+    start = {"edm": {"format": "edm", "file": str(PICKLE)}}
     row = {"pretrain": ["edm"], "kimg": [0], "tune_kimg": 12, "total_kimg": None, "shares": None}
     config = replicated(2, **row) | {"init": start}
     config["dataset"] |= {"normalize": "unit"}

@@ -11,6 +11,7 @@ from ect.cli.main import VERBS
 from ect.config import load, verbs
 from ect.config.config import Config
 from ect.study import jobs, settings
+from tests.helpers.configs import PICKLE
 from tests.helpers.runs import PRETRAIN, TUNE, changed
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,7 @@ def test_settings_of_every_job_of_every_study_pass_unchanged(path, tmp_path, mon
         "edm-imagenet-64x64-cond-adm.pkl",
         *(f"edm2-img64-{size}.pkl" for size in EDM2),
     ):
-        Path("models", name).touch()
+        Path("models", name).write_bytes(PICKLE.read_bytes())
     study, found = Config.read(load.read(ROOT / "config.yaml", *([path] if path else []))), set()
     for verb, each in all_settings(study):
         given = json.loads(json.dumps(each))

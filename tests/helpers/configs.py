@@ -8,6 +8,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = json.loads(json.dumps(yaml.safe_load((ROOT / "config.yaml").read_text())))  # no aliases
+PICKLE = ROOT / "tests/helpers/start.pkl"  # of None: weights, as far as a config looks
 
 
 def changed(path, value):

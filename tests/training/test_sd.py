@@ -16,6 +16,7 @@ from ect.study import settings as study_settings
 from ect.training import loop, train
 from ect.training.parts import settings_with_start
 from ect.training.state import State
+from tests.helpers.configs import PICKLE
 from tests.helpers.configs import changed as config_with
 from tests.helpers.runs import PRETRAIN, changed
 from tests.helpers.starts import settings
@@ -107,11 +108,11 @@ def test_the_registry_names_the_weights_that_read_sd():
     assert Tune.model_construct(weight="of_a_plugin").weight_reads_sd
 
 
-BARE = {"format": "state_dict", "file": "README.md", "network": "small", "process": "ve"}
+BARE = {"format": "state_dict", "file": str(PICKLE), "network": "small", "process": "ve"}
 BARE |= {"parameterization": "edm", "c_noise": "log_s"}
 STARTS = {
-    "edm": {"format": "edm", "file": "README.md"},
-    "ours": {"format": "ect", "file": "README.md"},
+    "edm": {"format": "edm", "file": str(PICKLE)},
+    "ours": {"format": "ect", "file": str(PICKLE)},
     "bare": BARE,
     "bare_sd": BARE | {"sd": 0.5},
 }
