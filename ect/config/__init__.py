@@ -8,7 +8,8 @@
 `lengths`      the lengths of averages of weights
 `augment`      images changed at random in training
 `optimizer`    the optimizer and its learning rate
-`training`     networks, pretraining recipes
+`network`      networks
+`training`     pretraining recipes
 `tune`         tuning recipes, and what a loss needs of them
 `schedule`     a map t -> r and its options
 `start`        a pretrained model from elsewhere (`init`)
@@ -27,8 +28,10 @@
 `gaps`         whether the gap t - r of a schedule outlives fp32
 `rates`        whether the learning rate of a run ever moves a weight
 `budget`       a budget, by which all numbers of images are scaled
-`config`       the whole config, and the cells it asks for
+`grid`         the blocks of a config, and the cells that they ask for
+`config`       the whole config, read and checked
 `reports`      the settings of the verbs that make tables and the page
+`parts`        the parts that settings name, with their options apart
 `verbs`        the settings of every verb, held to the same blocks
 `drawing`      the settings of every figure
 `reference`    docs/reference.md and the JSON Schema, written from the blocks

@@ -1,46 +1,15 @@
-"""The whole config: its blocks, checked together, and the cells they ask for. Loads no torch."""
+"""The whole config: its blocks, read and checked together. Loads no torch."""
 
-from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import PrivateAttr, ValidationError, model_serializer, model_validator
 
-from ect.config import (
-    augment,
-    averages,
-    base,
-    checks,
-    fits,
-    gaps,
-    load,
-    places,
-    rates,
-    training,
-    tuned,
-)
-from ect.config.averages import Average
-from ect.config.base import Name
+from ect.config import augment, averages, base, checks, fits, gaps, load, places, rates, tuned
 from ect.config.budget import Scale, scale_of, scaled
-from ect.config.cells import Milestone, Sampled, Tuned
-from ect.config.dataset import Dataset
 from ect.config.errors import at, line_of, lines_of, without_base
-from ect.config.evaluation import Evaluation, Features, Sampler
-from ect.config.experiments import Experiment, Figures, Search
-from ect.config.schedule import Schedule
-from ect.config.start import Init
-from ect.config.tune import Tune
-from ect.config.tuned import First
+from ect.config.grid import Grid
 from ect.plugins import read as read_plugins
-from ect.schedule import CONTINUOUS_TIME
 
 
 class ConfigError(ValueError):
@@ -70,46 +39,9 @@ def _plugins(mapping):
     return read_plugins(named)
 
 
-class Config(base.Block):
+class Config(Grid):
     """A whole config file, checked."""
 
-    study: Annotated[Name, AfterValidator(base.study_name)]
-    """The study's name: its results are in `results/NAME/`; not `published`, which is there."""
-    plugins: list[str] = []
-    """Python files that add parts, such as a schedule."""
-    budget: Annotated[float, Field(gt=0, le=1e6)] | None = None
-    """Every number of images of the study times this: `kimg`, `every`, `milestones`, `tune_kimg`,
-    `total_kimg`, `up_to_kimg`, `warmup_kimg`, `decay_kimg` and `ema_halflife_kimg`. Whole thousands
-    stay whole, so the nearest possible budget is taken, and told."""
-    dataset: Dataset
-    """The images."""
-    features: Features
-    """The space in which distances are measured."""
-    networks: dict[Name, training.Network]
-    """U-Nets by name."""
-    pretrain: dict[Name, training.Pretrain]
-    """Pretraining runs by name."""
-    init: dict[Name, Init] = {}
-    """Models from elsewhere, by name, as starts of tuning."""
-    averages: dict[Name, Average] = {}
-    """Averages of another length, by name, as starts."""
-    tuned: dict[Name, First] = {}
-    """Tuned models of this study, by name, as starts of a second stage of tuning."""
-    schedules: dict[Name, Schedule]
-    """Maps t -> r by name."""
-    tune: dict[Name, Tune]
-    """Recipes of tuning by name."""
-    samplers: dict[Name, Sampler]
-    """Samplers by name."""
-    evaluation: Evaluation
-    """How many images, and what is measured of them."""
-    experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]
-    """Experiments by name: each is a question, a table and a figure on the page."""
-    figures: Annotated[Figures, BeforeValidator(lambda block: {} if block is None else block)]
-    """What figures show, and their size. Null: neither a grid of samples nor a loss page."""
-    search: Search | None = None
-    """Search of the intermediate times of multistep sampling."""
-    _plugin_parts: dict = PrivateAttr({})
     _place_of: Any = PrivateAttr(None)  # the function of `read`
     _scale: Scale | None = PrivateAttr(None)
 
@@ -189,157 +121,3 @@ class Config(base.Block):
     def scale(self):
         """The `Scale` that `budget` set; None without the key."""
         return self._scale
-
-    @property
-    def plugin_parts(self):
-        """{kind: {name: Part}} of the plugins' parts."""
-        return self._plugin_parts
-
-    @property
-    def given(self):
-        """The starts that are one model, not a chain: imported ones, averages, tuned ones."""
-        return self.init | self.averages | self.tuned
-
-    def _first(self, start):
-        """The start itself or, of a tuned one, that of its first stage."""
-        return self.tuned[start].pretrain if start in self.tuned else start
-
-    def chain_of(self, start):
-        """The name of the pretraining run that a start is of, or averages, or goes on from; None if
-        imported."""
-        start = self._first(start)
-        if start in self.init:
-            return None
-        return self.averages[start].pretrain if start in self.averages else start
-
-    def block_of(self, start):
-        """The block that says what a start is: of its chain, also for an average, or its import."""
-        chain = self.chain_of(start)
-        return self.init[self._first(start)] if chain is None else self.pretrain[chain]
-
-    def origin(self, start):
-        """The tuned model that a start in `tuned` is."""
-        return self._model(self.tuned[start])
-
-    def kimg_of(self, start):
-        """Thousand images that went into a start (a Milestone) in this study."""
-        name = start.pretrain
-        if name in self.tuned:
-            return self.kimg_of(self.origin(name).start) + self.tuned[name].tune_kimg
-        return self.averages[name].kimg if name in self.averages else start.kimg
-
-    def milestones_of(self, start):
-        """The milestones of the chain that an average is reconstructed from."""
-        block = self.averages[start]
-        chain = self.pretrain[block.pretrain]
-        kimgs = chain.milestones_to(block.kimg)[1:]
-        return [Milestone(block.pretrain, chain.seed, kimg) for kimg in kimgs]
-
-    @property
-    def root(self):
-        """The folder of this study's artefacts."""
-        return f"results/{self.study}"
-
-    def cells(self, experiment):
-        """The evaluated cells of an experiment, in the order of its rows."""
-        rows = self.experiments[experiment].asked()
-        return [cell for block in rows for cell in self._expand(block)]
-
-    def solvers(self, experiment):
-        """{sampler: its kind} of an experiment."""
-        return {c.sampler: self.samplers[c.sampler].kind for c in self.cells(experiment)}
-
-    def all_cells(self):
-        """Every evaluated cell of the study, once."""
-        return list(dict.fromkeys(c for name in self.experiments for c in self.cells(name)))
-
-    def shown(self, figure):
-        """The tuned model that a figure, `samples` or `loss`, shows; None without the figure."""
-        cut = getattr(self.figures, figure)
-        return None if cut is None else self._model(cut)
-
-    def beside_cells(self):
-        """The tuned models that the study needs beside those of its cells."""
-        shown = [self.shown("samples"), self.shown("loss")]
-        return [model for model in shown if model is not None] + self.searched()
-
-    def beside_published(self):
-        """The settings of the paper's table: the cells that stand beside published numbers; empty
-        where none does."""
-        cells = [
-            {**wanted.model_dump(), **self._evaluated(rows)}
-            for experiment in self.experiments.values()
-            for rows in experiment.rows
-            for wanted in rows.published
-        ]
-        return {"dataset": self.dataset.source, "cells": cells} if cells else {}
-
-    def _evaluated(self, rows):
-        """The metrics.json files of rows of one model, and the million images that its imported
-        start was trained on."""
-        start = rows.pretrain[0]
-        first = self._first(start)
-        elsewhere = self.init[first].pretrain_mimg if first in self.init else 0.0
-        if elsewhere is not None and start in self.averages | self.tuned:
-            elsewhere += self.kimg_of(self._start(start, 0)) / 1000
-        paths = [f"{self.root}/{cell.folder}/metrics.json" for cell in self._expand(rows)]
-        return {"start_mimg": elsewhere, "metrics": paths}
-
-    def searched(self):
-        """The tuned models whose intermediate times are searched."""
-        return [self._model(cut) for cut in self.search.models] if self.search else []
-
-    def _model(self, cut):
-        return Tuned(
-            self._start(cut.pretrain, cut.kimg), cut.schedule, cut.tune, cut.tune_kimg, cut.seed
-        )
-
-    def _start(self, name, kimg, replicate=0):
-        """A milestone of a pretraining run; a start that is one model has only milestone 0."""
-        seed = 0 if name in self.given else self.pretrain[name].seed + replicate
-        return Milestone(name, seed, kimg)
-
-    def _expand(self, rows):
-        for name in rows.pretrain:
-            for kimg, tune_kimg in rows.budgets():
-                for schedule, (replicate, seed) in product(rows.schedules or [None], rows.runs()):
-                    model = start = self._start(name, int(kimg), replicate)
-                    if rows.tune is not None:
-                        model = Tuned(start, schedule, rows.tune, int(tune_kimg), seed)
-                    yield from (Sampled(model, name, replicate) for name in rows.samplers)
-
-    def network_files(self):
-        """The file of a feature space's network that the study does not train itself, if any."""
-        return [self.features.network_file] if self.features.network_file else []
-
-    def consistency_samplers(self):
-        """The names of the multistep samplers, sorted by evaluations: Snakemake changes their order
-        when it lays one file over another."""
-        multistep = [name for name, block in self.samplers.items() if block.kind == "multistep"]
-        return sorted(multistep, key=lambda name: self.samplers[name].evaluations)
-
-    def chain(self, name):
-        """The milestones of a pretraining run that experiments use, and all before them."""
-        block = self.pretrain[name]
-        cells = [cell.model for cell in self.all_cells()]
-        starts = [m.start if isinstance(m, Tuned) else m for m in cells]
-        starts += [self.origin(m.pretrain).start for m in starts if m.pretrain in self.tuned]
-        starts += [
-            self.milestones_of(m.pretrain)[-1] for m in starts if m.pretrain in self.averages
-        ]
-        last = max((m.kimg for m in starts if m.pretrain == name), default=0)
-        return [Milestone(name, block.seed, k) for k in block.milestones_to(last)[1:]]
-
-    def has_own_loss(self, schedule):
-        """Whether a schedule names a loss, not a map t -> r: at r -> t, or a plugin's objective."""
-        name = self.schedules[schedule].map
-        return name in CONTINUOUS_TIME or name in self.plugin_parts.get("objective", {})
-
-    def has_pairs(self, model):
-        """Whether a tuned model's loss compares f at pairs of noise levels that a map gives."""
-        return not self.has_own_loss(model.schedule)
-
-    def stages_of(self, model):
-        """The number of stages of a tuned model's schedule; None if it has no stages."""
-        stages = self.schedules[model.schedule].options().get("stages")
-        return stages if isinstance(stages, int) else None

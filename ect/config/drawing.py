@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from ect import registry
-from ect.config import verbs
+from ect.config import parts, verbs
 from ect.config.base import Block, PathText, distinct, distinct_list, nearest, part, visible, whole
 from ect.config.experiments import Inches
 from ect.config.schedule import Schedule
@@ -40,7 +40,7 @@ class Drawn(Block):
 
     @model_validator(mode="after")
     def _options_fit(self, info):
-        verbs.hold(Schedule, {"map": self.map, "clock": "noise"}, self.options, info)
+        parts.hold(Schedule, {"map": self.map, "clock": "noise"}, self.options, info)
         return self
 
 
@@ -48,7 +48,7 @@ class Maps(Figure):
     """Of the maps t -> r by name."""
 
     schedules: Annotated[dict[str, Drawn], Field(min_length=1)]
-    plugins: verbs.Plugins
+    plugins: parts.Plugins
 
 
 class Curves(Figure):

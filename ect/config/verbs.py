@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ect import plugins, registry
-from ect.config import reports, training
+from ect.config import parts, reports, training
 from ect.config.base import (
     Block,
     Count,
@@ -23,80 +23,15 @@ from ect.config.base import (
     whole,
 )
 from ect.config.dataset import Dataset
-from ect.config.errors import lines_of
 from ect.config.evaluation import Batch, Classifier, Features, Labels, Sampler, Subsets
 from ect.config.experiments import Search
 from ect.config.lengths import Length
+from ect.config.network import Network
 from ect.config.rates import require_rate
-from ect.config.schedule import Schedule
 from ect.config.tune import DerivativeStep, Truncate
 
-Plugins = Annotated[dict[str, str], Field(default={})]
 Point = Annotated[int, Field(ge=0, le=10**9)]
 Absent: Any = Field(default=None)  # a key that may be missing, but not null
-
-
-class Whole(Block):
-    """Settings that may name plugins by their sha256."""
-
-    plugins: Plugins
-
-
-def hold(block, whole, options, info):
-    """Hold the options of a part to the config's block, where they lie beside its other keys;
-    raises `ValueError`."""
-    for key, value in options.items():
-        if key in (*whole, "labels", "nfe"):
-            raise ValueError(f"options: {key}: unknown key; allowed: beside options only")
-        if value is None:
-            raise ValueError(f"options: {key}: found None; allowed: a value, or no such key")
-    try:
-        block.model_validate(whole | options, context=info.context)
-    except ValidationError as error:
-        raise ValueError(f"options: {lines(block, error)[0]}") from None
-
-
-def lines(block, error):
-    """The errors that pydantic found in a block, a line each."""
-    found = lines_of(block, error.errors(), lambda path: None)
-    return [line.removeprefix("config: ") for line in found]  # of an error of the whole block
-
-
-class Prior(Block):
-    """A prior, as a config's, with its options apart."""
-
-    kind: Literal[registry.PRIORS]
-    options: dict[str, Any]
-
-    @model_validator(mode="after")
-    def _options_fit(self, info):
-        hold(training.Prior, {"kind": self.kind}, self.options, info)
-        return self
-
-
-class Joint(Block):
-    """A joint prior of two times, as a config's, with its options apart."""
-
-    kind: Literal[registry.JOINTS]
-    options: dict[str, Any]
-
-    @model_validator(mode="after")
-    def _options_fit(self, info):
-        hold(training.Joint, {"kind": self.kind}, self.options, info)
-        return self
-
-
-class Map(Block):
-    """A map t -> r, as a config's, with its options apart."""
-
-    map: part("schedule", "objective")
-    options: dict[str, Any]
-    clock: Literal[registry.CLOCKS]
-
-    @model_validator(mode="after")
-    def _options_fit(self, info):
-        hold(Schedule, {"map": self.map, "clock": self.clock}, self.options, info)
-        return self
 
 
 def unversioned(kernels):
@@ -107,27 +42,27 @@ def unversioned(kernels):
 class Recipe(training.Recipe):
     """A recipe without what is beside it in the settings of a run."""
 
-    prior: Prior  # type: ignore[assignment]
+    prior: parts.Prior  # type: ignore[assignment]
     kernels: Annotated[Literal[registry.KERNELS], BeforeValidator(unversioned)] = "torch"
     shared_dropout: bool = True
     truncate: Truncate | None = None
     adaptive: bool = False
     derivative: Literal[registry.DERIVATIVES] = "jvp"
     derivative_step: DerivativeStep = 0.005
-    joint: Joint = Absent
+    joint: parts.Joint = Absent
     masks: Count = Absent  # the version of dropout's masks
 
 
-class Run(Whole):
+class Run(parts.Whole):
     """Of a training run. Without a network it takes that of an imported start."""
 
-    network: training.Network = Absent
+    network: Network = Absent
     process: part("process") = Absent
     parameterization: Literal[registry.PARAMETERIZATIONS] = Absent
     c_noise: Literal[registry.C_NOISE] = Absent
     sd: Deviation = Absent
     recipe: Recipe
-    schedule: Map
+    schedule: parts.Map
     target: Literal[registry.TARGETS]
     seed: Seed
     first_kimg: Point
@@ -170,7 +105,7 @@ class Averaging(Block):
     stored: Annotated[list[Length], Field(min_length=1)]
 
 
-class Sampling(Whole):
+class Sampling(parts.Whole):
     """Of images that a sampler draws."""
 
     kind: part("sampler")
@@ -184,7 +119,7 @@ class Sampling(Whole):
     @model_validator(mode="after")
     def _options_fit(self, info):
         own = {"nfe": 1} if self.kind in plugin_parts("sampler", info) else {}
-        hold(Sampler, {"kind": self.kind, "label": "-", **own}, self.options, info)
+        parts.hold(Sampler, {"kind": self.kind, "label": "-", **own}, self.options, info)
         return self
 
 
@@ -192,7 +127,7 @@ class FeatureSpace(Features):
     """The feature space. The job that needs its network's file looks for it."""
 
     classifier: None = None
-    plugins: Plugins
+    plugins: parts.Plugins
     kd_subsets: Subsets = Absent
 
     @model_validator(mode="after")
@@ -300,7 +235,7 @@ def validate(block, settings):
     try:
         block.model_validate(settings, context=plugins.read(list(_plugins(settings))))
     except ValidationError as error:
-        first, *more = lines(block, error)
+        first, *more = parts.lines(block, error)
         also = f" (and {len(more)} more)" * bool(more)
         raise ValueError(f"settings: {first}{also}") from None
 

@@ -12,10 +12,11 @@ read from its syntax tree, so that a config is checked without running the file.
 file only if its sha256 is the one that the job was planned with; what the file imports is not
 recorded. What a model file wants is run only if the user named it (ect/models/trust.py).
 
-========  =========================================================================
-`guard`   a plugin's code, run so that a mistake in it is one line that names it
-`syntax`  the parts and options that a file declares, without running it
-========  =========================================================================
+=========  ========================================================================
+`results`  what the parts may return
+`guard`    a plugin's code, run so that a mistake in it is one line that names it
+`syntax`   the parts and options that a file declares, without running it
+=========  ========================================================================
 """
 
 import functools

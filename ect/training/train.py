@@ -59,15 +59,11 @@ def run(
         with distributed.first_before_the_others():
             state = _begin(settings, images, resume, init, work)
         distributed.require_same(state.tensors())
-        used = settings.get("plugins", ())
-        teacher = build.load_model(init, used)[0] if _needs_teacher(settings) else None
-        if settings["target"] != "own":
-            teacher = teacher.denoiser()
         began = started - state.seconds
         keep = functools.partial(save, state, work, began)
         ended = functools.partial(distributed.torchrun_ended, parents)
         requests = stop.Requests(received, started, max_minutes, ended)
-        steps = loop(state, settings, images, teacher)
+        steps = loop(state, settings, images, _teacher(settings, init))
         with _crash_noted(work, state, resume or init or "its start"):
             _advance(state, steps, settings, out, keep, save_seconds, requests)
             orphaned = distributed.parents() != parents
@@ -162,6 +158,15 @@ def _require_start(settings, resume, init):
 def _needs_teacher(settings):
     """Whether the loss has a part of the frozen start."""
     return settings["target"] != "own" or setting(settings["recipe"], "truncate") is not None
+
+
+def _teacher(settings, init):
+    """The frozen start, as a denoiser where a solver of the ODE takes its step; None where the loss
+    has no part of it."""
+    if not _needs_teacher(settings):
+        return None
+    start = build.load_model(init, settings.get("plugins", ()))[0]
+    return start if settings["target"] == "own" else start.denoiser()
 
 
 def _require_classes(settings, images, data, exact):

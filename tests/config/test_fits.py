@@ -18,7 +18,7 @@ from ect.config import fits
 from ect.config.config import Config, ConfigError
 from ect.config.dataset import COUNTS
 from ect.config.evaluation import INCEPTION_FILE
-from ect.config.training import Network
+from ect.config.network import Network
 from ect.data import look
 from ect.evaluation import metrics
 from ect.models.build import build_network

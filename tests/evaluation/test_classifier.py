@@ -38,8 +38,9 @@ def test_a_classifier_is_its_settings_and_says_how_good_it_is(trained, digits_fi
     weights = [folder / "classifier.safetensors" for folder in (trained, tmp_path)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     record = json.loads((trained / "run.json").read_text())
-    assert "at_chance" not in record
-    assert record["settings"] == RESNET and 0 <= record["test_accuracy"] <= 1
+    labels, accuracy = Images(digits_file, "test").labels, record["test_accuracy"]
+    assert record.get("at_chance", False) == classifier.at_chance(accuracy, labels)
+    assert record["settings"] == RESNET and 0 <= accuracy <= 1
 
 
 def test_a_batch_larger_than_the_training_is_one_line(digits_file, tmp_path):

@@ -90,8 +90,10 @@ FAULTS = [  # file, change, what is said
 
 @pytest.mark.parametrize("name, change, wanted", FAULTS)
 def test_a_damaged_file_is_told_by_its_name(made, tmp_path, capsys, name, change, wanted):
+    """Without the records, by which a classifier of other bytes is another network."""
     for path in made.iterdir():
-        shutil.copy(path, tmp_path)
+        if path.suffix != ".json":
+            shutil.copy(path, tmp_path)
     path = tmp_path / f"{name}.safetensors"
     tensors, about = checkpoint.load(path)
     change(tensors, about)

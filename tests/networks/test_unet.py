@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ect.config.checks import _check_heads
-from ect.config.training import Network
+from ect.config.network import Network
 from ect.networks.style import STYLES, Style
 from ect.networks.unet import Attention, Resample, UNet
 from ect.networks.widths import attending, widths
