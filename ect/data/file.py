@@ -13,7 +13,6 @@ from contextlib import contextmanager
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ect.config.dataset import MAX_PIXELS
 from ect.runtime import checkpoint
 from ect.runtime.checkpoint import CheckpointError, replacing, typed
 from ect.runtime.text import parsed, shown
@@ -79,6 +78,8 @@ def _kind(part):
 
 def _require_parts(kinds):
     """Raise `ValueError` unless both splits hold images of one shape, with a label for each."""
+    from ect.config.dataset import MAX_PIXELS  # a model that was given away has no pydantic
+
     for split in SPLITS:
         for name, wanted, sides in ((split, "U8", 4), (f"{split}_labels", "I64", 1)):
             if name not in kinds:
