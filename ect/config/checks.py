@@ -39,6 +39,7 @@ def check(config):
         for index, rows in enumerate(experiment.rows):
             _check_rows(config, f"experiments.{name}.rows.{index}", rows)
         _check_solvers(config, name)
+        _check_noise(config, name)
     _check_published(config)
     for figure in ("samples", "loss"):
         _check_cut(config, f"figures.{figure}", getattr(config.figures, figure))
@@ -93,6 +94,24 @@ def _check_solvers(config, name):
                 f"experiments.{name}: samplers '{other}' and '{cell.sampler}' are both {block.kind}"
                 f" with {block.evaluations} NFE; allowed: one of them"
             )
+
+
+def _check_noise(config, name):
+    """The spread of sampling is that of sets of images, and all seeds are the study's own."""
+    if config.experiments[name].kind != "noise":
+        return
+    if config.evaluation.repeats < 2:
+        raise ValueError(
+            f"evaluation.repeats: found {config.evaluation.repeats} with experiments.{name} of kind"
+            " 'noise'; allowed: 2 sets of images or more"
+        )
+    for index, rows in enumerate(config.experiments[name].rows):
+        for start in rows.pretrain:
+            if start in config.given:
+                raise ValueError(
+                    f"experiments.{name}.rows.{index}.pretrain: found '{start}', which is one"
+                    " model; allowed: names in pretrain, of which there are several seeds"
+                )
 
 
 def _check_labels(config):

@@ -265,7 +265,7 @@ def _check_labels(config, used):
 def _check_figure(config, name, kind):
     """Two figures are of tuned models, and the one of a split is of one total."""
     tuned = [cell.model for cell in config.cells(name) if not isinstance(cell.model, Milestone)]
-    if kind not in ("schedules", "split", "scaling"):
+    if kind not in ("schedules", "split", "scaling", "noise", "ends"):
         return
     if not tuned:
         raise ValueError(

@@ -211,7 +211,16 @@ def facts(config, cell):
         "label": sampler.label,
         "nfe": sampler.evaluations,
         **({"replicate": cell.replicate} if cell.replicate else {}),
+        **_pretraining(config, cell, start),
     }
+
+
+def _pretraining(config, cell, start):
+    """{"pretraining": its number} where it is not that of the replicate."""
+    if start.pretrain in config.given:
+        return {}
+    number = start.seed - config.pretrain[start.pretrain].seed
+    return {} if number == cell.replicate else {"pretraining": number}
 
 
 def trace(config):
