@@ -41,12 +41,14 @@ def plan(args):
     facts = look.facts(study.dataset)
     fits.check(study, facts)
     from ect.models import build  # and torch, which a mistake need not wait for
-    from ect.study import advice, cost
+    from ect.report import planned
+    from ect.study import advice, cost, noise
 
     costs = cost.plan(study, args.rate, build.parameters, facts.shape)
-    lines = advice.advice(study)
-    text = "\n".join([cost.table(costs), *lines])
-    print(json.dumps(costs | {"advice": lines}, indent=1) if args.json else text)
+    lines, powers = advice.advice(study), planned.lines(noise.planned(study))
+    text = "\n".join([cost.table(costs), *lines, *powers])
+    costs |= {"advice": lines, "power": powers}
+    print(json.dumps(costs, indent=1) if args.json else text)
 
 
 VERBS: dict[Callable, tuple[str, dict]] = {

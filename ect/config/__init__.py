@@ -15,10 +15,11 @@
 `errors`       every mistake in a config as one line
 `load`         YAML files merged; blocks that are `like` another
 `cells`        the cells of the study's grid, and their folders
+`gaps`         whether the gap t - r of a schedule outlives fp32; the last gap
+`kinds`        what the kind of an experiment asks of its rows
 `checks`       checks across the blocks of a config
 `seeds`        whether the seeds of runs and images are apart
 `fits`         what jobs will need: sizes, counts, classes, labels
-`gaps`         whether the gap t - r of a schedule outlives fp32
 `rates`        whether the learning rate of a run ever moves a weight
 `config`       the whole config, and the cells it asks for
 `reports`      the settings of the verbs that make tables and the page

@@ -6,7 +6,7 @@ Each check raises `ValueError`: the key, what was found, what is allowed.
 import unicodedata
 from pathlib import Path
 
-from ect.config import published
+from ect.config import kinds, published
 from ect.config.base import names, nearest, short
 from ect.config.dataset import LABELS, OWN_TEST
 from ect.networks.widths import HEADS_OF_64, attending, widths
@@ -38,8 +38,7 @@ def check(config):
             raise ValueError(f"experiments.{name}: allowed: any name but {names(RESERVED)}")
         for index, rows in enumerate(experiment.rows):
             _check_rows(config, f"experiments.{name}.rows.{index}", rows)
-        _check_solvers(config, name)
-        _check_noise(config, name)
+        kinds.check(config, name)
     _check_published(config)
     for figure in ("samples", "loss"):
         _check_cut(config, f"figures.{figure}", getattr(config.figures, figure))
@@ -81,37 +80,6 @@ def _check_heads(key, network, shape):
                 f" {network.multipliers} makes attention {width} wide, with {heads} heads; allowed:"
                 " widths that width // 64 divides, as it does where channels is a multiple of 64"
             )
-
-
-def _check_solvers(config, name):
-    """A table of solvers has one column for each NFE: in it a model has one sampler of a kind."""
-    seen = {}
-    for cell in config.cells(name) if config.experiments[name].kind == "solvers" else []:
-        block = config.samplers[cell.sampler]
-        other = seen.setdefault((cell.model, block.kind, block.evaluations), cell.sampler)
-        if other != cell.sampler:
-            raise ValueError(
-                f"experiments.{name}: samplers '{other}' and '{cell.sampler}' are both {block.kind}"
-                f" with {block.evaluations} NFE; allowed: one of them"
-            )
-
-
-def _check_noise(config, name):
-    """The spread of sampling is that of sets of images, and all seeds are the study's own."""
-    if config.experiments[name].kind != "noise":
-        return
-    if config.evaluation.repeats < 2:
-        raise ValueError(
-            f"evaluation.repeats: found {config.evaluation.repeats} with experiments.{name} of kind"
-            " 'noise'; allowed: 2 sets of images or more"
-        )
-    for index, rows in enumerate(config.experiments[name].rows):
-        for start in rows.pretrain:
-            if start in config.given:
-                raise ValueError(
-                    f"experiments.{name}.rows.{index}.pretrain: found '{start}', which is one"
-                    " model; allowed: names in pretrain, of which there are several seeds"
-                )
 
 
 def _check_labels(config):

@@ -4,6 +4,7 @@
 `settings`  the settings that each job receives
 `jobs`      every job of a study
 `cost`      what a study costs before it starts
+`noise`     the spread that its comparisons meet
 `advice`    what to know before the first job
 ==========  ===================================
 """

@@ -6,6 +6,7 @@ One function for each verb of the command line. Loads no torch.
 import json
 import shlex
 
+from ect.config import gaps
 from ect.config.cells import Tuned
 from ect.config.training import Recipe
 from ect.runtime.versions import DEFAULTS, MASKS, NATIVE
@@ -221,6 +222,29 @@ def _pretraining(config, cell, start):
         return {}
     number = start.seed - config.pretrain[start.pretrain].seed
     return {} if number == cell.replicate else {"pretraining": number}
+
+
+def conditions(config, start):
+    """What a measured spread holds for: images, network, process and feature space; {} for an
+    imported start, whose file alone says them."""
+    chain = config.chain_of(start)
+    if chain is None:
+        return {}
+    parts = ("network", "process", "parameterization")
+    network = {key: value for key, value in _network(config, chain).items() if key in parts}
+    space = feature_space(config) | {"classifier": train_classifier(config)}
+    return {"dataset": config.dataset.resolved(), **network, "features": space}
+
+
+def ends(config, experiment):
+    """{schedule: {"map", "gap"}} of an experiment: its map and last gap at the prior's median."""
+    models = [cell.model for cell in config.cells(experiment)]
+    found = {}
+    for model in models:
+        block = config.schedules[model.schedule]
+        level = gaps.median(config.tune[model.recipe].prior.resolved())
+        found[model.schedule] = {"map": block.map, "gap": float(f"{gaps.last(block, level):.6g}")}
+    return found
 
 
 def trace(config):

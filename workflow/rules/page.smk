@@ -2,6 +2,7 @@
 from hashlib import sha256
 
 from ect.study.jobs import jobs
+from ect.study.noise import planned
 
 # The page, its captions, and the records of the jobs that trained and sampled.
 PAGE = f"{ROOT}/index.html"
@@ -44,6 +45,7 @@ def shown_on_page():
             name: f"{ROOT}/figures/{name}.png" for name in ("samples", "loss", "maps", "curves")
         },
         "tables": {name: paths[0] for name, paths in alone.items() if paths},
+        "planned": planned(STUDY),
     }
 
 
