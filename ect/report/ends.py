@@ -237,6 +237,6 @@ def columns(table, about):
         ["a model before tuning"] if table["schedule"].isna().any() else []
     )
     if lacking:
-        raise ValueError(f"about: found no {lacking[0]}; allowed: map and last gap of all rows")
+        raise ValueError(f"about: found nothing on {lacking[0]}; allowed: map and last gap of all rows")
     found = [about[name] for name in table["schedule"]]
     return {"map": [one["map"] for one in found], "last_gap": [one["gap"] for one in found]}
