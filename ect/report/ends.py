@@ -202,7 +202,8 @@ def _interacts(found):
 
 def plot_ends(metrics, out, width_in, floor=None, about=None):
     """A panel for each sampler: the distance of each map, a marker for each last gap, with the sd
-    of three replicates or more and a dot for each."""
+    of three replicates or more and a dot for each. The distance of real test images, `floor`, is
+    far below and left to the table."""
     frame = gather.read(metrics)
     table = gather.spread(frame).sort_values("nfe", kind="stable")
     table = table.assign(**columns(table, about or {}))
@@ -221,11 +222,11 @@ def plot_ends(metrics, out, width_in, floor=None, about=None):
                 ])  # fmt: skip
                 seeds = frame.merge(rows[["schedule", "sampler", "height"]])
                 quality.draw_dots(axis, seeds, rows, style.series(index))
-            axis.set(xscale="log", xlabel=gather.measure(frame), title=style.label(label))
+            axis.set(xscale="log", title=style.label(label))
             axis.set(ylim=(len(names) - 0.5, -0.5))
             axis.set_yticks(range(len(names)), [style.label(name) for name in names])
-            quality.plot_floor(axis, frame, floor, upright=True)
             style.log_ticks(axis.xaxis)
+        figure.supxlabel(gather.measure(frame), fontsize=8)
         handles = dict(zip(*reversed(axes[0, 0].get_legend_handles_labels())))
         figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(gaps))
 
@@ -237,6 +238,8 @@ def columns(table, about):
         ["a model before tuning"] if table["schedule"].isna().any() else []
     )
     if lacking:
-        raise ValueError(f"about: found nothing on {lacking[0]}; allowed: map and last gap of all rows")
+        raise ValueError(
+            f"about: found nothing on {lacking[0]}; allowed: map and last gap of all rows"
+        )
     found = [about[name] for name in table["schedule"]]
     return {"map": [one["map"] for one in found], "last_gap": [one["gap"] for one in found]}

@@ -182,17 +182,19 @@ def plot_noise(metrics, out, width_in, floor=None, about=None):
     frame = gather.read(metrics)
     groups = sorted(_groups(frame), key=lambda part: part[0]["nfe"])
     columns = max(2, len(groups))
-    with style.figure(out, width_in, 0.75 * width_in, 2, columns) as (_, axes):
+    with style.figure(out, width_in, 0.8 * width_in, 2, columns) as (figure, axes):
         for index, (first, values) in enumerate(groups):
             _plot_values(axes[0, index], values, style.series(index))
             axes[0, index].set_title(style.label(first["label"]))
-        axes[0, 0].set_ylabel(gather.measure(frame))
+        axes[0, 0].set_ylabel(gather.metric_name(frame["features"].iloc[0]))
         spreads = [variance.squares(np.log(values)) for _, values in groups]
         labels = [style.label(first["label"]) for first, _ in groups]
         _plot_sources(axes[1, 0], spreads, labels)
         _plot_needed(axes[1, 1], spreads, labels)
         for axis in [*axes[0, len(groups) :], *axes[1, 2:]]:
             axis.axis("off")
+        handles, names = axes[1, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
 
 
 def _plot_values(axis, values, look):
@@ -206,7 +208,7 @@ def _plot_values(axis, values, look):
         axis.plot(places, means, "_", color=look["color"], markersize=9, markeredgewidth=1.5)
         axis.hlines(values[start].mean(), left - 0.5, left + tunings - 0.5, "black", linewidth=0.8)
     axis.set_xticks([s * (tunings + 1) + (tunings - 1) / 2 for s in range(count)], range(count))
-    axis.set(xlabel="pretraining seed (a column: one tuning)", yscale="log")
+    axis.set(xlabel="pretraining seed", yscale="log")
     axis.grid(axis="x", visible=False)
     style.log_ticks(axis.yaxis)
 
@@ -214,13 +216,13 @@ def _plot_values(axis, values, look):
 def _plot_sources(axis, spreads, labels):
     for index, (found, label) in enumerate(zip(spreads, labels)):
         sds = 100 * np.array([one.sds for one in variance.components(found).values()])
-        places = np.arange(len(sds)) + 0.2 * (index - (len(spreads) - 1) / 2)
+        heights = np.arange(len(sds)) + 0.24 * (index - (len(spreads) - 1) / 2)
         bars = np.array([sds[:, 0] - sds[:, 1], sds[:, 2] - sds[:, 0]]).clip(0)
         look = style.series(index) | {"linestyle": ""}
-        axis.errorbar(places, sds[:, 0], yerr=bars, label=label, **look)
-    axis.set_xticks(range(len(SOURCES)), [name.replace(" ", "\n") for name in SOURCES.values()])
-    axis.set(ylabel="sd of FD (%)", ylim=(0, None))
-    axis.legend()
+        axis.errorbar(sds[:, 0], heights, xerr=bars, label=label, **look)
+    axis.set_yticks(range(len(SOURCES)), [name.replace(" ", "\n", 1) for name in SOURCES.values()])
+    axis.set(xlabel="sd of FD (%)", xlim=(0, None), ylim=(len(SOURCES) - 0.5, -0.5))
+    axis.grid(axis="y", visible=False)
 
 
 def _plot_needed(axis, spreads, labels):
@@ -236,7 +238,6 @@ def _plot_needed(axis, spreads, labels):
         axis.plot(percent, needed[:, 0], label=label, **look | {"marker": ""})
         axis.fill_between(percent, needed[:, 1], needed[:, 2], color=look["color"], alpha=0.15)
     axis.set(xscale="log", yscale="log", xlabel="difference of FD (%)")
-    axis.set_ylabel("replicates for 80 % power")
+    axis.set_ylabel("replicates needed")
     style.ticks(axis.xaxis, [5, 10, 20, 50, 100])
     style.log_ticks(axis.yaxis)
-    axis.legend()

@@ -38,7 +38,7 @@ def plot_nfe(metrics, out, width_in, floor=None):
         axis.set_xticklabels(counts)
         axis.set_xlabel("network evaluations per image (NFE), not to scale")
         axis.set_ylabel(gather.measure(frame))
-        plot_floor(axis, frame, floor)
+        _plot_floor(axis, frame, floor)
         style.log_ticks(axis.yaxis)
         figure.legend(loc="outside lower center", ncols=2)
 
@@ -62,7 +62,7 @@ def plot_split(metrics, out, width_in, floor=None):
         total = table["total_kimg"].iloc[0]
         axis.set(yscale="log", ylabel=gather.measure(frame))
         axis.set_xlabel(f"share of pretraining in {total} thousand images of training (%)")
-        plot_floor(axis, frame, floor)
+        _plot_floor(axis, frame, floor)
         style.ticks(axis.xaxis, sorted(set(table["share"])))
         style.log_ticks(axis.yaxis)
         axis.legend()
@@ -84,7 +84,7 @@ def plot_schedules(metrics, out, width_in, floor=None):
             _dots(axis, frame, rows, names, shift, style.series(index))
         axis.set(xscale="log", xlabel=gather.measure(frame), ylim=(len(names) - 0.5, -0.5))
         axis.set_yticks(range(len(names)), names)
-        plot_floor(axis, frame, floor, upright=True)
+        _plot_floor(axis, frame, floor, upright=True)
         style.log_ticks(axis.xaxis)
         figure.legend(loc="outside lower center", ncols=3)
 
@@ -121,7 +121,7 @@ def plot_solvers(metrics, solvers, out, width_in, floor=None):
                 _curve(axis, frame, rows[rows["pretrain"] == start], label, look)
             axis.set(title=f"start: {start}", xscale="log", yscale="log")
             axis.set_xlabel("network evaluations per image (NFE)")
-            plot_floor(axis, frame, floor, beside=False)
+            _plot_floor(axis, frame, floor, beside=False)
             axis.plot([], [], color="black", linewidth=0.4, label="mean of a tuned model, drawn on")
             style.ticks(axis.xaxis, sorted(set(table["nfe"])))
             style.log_ticks(axis.yaxis)
@@ -182,7 +182,7 @@ def _bars(rows):
     return None if spread.isna().all() else spread.fillna(0)
 
 
-def plot_floor(axis, frame, path, upright=False, beside=True):
+def _plot_floor(axis, frame, path, upright=False, beside=True):
     """A dotted line at the distance of real test images, across the axis on which FD runs; its name
     stands beside it, or in the legend if not `beside`."""
     if path is None:
