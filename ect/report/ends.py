@@ -228,7 +228,7 @@ def plot_ends(metrics, out, width_in, floor=None, about=None):
             style.log_ticks(axis.xaxis)
         figure.supxlabel(gather.measure(frame), fontsize=8)
         handles = dict(zip(*reversed(axes[0, 0].get_legend_handles_labels())))
-        figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(gaps))
+        figure.legend(handles.values(), handles, loc="outside upper center", ncols=len(gaps))
 
 
 def columns(table, about):
