@@ -6,7 +6,7 @@ Each check raises `ValueError`: the key, what was found, what is allowed.
 import unicodedata
 from pathlib import Path
 
-from ect.config import published
+from ect.config import kinds, published
 from ect.config.base import names, nearest, short
 from ect.config.dataset import LABELS, OWN_TEST, counted
 from ect.config.tune import check_loss
@@ -38,7 +38,7 @@ def check(config):
             raise ValueError(f"experiments.{name}: allowed: any name but {names(RESERVED)}")
         for index, rows in enumerate(experiment.rows):
             _check_rows(config, f"experiments.{name}.rows.{index}", rows)
-        _check_solvers(config, name)
+        kinds.check(config, name)
     _check_published(config)
     _check_cuts(config)
     _check_firsts(config)
@@ -70,19 +70,6 @@ def _check_heads(key, network, shape):
                 f"{key}.channels: found {network.channels}, which with multipliers"
                 f" {network.multipliers} makes attention {width} wide, with {heads} heads; allowed:"
                 " widths that width // 64 divides, as it does where channels is a multiple of 64"
-            )
-
-
-def _check_solvers(config, name):
-    """A table of solvers has one column for each NFE: in it a model has one sampler of a kind."""
-    seen = {}
-    for cell in config.cells(name) if config.experiments[name].kind == "solvers" else []:
-        block = config.samplers[cell.sampler]
-        other = seen.setdefault((cell.model, block.kind, block.evaluations), cell.sampler)
-        if other != cell.sampler:
-            raise ValueError(
-                f"experiments.{name}: samplers '{other}' and '{cell.sampler}' are both {block.kind}"
-                f" with {block.evaluations} NFE; allowed: one of them"
             )
 
 

@@ -294,16 +294,17 @@ class Config(base.Block):
             self._start(cut.pretrain, cut.kimg), cut.schedule, cut.tune, cut.tune_kimg, cut.seed
         )
 
-    def _start(self, name, kimg, replicate=0):
+    def _start(self, name, kimg, pretraining=0):
         """A milestone of a pretraining run; a start that is one model has only milestone 0."""
-        seed = 0 if name in self.given else self.pretrain[name].seed + replicate
+        seed = 0 if name in self.given else self.pretrain[name].seed + pretraining
         return Milestone(name, seed, kimg)
 
     def _expand(self, rows):
         for name in rows.pretrain:
             for kimg, tune_kimg in rows.budgets():
-                for schedule, (replicate, seed) in product(rows.schedules or [None], rows.runs()):
-                    model = start = self._start(name, int(kimg), replicate)
+                for schedule, run in product(rows.schedules or [None], rows.runs()):
+                    pretraining, seed, replicate = run
+                    model = start = self._start(name, int(kimg), pretraining)
                     if rows.tune is not None:
                         model = Tuned(start, schedule, rows.tune, int(tune_kimg), seed)
                     yield from (Sampled(model, name, replicate) for name in rows.samplers)

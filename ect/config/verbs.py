@@ -229,6 +229,7 @@ class Cell(Block):
     label: str | None = None
     nfe: Count | None = None
     replicate: Count = Absent
+    pretraining: Point = Absent
 
 
 class Measurement(Block):

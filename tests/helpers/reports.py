@@ -61,6 +61,15 @@ class Inputs:
             for share in (0, 50, 90)
         ]
 
+    def nested(self):
+        """Two pretrainings, two tunings of each, two sets of images of each."""
+        paths = []
+        for index, fd in enumerate((20.0, 21.0, 24.0, 26.0)):
+            cell = self.cell_of("one_step", schedule="sigmoid", tune=96)
+            cell |= {"seed": index, "replicate": index, "pretraining": index // 2}
+            paths.append(self.metrics(fd, cell, repeats={"fd": [fd - 0.5, fd + 0.5]}))
+        return paths
+
     def solvers(self):
         """The study, and its pretrained model with solvers at fewer evaluations."""
         return [*self.study(), self.cell("heun_9", 15.0), self.cell("dpm_9", 9.0)]

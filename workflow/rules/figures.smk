@@ -53,6 +53,7 @@ rule draw_experiment:
             metrics=metrics_of(wildcards.experiment),
             floor=FLOOR,
             **solvers_of(wildcards.experiment),
+            **about_of(wildcards.experiment),
         ),
         out=subpath(output.pdf, strip_suffix=".pdf"),
         version=STAGES["report"],

@@ -2,6 +2,7 @@
 from hashlib import sha256
 
 from ect.study.jobs import jobs
+from ect.study.noise import planned
 
 # The page, its captions, and the records of the jobs that trained and sampled.
 PAGE = f"{ROOT}/index.html"
@@ -46,6 +47,7 @@ def shown_on_page():
             if name in PLOTS
         },
         "tables": {name: paths[0] for name, paths in alone.items() if paths},
+        "planned": planned(STUDY),
     }
 
 

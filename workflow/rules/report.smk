@@ -26,10 +26,18 @@ def solvers_of(experiment):
     return {"solvers": STUDY.solvers(experiment)} if compared else {}
 
 
+def about_of(experiment):
+    """What the metrics of an experiment do not say of its starts or schedules."""
+    if KIND[experiment] == "noise":
+        starts = {start for rows in STUDY.experiments[experiment].rows for start in rows.pretrain}
+        return {"about": {start: settings.conditions(STUDY, start) for start in sorted(starts)}}
+    return {"about": settings.ends(STUDY, experiment)} if KIND[experiment] == "ends" else {}
+
+
 def tabulating(experiment):
     """The arguments of `tabulate` for an experiment: its kind and options."""
-    more = [f"--{key}={as_json(value)}" for key, value in solvers_of(experiment).items()]
-    return shlex.join([KIND[experiment], *more])
+    more = {**solvers_of(experiment), **about_of(experiment)}
+    return shlex.join([KIND[experiment], *(f"--{k}={as_json(v)}" for k, v in more.items())])
 
 
 rule tabulate:
