@@ -8,10 +8,39 @@ METHOD = (
     " Pairing by seed may need fewer: its gain was not measured."
 )
 
+UNKNOWN = "power: how many replicates a difference needs is not known; no spread was measured here"
+
 
 def lines(facts):
-    """A sentence for each fact, as `planned` of ect/study/noise.py gives them."""
-    return [f"{fact['experiment']}, {fact['label']}: {sentence(fact)}" for fact in facts]
+    """A table in text of facts, as `planned` of ect/study/noise.py gives them: how many replicates
+    or seeds a comparison has, the difference that they tell, and how many a difference needs. A
+    line alone where no spread was measured; none where nothing is compared."""
+    facts = [fact for fact in facts if comparisons(fact)]
+    if not any(fact["spread"] for fact in facts):
+        return [UNKNOWN] if facts else []
+    head = ("comparison (power 80 %)", "n", "tells", *(f"n for {ask} %" for ask in noise.ASKED))
+    rows = [head, *map(_line, facts)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    laid = ["  ".join(f"{cell:<{n}}" for cell, n in zip(row, widths)).rstrip() for row in rows]
+    return [*laid, *sorted({_origin(fact) for fact in facts if fact["spread"]})]
+
+
+def _line(fact):
+    name = f"{fact['experiment']}, {fact['label']}"
+    if fact["spread"] is None:
+        return name, str(fact["n"]), "unknown", *("" for _ in noise.ASKED)
+    spread, count, apart = spread_of(fact), comparisons(fact), freedom(fact)
+    told = "nothing"
+    if fact["n"] >= power.LEAST_N:
+        told = f"{_gain(power.told(spread.sds[0], fact['n'], count, apart))} %"
+    asked = [1 + percent / 100 for percent in noise.ASKED]
+    needed = [str(noise.needed_of(ratio, spread, count, apart)) for ratio in asked]
+    return name, str(fact["n"]), told, *needed
+
+
+def _origin(fact):
+    spread = _percent(spread_of(fact))
+    return f"sd of FD, {fact['label']}: {spread}, measured at {fact['spread']['at']}"
 
 
 def sentence(fact):
