@@ -118,8 +118,6 @@ def test_what_a_plan_says():
     assert "not known" in planned.sentence(fact(spread=None))
     assert "not measured of flow" in planned.sentence(fact(without=["flow"]))
     assert planned.sentence(fact(rows=1)) == "one row, nothing to compare."
-    (line,) = planned.lines([fact()])
-    assert line == f"schedules, 1 step: {said}"
 
 
 def test_a_pooled_variance_needs_fewer_replicates_than_a_paired_test():
