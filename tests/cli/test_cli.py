@@ -39,7 +39,7 @@ MISTAKES = {
     "no model": (["sample", "{}", "--model", "none.file", "--out", "o"], "none.file"),
     "no metrics": (["tabulate", "split", "--metrics", "none.json", "--out", "t"], "none.json"),
     "figure": (["draw", "pie", "{}", "--out", "f"], "'pie'; allowed: methods"),
-    "figure's setting": (["draw", "maps", '{"colour": 1}', "--out", "f"], "'schedules'"),
+    "figure's setting": (["draw", "maps", '{"colour": 1}', "--out", "f"], "width_in: missing"),
     "all held out": (
         [
             "prepare",

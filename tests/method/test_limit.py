@@ -8,6 +8,7 @@ import torch
 
 from ect import flowloss, limit
 from ect.consistency import Consistency
+from ect.flowmap import FlowMap
 from ect.models import build
 from ect.models.build import PROCESSES
 from ect.networks.dropout import Masks
@@ -182,7 +183,7 @@ def test_a_difference_of_meanflow_is_its_derivative_up_to_the_square_of_its_step
         t, span = expand(c_noise / 1000, x_in), expand(span, x_in)
         return (x_in * (1 + span)).sin() * (2 * t).exp()
 
-    f = consistency(network, "flow", "velocity", span=True)
+    f = FlowMap(network, Flow(), "velocity", SD, c_noise="time", span=True)
     loss = flowloss.MeanFlow(Flow(), uniform, SD, 0.75, 1.0, 1e-3)
     t = f.process.time(S)
     given = f, f.process.noise(x, eps, t), eps - x, t, t / 2, Masks(7)

@@ -164,7 +164,15 @@ def test_a_file_that_fails_is_named(tmp_path, monkeypatch, text, words):
     assert words in refused("weight", text + WEIGHT)
 
 
-@pytest.mark.parametrize("end, words", [("own = None", "is a NoneType"), ("del own", "NoneType")])
+TAKEN = {
+    "another value": ("own = None", "line 5: own is given another value"),
+    "deleted": ("del own", "line 5: own is deleted"),
+    "another value, unseen": ("globals()['own'] = None", "weight 'own': is a NoneType"),
+    "deleted, unseen": ("globals().pop('own')", "weight 'own': is a NoneType"),
+}
+
+
+@pytest.mark.parametrize("end, words", TAKEN.values(), ids=TAKEN)
 def test_a_part_that_its_file_takes_back_is_named(tmp_path, monkeypatch, end, words):
     monkeypatch.chdir(tmp_path)
     assert words in refused("weight", WEIGHT + end)

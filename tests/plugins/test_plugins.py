@@ -379,7 +379,7 @@ KEYS = [
     ("plugins", ["/dev/zero"], ["plugins: /dev/zero: no regular file; allowed: a Python file"]),
     ("plugins", ["pipe"], ["plugins: pipe: no regular file"]),
     ("plugins", ["/proc/self/status"], ["plugins: /proc/self/status: found no part"]),
-    ("schedules/mine/map", "same", ["schedules.mine: map is 'same'", "meanflow, same_ratio"]),
+    ("schedules/mine/map", "same", ["schedules.mine: map is 'same'", "lsd, same_ratio"]),
     ("schedules/mine/k", 1.0, ["schedules.mine", "'k' of same_ratio", "q, stages"]),
     ("schedules/mine/stages", 1.5, ["schedules.mine", "stages is 1.5", "int"]),
     ("pretrain/mine/process", "cos", ["pretrain.mine.process: found 'cos'", "or 'Cosine'"]),
