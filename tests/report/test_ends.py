@@ -130,5 +130,7 @@ def test_the_table_and_figure_of_files(tmp_path):
     with open(f"{tmp_path}/t.csv", newline="") as file:
         one = next(csv.DictReader(file))
     assert (one["map"], float(one["last_gap"])) == ("sigmoid", 0.0123)
-    with pytest.raises(ValueError, match="about: found nothing on constant; allowed: map and last gap"):
+    with pytest.raises(
+        ValueError, match="about: found nothing on constant; allowed: map and last gap"
+    ):
         tables.tabulate("ends", paths, tmp_path / "t", about={})
