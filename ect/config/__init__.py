@@ -16,6 +16,7 @@
 `load`         YAML files merged; blocks that are `like` another
 `cells`        the cells of the study's grid, and their folders
 `checks`       checks across the blocks of a config
+`compared`     what is compared with its nearest training images
 `seeds`        whether the seeds of runs and images are apart
 `fits`         what jobs will need: sizes, counts, classes, labels
 `gaps`         whether the gap t - r of a schedule outlives fp32

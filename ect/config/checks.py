@@ -15,7 +15,8 @@ from ect.schedule import CONTINUOUS_TIME
 
 # Names of other files in figures/, and in tables/.
 FIGURES = ("maps", "curves", "samples", "loss")  # beside one for each experiment
-RESERVED = ("steps", *FIGURES, "paper")
+ASKED = ("nearest",)  # a figure and a table of a study that asks for them
+RESERVED = ("steps", *FIGURES, *ASKED, "paper")
 WIDEST = 4096  # channels of a layer that the native kernels compute
 
 
@@ -40,10 +41,11 @@ def check(config):
             _check_rows(config, f"experiments.{name}.rows.{index}", rows)
         _check_solvers(config, name)
     _check_published(config)
-    for figure in ("samples", "loss"):
-        _check_cut(config, f"figures.{figure}", getattr(config.figures, figure))
+    for figure in ("samples", "loss", *ASKED):
+        if cut := getattr(config.figures, figure):
+            _check_cut(config, f"figures.{figure}", cut)
     for figure in config.figures.widths_in:
-        known("figures.widths_in", figure, [*config.experiments, *FIGURES])
+        known("figures.widths_in", figure, [*config.experiments, *FIGURES, *ASKED])
     _check_search(config)
     _check_labels(config)
     _check_metrics(config)
@@ -199,7 +201,7 @@ def _check_cut(config, key, cut):
     _check_teacher(config, f"{key}.tune", cut.tune, cut.pretrain, cut.kimg)
     _check_limit(config, key, cut.pretrain, cut.schedule, cut.tune)
     _check_milestone(config, f"{key}.kimg", cut.pretrain, cut.kimg)
-    _check_boundary(config, key, cut.pretrain, config.consistency_samplers())
+    check_boundary(config, key, cut.pretrain, config.consistency_samplers())
 
 
 def _check_rows(config, key, rows):
@@ -211,14 +213,14 @@ def _check_rows(config, key, rows):
     for name in rows.samplers:
         known(f"{key}.samplers", name, config.samplers)
     for name in rows.pretrain:
-        _check_boundary(config, key, name, rows.samplers)
+        check_boundary(config, key, name, rows.samplers)
     for name in rows.schedules:
         known(f"{key}.schedules", name, config.schedules)
         for start in rows.pretrain:
             _check_limit(config, key, start, name, rows.tune)
 
 
-def _check_boundary(config, key, start, samplers):
+def check_boundary(config, key, start, samplers):
     """A boundary at sigma_min needs the parameterization edm; an import's is not known yet."""
     form = config.block_of(start).parameterization
     for name in samplers:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
 
-from ect.config import averages, base, checks, fits, gaps, load, places, rates, training
+from ect.config import averages, base, checks, compared, fits, gaps, load, places, rates, training
 from ect.config.averages import Average
 from ect.config.base import Name
 from ect.config.cells import Milestone, Sampled, Tuned
@@ -109,6 +109,7 @@ class Config(base.Block):
         fits.require_bounded(self)
         averages.check(self)
         checks.check(self)
+        compared.check(self)
         fits.check(self, self.dataset.facts)
         gaps.check(self)
         rates.check(self)
@@ -173,6 +174,11 @@ class Config(base.Block):
     def shown(self, figure):
         """The tuned model that a figure, `samples` or `loss`, shows."""
         return self._model(getattr(self.figures, figure))
+
+    def compared(self):
+        """The images that are compared with their nearest training images; None without any."""
+        cut = self.figures.nearest
+        return cut and Sampled(self._model(cut), cut.sampler)
 
     def beside_published(self):
         """The settings of the paper's table: the cells that stand beside published numbers; empty

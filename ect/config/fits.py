@@ -52,7 +52,7 @@ def check(config, facts):
     train, test = _splits(config.dataset, facts)
     _check_sets(config, train, test)
     seeds.check(config)
-    _check_grid(config, train)
+    _check_grid(config, train, test)
     _check_classifier(config, facts, train)
     _check_starts(config, facts.shape)
     for used in networks(config):
@@ -82,6 +82,7 @@ def _drawn(config):
     pairs = [(_start(cell.model), cell.sampler) for cell in config.all_cells()]
     pairs += [(shown.samples.pretrain, name) for name in (shown.solver, *multistep)]
     pairs += [(shown.loss.pretrain, name) for name in multistep]
+    pairs += [(shown.nearest.pretrain, shown.nearest.sampler)] if shown.nearest else []
     found = {model.start.pretrain: [] for model in config.searched()}
     for start, sampler in dict.fromkeys(pairs):
         found.setdefault(start, []).append(sampler)
@@ -125,10 +126,15 @@ def _check_sets(config, train, test):
         )
 
 
-def _check_grid(config, train):
+def _check_grid(config, train, test):
     """The figure of samples shows the first images of a model, and of those to train with."""
     images = config.evaluation.images
     most = images if train is None else min(train, images)
+    if config.figures.nearest and config.figures.grid_columns > (test or most):
+        raise ValueError(
+            f"figures.grid_columns: found {config.figures.grid_columns}; allowed: at most {test},"
+            " the held-out images, which figures.nearest shows"
+        )
     if config.figures.grid_columns > most:
         what = "evaluation.images" if most == images else "images to train with"
         raise ValueError(
@@ -226,6 +232,7 @@ def _check_dropout(config, used, side):
     """A recipe's `dropout_at` leaves dropout on one level at least of every network it trains."""
     models = [*(cell.model for cell in config.all_cells()), config.shown("loss")]
     models += [config.shown("samples"), *config.searched()]
+    models += [config.compared().model] if config.compared() else []
     tuned = [m for m in models if not isinstance(m, Milestone) and _start(m) == used.start]
     recipes = {f"tune.{m.recipe}": config.tune[m.recipe] for m in tuned}
     if used.start in config.pretrain:

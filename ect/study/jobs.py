@@ -37,6 +37,7 @@ def jobs(config):
     every += _images(config)
     every += [Job("evaluate", f"{cell.folder}/metrics.json") for cell in config.all_cells()]
     every.append(_trace(config))
+    every += [Job("find_nearest", f"{c.folder}/nearest.safetensors") for c in compared(config)]
     if config.has_pairs(shown := config.shown("loss")):
         every.append(Job("perfect_loss", f"{shown.folder}/perfect.csv"))
     every += [_search(config, model) for model in dict.fromkeys(config.searched())]
@@ -45,7 +46,7 @@ def jobs(config):
 
 def models(config):
     """(milestones, with all before them on their chains; tuned models), each once."""
-    cells = [*config.all_cells(), *grid(config)]
+    cells = [*config.all_cells(), *grid(config), *compared(config)]
     asked = [cell.model for cell in cells] + [config.shown("loss"), *config.searched()]
     tuned = [model for model in dict.fromkeys(asked) if isinstance(model, Tuned)]
     starts = [m for m in asked if isinstance(m, Milestone)] + [m.start for m in tuned]
@@ -70,6 +71,11 @@ def grid(config):
     return [Sampled(after.start, name) for name in before] + [Sampled(after, n) for n in names]
 
 
+def compared(config):
+    """[the images that are compared with training images], or []."""
+    return [config.compared()] if config.compared() else []
+
+
 def _training(config, model):
     path = f"{model.folder}/model.safetensors"
     if isinstance(model, Milestone) and model.pretrain in config.init:
@@ -87,7 +93,7 @@ def _images(config):
     export, count = config.evaluation.export, config.evaluation.images
     repeats = ["", *(f"/repeat-{index}" for index in range(1, config.evaluation.repeats))]
     sets = [(cell, f"{cell.folder}{repeat}") for cell in config.all_cells() for repeat in repeats]
-    shown = [(cell, cell.folder) for cell in grid(config)]
+    shown = [(cell, cell.folder) for cell in (*grid(config), *compared(config))]
     kept = "npz" in export
     for cell, folder in dict.fromkeys([*sets, *shown] if kept else shown):
         images = count if kept else min(count, config.figures.grid_columns)
@@ -134,6 +140,9 @@ def _reports(config):
         yield "tabulate_steps", "tables/steps.csv"
     if config.beside_published():
         yield "tabulate_paper", "tables/paper.csv"
+    if compared(config):
+        yield "tabulate_nearest", "tables/nearest.csv"
+        yield "draw_nearest", "figures/nearest.png"
     for name in FIGURES:
         yield f"draw_{name}", f"figures/{name}.png"
     yield "write_page", "index.html"
