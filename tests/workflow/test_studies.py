@@ -32,7 +32,7 @@ JOBS = {  # with `all`
     "ablations": 321,
     "precision": 176,
     "split-scaling": 1013,
-    "fashion": 113,
+    "fashion": 115,
 }
 EDM2 = ("s-1073741-0.075", "m-2147483-0.060", "l-1073741-0.040", "xl-0671088-0.040")
 each_study = pytest.mark.parametrize("name", JOBS)
