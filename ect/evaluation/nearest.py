@@ -64,8 +64,8 @@ def spread(size, count):
 def distances(generated, chosen, held_out, real):
     """({what: {to what: Frechet distance}}, number of images that each is a distance to) of
     features: n `generated`, n `chosen` of the M `held_out`, and all training images `real`."""
-    against, order = min(len(held_out), len(real)), np.random.default_rng(seed_of("nearest"))
-    order = order.permutation(len(real))
+    against = min(len(held_out), len(real))
+    order = np.random.default_rng(seed_of("nearest")).permutation(len(real))
     training = metrics.Reference(real[order[:against]])
     testing = metrics.Reference(held_out[spread(len(held_out), against)])
     pairs = {
@@ -83,25 +83,17 @@ def in_pixels(images, training):
     """`nearest` of uint8 images (n, H, W, C) among others (N, H, W, C), read a piece at a time;
     the root of the mean square of their difference, black to white being 1."""
     size = images[0].size
-    points, best = _flat(images), None
-    start = 0
+    points, start = _flat(images), 0
+    row, least = np.zeros(len(points), np.int64), np.full(len(points), np.inf)
     for piece in samples.pieces(training, max(1, BLOCK // size)):
-        row, distance = nearest(points, _flat(piece))
-        found = row + start, distance
-        best = found if best is None else _nearer(best, found)
-        start += len(piece)
-    row, distance = best
-    return row, distance / (255 * np.sqrt(size))
+        found, distance = nearest(points, _flat(piece))
+        row = np.where(distance < least, start + found, row)
+        least, start = np.minimum(distance, least), start + len(piece)
+    return row, least / (255 * np.sqrt(size))
 
 
 def _flat(pixels):
     return pixels.reshape(len(pixels), -1).astype(np.float64)
-
-
-def _nearer(one, other):
-    """The nearer of two finds for each point, the first of equals."""
-    second = other[1] < one[1]
-    return np.where(second, other[0], one[0]), np.where(second, other[1], one[1])
 
 
 def nearest(points, others):
