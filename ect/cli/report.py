@@ -28,6 +28,12 @@ def tabulate_paper(args):
     paper.tabulate(**args.settings, numbers=args.published, out=args.out)
 
 
+def tabulate_nearest(args):
+    from ect.report import nearest
+
+    nearest.tabulate(args.source, args.out)
+
+
 def draw(args):
     from ect.report import figures
 
@@ -75,6 +81,10 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--published": {"required": True, "help": "the csv of published numbers"},
             "--out": PREFIX,
         },
+    ),
+    tabulate_nearest: (
+        "what `find-nearest` wrote -> its table as csv, md and tex",
+        {"source": {"metavar": "nearest"}, "--out": PREFIX},
     ),
     draw: (
         "one figure as pdf and png",

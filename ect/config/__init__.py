@@ -24,6 +24,7 @@
 `gaps`         whether the gap t - r of a schedule outlives fp32; the last gap
 `kinds`        what the kind of an experiment asks of its rows
 `checks`       checks across the blocks of a config
+`compared`     what is compared with its nearest training images
 `seeds`        whether the seeds of runs and images are apart
 `fits`         what jobs will need: sizes, counts, classes, labels
 `rates`        whether the learning rate of a run ever moves a weight

@@ -19,6 +19,7 @@ from ect.config import (
     averages,
     base,
     checks,
+    compared,
     fits,
     gaps,
     load,
@@ -170,6 +171,7 @@ class Config(base.Block):
         tuned.check(self)
         checks.check(self)
         augment.check(self)
+        compared.check(self)
         fits.check(self, self.dataset.facts)
         gaps.check(self)
         rates.check(self)
@@ -261,7 +263,13 @@ class Config(base.Block):
     def beside_cells(self):
         """The tuned models that the study needs beside those of its cells."""
         shown = [self.shown("samples"), self.shown("loss")]
+        shown += [self.compared().model] if self.figures.nearest else []
         return [model for model in shown if model is not None] + self.searched()
+
+    def compared(self):
+        """The images that are compared with their nearest training images; None without any."""
+        cut = self.figures.nearest
+        return cut and Sampled(self._model(cut), cut.sampler)
 
     def beside_published(self):
         """The settings of the paper's table: the cells that stand beside published numbers; empty

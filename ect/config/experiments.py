@@ -198,6 +198,14 @@ class Cut(Block):
     """Seed of tuning."""
 
 
+class Nearest(Cut):
+    """One tuned model and a sampler, whose images are compared with the training images that are
+    nearest to them."""
+
+    sampler: Name
+    """A name in `samplers`."""
+
+
 class Search(Block):
     """A search of intermediate times by golden section in ln s. The times found are then
     measured on the evaluation's own seeds."""
@@ -233,6 +241,9 @@ class Figures(Block):
     """The model whose images the grid shows; null: no grid."""
     loss: Cut | None = None
     """The model of the loss page; its recipe keeps snapshots. Null: no such page."""
+    nearest: Nearest | None = None
+    """The images that are compared with their nearest training images, beside held-out ones;
+    without the key none are."""
     solver: Name | None = None
     """A name in `samplers`, for the images of the grid before tuning."""
     width_in: Inches = 6.5
@@ -247,6 +258,11 @@ class Figures(Block):
         if self.samples is not None and self.solver is None:
             raise ValueError("solver: missing; the grid of samples needs one")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler):
+        """Without `nearest` where it is not set: as before there was such a key."""
+        return {k: v for k, v in handler(self).items() if (k, v) != ("nearest", None)}
 
     def width(self, figure):
         return self.widths_in.get(figure, self.width_in)

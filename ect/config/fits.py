@@ -55,7 +55,7 @@ def check(config, facts):
     train, test = _splits(config.dataset, facts)
     _check_sets(config, train, test)
     seeds.check(config)
-    _check_grid(config, train)
+    _check_grid(config, train, test)
     _check_classifier(config, facts, train)
     _check_starts(config, facts.shape)
     for used in networks(config):
@@ -87,6 +87,8 @@ def _drawn(config):
         pairs += [(figures.samples.pretrain, name) for name in (figures.solver, *multistep)]
     if figures.loss is not None:
         pairs += [(figures.loss.pretrain, name) for name in multistep]
+    if figures.nearest is not None:
+        pairs.append((figures.nearest.pretrain, figures.nearest.sampler))
     found = {model.start.pretrain: [] for model in config.searched()}
     for start, sampler in dict.fromkeys(pairs):
         found.setdefault(start, []).append(sampler)
@@ -139,10 +141,15 @@ def _check_sets(config, train, test):
         )
 
 
-def _check_grid(config, train):
+def _check_grid(config, train, test):
     """The figure of samples shows the first images of a model, and of those to train with."""
     images = config.evaluation.images
     most = images if train is None else min(train, images)
+    if config.figures.nearest and config.figures.grid_columns > (test or most):
+        raise ValueError(
+            f"figures.grid_columns: found {config.figures.grid_columns}; allowed: at most {test},"
+            " the held-out images, which figures.nearest shows"
+        )
     if config.figures.samples is not None and config.figures.grid_columns > most:
         what = "evaluation.images" if most == images else "images to train with"
         raise ValueError(

@@ -253,6 +253,12 @@ class Trace(Block):
     samplers: Annotated[dict[str, Sampling], Field(min_length=1)]
 
 
+class Nearness(Block):
+    """Of the distances of drawn images to training images."""
+
+    features: FeatureSpace
+
+
 class StepSearch(Search):
     """Of intermediate times, and of the images that test them. Its model is a file."""
 
@@ -285,6 +291,7 @@ BLOCKS: dict[str, type[Block]] = {
     "summarize": Summary,
     "evaluate": Measurement,
     "trace": Trace,
+    "find_nearest": Nearness,
     "search_steps": StepSearch,
     **reports.BLOCKS,
 }

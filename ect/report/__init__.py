@@ -18,6 +18,7 @@
 `maps`        the maps t -> r, stage by stage
 `curves`      training loss
 `grid`        samples from the same noise, model by model
+`nearest`     how near generated images lie to training images: table and figure
 `losspage`    why the loss stays flat while the samples improve
 `figures`     the figures by name
 `budget`      whether over 90 % of a budget belongs to pretraining, in sentences

@@ -8,6 +8,7 @@ from ect.report.ends import plot_ends
 from ect.report.grid import plot_grid
 from ect.report.losspage import plot_losspage
 from ect.report.maps import plot_maps
+from ect.report.nearest import plot_nearest
 from ect.report.noise import plot_noise
 from ect.report.quality import plot_nfe, plot_schedules, plot_solvers, plot_split
 from ect.report.scaling import plot_scaling
@@ -24,6 +25,7 @@ FIGURES: dict[str, Callable] = {
     "curves": plot_curves,
     "samples": plot_grid,
     "loss": plot_losspage,
+    "nearest": plot_nearest,
 }
 
 

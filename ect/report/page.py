@@ -42,8 +42,10 @@ def write_page(
     )
     told = {key: power_of(key, planned) for key in experiments}
     parts = [_experiment(layout, k, block, samplers, told[k]) for k, block in experiments.items()]
-    parts += [_alone(layout, key, {"figure": picture(path)}) for key, path in figures.items()]
-    parts += [_alone(layout, key, {"table": table(path)}) for key, path in tables.items()]
+    for key in dict.fromkeys([*figures, *tables]):
+        found = {"figure": picture(figures[key])} if key in figures else {}
+        found |= {"table": table(tables[key])} if key in tables else {}
+        parts.append(_alone(layout, key, found))
     facts = [("study", study), ("sha256 of the config", config), *provenance(runs)]
     page = {"study": study, "parts": parts, "facts": facts, "criterion": sentences.CRITERION}
     write(out, _laid_out(layout, name, page) + "\n")

@@ -266,6 +266,11 @@ def trace(config):
     }
 
 
+def find_nearest(config):
+    """The settings of the job that compares images with their nearest training images."""
+    return {"features": feature_space(config)}
+
+
 def search_steps(config):
     """The settings of a search of intermediate times; {} without one."""
     if config.search is None:

@@ -49,6 +49,12 @@ def settings(inputs):
             "stages": 4,
             "perfect": inputs.perfect(),
         },
+        "nearest": {
+            "nearest": inputs.nearest(),
+            "samples": samples,
+            "data": inputs.dataset(),
+            "columns": 10,
+        },
     }
 
 

@@ -2,6 +2,7 @@
 
 TABLES = expand(f"{ROOT}/tables/{{experiment}}.csv", experiment=STUDY.experiments)
 TABLES += [PAPER_TABLE] if PAPER else []
+TABLES += [f"{ROOT}/tables/nearest.csv"] if COMPARED else []
 KIND = {name: experiment.kind for name, experiment in STUDY.experiments.items()}
 
 
@@ -85,6 +86,28 @@ rule tabulate_steps:
         "../../envs/ect.yaml"
     shell:
         "python -m ect tabulate-steps {params.settings:q} --out {params.out:q}"
+
+
+# How near generated images lie to training images.
+rule tabulate_nearest:
+    input:
+        [f"{folder}/nearest.safetensors" for folder in COMPARED],
+    output:
+        csv=report(
+            f"{ROOT}/tables/nearest.csv",
+            caption="../../ect/report/templates/nearest.rst",
+            category="Tables",
+            labels={"experiment": "nearest training images"},
+        ),
+        md=f"{ROOT}/tables/nearest.md",
+        tex=f"{ROOT}/tables/nearest.tex",
+    params:
+        out=subpath(output.csv, strip_suffix=".csv"),
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect tabulate-nearest {input:q} --out {params.out:q}"
 
 
 # Published numbers with their sources, and ours beside them.
