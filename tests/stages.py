@@ -30,11 +30,12 @@ STARTS = {
     "sample": [("evaluation.sample", "run")],
     "extract": [("evaluation.evaluate", "extract"), ("evaluation.samples", "export")],
     "evaluate": [("evaluation.evaluate", "run"), ("evaluation.summary", "run")],
+    "nearest": [("evaluation.nearest", "run")],
     "trace": [("evaluation.trace", "run")],
     "search": [("evaluation.search", "run")],
     "report": [
         ("report.tables", "tabulate"), ("report.steps", "tabulate"), ("report.paper", "tabulate"),
-        ("report.figures", "plot"), ("report.page", "write_page"),
+        ("report.nearest", "tabulate"), ("report.figures", "plot"), ("report.page", "write_page"),
     ],
 }  # fmt: skip
 # Progress, records and the versions themselves: no bits depend on them.

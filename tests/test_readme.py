@@ -15,7 +15,7 @@ each_page = pytest.mark.parametrize("page", PAGES.values(), ids=list(PAGES))
 @pytest.mark.parametrize("path", TABLES, ids=["/".join(p.parts[-3:]) for p in TABLES])
 def test_published_tables_are_printed(path):
     table = "\n".join(line for line in path.read_text().splitlines() if line.startswith("|"))
-    assert table.count("\n") > 3
+    assert table.count("\n") >= 3  # two rows or more
     assert any(table in page.read_text() for page in PAGES.values())
 
 

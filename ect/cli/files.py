@@ -26,6 +26,7 @@ ENDINGS = {
     "tabulate": ("csv", "md", "tex"),
     "tabulate_steps": ("csv", "md", "tex"),
     "tabulate_paper": ("csv", "md", "tex"),
+    "tabulate_nearest": ("csv", "md", "tex"),
     "draw": ("pdf", "png"),
 }
 SKIPPED = "skipped.txt"  # where `prepare` lists the images that it skipped
@@ -37,6 +38,7 @@ STAGE = {
     "export_images": "extract",
     "summarize": "evaluate",
     "evaluate": "evaluate",
+    "find_nearest": "nearest",
     "trace": "trace",
     "search_steps": "search",
     "write_page": "report",
@@ -267,7 +269,8 @@ def _named(verb, settings):
     if verb == "draw":
         several = settings.get("metrics") or []
         found = [*([several] if isinstance(several, str) else several)]
-        found += [settings.get(key) for key in ("floor", "trace", "perfect", "data")]
+        found += [settings.get(key) for key in ("floor", "trace", "perfect", "data", "nearest")]
+        found += [settings.get("samples")]
         found += [path for paths in settings.get("runs", {}).values() for path in paths]
         return found + [path for _, path in settings.get("rows", [])]
     return []

@@ -71,6 +71,20 @@ def trace(args):
     )
 
 
+def find_nearest(args):
+    lease.start_over(args.gpus)
+    from ect.evaluation import nearest
+
+    nearest.run(
+        args.settings,
+        args.samples,
+        args.data,
+        args.reference,
+        args.out,
+        classifier=args.classifier,
+    )
+
+
 def search_steps(args):
     lease.start_over(args.gpus)
     from ect.evaluation import search
@@ -128,6 +142,18 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--classifier": CLASSIFIER,
             "--out": NEEDED,
             **PLUGINS,
+            **ONE_GPU,
+        },
+    ),
+    find_nearest: (
+        "how near drawn images lie to training images, beside how near held-out ones do",
+        {
+            "settings": SETTINGS,
+            "--samples": {"required": True, "help": "samples.npz"},
+            "--data": NEEDED,
+            "--reference": TRAINING,
+            "--classifier": CLASSIFIER,
+            "--out": NEEDED,
             **ONE_GPU,
         },
     ),

@@ -4,11 +4,16 @@ from collections.abc import Callable
 
 from ect.cli.arguments import settings_of
 
+KINDS = ("methods", "schedules", "split", "scaling", "solvers", "noise", "ends")
+
 
 def tabulate(args):
-    from ect.report import tables
+    from ect.report import noise, tables
 
-    tables.tabulate(args.kind, args.metrics, args.out, args.floor, args.solvers)
+    if args.kind == "noise":
+        noise.tabulate(args.metrics, args.out, args.about)
+    else:
+        tables.tabulate(args.kind, args.metrics, args.out, args.floor, args.solvers, args.about)
 
 
 def tabulate_steps(args):
@@ -21,6 +26,12 @@ def tabulate_paper(args):
     from ect.report import paper
 
     paper.tabulate(**args.settings, numbers=args.published, out=args.out)
+
+
+def tabulate_nearest(args):
+    from ect.report import nearest
+
+    nearest.tabulate(args.source, args.out)
 
 
 def draw(args):
@@ -41,10 +52,15 @@ VERBS: dict[Callable, tuple[str, dict]] = {
     tabulate: (
         "metrics.json files -> one table as csv, md and tex",
         {
-            "kind": {"choices": ("methods", "schedules", "split", "scaling", "solvers")},
+            "kind": {"choices": KINDS},
             "--metrics": {"nargs": "+", "required": True},
             "--floor": {"help": "metrics of real held-out images"},
             "--solvers": {"type": settings_of, "help": "JSON: the kind of each sampler"},
+            "--about": {
+                "type": settings_of,
+                "help": "JSON: of the kind noise the conditions of each start, of the kind ends"
+                " the map and last gap of each schedule",
+            },
             "--out": PREFIX,
         },
     ),
@@ -65,6 +81,10 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--published": {"required": True, "help": "the csv of published numbers"},
             "--out": PREFIX,
         },
+    ),
+    tabulate_nearest: (
+        "what `find-nearest` wrote -> its table as csv, md and tex",
+        {"source": {"metavar": "nearest"}, "--out": PREFIX},
     ),
     draw: (
         "one figure as pdf and png",

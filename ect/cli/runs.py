@@ -40,13 +40,15 @@ def plan(args):
     study = Config.read(load.planned(*args.studies))
     facts = study.fit(look.facts)
     from ect.models import build  # and torch, which a mistake need not wait for
-    from ect.study import advice, cost, table
+    from ect.report import planned
+    from ect.study import advice, cost, noise, table
     from ect.training import memory
 
     costs = cost.plan(study, args.rate, build.parameters, facts.shape, memory.of_step)
-    lines = advice.advice(study)
-    text = "\n".join([table.table(costs), *lines])
-    print(json.dumps(costs | {"advice": lines}, indent=1) if args.json else text)
+    lines, powers = advice.advice(study), planned.lines(noise.planned(study))
+    text = "\n".join([table.table(costs), *lines, *powers])
+    costs |= {"advice": lines, "power": powers}
+    print(json.dumps(costs, indent=1) if args.json else text)
 
 
 VERBS: dict[Callable, tuple[str, dict]] = {

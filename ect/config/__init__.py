@@ -22,10 +22,12 @@
 `load`         YAML files merged; blocks that are `like` another
 `released`     model files of others by their names: where they are, their networks
 `missing`      files that a study needs and does not find
+`gaps`         whether the gap t - r of a schedule outlives fp32; the last gap
+`kinds`        what the kind of an experiment asks of its rows
 `checks`       checks across the blocks of a config
+`compared`     what is compared with its nearest training images
 `seeds`        whether the seeds of runs and images are apart
 `fits`         what jobs will need: sizes, counts, classes, labels
-`gaps`         whether the gap t - r of a schedule outlives fp32
 `rates`        whether the learning rate of a run ever moves a weight
 `budget`       a budget, by which all numbers of images are scaled
 `grid`         the blocks of a config, and the cells that they ask for

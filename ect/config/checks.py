@@ -6,7 +6,7 @@ Each check raises `ValueError`: the key, what was found, what is allowed.
 import unicodedata
 from pathlib import Path
 
-from ect.config import published
+from ect.config import kinds, published
 from ect.config.base import names, nearest, short
 from ect.config.dataset import LABELS, OWN_TEST, counted
 from ect.config.tune import check_loss
@@ -15,7 +15,8 @@ from ect.runtime.text import one_line
 
 # Names of other files in figures/, and in tables/.
 FIGURES = ("maps", "curves", "samples", "loss")  # beside one for each experiment
-RESERVED = ("steps", *FIGURES, "paper")
+ASKED = ("nearest",)  # a figure and a table of a study that asks for them
+RESERVED = ("steps", *FIGURES, *ASKED, "paper")
 WIDEST = 4096  # channels of a layer that the native kernels compute
 
 
@@ -38,7 +39,7 @@ def check(config):
             raise ValueError(f"experiments.{name}: allowed: any name but {names(RESERVED)}")
         for index, rows in enumerate(experiment.rows):
             _check_rows(config, f"experiments.{name}.rows.{index}", rows)
-        _check_solvers(config, name)
+        kinds.check(config, name)
     _check_published(config)
     _check_cuts(config)
     _check_firsts(config)
@@ -70,19 +71,6 @@ def _check_heads(key, network, shape):
                 f"{key}.channels: found {network.channels}, which with multipliers"
                 f" {network.multipliers} makes attention {width} wide, with {heads} heads; allowed:"
                 " widths that width // 64 divides, as it does where channels is a multiple of 64"
-            )
-
-
-def _check_solvers(config, name):
-    """A table of solvers has one column for each NFE: in it a model has one sampler of a kind."""
-    seen = {}
-    for cell in config.cells(name) if config.experiments[name].kind == "solvers" else []:
-        block = config.samplers[cell.sampler]
-        other = seen.setdefault((cell.model, block.kind, block.evaluations), cell.sampler)
-        if other != cell.sampler:
-            raise ValueError(
-                f"experiments.{name}: samplers '{other}' and '{cell.sampler}' are both {block.kind}"
-                f" with {block.evaluations} NFE; allowed: one of them"
             )
 
 
@@ -190,13 +178,13 @@ def _check_firsts(config):
 def _check_cuts(config):
     """Figures and a search are of models that the study could train, and widths are of figures."""
     block, search = config.figures, config.search
-    cuts = {f"figures.{name}": getattr(block, name) for name in ("samples", "loss")}
+    cuts = {f"figures.{name}": getattr(block, name) for name in ("samples", "loss", *ASKED)}
     cuts |= {f"search.models.{i}": cut for i, cut in enumerate(search.models if search else ())}
     for key, cut in cuts.items():
         if cut is not None:
             _check_cut(config, key, cut)
     for figure in block.widths_in:
-        known("figures.widths_in", figure, [*config.experiments, *FIGURES])
+        known("figures.widths_in", figure, [*config.experiments, *FIGURES, *ASKED])
     if block.solver is not None:
         known("figures.solver", block.solver, config.samplers)
     if block.loss is not None and config.tune[block.loss.tune].snapshots == 0:
@@ -212,7 +200,7 @@ def _check_cut(config, key, cut):
     _check_teacher(config, f"{key}.tune", cut.tune, cut.pretrain, cut.kimg)
     check_loss(config, key, cut.pretrain, cut.schedule, cut.tune)
     _check_milestone(config, f"{key}.kimg", cut.pretrain, cut.kimg)
-    _check_boundary(config, key, cut.pretrain, config.consistency_samplers())
+    check_boundary(config, key, cut.pretrain, config.consistency_samplers())
 
 
 def _check_rows(config, key, rows):
@@ -224,14 +212,14 @@ def _check_rows(config, key, rows):
     for name in rows.samplers:
         known(f"{key}.samplers", name, config.samplers)
     for name in rows.pretrain:
-        _check_boundary(config, key, name, rows.samplers)
+        check_boundary(config, key, name, rows.samplers)
     for name in rows.schedules:
         known(f"{key}.schedules", name, config.schedules)
         for start in rows.pretrain:
             check_loss(config, key, start, name, rows.tune)
 
 
-def _check_boundary(config, key, start, samplers):
+def check_boundary(config, key, start, samplers):
     """A flow map is of a network that is told two times. A boundary at sigma_min needs the
     parameterization edm; an import's is not known yet."""
     form = config.block_of(start).parameterization

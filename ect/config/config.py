@@ -5,7 +5,19 @@ from typing import Any
 
 from pydantic import PrivateAttr, ValidationError, model_serializer, model_validator
 
-from ect.config import augment, averages, base, checks, fits, gaps, load, places, rates, tuned
+from ect.config import (
+    augment,
+    averages,
+    base,
+    checks,
+    compared,
+    fits,
+    gaps,
+    load,
+    places,
+    rates,
+    tuned,
+)
 from ect.config.budget import Scale, scale_of, scaled
 from ect.config.errors import at, line_of, lines_of, without_base
 from ect.config.grid import Grid
@@ -102,6 +114,7 @@ class Config(Grid):
         tuned.check(self)
         checks.check(self)
         augment.check(self)
+        compared.check(self)
         fits.check(self, self.dataset.facts)
         gaps.check(self)
         rates.check(self)

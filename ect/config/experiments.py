@@ -20,7 +20,7 @@ from ect.config.base import (
     whole,
 )
 
-Kind = Literal["methods", "schedules", "split", "scaling", "solvers"]
+Kind = Literal["methods", "schedules", "split", "scaling", "solvers", "noise", "ends"]
 Percent = Annotated[int, Field(ge=0, lt=100)]
 Inches = Annotated[float, Field(ge=2, le=100)]  # narrower axes are of size 0
 
@@ -55,6 +55,11 @@ class Rows(Block):
     replicates: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Number of replicates, in place of `seeds`: the i-th, from 0, has pretraining from its own
     seed + i (an imported start is the same in all), tuning from seed i, and other images' seeds."""
+    pretrainings: Annotated[int, Field(ge=2, le=1000)] | None = None
+    """Number of pretraining seeds, from its own on, in rows of an experiment of kind `noise`."""
+    tunings: Annotated[int, Field(ge=2, le=1000)] | None = None
+    """Number of tuning seeds of each of these `pretrainings`, in place of `seeds`. No two models
+    share a seed of tuning or of an image; `evaluation.repeats` is the number of sets of images."""
     tune_kimg: Count | None = None
     """Thousand images of tuning."""
     total_kimg: Count | None = None
@@ -88,24 +93,37 @@ class Rows(Block):
         models = len(self.pretrain) * len(self.budgets()) * len(self.schedules or [None])
         if self.published and models > 1:
             raise ValueError(f"published is set for rows of {models} models; allowed: one model")
-        if self.replicates is not None and "seeds" in self.model_fields_set:
-            raise ValueError("found seeds and replicates; allowed: one of them")
+        self._require_one_kind_of_seeds()
         return self
+
+    def _require_one_kind_of_seeds(self):
+        given = {"seeds", "replicates", "pretrainings"} & self.model_fields_set
+        if len(given) > 1:
+            raise ValueError(f"found {' and '.join(sorted(given, reverse=True))}; allowed: one")
+        if (self.pretrainings is None) != (self.tunings is None):
+            raise ValueError("found one of pretrainings and tunings; allowed: both, or none")
+        if self.tunings is not None and self.tune is None:
+            raise ValueError("found tunings without tune; allowed: with a recipe")
 
     @model_serializer(mode="wrap")
     def _without_unset(self, handler):
-        """Without `replicates` where it is not set: as before there was such a key."""
-        return {k: v for k, v in handler(self).items() if (k, v) != ("replicates", None)}
+        """Without what is newer than the other keys, where it is not set."""
+        newer = ("replicates", "pretrainings", "tunings")
+        return {k: v for k, v in handler(self).items() if k not in newer or v is not None}
 
     def _given(self):
         """The keys that are set."""
         return names(key for key in type(self).model_fields if key in self.model_fields_set)
 
     def runs(self):
-        """The pairs (replicate, seed of tuning)."""
+        """The triples (seed of pretraining less its own one, seed of tuning, replicate); the
+        replicate decides the images' seeds."""
+        if self.tunings is not None:
+            count = self.pretrainings * self.tunings
+            return [(index // self.tunings, index, index) for index in range(count)]
         if self.replicates is not None:
-            return [(index, index) for index in range(self.replicates)]
-        return [(0, seed) for seed in self.seeds] if self.tune else [(0, 0)]
+            return [(index, index, index) for index in range(self.replicates)]
+        return [(0, seed, 0) for seed in self.seeds] if self.tune else [(0, 0, 0)]
 
     def budgets(self):
         """The pairs (thousand images of pretraining, of tuning)."""
@@ -154,6 +172,12 @@ class Experiment(Block):
                 f"rows.{lacking[0]} has no replicates, others have; allowed: in all rows of an"
                 " experiment, or in none"
             )
+        for index, rows in enumerate(self.rows):
+            if (rows.tunings is None) == (self.kind == "noise"):
+                raise ValueError(
+                    f"rows.{index} has {'no ' * (rows.tunings is None)}pretrainings and tunings;"
+                    " allowed: with the kind noise, and with no other"
+                )
         return self
 
 
@@ -172,6 +196,14 @@ class Cut(Block):
     """Thousand images of tuning."""
     seed: Seed = 0
     """Seed of tuning."""
+
+
+class Nearest(Cut):
+    """One tuned model and a sampler, whose images are compared with the training images that are
+    nearest to them."""
+
+    sampler: Name
+    """A name in `samplers`."""
 
 
 class Search(Block):
@@ -209,6 +241,9 @@ class Figures(Block):
     """The model whose images the grid shows; null: no grid."""
     loss: Cut | None = None
     """The model of the loss page; its recipe keeps snapshots. Null: no such page."""
+    nearest: Nearest | None = None
+    """The images that are compared with their nearest training images, beside held-out ones;
+    without the key none are."""
     solver: Name | None = None
     """A name in `samplers`, for the images of the grid before tuning."""
     width_in: Inches = 6.5
@@ -223,6 +258,11 @@ class Figures(Block):
         if self.samples is not None and self.solver is None:
             raise ValueError("solver: missing; the grid of samples needs one")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler):
+        """Without `nearest` where it is not set: as before there was such a key."""
+        return {k: v for k, v in handler(self).items() if (k, v) != ("nearest", None)}
 
     def width(self, figure):
         return self.widths_in.get(figure, self.width_in)

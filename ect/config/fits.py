@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from ect.config import seeds
+from ect.config import kinds, seeds
 from ect.config.base import names
 from ect.config.cells import Milestone
 from ect.config.dataset import counted
@@ -41,6 +41,7 @@ def require_bounded(config):
         for index, rows in enumerate(experiment.rows):
             models = len(rows.pretrain) * len(rows.shares or rows.kimg)
             models *= len(rows.schedules) * len(rows.seeds) if rows.tune else 1
+            models *= (rows.pretrainings or 1) * (rows.tunings or 1)
             count += models * len(rows.samplers) * config.evaluation.repeats
             if count > SETS:
                 raise ValueError(
@@ -54,7 +55,7 @@ def check(config, facts):
     train, test = _splits(config.dataset, facts)
     _check_sets(config, train, test)
     seeds.check(config)
-    _check_grid(config, train)
+    _check_grid(config, train, test)
     _check_classifier(config, facts, train)
     _check_starts(config, facts.shape)
     for used in networks(config):
@@ -63,8 +64,8 @@ def check(config, facts):
             _check_dropout(config, used, facts.shape[1])
         _check_classes(config, used, facts.classes)
         _check_labels(config, used)
-    for name, experiment in config.experiments.items():
-        _check_figure(config, name, experiment.kind)
+    for name in config.experiments:
+        kinds.check_figure(config, name)
 
 
 def networks(config):
@@ -86,6 +87,8 @@ def _drawn(config):
         pairs += [(figures.samples.pretrain, name) for name in (figures.solver, *multistep)]
     if figures.loss is not None:
         pairs += [(figures.loss.pretrain, name) for name in multistep]
+    if figures.nearest is not None:
+        pairs.append((figures.nearest.pretrain, figures.nearest.sampler))
     found = {model.start.pretrain: [] for model in config.searched()}
     for start, sampler in dict.fromkeys(pairs):
         found.setdefault(start, []).append(sampler)
@@ -138,10 +141,15 @@ def _check_sets(config, train, test):
         )
 
 
-def _check_grid(config, train):
+def _check_grid(config, train, test):
     """The figure of samples shows the first images of a model, and of those to train with."""
     images = config.evaluation.images
     most = images if train is None else min(train, images)
+    if config.figures.nearest and config.figures.grid_columns > (test or most):
+        raise ValueError(
+            f"figures.grid_columns: found {config.figures.grid_columns}; allowed: at most {test},"
+            " the held-out images, which figures.nearest shows"
+        )
     if config.figures.samples is not None and config.figures.grid_columns > most:
         what = "evaluation.images" if most == images else "images to train with"
         raise ValueError(
@@ -274,21 +282,3 @@ def _check_labels(config, used):
                 f"samplers.{name}.labels: found {high}, drawn from '{used.start}' (network"
                 f" '{used.name}'); allowed: {allowed}"
             )
-
-
-def _check_figure(config, name, kind):
-    """Two figures are of tuned models, and the one of a split is of one total."""
-    tuned = [cell.model for cell in config.cells(name) if not isinstance(cell.model, Milestone)]
-    if kind not in ("schedules", "split", "scaling"):
-        return
-    if not tuned:
-        raise ValueError(
-            f"experiments.{name}.kind: found '{kind}' without a tuned model among its rows;"
-            " allowed: methods, solvers, or rows with tune"
-        )
-    totals = sorted({model.start.kimg + model.kimg for model in tuned})
-    if kind == "split" and len(totals) > 1:
-        raise ValueError(
-            f"experiments.{name}: found totals of {names(map(str, totals))} thousand images;"
-            " allowed with kind 'split': one total, such as by total_kimg and shares"
-        )

@@ -16,6 +16,7 @@ from ect.schedule import CONTINUOUS_TIME, HIGH, LOW, RHO, SCHEDULES, SNAPS, stud
 
 END = 1 - 2**-20  # the progress of the last step
 QUANTILES = [i / 100 for i in range(1, 100)]  # of the prior: 2 images in 100 are beyond them
+SAME = 0.01  # the part by which last gaps may differ and still be one
 WIDER = {"stages": "fewer stages", "q": "a smaller q", "s1": "a smaller s1"}  # a wider gap
 
 
@@ -113,6 +114,48 @@ def levels(prior):
         return [math.exp(options["mean"] + scale * math.sinh(v)) for v in found]
     first, last = (options.get(k, v) ** (1 / RHO) for k, v in (("low", LOW), ("high", HIGH)))
     return [(first + q * (last - first)) ** RHO for q in QUANTILES]
+
+
+def median(prior):
+    """The median noise level of a prior's settings."""
+    return levels(prior)[len(QUANTILES) // 2]
+
+
+def last(block, level):
+    """The last gap of a schedule's block: (s - r) / s at the end of a run, at a noise level s."""
+    t = Double(level)
+    if block.map in SNAPS:
+        t = SNAPS[block.map](t, END, **block.options())
+    return float(1 - SCHEDULES[block.map](t, END, **block.options()) / t)
+
+
+def distinct(values):
+    """The distinct ones of some gaps, ascending: those within a part of `SAME` count as one."""
+    found = []
+    for value in sorted(values):
+        if not found or value > found[-1] * (1 + SAME):
+            found.append(value)
+    return found
+
+
+def matched(block, gap, level):
+    """The q that gives a schedule's block the last gap `gap` at a noise level, by bisection in
+    ln q. Raises `ValueError` where the map has no q, or none up to a billion does."""
+    options = block.options()
+    if "q" not in options:
+        raise ValueError(f"map is {block.map}, which has no q; allowed: maps with q")
+    low, high = 0.0, math.log(1e9)
+
+    def above(exponent):
+        q = Double(math.exp(exponent))
+        return 1 - SCHEDULES[block.map](Double(level), END, **options | {"q": q}) / level - gap
+
+    if not above(high) <= 0 <= above(low):
+        raise ValueError(f"gap is {gap:g} at s = {level:g}; allowed: what a q from 1 to 1e9 gives")
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if above(middle) > 0 else (low, middle)
+    return math.exp(high)
 
 
 def lost(block, noise_levels, process=None):

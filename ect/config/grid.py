@@ -132,7 +132,13 @@ class Grid(Block):
     def beside_cells(self):
         """The tuned models that the study needs beside those of its cells."""
         shown = [self.shown("samples"), self.shown("loss")]
+        shown += [self.compared().model] if self.figures.nearest else []
         return [model for model in shown if model is not None] + self.searched()
+
+    def compared(self):
+        """The images that are compared with their nearest training images; None without any."""
+        cut = self.figures.nearest
+        return cut and Sampled(self._model(cut), cut.sampler)
 
     def beside_published(self):
         """The settings of the paper's table: the cells that stand beside published numbers; empty
@@ -165,16 +171,17 @@ class Grid(Block):
             self._start(cut.pretrain, cut.kimg), cut.schedule, cut.tune, cut.tune_kimg, cut.seed
         )
 
-    def _start(self, name, kimg, replicate=0):
+    def _start(self, name, kimg, pretraining=0):
         """A milestone of a pretraining run; a start that is one model has only milestone 0."""
-        seed = 0 if name in self.given else self.pretrain[name].seed + replicate
+        seed = 0 if name in self.given else self.pretrain[name].seed + pretraining
         return Milestone(name, seed, kimg)
 
     def _expand(self, rows):
         for name in rows.pretrain:
             for kimg, tune_kimg in rows.budgets():
-                for schedule, (replicate, seed) in product(rows.schedules or [None], rows.runs()):
-                    model = start = self._start(name, int(kimg), replicate)
+                for schedule, run in product(rows.schedules or [None], rows.runs()):
+                    pretraining, seed, replicate = run
+                    model = start = self._start(name, int(kimg), pretraining)
                     if rows.tune is not None:
                         model = Tuned(start, schedule, rows.tune, int(tune_kimg), seed)
                     yield from (Sampled(model, name, replicate) for name in rows.samplers)

@@ -1,5 +1,7 @@
 """The settings of the verbs that make tables and the page, as typed blocks. Loads no torch."""
 
+from typing import Any
+
 from pydantic import Field
 
 from ect.config.base import Block, Count, Seed
@@ -58,6 +60,7 @@ class Page(Block):
     experiments: dict[str, Shown]
     figures: dict[str, str]
     tables: dict[str, str]
+    planned: list[dict[str, Any]] = []
 
 
 BLOCKS: dict[str, type[Block]] = {

@@ -164,6 +164,7 @@ class Cell(Block):
     label: str | None = None
     nfe: Count | None = None
     replicate: Count = Absent
+    pretraining: Point = Absent
 
 
 class Measurement(Block):
@@ -185,6 +186,12 @@ class Trace(Block):
 
     features: FeatureSpace
     samplers: Annotated[dict[str, Sampling], Field(min_length=1)]
+
+
+class Nearness(Block):
+    """Of the distances of drawn images to training images."""
+
+    features: FeatureSpace
 
 
 class StepSearch(Search):
@@ -219,6 +226,7 @@ BLOCKS: dict[str, type[Block]] = {
     "summarize": Summary,
     "evaluate": Measurement,
     "trace": Trace,
+    "find_nearest": Nearness,
     "search_steps": StepSearch,
     **reports.BLOCKS,
 }

@@ -10,6 +10,7 @@
 `summary`     the job: what metrics derive from the training images' features alone
 `sample`      the job: a model's images as samples.npz
 `evaluate`    the jobs: features, and distances to the training images
+`nearest`     the job: how near drawn images lie to training images
 `trace`       the job: what a run learned, measured on its snapshots
 `search`      the job: times of multistep sampling, searched and tested on different seeds
 ============  ============================================================================

@@ -4,9 +4,12 @@ import inspect
 from collections.abc import Callable
 
 from ect.report.curves import plot_curves
+from ect.report.ends import plot_ends
 from ect.report.grid import plot_grid
 from ect.report.losspage import plot_losspage
 from ect.report.maps import plot_maps
+from ect.report.nearest import plot_nearest
+from ect.report.noise import plot_noise
 from ect.report.quality import plot_nfe, plot_schedules, plot_solvers, plot_split
 from ect.report.scaling import plot_scaling
 
@@ -16,10 +19,13 @@ FIGURES: dict[str, Callable] = {
     "scaling": plot_scaling,
     "schedules": plot_schedules,
     "solvers": plot_solvers,
+    "noise": plot_noise,
+    "ends": plot_ends,
     "maps": plot_maps,
     "curves": plot_curves,
     "samples": plot_grid,
     "loss": plot_losspage,
+    "nearest": plot_nearest,
 }
 
 

@@ -37,7 +37,7 @@ MOST = 2**63 - 1
 RANGES = {
     "fd": (-0.1, math.inf), "precision": (0, 1), "recall": (0, 1), "inception_score": (1, math.inf),
     "images": (1, MOST), "reference_images": (1, MOST), "kimg": (0, MOST), "tune_kimg": (0, MOST),
-    "nfe": (1, MOST), "seed": (0, MOST), "replicate": (0, MOST),
+    "nfe": (1, MOST), "seed": (0, MOST), "replicate": (0, MOST), "pretraining": (0, MOST),
 }  # fmt: skip
 SIZES = {"fd": NUMBER, "features": str, "images": int, "reference_images": int}
 
@@ -54,7 +54,7 @@ def read(paths, solvers=None):
     frame = pd.DataFrame([_row(path) for path in map(str, paths)])
     if frame.empty:
         raise ValueError("found no metrics.json; allowed: at least one")
-    for key in (*COUNTS, "replicate"):
+    for key in (*COUNTS, "replicate", "pretraining"):
         frame[key] = frame[key].astype("Int64")
     if "resize" in frame:
         _require_equal(frame.fillna({"resize": RESIZED}), ["resize"])
@@ -158,13 +158,14 @@ def _row(path):
     if missing:
         raise ValueError(f"{path}: its cell has no {', '.join(missing)}")
     typed(cell, f"{path}: cell", {key: COUNT if key in COUNTS else NAME for key in CELL})
-    typed(cell, f"{path}: cell", known={"replicate": int})
+    typed(cell, f"{path}: cell", known={"replicate": int, "pretraining": int})
     blank = [key for key in CELL if isinstance(cell[key], str) and not cell[key].strip()]
     if null := [*blank, *(key for key in GIVEN if cell[key] is None)]:
         raise ValueError(
             f"{path}: cell: {null[0]} is {cell[null[0]]!r}; allowed: what it says of it"
         )
-    for key in (key for key in (*COUNTS, "replicate") if cell.get(key) is not None):
+    seeds = ("replicate", "pretraining")
+    for key in (key for key in (*COUNTS, *seeds) if cell.get(key) is not None):
         require_possible(f"{path}: cell", key, cell[key])
     tuned = [cell[key] is not None for key in ("schedule", "recipe", "tune_kimg")]
     if any(tuned) != all(tuned):
@@ -173,7 +174,8 @@ def _row(path):
     each = metrics.pop("repeats", {"fd": [metrics["fd"]]})["fd"]
     repeats = {"repeats": len(each), "fd_repeats_min": min(each), "fd_repeats_sd": _sd(each)}
     known = {key: cell[key] for key in CELL} | {"replicate": cell.get("replicate", 0)}
-    return {**known, **metrics, **repeats, "path": path}
+    known["pretraining"] = cell.get("pretraining", known["replicate"])
+    return {**known, **metrics, **repeats, "fd_of_sets": each, "path": path}
 
 
 def _measured(path):

@@ -1,5 +1,6 @@
 """Cells of text -> Markdown and LaTeX. `aligns` has an l or an r for each column: 'llrr'."""
 
+import json
 import math
 
 from ect.runtime.text import csv_cell, one_line
@@ -19,6 +20,16 @@ def digits(value):
     if not math.isfinite(value):
         return f"{value:g}"
     return _fixed(value, _decimals(value, 3))
+
+
+def short(value):
+    """A number to two significant digits, with at most one decimal: 0.0, 0.4, 3.2, 12, 120."""
+    return _fixed(value, min(1, max(0, _decimals(value, 2)))) if math.isfinite(value) else "-"
+
+
+def compact(mapping):
+    """A mapping as JSON in one line."""
+    return json.dumps(mapping, separators=(",", ":"), sort_keys=True)
 
 
 def mean_and_sd(mean, sd, n):

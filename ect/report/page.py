@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 
 from ect.report import gather, sentences
+from ect.report import planned as planned_for
 from ect.report.markup import duration
 from ect.report.tables import write
 from ect.runtime.checkpoint import read_json
@@ -22,13 +23,16 @@ WIDE = 4  # columns of a table; in one that has more the distances come first
 RECORD = {"code": dict, "packages": dict, "device": str, "seconds": (int, float)}
 
 
-def write_page(study, config, samplers, experiments, figures, tables, template, runs, out):
+def write_page(
+    study, config, samplers, experiments, figures, tables, template, runs, out, planned=()
+):
     """Write `out`, an html file.
 
     `config` is the hash of the study's config, `samplers` are {name: label}; `experiments` are
     {name: {"question", "kind", "table": csv, "figure": png}}, `figures` {name: png} and `tables`
     {name: csv} of what belongs to no experiment. A csv has its md beside it. `runs` are run.json
-    files. Raises `ValueError` or `OSError` that name a file that cannot be read.
+    files, `planned` facts of what experiments compare (ect/study/noise.py). Raises `ValueError` or
+    `OSError` that name a file that cannot be read.
     """
     folder, name = Path(template).parent, Path(template).name
     layout = jinja2.Environment(
@@ -36,9 +40,12 @@ def write_page(study, config, samplers, experiments, figures, tables, template, 
         autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
     )
-    parts = [_experiment(layout, key, block, samplers) for key, block in experiments.items()]
-    parts += [_alone(layout, key, {"figure": picture(path)}) for key, path in figures.items()]
-    parts += [_alone(layout, key, {"table": table(path)}) for key, path in tables.items()]
+    told = {key: power_of(key, planned) for key in experiments}
+    parts = [_experiment(layout, k, block, samplers, told[k]) for k, block in experiments.items()]
+    for key in dict.fromkeys([*figures, *tables]):
+        found = {"figure": picture(figures[key])} if key in figures else {}
+        found |= {"table": table(tables[key])} if key in tables else {}
+        parts.append(_alone(layout, key, found))
     facts = [("study", study), ("sha256 of the config", config), *provenance(runs)]
     page = {"study": study, "parts": parts, "facts": facts, "criterion": sentences.CRITERION}
     write(out, _laid_out(layout, name, page) + "\n")
@@ -57,10 +64,17 @@ def _laid_out(layout, name, page):
         ) from None
 
 
-def _experiment(layout, name, block, samplers):
+def power_of(name, facts):
+    """The sentences on how many replicates an experiment needs, with their method at the end."""
+    own = [fact for fact in facts if fact["experiment"] == name]
+    told = [f"{fact['label']}: {planned_for.sentence(fact)}" for fact in own]
+    return [*told, planned_for.METHOD] if any(fact["spread"] for fact in own) else told
+
+
+def _experiment(layout, name, block, samplers, more):
     rows, floor = sentences.read(block["table"])
     measure = gather.metric_name(rows[0]["features"])
-    said = sentences.answer(block["kind"], rows, samplers) + sentences.floor_of(floor)
+    said = sentences.answer(block["kind"], rows, samplers) + sentences.floor_of(floor) + more
     return {
         "name": name,
         "question": block["question"],

@@ -155,14 +155,18 @@ def _curve(axis, frame, model, label, look):
 
 
 def _dots(axis, frame, rows, names, shift, look):
-    look = look | {"linestyle": ""}
     rows = rows.assign(height=[names.index(name) + shift for name in rows["name"]])
-    seeds = _seeds(frame, rows)
-    axis.plot(seeds["fd"], seeds["height"] + BELOW, ".", color=look["color"], markersize=3)
     label = f"{rows['label'].iloc[0]} ({_n(rows)})"
-    axis.errorbar(
-        rows["fd_mean"], rows["height"], xerr=_bars(rows), label=style.label(label), **look
-    )
+    draw_dots(axis, _seeds(frame, rows), rows.assign(label=label), look)
+
+
+def draw_dots(axis, seeds, rows, look):
+    """Means of rows at their `height` with sd, in one look, and the single `seeds` a little below
+    them. The `label` of the rows is one."""
+    look = look | {"linestyle": ""}
+    axis.plot(seeds["fd"], seeds["height"] + BELOW, ".", color=look["color"], markersize=3)
+    label = style.label(rows["label"].iloc[0])
+    axis.errorbar(rows["fd_mean"], rows["height"], xerr=_bars(rows), label=label, **look)
 
 
 def _line(axis, model, x, label, look):

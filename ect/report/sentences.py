@@ -12,7 +12,7 @@ import math
 import numpy as np
 from scipy import stats
 
-from ect.report import budget, gather, markup
+from ect.report import budget, ends, gather, markup, noise
 
 LEVEL, LEAST_N = 0.05, 3
 CRITERION = (
@@ -29,6 +29,8 @@ NAMED = {
     "split": ("pretrain_share_percent",),
     "scaling": ("pretrain_share_percent",),
     "solvers": ("pretrain", "schedule"),
+    "ends": ("schedule",),
+    "noise": ("pretrain", "schedule"),
 }
 MORE = ("pretrain", "schedule", "recipe", "pretrain_kimg", "tune_kimg")
 NUMBERS = {"n": int, "fd_mean": float, "fd_sd": float}
@@ -58,6 +60,10 @@ def answer(kind, rows, labels):
     """The sentences that answer an experiment of that kind; `labels` are {sampler: its label}."""
     every = [row | {"name": name} for row, name in zip(rows, names(kind, rows))]
     named = [row for row in every if math.isfinite(row["fd_mean"])]
+    if kind == "noise":
+        return list(noise.answer(rows, labels))
+    if kind == "ends":
+        return [*ends.answer(named, labels), *left_out(every)]
     if kind == "scaling":
         return [*budget.answer(named, labels), *left_out(every)]
     if kind == "solvers":

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from ect.report import gather, markup
+from ect.report import ends, gather, markup
 from ect.runtime.checkpoint import replacing
 
 # The columns that say which model a row is, beside the samplers' columns, and their headings.
@@ -12,6 +12,7 @@ ROWS = {
     "scaling": ["total_kimg", "share", "pretrain", "schedule", "kimg", "tune_kimg"],
     "split": ["share", "pretrain", "schedule", "kimg", "tune_kimg"],
     "solvers": ["pretrain", "schedule", "kimg", "tune_kimg", "solver"],
+    "ends": ["map", "last_gap", "pretrain", "kimg", "tune_kimg"],
 }
 HEADERS = {
     "pretrain": "Start",
@@ -24,8 +25,10 @@ HEADERS = {
     "kimg": "Pretraining (kimg)",
     "tune_kimg": "Tuning (kimg)",
     "solver": "Sampler",
+    "map": "Map",
+    "last_gap": "Last gap",
 }
-NUMBERS = ("total_kimg", "share", "kimg", "tune_kimg")
+NUMBERS = ("last_gap", "total_kimg", "share", "kimg", "tune_kimg")
 CSV = [
     "pretrain", "process", "parameterization", "pretrain_kimg", "tune_kimg", "total_kimg",
     "pretrain_share_percent", "schedule", "recipe", "sampler", "nfe", "features", "images", "n",
@@ -36,12 +39,13 @@ CSV = [
 REPEATS = ["repeats", "fd_repeats_mean", "fd_repeats_sd", "fd_repeats_min"]
 
 
-def tabulate(kind, metrics, out, floor=None, solvers=None):
+def tabulate(kind, metrics, out, floor=None, solvers=None, about=None):
     """Write out.csv, out.md and out.tex from metrics.json files.
 
-    `kind` is 'methods', 'schedules', 'split', 'scaling' or 'solvers' and decides which columns name
-    a row in md and tex; `floor` is the metrics.json of real test images, `solvers` {sampler: its
-    kind} where solvers are compared. Raises `ValueError` on metrics that cannot be compared.
+    `kind` is 'methods', 'schedules', 'split', 'scaling', 'solvers' or 'ends' and decides which
+    columns name a row in md and tex; `floor` is the metrics.json of real test images, `solvers`
+    {sampler: its kind} where solvers are compared, `about` {schedule: its map and last gap} where
+    ends are. Raises `ValueError` on metrics that cannot be compared.
     """
     if kind == "solvers" and solvers is None:
         raise ValueError("solvers: missing; the kind 'solvers' needs the kind of each sampler")
@@ -53,6 +57,8 @@ def tabulate(kind, metrics, out, floor=None, solvers=None):
         real = gather.read_floor(floor)
         gather.require_same_features(frame, real, floor)
     table = gather.spread(frame)
+    if kind == "ends":
+        table = table.assign(**ends.columns(table, about or {}))
     if kind == "split":
         table = table.sort_values("share", kind="stable")
     if kind == "scaling":
@@ -79,6 +85,7 @@ def _csv(table, real):
     columns = CSV + [name for name in more if name in table]
     if table["solver"].notna().any():
         columns = [*columns, "solver"]
+    columns += [name for name in ("map", "last_gap") if name in table]
     if (table["repeats"] > 1).any():
         table["fd_repeats_mean"] = table["fd_mean"]
         columns = columns + REPEATS
@@ -125,7 +132,7 @@ def _text(name, value):
         return {"schedule": "none: before tuning", "tune_kimg": "0"}.get(name, "")
     if name == "solver":
         return gather.SOLVERS.get(value, value)
-    return f"{value:.3g}" if name == "share" else str(value)
+    return f"{value:.3g}" if name in ("share", "last_gap") else str(value)
 
 
 def _caption(frame, real):

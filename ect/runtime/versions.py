@@ -14,6 +14,7 @@ STAGES = {
     "sample": 1,
     "extract": 1,
     "evaluate": 2,
+    "nearest": 1,
     "trace": 2,
     "search": 2,
     "report": 4,

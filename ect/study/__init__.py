@@ -5,6 +5,7 @@
 `jobs`      every job of a study
 `cost`      what a study costs before it starts
 `table`     that as text
+`noise`     the spread that its comparisons meet
 `advice`    what to know before the first job
 ==========  ===================================
 """

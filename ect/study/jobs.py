@@ -36,6 +36,7 @@ def jobs(config):
     every += [_training(config, model) for model in (*milestones, *tuned)]
     every += _images(config)
     every += [Job("evaluate", f"{cell.folder}/metrics.json") for cell in config.all_cells()]
+    every += [Job("find_nearest", f"{c.folder}/nearest.safetensors") for c in compared(config)]
     if (shown := config.shown("loss")) is not None:
         every.append(_trace(config, shown))
         if config.has_pairs(shown):
@@ -46,7 +47,7 @@ def jobs(config):
 
 def models(config):
     """(milestones, with all before them on their chains; tuned models), each once."""
-    cells = [*config.all_cells(), *grid(config)]
+    cells = [*config.all_cells(), *grid(config), *compared(config)]
     asked = [*(cell.model for cell in cells), *config.beside_cells()]
     starts = [getattr(model, "start", model) for model in asked]
     asked += [config.origin(start.pretrain) for start in starts if start.pretrain in config.tuned]
@@ -82,6 +83,11 @@ def drawn(config):
     return [name for name in FIGURES if name not in left_out]
 
 
+def compared(config):
+    """[the images that are compared with training images], or []."""
+    return [config.compared()] if config.compared() else []
+
+
 def _training(config, model):
     path = f"{model.folder}/model.safetensors"
     if isinstance(model, Milestone) and model.pretrain in config.init:
@@ -101,7 +107,7 @@ def _images(config):
     export, count = config.evaluation.export, config.evaluation.images
     repeats = ["", *(f"/repeat-{index}" for index in range(1, config.evaluation.repeats))]
     sets = [(cell, f"{cell.folder}{repeat}") for cell in config.all_cells() for repeat in repeats]
-    shown = [(cell, cell.folder) for cell in grid(config)]
+    shown = [(cell, cell.folder) for cell in (*grid(config), *compared(config))]
     kept = "npz" in export
     for cell, folder in dict.fromkeys([*sets, *shown] if kept else shown):
         images = count if kept else min(count, config.figures.grid_columns)
@@ -147,6 +153,9 @@ def _reports(config):
         yield "tabulate_steps", "tables/steps.csv"
     if config.beside_published():
         yield "tabulate_paper", "tables/paper.csv"
+    if compared(config):
+        yield "tabulate_nearest", "tables/nearest.csv"
+        yield "draw_nearest", "figures/nearest.png"
     for name in drawn(config):
         yield f"draw_{name}", f"figures/{name}.png"
     yield "write_page", "index.html"

@@ -6,6 +6,7 @@ One function for each verb of the command line. Loads no torch.
 import json
 import shlex
 
+from ect.config import gaps
 from ect.config.augment import chain_labels
 from ect.config.cells import Tuned
 from ect.config.training import Recipe
@@ -221,7 +222,39 @@ def facts(config, cell):
         "label": sampler.label,
         "nfe": sampler.evaluations,
         **({"replicate": cell.replicate} if cell.replicate else {}),
+        **_pretraining(config, cell, start),
     }
+
+
+def _pretraining(config, cell, start):
+    """{"pretraining": its number} where it is not that of the replicate."""
+    if start.pretrain in config.given:
+        return {}
+    number = start.seed - config.pretrain[start.pretrain].seed
+    return {} if number == cell.replicate else {"pretraining": number}
+
+
+def conditions(config, start):
+    """What a measured spread holds for: images, network, process and feature space; {} for an
+    imported start, whose file alone says them."""
+    chain = config.chain_of(start)
+    if chain is None:
+        return {}
+    parts = ("network", "process", "parameterization")
+    network = {key: value for key, value in _network(config, chain).items() if key in parts}
+    space = feature_space(config) | {"classifier": train_classifier(config)}
+    return {"dataset": config.dataset.resolved(), **network, "features": space}
+
+
+def ends(config, experiment):
+    """{schedule: {"map", "gap"}} of an experiment: its map and last gap at the prior's median."""
+    models = [cell.model for cell in config.cells(experiment)]
+    found = {}
+    for model in models:
+        block = config.schedules[model.schedule]
+        level = gaps.median(config.tune[model.recipe].prior.resolved())
+        found[model.schedule] = {"map": block.map, "gap": float(f"{gaps.last(block, level):.6g}")}
+    return found
 
 
 def trace(config):
@@ -231,6 +264,11 @@ def trace(config):
         "features": feature_space(config),
         "samplers": {config.samplers[name].label: sample(config, name) for name in names},
     }
+
+
+def find_nearest(config):
+    """The settings of the job that compares images with their nearest training images."""
+    return {"features": feature_space(config)}
 
 
 def search_steps(config):

@@ -40,6 +40,7 @@ def all_settings(study):
     for cell in (None, *study.all_cells()):
         yield "evaluate", settings.evaluate(study, cell)
     yield "trace", settings.trace(study)
+    yield "find_nearest", settings.find_nearest(study)
     if study.beside_published():
         yield "tabulate_paper", study.beside_published()
     if study.search:

@@ -3,8 +3,10 @@
 import json
 
 import numpy as np
+import torch
 
 from ect.data.file import writing
+from ect.runtime import checkpoint
 
 SAMPLERS = {"heun": ("Heun, 35 NFE", 35), "one_step": ("1 step", 1), "two_step": ("2 steps", 2)}
 SAMPLERS |= {"heun_9": ("named by hand", 9), "dpm_9": ("other", 9)}
@@ -61,6 +63,15 @@ class Inputs:
             for share in (0, 50, 90)
         ]
 
+    def nested(self):
+        """Two pretrainings, two tunings of each, two sets of images of each."""
+        paths = []
+        for index, fd in enumerate((20.0, 21.0, 24.0, 26.0)):
+            cell = self.cell_of("one_step", schedule="sigmoid", tune=96)
+            cell |= {"seed": index, "replicate": index, "pretraining": index // 2}
+            paths.append(self.metrics(fd, cell, repeats={"fd": [fd - 0.5, fd + 0.5]}))
+        return paths
+
     def solvers(self):
         """The study, and its pretrained model with solvers at fewer evaluations."""
         return [*self.study(), self.cell("heun_9", 15.0), self.cell("dpm_9", 9.0)]
@@ -94,6 +105,22 @@ class Inputs:
         with writing(path, about) as writer:
             for split in ("train", "test"):
                 writer.add(split, np.zeros((12, 8, 8, 1), np.uint8), [0] * 12)
+        return str(path)
+
+    def nearest(self, generated=range(10), held_out=range(5, 15)):
+        """What `find-nearest` writes of distances in pixels, a tenth of those in features."""
+        path, tensors = self.folder / "nearest.safetensors", {"held_out.rows": torch.arange(10)}
+        for of, distances in (("generated", generated), ("held_out", held_out)):
+            found = torch.tensor(list(distances), dtype=torch.float64)
+            for space, factor in (("pixels", 0.01), ("features", 0.1)):
+                tensors[f"{of}.{space}.distance"] = factor * found
+                tensors[f"{of}.{space}.row"] = torch.arange(10).flip(0)
+        fd = {
+            "generated": {"training": 30.0, "held_out": 31.5},
+            "held_out": {"training": 2.25},
+            "training": {"held_out": 2.0},
+        }
+        checkpoint.save(path, tensors, features="classifier", fd=fd, against=360)
         return str(path)
 
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from ect.cli.main import main
+from ect.report import nearest
 from ect.report.page import distances_first, provenance, table, write_page
 from ect.report.tables import tabulate
 from tests.helpers.reports import Inputs, read_table
@@ -71,6 +72,17 @@ def written(given, tmp_path):
     out = tmp_path / "index.html"
     assert main([*words, "--out", str(out)]) == 0
     return out
+
+
+def test_a_figure_and_a_table_of_one_name_are_one_part(given, tmp_path):
+    settings, runs = given
+    nearest.tabulate(Inputs(tmp_path).nearest(), tmp_path / "nearest")
+    more = {"tables": {"nearest": str(tmp_path / "nearest.csv")}}
+    more |= {"figures": settings["figures"] | {"nearest": settings["figures"]["samples"]}}
+    write_page(**settings | more, template=TEMPLATE, runs=runs, out=tmp_path / "index.html")
+    found = Page((tmp_path / "index.html").read_text()).texts
+    assert found["h2"].count("Are generated images copies of training images?") == 1
+    assert any("31.5" in cell for cell in found["td"]) and len(found["table"]) == 4
 
 
 class Page(HTMLParser):

@@ -18,6 +18,11 @@ from tests.helpers.reports import SEEDS, Inputs, read_table
 SOLVERS = {"heun": "heun", "heun_9": "heun", "dpm_9": "dpm_solver"}
 SOLVERS |= {"one_step": "multistep", "two_step": "multistep"}
 
+ENDS = {  # the maps and last gaps of schedules
+    "sigmoid": {"map": "sigmoid", "gap": 0.0123},
+    "con_stant": {"map": "constant", "gap": 0.0039},
+}
+
 
 @pytest.fixture
 def inputs(tmp_path):
@@ -33,6 +38,8 @@ def settings(inputs):
         "split": {"metrics": inputs.split(), "floor": floor},
         "scaling": {"metrics": inputs.split(), "floor": floor},
         "solvers": {"metrics": inputs.solvers(), "floor": floor, "solvers": SOLVERS},
+        "noise": {"metrics": inputs.nested(), "floor": floor, "about": {"ve": {}}},
+        "ends": {"metrics": study[1:], "floor": floor, "about": ENDS},
         "maps": {"schedules": {"sigmoid": {"map": "sigmoid", "options": {"stages": 4}}}},
         "curves": {"runs": {"pretrain ve": [inputs.log()], "sigmoid, ect": [inputs.log()]}},
         "samples": {"rows": [["1 step", samples]], "columns": 10, "data": inputs.dataset()},
@@ -41,6 +48,12 @@ def settings(inputs):
             "trace": inputs.trace(),
             "stages": 4,
             "perfect": inputs.perfect(),
+        },
+        "nearest": {
+            "nearest": inputs.nearest(),
+            "samples": samples,
+            "data": inputs.dataset(),
+            "columns": 10,
         },
     }
 
@@ -235,7 +248,9 @@ def test_the_floor_is_the_last_row_of_every_file(inputs, tmp_path):
 def test_latex_is_balanced_and_escaped(inputs, tmp_path, kind):
     two_recipes = inputs.split()[:1] + inputs.study()
     solvers = SOLVERS if kind == "solvers" else None
-    tables.tabulate(kind, two_recipes, tmp_path / "t", inputs.floor(), solvers)
+    if kind == "ends":
+        del two_recipes[1]  # the model before tuning
+    tables.tabulate(kind, two_recipes, tmp_path / "t", inputs.floor(), solvers, ENDS)
     text = (tmp_path / "t.tex").read_text()
     assert re.findall(r"\\begin{(\w+)}", text) == re.findall(r"\\end{(\w+)}", text)[::-1]
     assert text.count("{") == text.count("}") and "±" not in text

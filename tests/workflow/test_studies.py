@@ -42,6 +42,9 @@ JOBS = {  # with `all`
     "images": 62,
     "start": 27,
     "objectives": 549,
+    "noise": 133,
+    "matched-ends": 113,
+    "fashion": 115,
 }
 each_study = pytest.mark.parametrize("name", JOBS)
 

@@ -71,6 +71,7 @@ from ect.runtime import lease, work
 from ect.runtime.versions import STAGES
 from ect.study import settings
 from ect.study.advice import advice
+from ect.study.jobs import compared
 
 # Of a module, the config is a part of another workflow's, and has no places.
 ALONE = not workflow.modifier.skip_configfile
@@ -122,6 +123,8 @@ SEARCHED = [f"{ROOT}/tables/steps.csv"] if STUDY.searched() else []
 PAPER = STUDY.beside_published()
 PAPER_TABLE = f"{ROOT}/tables/paper.csv"
 PUBLISHED = str(published.FILE)
+# [What is compared with its nearest training images], where the config asks for it.
+COMPARED = [f"{ROOT}/{cell.folder}" for cell in compared(STUDY)]
 
 
 def one_of(names):

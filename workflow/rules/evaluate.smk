@@ -166,6 +166,31 @@ rule evaluate:
         " --summary {input.summary:q} {params.classifier} --out {output:q} {params.lease}"
 
 
+# How near the images of a cell lie to training images, beside how near held-out ones do.
+rule find_nearest:
+    input:
+        network_if_used(),
+        samples=f"{CELL}/samples.npz",
+        data=DATA,
+        reference=REFERENCE,
+    output:
+        f"{CELL}/nearest.safetensors",
+    params:
+        settings=verbatim(as_json(settings.find_nearest(STUDY))),
+        classifier=verbatim(classifier_option()),
+        lease=leased_one,
+        version=STAGES["nearest"],
+    threads: 1
+    resources:
+        **GPU,
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} find-nearest {params.settings:q}"
+        " --samples {input.samples:q} --data {input.data:q} --reference {input.reference:q}"
+        " {params.classifier} --out {output:q} {params.lease}"
+
+
 rule trace_tuning:
     input:
         network_if_used,

@@ -1,7 +1,7 @@
 # Figures: files in, files out. A figure depends on its own files and its own width.
 from ect.study.jobs import drawn, grid
 
-PLOTS = [*STUDY.experiments, *drawn(STUDY)]
+PLOTS = [*STUDY.experiments, *drawn(STUDY), *(["nearest"] if COMPARED else [])]
 FIGURES = expand(f"{ROOT}/figures/{{figure}}.{{kind}}", figure=PLOTS, kind=["pdf", "png"])
 
 # {label: the logs of a run, in order}: whole pretraining chains, and tuning runs of seed 0.
@@ -53,6 +53,7 @@ rule draw_experiment:
             metrics=metrics_of(wildcards.experiment),
             floor=FLOOR,
             **solvers_of(wildcards.experiment),
+            **about_of(wildcards.experiment),
         ),
         out=subpath(output.pdf, strip_suffix=".pdf"),
         version=STAGES["report"],
@@ -129,6 +130,38 @@ if AFTER is not None:
             "../../envs/ect.yaml"
         shell:
             "python -m ect draw samples {params.settings:q} --out {params.out:q}"
+
+
+# Generated images beside their nearest training images, and held-out ones beside theirs.
+rule draw_nearest:
+    input:
+        nearest=[f"{folder}/nearest.safetensors" for folder in COMPARED],
+        samples=[f"{folder}/samples.npz" for folder in COMPARED],
+        data=DATA,
+    output:
+        pdf=f"{ROOT}/figures/nearest.pdf",
+        png=report(
+            f"{ROOT}/figures/nearest.png",
+            caption="../../ect/report/templates/nearest.rst",
+            category="Figures",
+            labels={"figure": "nearest"},
+        ),
+    params:
+        settings=verbatim(
+            plotting(
+                "nearest",
+                nearest=next((f"{folder}/nearest.safetensors" for folder in COMPARED), None),
+                samples=next((f"{folder}/samples.npz" for folder in COMPARED), None),
+                data=DATA,
+                columns=STUDY.figures.grid_columns,
+            )
+        ),
+        out=subpath(output.pdf, strip_suffix=".pdf"),
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect draw nearest {params.settings:q} --out {params.out:q}"
 
 
 # Why the loss stays flat while the samples improve.

@@ -2,10 +2,11 @@
 from hashlib import sha256
 
 from ect.study.jobs import jobs
+from ect.study.noise import planned
 
 # The page, its captions, and the records of the jobs that trained and sampled.
 PAGE = f"{ROOT}/index.html"
-CAPTIONS = ["experiment", "samples", "loss", "maps", "curves", "steps", "paper"]
+CAPTIONS = ["experiment", "samples", "loss", "maps", "curves", "steps", "paper", "nearest"]
 RECORDED = {
     "prepare_data": "run.json",
     "train_classifier": "run.json",
@@ -25,6 +26,8 @@ RECORDS = [
 def shown_on_page():
     """The page's settings: the hash of the config, questions, and the files of each."""
     alone = {"steps": SEARCHED, "paper": [PAPER_TABLE] if PAPER else []}
+    asked = ["nearest"] if COMPARED else []
+    alone |= {name: [f"{ROOT}/tables/{name}.csv"] for name in asked}
     schedules = {name: block.resolved() for name, block in STUDY.schedules.items()}
     config = as_json({**STUDY.model_dump(mode="json"), "schedules": schedules})
     return {
@@ -42,10 +45,11 @@ def shown_on_page():
         },
         "figures": {
             name: f"{ROOT}/figures/{name}.png"
-            for name in ("samples", "loss", "maps", "curves")
+            for name in ("samples", *asked, "loss", "maps", "curves")
             if name in PLOTS
         },
         "tables": {name: paths[0] for name, paths in alone.items() if paths},
+        "planned": planned(STUDY),
     }
 
 

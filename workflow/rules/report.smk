@@ -2,6 +2,7 @@
 
 TABLES = expand(f"{ROOT}/tables/{{experiment}}.csv", experiment=STUDY.experiments)
 TABLES += [PAPER_TABLE] if PAPER else []
+TABLES += [f"{ROOT}/tables/nearest.csv"] if COMPARED else []
 KIND = {name: experiment.kind for name, experiment in STUDY.experiments.items()}
 
 
@@ -26,10 +27,18 @@ def solvers_of(experiment):
     return {"solvers": STUDY.solvers(experiment)} if compared else {}
 
 
+def about_of(experiment):
+    """What the metrics of an experiment do not say of its starts or schedules."""
+    if KIND[experiment] == "noise":
+        starts = {start for rows in STUDY.experiments[experiment].rows for start in rows.pretrain}
+        return {"about": {start: settings.conditions(STUDY, start) for start in sorted(starts)}}
+    return {"about": settings.ends(STUDY, experiment)} if KIND[experiment] == "ends" else {}
+
+
 def tabulating(experiment):
     """The arguments of `tabulate` for an experiment: its kind and options."""
-    more = [f"--{key}={as_json(value)}" for key, value in solvers_of(experiment).items()]
-    return shlex.join([KIND[experiment], *more])
+    more = {**solvers_of(experiment), **about_of(experiment)}
+    return shlex.join([KIND[experiment], *(f"--{k}={as_json(v)}" for k, v in more.items())])
 
 
 rule tabulate:
@@ -77,6 +86,28 @@ rule tabulate_steps:
         "../../envs/ect.yaml"
     shell:
         "python -m ect tabulate-steps {params.settings:q} --out {params.out:q}"
+
+
+# How near generated images lie to training images.
+rule tabulate_nearest:
+    input:
+        [f"{folder}/nearest.safetensors" for folder in COMPARED],
+    output:
+        csv=report(
+            f"{ROOT}/tables/nearest.csv",
+            caption="../../ect/report/templates/nearest.rst",
+            category="Tables",
+            labels={"experiment": "nearest training images"},
+        ),
+        md=f"{ROOT}/tables/nearest.md",
+        tex=f"{ROOT}/tables/nearest.tex",
+    params:
+        out=subpath(output.csv, strip_suffix=".csv"),
+        version=STAGES["report"],
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect tabulate-nearest {input:q} --out {params.out:q}"
 
 
 # Published numbers with their sources, and ours beside them.
