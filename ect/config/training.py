@@ -5,7 +5,7 @@ which loss. Loads no torch.
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, ValidationError, WrapValidator, model_serializer, model_validator
 
 from ect import registry
 from ect.config import base
@@ -31,6 +31,17 @@ Level = Annotated[float, Field(ge=1e-5, le=1e5)]
 MILESTONES = 10_000  # at most on one chain
 
 
+def _span(value, check):
+    """true, false or `end`; raises `ValueError`."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError(f"found {base.short(value)}; allowed: true, false or end") from None
+
+
+Span = Annotated[bool | Literal["end"], WrapValidator(_span)]
+
+
 class Network(Block):
     """A U-Net."""
 
@@ -40,7 +51,7 @@ class Network(Block):
     """Factors of the width, one for each resolution; each resolution is half of the one before."""
     blocks: Small
     """Residual blocks at each resolution."""
-    attention: list[whole(4096)] = []
+    attention: base.distinct_list(whole(4096)) = []
     """Resolutions (pixels of a side) with self-attention. The middle block, on the coarsest level,
     always has a layer, also with []; the plan counts it."""
     architecture: Literal[registry.ARCHITECTURES] = "ddpmpp"
@@ -49,7 +60,7 @@ class Network(Block):
     """Embedding of the noise level: sinusoids, or random Fourier features. EDM2 has its own."""
     classes: whole(10**6, 0) = 0
     """Number of classes the network is conditioned on; 0: unconditional."""
-    span: bool | Literal["end"] = False
+    span: Span = False
     """Also condition on the end r of a flow map f(x_t, t, r): true on t - r, `end` on the time
     label of r. With `end`, pretraining and solvers tell it r = t, the velocity; with true r = 0."""
     uncertainty: bool = False
@@ -122,6 +133,8 @@ class Prior(Block):
         low, high = options.get("low", LOW), options.get("high", HIGH)
         if low >= high:
             raise ValueError(f"low is {low}; allowed: < high = {high}")
+        if low >= HIGH:
+            raise ValueError(f"low is {low}, where no sampler is; allowed: below {HIGH:g}")
         return self
 
     def resolved(self):
@@ -148,6 +161,9 @@ class Joint(Block):
                 f"kind is '{self.kind}' with {', '.join(options) or 'nothing'}; allowed:"
                 " {kind: sorted}, or {kind: lower, mean: ..., std: ...}"
             )
+        if self.kind == "lower" and self.mean > math.log(HIGH):
+            found = f"mean is {self.mean:g}, so that most r are above {HIGH:g}, and no way is left"
+            raise ValueError(f"{found}; allowed: at most {math.log(HIGH):.2f}")
         return self
 
     def resolved(self):

@@ -29,7 +29,15 @@ from ect.config.experiments import Search
 from ect.config.lengths import Length
 from ect.config.rates import require_rate
 from ect.config.schedule import Schedule
-from ect.config.tune import DerivativeStep, Truncate
+from ect.config.tune import (
+    OF_FLOW,
+    DerivativeStep,
+    Truncate,
+    require_exact,
+    require_loss,
+    require_stage,
+)
+from ect.schedule import CONTINUOUS_TIME, TWO_TIMES
 
 Plugins = Annotated[dict[str, str], Field(default={})]
 Point = Annotated[int, Field(ge=0, le=10**9)]
@@ -117,6 +125,13 @@ class Recipe(training.Recipe):
     joint: Joint = Absent
     masks: Count = Absent  # the version of dropout's masks
 
+    @model_validator(mode="after")
+    def _stage_fits(self):
+        if self.truncate is not None:
+            require_stage(self.truncate, self.prior.options.get("low"), self.batch)
+        require_exact(self)
+        return self
+
 
 class Run(Whole):
     """Of a training run. Without a network it takes that of an imported start."""
@@ -136,7 +151,7 @@ class Run(Whole):
     start_sd: Literal[True] = Absent
 
     @model_validator(mode="after")
-    def _fits(self):
+    def _fits(self, info):
         parts = ("network", "process", "parameterization", "c_noise")
         lacking = [key for key in parts if getattr(self, key) is None]
         if self.network is None and (given := {*parts, "sd"} & self.model_fields_set):
@@ -148,10 +163,23 @@ class Run(Whole):
                 f"first_kimg: found {self.first_kimg}; allowed: < last_kimg = {self.last_kimg}, or"
                 " both 0 for the start itself"
             )
+        name = self.schedule.map
+        own = name in CONTINUOUS_TIME or name in plugin_parts("objective", info)
+        require_loss(name, own, self.recipe, self.target)
         if self.network is not None:
             require_defined(self.process, self.parameterization)
+            self._require_told(name)
         self._require_rate()
         return self
+
+    def _require_told(self, name):
+        """A loss of two times needs a network that is told both, some the mean velocity of flow."""
+        if name in TWO_TIMES and not self.network.span:
+            raise ValueError(f"network.span: found false with {name}; allowed: true or end")
+        form = self.process, self.parameterization
+        if name in OF_FLOW and form != ("flow", "velocity"):
+            found = f"found {' and '.join(form)} with {name}"
+            raise ValueError(f"process: {found}; allowed: flow, with the parameterization velocity")
 
     def _require_rate(self):
         """Of a milestone of pretraining, its config knows whether others go on from it."""
@@ -161,6 +189,17 @@ class Run(Whole):
             require_rate(self.recipe, self.first_kimg, self.last_kimg)
         except ValueError as error:
             raise ValueError(f"recipe.{error}") from None
+
+
+class Perfect(Run):
+    """Of the loss of a perfect model, which is that of pairs of levels."""
+
+    @model_validator(mode="after")
+    def _has_pairs(self, info):
+        name = self.schedule.map
+        if name in CONTINUOUS_TIME or name in plugin_parts("objective", info):
+            raise ValueError(f"schedule.map: found '{name}', a loss; allowed: a map t -> r")
+        return self
 
 
 class Averaging(Block):
@@ -277,7 +316,7 @@ BLOCKS: dict[str, type[Block]] = {
     "prepare": Dataset,
     "train_classifier": Classifier,
     "train": Run,
-    "perfect_loss": Run,
+    "perfect_loss": Perfect,
     "reconstruct_average": Averaging,
     "sample": Sampling,
     "extract": Extraction,
