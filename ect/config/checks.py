@@ -231,10 +231,10 @@ def _check_rows(config, key, rows):
         _check_boundary(config, key, name, rows.samplers)
     for name in rows.schedules:
         known(f"{key}.schedules", name, config.schedules)
-    _check_flow_maps(config, key, rows.samplers, rows.schedules)
     for name in rows.schedules:
         for start in rows.pretrain:
             check_loss(config, key, start, name, rows.tune)
+    _check_flow_maps(config, key, rows.samplers, rows.schedules)
 
 
 def _check_flow_maps(config, key, samplers, schedules):

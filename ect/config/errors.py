@@ -18,18 +18,18 @@ MANY = 10  # keys that are missing: all of config.yaml is
 UNITS = {"too_short": "at least", "too_long": "at most"}
 
 
-def lines_of(root, errors, place_of):
+def lines_of(root, errors, place_of, together=True):
     """The lines of pydantic's errors about the model `root`. `place_of` is the function path ->
     Place or None. A mistake in an anchored block is told once, as are a mistyped key in place of
-    one that is needed, and all keys that a block lacks."""
+    one that is needed, and, if `together`, all keys that a block lacks."""
     lacking, lines = _lacking(root, errors), {}
     for error in errors:
         path, message = _told(root, error)
         if error["type"] == "missing":
             keys = lacking[path[:-1]]
-            if path[-1:] != keys[:1]:
+            if path[-1] not in keys or (together and path[-1] != keys[0]):
                 continue
-            if keys[1:]:
+            if together and keys[1:]:
                 message = f"{message.rpartition(';')[0]}, as are {names(keys[1:])}; they are needed"
         place = place_of(path)
         where = place and place.line and (*place[:3], path[-1], message.partition(": ")[2])

@@ -66,7 +66,7 @@ def hold(block, whole, options, info):
 
 def lines(block, error):
     """The errors that pydantic found in a block, a line each."""
-    found = lines_of(block, error.errors(), lambda path: None)
+    found = lines_of(block, error.errors(), lambda path: None, together=False)
     return [line.removeprefix("config: ") for line in found]  # of an error of the whole block
 
 
@@ -191,17 +191,6 @@ class Run(Whole):
             raise ValueError(f"recipe.{error}") from None
 
 
-class Perfect(Run):
-    """Of the loss of a perfect model, which is that of pairs of levels."""
-
-    @model_validator(mode="after")
-    def _has_pairs(self, info):
-        name = self.schedule.map
-        if name in CONTINUOUS_TIME or name in plugin_parts("objective", info):
-            raise ValueError(f"schedule.map: found '{name}', a loss; allowed: a map t -> r")
-        return self
-
-
 class Averaging(Block):
     """Of an average that is reconstructed: the lengths that the states keep, and the wanted one."""
 
@@ -316,7 +305,7 @@ BLOCKS: dict[str, type[Block]] = {
     "prepare": Dataset,
     "train_classifier": Classifier,
     "train": Run,
-    "perfect_loss": Perfect,
+    "perfect_loss": Run,
     "reconstruct_average": Averaging,
     "sample": Sampling,
     "extract": Extraction,

@@ -34,8 +34,8 @@ def plan(config, rate=None, count=None, shape=None, memory=None):
     `rate` (images/s) is a rate of training besides the measured ones; `count(network, shape)` gives
     a network's number of parameters. That of an imported start is told by its file's name, if it is
     a released one, or unknown until it was imported. With the `shape` (C, H, W) of the images, by
-    default the config's, also the levels of each network and the disk. `memory(settings, shape)` says what a
-    step holds, of the largest run.
+    default the config's, also the disk and the levels of each network. `memory(settings, shape)`
+    says what a step holds, of the largest run.
     Raises `ValueError` on a rate that is not > 0.
     """
     if rate is not None and not rate > 0:
