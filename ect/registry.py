@@ -47,8 +47,8 @@ OPTION_RANGES = {
     "cut": (lambda cut: cut > 0, "> 0"),
     "s0": (lambda s0: 1 <= s0 <= 10**6, "from 1 to 1000000"),
     "s1": (lambda s1: 1 <= s1 <= 10**6, "from 1 to 1000000"),
-    "low": (lambda low: low > 0, "> 0"),
-    "high": (lambda high: high > 0, "> 0"),
+    "low": (lambda low: 1e-5 <= low <= 1e5, "from 0.00001 to 100000"),
+    "high": (lambda high: 1e-5 <= high <= 1e5, "from 0.00001 to 100000"),
     "warmup": (lambda warmup: 0 < warmup <= 1, "0 < warmup <= 1"),
     "pairs": (lambda pairs: 0 <= pairs <= 1, "0 <= pairs <= 1"),
     "first": (lambda first: 0 < first <= 1, "0 < first <= 1"),
@@ -56,8 +56,8 @@ OPTION_RANGES = {
     "end": (lambda end: 0 < end <= 1, "0 < end <= 1"),
     "gamma": (lambda gamma: 0 < gamma <= 1000, "0 < gamma <= 1000"),
     "steps": (lambda steps: steps in POWERS, "a power of 2, from 2 to 1024"),
-    "p": (lambda p: p >= 0, ">= 0"),
-    "c": (lambda c: c > 0, "> 0"),
+    "p": (lambda p: 0 <= p <= 2, "0 <= p <= 2"),
+    "c": (lambda c: 1e-8 <= c <= 100, "from 0.00000001 to 100"),
 }
 
 

@@ -50,6 +50,8 @@ def settings_of(text):
         raise argparse.ArgumentTypeError(
             f"{text}: found a device, pipe or socket; allowed: JSON, or a run.json"
         )
+    if not text.strip():
+        raise argparse.ArgumentTypeError("found no text; allowed: JSON, or a run.json")
     try:
         found = _object(Path(text).read_text(), text)["settings"]
     except (OSError, ValueError) as error:

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from ect import __version__
+from ect import __version__, plugins
 from ect.cli import completion, files, jobs, lease, measure, report, runs
 from ect.cli.arguments import UNFIT, count, line_of, require, threads
 from ect.models.trust import allowed
@@ -142,6 +142,7 @@ def run(argv=None):
         files.require_here()
         require(args)
         require_settings(args)
+        plugins.read(list(dict.fromkeys(getattr(args, "plugins", []))))
         files.tell_version(args)
         files.require_outputs(args)
         out = files.place(args)

@@ -7,7 +7,6 @@ from pydantic import Field
 
 from ect import registry
 from ect.config.base import Block
-from ect.config.cells import Tuned
 
 
 class Augment(Block):
@@ -38,10 +37,8 @@ def check(config):
     for name, chain in config.pretrain.items():
         if chain.augment is not None:
             _check_chain(config, f"pretrain.{name}", chain)
-    models = [cell.model for cell in config.all_cells()]
-    models += [config.shown("samples"), config.shown("loss"), *config.searched()]
-    tuned = [model for model in models if isinstance(model, Tuned)]
-    for start, recipe in dict.fromkeys((model.start.pretrain, model.recipe) for model in tuned):
+    tuned = [(model.start.pretrain, model.recipe) for model in config.all_tuned()]
+    for start, recipe in dict.fromkeys(tuned):
         block = config.tune[recipe]
         if block.augment is not None:
             _check_tuning(config, f"tune.{recipe}", block.augment, start)
@@ -63,9 +60,9 @@ def _check_chain(config, key, chain):
 
 def _check_tuning(config, key, augment, start):
     """Tuning tells a network what its start was told; of an import only its job knows that."""
-    chain, imported = config.pretrain.get(config.chain_of(start)), config.init.get(start)
+    chain, imported = config.pretrain.get(config.chain_of(start)), config.block_of(start)
     if chain is not None:
-        found = chain_labels(config, chain)
+        found = chain.augment.labels if chain.augment else 0
     elif imported.network is not None:
         found = config.networks[imported.network].augment_labels
     elif imported.format == "diffusers":
@@ -75,7 +72,7 @@ def _check_tuning(config, key, augment, start):
     if found != augment.labels:
         raise ValueError(
             f"{key}.augment: found '{augment.kind}', {augment.labels} labels, from the start"
-            f" '{start}', whose network reads {found}; allowed: a start pretrained with it"
+            f" '{start}', which was told {found}; allowed: a start pretrained with it"
         )
 
 

@@ -6,6 +6,7 @@ Unknown keys and wrong types are errors; `ect/config/config.py` puts all blocks 
 import errno
 import os
 import re
+import unicodedata
 from difflib import get_close_matches
 from typing import Annotated
 
@@ -75,6 +76,9 @@ def path(text):
     """The path of a file or folder; raises `ValueError`."""
     if not text.strip() or re.search(r"[\x00-\x1f\x7f]", text):
         raise ValueError(f"found {short(text)}; allowed: a path, without control characters")
+    if re.match(r"~|\$\w|\$\{", text) and not os.path.lexists(text):
+        found = f"found {short(text)}, whose {text[0]} is for a shell to fill in"
+        raise ValueError(f"{found}; allowed: the path written out")
     try:
         os.stat(os.path.join(text, ""))  # in a folder too
     except OSError as error:
@@ -103,7 +107,7 @@ def input_path(text):
 
 def visible(text):
     """A text that is shown to a reader; raises `ValueError` where there is nothing to see."""
-    if not text.strip():
+    if not any(unicodedata.category(character)[0] in "LNPS" for character in text):
         raise ValueError(f"found {short(text)}; allowed: a text that can be seen")
     return text
 

@@ -12,6 +12,7 @@ from ect.config.dataset import LABELS, OWN_TEST, counted
 from ect.config.tune import check_loss
 from ect.networks.widths import HEADS_OF_64, attending, widths
 from ect.runtime.text import one_line
+from ect.schedule import TWO_TIMES
 
 # Names of other files in figures/, and in tables/.
 FIGURES = ("maps", "curves", "samples", "loss")  # beside one for each experiment
@@ -187,6 +188,9 @@ def _check_cuts(config):
         known("figures.widths_in", figure, [*config.experiments, *FIGURES, *ASKED])
     if block.solver is not None:
         known("figures.solver", block.solver, config.samplers)
+        if block.samples is not None:
+            _check_flow_maps(config, "figures.solver", [block.solver], [])
+            _check_boundary(config, "figures.solver", block.samples.pretrain, [block.solver])
     if block.loss is not None and config.tune[block.loss.tune].snapshots == 0:
         raise ValueError(
             f"figures.loss.tune: found '{block.loss.tune}', which keeps no snapshots; allowed: a"
@@ -215,8 +219,23 @@ def _check_rows(config, key, rows):
         check_boundary(config, key, name, rows.samplers)
     for name in rows.schedules:
         known(f"{key}.schedules", name, config.schedules)
+    for name in rows.schedules:
         for start in rows.pretrain:
             check_loss(config, key, start, name, rows.tune)
+    _check_flow_maps(config, key, rows.samplers, rows.schedules)
+
+
+def _check_flow_maps(config, key, samplers, schedules):
+    """A flow map leads to levels r > 0 only where a loss has trained them."""
+    of_two = [name for name in samplers if config.samplers[name].kind == "flow_map"]
+    for name in schedules or [None]:
+        known = name is not None and config.schedules[name].map
+        if of_two and not (known in TWO_TIMES or known in config.plugin_parts.get("objective", {})):
+            found = f"schedule '{name}' ({known})" if known else "no schedule"
+            raise ValueError(
+                f"{key}: sampler '{of_two[0]}' is a flow_map, with {found}; allowed: tuning by"
+                f" {names(TWO_TIMES)}, or a plugin's objective"
+            )
 
 
 def check_boundary(config, key, start, samplers):

@@ -9,6 +9,7 @@ from ect.config import parts, verbs
 from ect.config.base import Block, PathText, distinct, distinct_list, nearest, part, visible, whole
 from ect.config.experiments import Inches
 from ect.config.schedule import Schedule
+from ect.schedule import CONTINUOUS_TIME
 
 Text = Annotated[str, AfterValidator(visible)]
 
@@ -40,6 +41,8 @@ class Drawn(Block):
 
     @model_validator(mode="after")
     def _options_fit(self, info):
+        if self.map in CONTINUOUS_TIME:
+            raise ValueError(f"map: found '{self.map}', a loss; allowed: a map t -> r")
         parts.hold(Schedule, {"map": self.map, "clock": "noise"}, self.options, info)
         return self
 

@@ -8,6 +8,7 @@ from typing import get_args
 from pydantic import BaseModel
 
 from ect.config.base import LINE, names, nearest, short
+from ect.config.load import NAMED
 from ect.runtime.text import shown
 
 # How messages of checks begin: the key, relative to the block that is checked, or in quotes.
@@ -17,17 +18,22 @@ MANY = 10  # keys that are missing: all of config.yaml is
 UNITS = {"too_short": "at least", "too_long": "at most"}
 
 
-def lines_of(root, errors, place_of):
+def lines_of(root, errors, place_of, together=True):
     """The lines of pydantic's errors about the model `root`. `place_of` is the function path ->
-    Place or None. A mistake in an anchored block is told once, as is a mistyped key in place of
-    one that is needed."""
-    missing, lines = _mistyped(root, errors), {}
+    Place or None. A mistake in an anchored block is told once, as are a mistyped key in place of
+    one that is needed, and, if `together`, all keys that a block lacks."""
+    lacking, lines = _lacking(root, errors), {}
     for error in errors:
-        if error["type"] != "missing" or error["loc"] not in missing:
-            path, message = _told(root, error)
-            place = place_of(path)
-            where = place and place.line and (*place[:3], path[-1], message.partition(": ")[2])
-            lines.setdefault(where or (path, message), at(place, message))
+        path, message = _told(root, error)
+        if error["type"] == "missing":
+            keys = lacking[path[:-1]]
+            if path[-1] not in keys or (together and path[-1] != keys[0]):
+                continue
+            if together and keys[1:]:
+                message = f"{message.rpartition(';')[0]}, as are {names(keys[1:])}; they are needed"
+        place = place_of(path)
+        where = place and place.line and (*place[:3], path[-1], message.partition(": ")[2])
+        lines.setdefault(where or (path, message), at(place, message))
     return list(lines.values())
 
 
@@ -74,6 +80,10 @@ def _message(root, path, error):
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "extra_forbidden":
         allowed = _keys_at(root, path[:-1])
+        if path[-1] == "like":
+            return (
+                f"unknown key; allowed: {names(allowed)}; `like` stands in blocks of {names(NAMED)}"
+            )
         return f"unknown key; allowed: {names(allowed)}{nearest(path[-1], allowed)}"
     if kind == "missing":
         return "missing; this key is needed"
@@ -92,6 +102,19 @@ def _message(root, path, error):
     if kind == "float_type" and _is_number(found):
         allowed += f" (YAML reads {short(found)} as text: {_as_number(found)})"
     return f"found {short(found)}; allowed: {allowed}"
+
+
+def _lacking(root, errors):
+    """{path of a block: the needed keys that it lacks}, without those that another key of the block
+    was meant to be. A block that `like` would fill in lacks none."""
+    mistyped, found = _mistyped(root, errors), {}
+    like = {error["loc"][:-1] for error in errors if error["loc"][-1:] == ("like",)}
+    for error in errors:
+        if error["type"] == "missing":
+            keys = found.setdefault(error["loc"][:-1], ())
+            if error["loc"] not in mistyped and error["loc"][:-1] not in like:
+                found[error["loc"][:-1]] = (*keys, error["loc"][-1])
+    return found
 
 
 def _mistyped(root, errors):

@@ -24,7 +24,7 @@ from ect.config.base import (
     visible,
     whole,
 )
-from ect.schedule import HIGH
+from ect.schedule import HIGH, LOW, RHO
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
 SEEDS = 1_000_000  # from the first seed of one replicate's images to that of the next
@@ -34,6 +34,12 @@ Batch = whole(10**5)  # of images that are sampled
 Subsets = whole(10_000)  # of the kernel distance
 Labels = Annotated[list[Label], Field(min_length=1)]
 FETCHED = f"models/{INCEPTION_FILE}"  # where it is put for all studies, unless a config has its own
+
+
+def karras(steps):
+    """EDM's noise levels from `HIGH` to `LOW`, at which a solver of so many steps is."""
+    first, last = HIGH ** (1 / RHO), LOW ** (1 / RHO)
+    return [(first + i / max(steps - 1, 1) * (last - first)) ** RHO for i in range(steps)]
 
 
 class Classifier(Block):
@@ -181,6 +187,8 @@ class Sampler(Block):
         self._check_churn()
         if self.kind != "flow_map" and self.gamma is not None:
             raise ValueError(f"gamma is set for '{self.kind}'; allowed: flow_map only")
+        if self.gamma and not times:
+            raise ValueError(f"gamma is {self.gamma:g} without times; allowed: with times: [...]")
         return self
 
     def _check_churn(self):
@@ -193,6 +201,13 @@ class Sampler(Block):
         low, high = self.churn_min or 0, self.churn_max or math.inf
         if low > high:
             raise ValueError(f"churn_min is {low}; allowed: at most churn_max = {high:g}")
+        levels = karras(self.steps) if self.churn else []
+        if levels and not any(low <= level * (1 + 1e-9) and level <= high for level in levels):
+            key = "churn_max" if self.churn_max is not None else "churn_min"
+            raise ValueError(
+                f"{key} is {getattr(self, key):g}, and none of the {self.steps} noise levels is"
+                f" from {low:g} to {high:g}; allowed: one at least, of {HIGH:g} to {LOW:g}"
+            )
 
     def _churn(self):
         keys = ("churn", "churn_min", "churn_max", "churn_noise")

@@ -157,6 +157,10 @@ class Experiment(Block):
             raise ValueError(
                 f"up_to_kimg is {self.up_to_kimg}; allowed: a total of the rows, or more"
             )
+        if self.up_to_kimg is not None and not any(rows.total_kimg for rows in self.rows):
+            raise ValueError(
+                f"up_to_kimg is {self.up_to_kimg}, and no rows have total_kimg; allowed: with it"
+            )
         return self
 
     @model_serializer(mode="wrap")

@@ -184,10 +184,11 @@ def _check_starts(config, shape):
     """An imported model reads images of the shape and in the range that it was trained on. What
     shape those of EDM and diffusers have, only their job knows."""
     for start in _drawn(config):
-        block = config.init.get(start)
-        if block and block.format in UNIT_ONLY:
+        block, start = config.block_of(start), config.first_of(start)
+        imported = start in config.init
+        if imported and block.format in UNIT_ONLY:
             _require_range(config, start, UNIT)
-        elif block and block.format == "ect" and (about := _about(start, block.file)):
+        elif imported and block.format == "ect" and (about := _about(start, block.file)):
             _require_range(config, start, about)
             if shape is not None and list(shape) != about["shape"]:
                 raise ValueError(
@@ -247,11 +248,11 @@ def _check_sides(used, shape):
 
 def _check_dropout(config, used, side):
     """A recipe's `dropout_at` leaves dropout on one level at least of every network it trains."""
-    models = [*(cell.model for cell in config.all_cells()), *config.beside_cells()]
-    tuned = [m for m in models if not isinstance(m, Milestone) and _start(m) == used.start]
+    tuned = [m for m in config.all_tuned() if config.block_of(_start(m)).network == used.name]
     recipes = {f"tune.{m.recipe}": config.tune[m.recipe] for m in tuned}
-    if used.start in config.pretrain:
-        recipes[f"pretrain.{used.start}"] = config.pretrain[used.start]
+    chain = config.chain_of(used.start)
+    if chain is not None:
+        recipes[f"pretrain.{chain}"] = config.pretrain[chain]
     smallest = levels(used.block, side)[-1].side
     for key, recipe in recipes.items():
         if recipe.dropout_at is not None and recipe.dropout_at < smallest:
@@ -264,7 +265,7 @@ def _check_dropout(config, used, side):
 def _check_classes(config, used, classes):
     """A network is conditioned on the classes that the images have. A bare state dict may know
     more."""
-    found, imported = used.block.classes, used.start in config.init
+    found, imported = used.block.classes, config.chain_of(used.start) is None
     if classes is None or not found or found == classes or (imported and found > classes > 0):
         return
     allowed = f"{classes}, as the images have, or 0" if classes else "0, as the images have none"

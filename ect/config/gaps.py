@@ -11,7 +11,6 @@ import ctypes
 import math
 from statistics import NormalDist
 
-from ect.config.cells import Tuned
 from ect.schedule import CONTINUOUS_TIME, HIGH, LOW, RHO, SCHEDULES, SNAPS, student_table
 
 END = 1 - 2**-20  # the progress of the last step
@@ -72,11 +71,9 @@ TIMES = {  # s -> the process's t, as in ect/process.py, which loads torch
 
 def check(config):
     """Raise `ValueError` at the first schedule whose gap a run of the study loses."""
-    models = [*(cell.model for cell in config.all_cells()), *config.beside_cells()]
     seen = {}
-    for model in models:
-        if isinstance(model, Tuned):
-            seen[model.schedule, model.recipe, _process(config, model.start.pretrain)] = None
+    for model in config.all_tuned():
+        seen[model.schedule, model.recipe, config.block_of(model.start.pretrain).process] = None
     for name, recipe, process in seen:
         block = config.schedules[name]
         if _stays_zero(block, levels(config.tune[recipe].prior.resolved()), process):
@@ -94,11 +91,6 @@ def check(config):
                 f" end of a run of '{recipe}', and the loss there is 0; allowed:"
                 f" {' or '.join(WIDER[key] for key in options)}"
             )
-
-
-def _process(config, start):
-    """The process of a start; None where only its job knows it."""
-    return (config.pretrain.get(config.chain_of(start)) or config.init[start]).process
 
 
 def levels(prior):

@@ -71,14 +71,14 @@ class Grid(Block):
         """The starts that are one model, not a chain: imported ones, averages, tuned ones."""
         return self.init | self.averages | self.tuned
 
-    def _first(self, start):
+    def first_of(self, start):
         """The start itself or, of a tuned one, that of its first stage."""
         return self.tuned[start].pretrain if start in self.tuned else start
 
     def chain_of(self, start):
         """The name of the pretraining run that a start is of, or averages, or goes on from; None if
         imported."""
-        start = self._first(start)
+        start = self.first_of(start)
         if start in self.init:
             return None
         return self.averages[start].pretrain if start in self.averages else start
@@ -86,7 +86,7 @@ class Grid(Block):
     def block_of(self, start):
         """The block that says what a start is: of its chain, also for an average, or its import."""
         chain = self.chain_of(start)
-        return self.init[self._first(start)] if chain is None else self.pretrain[chain]
+        return self.init[self.first_of(start)] if chain is None else self.pretrain[chain]
 
     def origin(self, start):
         """The tuned model that a start in `tuned` is."""
@@ -140,6 +140,13 @@ class Grid(Block):
         cut = self.figures.nearest
         return cut and Sampled(self._model(cut), cut.sampler)
 
+    def all_tuned(self):
+        """Every tuned model that the study trains, once: also the first stages of others."""
+        models = [*(cell.model for cell in self.all_cells()), *self.beside_cells()]
+        tuned = [model for model in models if isinstance(model, Tuned)]
+        starts = {getattr(model, "start", model).pretrain for model in models}
+        return list(dict.fromkeys([*tuned, *map(self.origin, sorted(starts & {*self.tuned}))]))
+
     def beside_published(self):
         """The settings of the paper's table: the cells that stand beside published numbers; empty
         where none does."""
@@ -155,7 +162,7 @@ class Grid(Block):
         """The metrics.json files of rows of one model, and the million images that its imported
         start was trained on."""
         start = rows.pretrain[0]
-        first = self._first(start)
+        first = self.first_of(start)
         elsewhere = self.init[first].pretrain_mimg if first in self.init else 0.0
         if elsewhere is not None and start in self.averages | self.tuned:
             elsewhere += self.kimg_of(self._start(start, 0)) / 1000

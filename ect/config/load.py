@@ -13,6 +13,7 @@ from ect.config.base import names, nearest, short
 
 NAMED = ("networks", "pretrain", "schedules", "tune", "samplers", "experiments")
 CONFIG = "config.yaml"
+LIKE = 50  # blocks that are each like the next, at most
 
 
 class Read(dict):
@@ -123,6 +124,9 @@ def _blocks(key, blocks):
 
 def _block(key, name, blocks, followed):
     """The block `name` with its `like` resolved; `followed` are the names that led to it."""
+    if len(followed) >= LIKE:
+        found = f"found more than {LIKE} blocks, each like the next"
+        raise ValueError(f"{key}.{followed[0]}.like: {found}; allowed: at most {LIKE}")
     block = blocks[name]
     if not isinstance(block, dict) or "like" not in block:
         return block

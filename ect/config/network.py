@@ -2,12 +2,23 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, WrapValidator, model_validator
 
 from ect import registry
-from ect.config.base import Block, whole
+from ect.config.base import Block, distinct_list, short, whole
 
 Small = whole(64)
+
+
+def _span(value, check):
+    """true, false or `end`; raises `ValueError`."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError(f"found {short(value)}; allowed: true, false or end") from None
+
+
+Span = Annotated[bool | Literal["end"], WrapValidator(_span)]
 
 
 class Network(Block):
@@ -19,7 +30,7 @@ class Network(Block):
     """Factors of the width, one for each resolution; each resolution is half of the one before."""
     blocks: Small
     """Residual blocks at each resolution."""
-    attention: list[whole(4096)] = []
+    attention: distinct_list(whole(4096)) = []
     """Resolutions (pixels of a side) with self-attention. The middle block, on the coarsest level,
     always has a layer, also with []; the plan counts it."""
     architecture: Literal[registry.ARCHITECTURES] = "ddpmpp"
@@ -28,7 +39,7 @@ class Network(Block):
     """Embedding of the noise level: sinusoids, or random Fourier features. EDM2 has its own."""
     classes: whole(10**6, 0) = 0
     """Number of classes the network is conditioned on; 0: unconditional."""
-    span: bool | Literal["end"] = False
+    span: Span = False
     """Also condition on the end r of a flow map f(x_t, t, r): true on t - r, `end` on the time
     label of r. With `end`, pretraining and solvers tell it r = t, the velocity; with true r = 0."""
     uncertainty: bool = False

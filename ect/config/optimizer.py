@@ -38,6 +38,11 @@ class Optimizer(Block):
         if self.decay is not None and self.decay_from < 1:
             found = f"decay is {self.decay} with decay_from {self.decay_from}"
             raise ValueError(f"{found}; allowed: one of them")
+        if self.lr_final and self.decay_from == 1:
+            found = (
+                f"lr_final is {self.lr_final:g} with decay_from 1.0, by which the rate never falls"
+            )
+            raise ValueError(f"{found}; allowed: with decay_from < 1")
         return self
 
     @model_serializer(mode="wrap")

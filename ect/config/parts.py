@@ -35,7 +35,7 @@ def hold(block, whole, options, info):
 
 def lines(block, error):
     """The errors that pydantic found in a block, a line each."""
-    found = lines_of(block, error.errors(), lambda path: None)
+    found = lines_of(block, error.errors(), lambda path: None, together=False)
     return [line.removeprefix("config: ") for line in found]  # of an error of the whole block
 
 

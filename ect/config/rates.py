@@ -20,8 +20,7 @@ def check(config):
 def _runs(config):
     """(key of the recipe, its block, first and last thousand images) of each run whose model the
     study uses. A first milestone that others go on from may be one step of the warm-up."""
-    models = [cell.model for cell in config.all_cells()]
-    models += config.beside_cells()
+    models = [*(cell.model for cell in config.all_cells()), *config.all_tuned()]
     for model in dict.fromkeys(models):
         start = model.start if isinstance(model, Tuned) else model
         if isinstance(model, Tuned):

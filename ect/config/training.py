@@ -71,6 +71,8 @@ class Prior(Block):
         low, high = options.get("low", LOW), options.get("high", HIGH)
         if low >= high:
             raise ValueError(f"low is {low}; allowed: < high = {high}")
+        if low >= HIGH:
+            raise ValueError(f"low is {low}, where no sampler is; allowed: below {HIGH:g}")
         return self
 
     def resolved(self):
@@ -97,6 +99,9 @@ class Joint(Block):
                 f"kind is '{self.kind}' with {', '.join(options) or 'nothing'}; allowed:"
                 " {kind: sorted}, or {kind: lower, mean: ..., std: ...}"
             )
+        if self.kind == "lower" and self.mean > math.log(HIGH):
+            found = f"mean is {self.mean:g}, so that most r are above {HIGH:g}, and no way is left"
+            raise ValueError(f"{found}; allowed: at most {math.log(HIGH):.2f}")
         return self
 
     def resolved(self):

@@ -62,11 +62,16 @@ class Tune(Recipe):
 
     @model_validator(mode="after")
     def _prior_is_truncated(self):
-        if self.truncate is not None and self.prior.low != self.truncate.at:
-            found = f"prior.low is {self.prior.low} with truncate"
-            raise ValueError(f"{found}; allowed: a prior from low = truncate.at on")
+        if self.truncate is not None:
+            require_stage(self.truncate, self.prior.low, self.batch)
         if self.truncate is not None and self.target != "own":
             raise ValueError(f"target is '{self.target}' with truncate; allowed: own")
+        return self
+
+    @model_validator(mode="after")
+    def _masks_differ(self):
+        if not self.shared_dropout and not self.dropout:
+            raise ValueError("shared_dropout is false with dropout 0; allowed: dropout > 0")
         return self
 
     @model_validator(mode="after")
@@ -74,10 +79,49 @@ class Tune(Recipe):
         if self.derivative != "difference" and "derivative_step" in self.model_fields_set:
             found = f"derivative_step is {self.derivative_step} with derivative '{self.derivative}'"
             raise ValueError(f"{found}; allowed: difference")
-        if self.derivative == "difference" and self.precision not in ("fp32", "tf32"):
-            found = f"derivative is 'difference' with precision {self.precision}"
-            raise ValueError(f"{found}; allowed: fp32, tf32, since it divides rounding by the step")
+        require_exact(self)
         return self
+
+
+def require_exact(recipe):
+    """Raise `ValueError` for a difference in a precision whose rounding it would magnify."""
+    if recipe.derivative == "difference" and recipe.precision not in ("fp32", "tf32"):
+        found = f"derivative is 'difference' with precision {recipe.precision}"
+        raise ValueError(f"{found}; allowed: fp32, tf32, since it divides rounding by the step")
+
+
+def require_stage(truncate, low, batch):
+    """Raise `ValueError` unless the prior of a second stage begins at its boundary, and a batch has
+    images at it and beyond."""
+    if low != truncate.at:
+        found = f"prior.low is {low} with truncate"
+        raise ValueError(f"{found}; allowed: a prior from low = truncate.at on")
+    if not 0 < round(truncate.boundary * batch) < batch:
+        number = "no" if truncate.boundary * batch < 1 else "every"
+        raise ValueError(
+            f"truncate.boundary is {truncate.boundary:g}, by which {number} image of a batch of"
+            f" {batch} is at the boundary; allowed: a share of one image at least, not all"
+        )
+
+
+def require_loss(name, own, recipe, target):
+    """Raise `ValueError` unless a recipe by hand is one of the loss of map `name`; `own` is whether
+    that names a loss in place of a map."""
+    second = not own and name not in (*SNAPS, "zero")
+    fits = {
+        "recipe.joint": (recipe.joint is None or name in ONE_PRIOR_MORE, names(ONE_PRIOR_MORE)),
+        "recipe.derivative": (
+            recipe.derivative == "jvp" or name in DIFFERENTIATED, names(DIFFERENTIATED),
+        ),
+        "recipe.adaptive": (not recipe.adaptive or name == "continuous", "continuous"),
+        "recipe.truncate": (recipe.truncate is None or second, "a map without a grid, with r > 0"),
+        "recipe.distance": (not own or recipe.distance.kind == "squared", "distance squared"),
+        "recipe.weight": (not own or recipe.weight != "gap", "any weight but gap"),
+        "target": (not own or target == "own", "target own"),
+    }  # fmt: skip
+    for key, (fit, allowed) in fits.items():
+        if not fit:
+            raise ValueError(f"{key}: does not fit the map '{name}'; allowed: {allowed}")
 
 
 def check_loss(config, key, start, schedule, recipe):
@@ -100,6 +144,16 @@ def check_loss(config, key, start, schedule, recipe):
         _check_second(config, key, start, schedule, recipe)
     if not config.has_own_loss(schedule):
         return
+    if not block.shared_dropout:
+        raise ValueError(
+            f"{key}: schedule '{schedule}' ({name}) with recipe '{recipe}', whose shared_dropout is"
+            " false; allowed: true, since all evaluations of such a loss share a mask"
+        )
+    if block.joint is not None and config.schedules[schedule].options()["pairs"] == 0:
+        raise ValueError(
+            f"{key}: recipe '{recipe}' has a joint prior, for schedule '{schedule}', whose pairs"
+            " is 0, so that no r is drawn; allowed: pairs > 0"
+        )
     differs = name in DIFFERENTIATED and block.derivative == "difference"
     if block.kernels == "native" and name in CONTINUOUS_TIME and not differs:
         other = "torch, or derivative: difference" if name in DIFFERENTIATED else "torch"

@@ -12,9 +12,10 @@ class First(Cut):
 def check(config):
     """Raise `ValueError` unless every first stage is of a start that is no first stage itself."""
     taken = {*config.pretrain, *config.init, *config.averages}
-    for name, block in config.tuned.items():
+    for name in config.tuned:
         if name in taken:
             raise ValueError(f"tuned.{name}: also a name of another start; allowed: another name")
+    for name, block in config.tuned.items():
         if block.pretrain in config.tuned:
             allowed = names(sorted(taken)) or "none"
             found = f"tuned.{name}.pretrain: found '{block.pretrain}', a tuned model"

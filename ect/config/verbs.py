@@ -28,7 +28,15 @@ from ect.config.experiments import Search
 from ect.config.lengths import Length
 from ect.config.network import Network
 from ect.config.rates import require_rate
-from ect.config.tune import DerivativeStep, Truncate
+from ect.config.tune import (
+    OF_FLOW,
+    DerivativeStep,
+    Truncate,
+    require_exact,
+    require_loss,
+    require_stage,
+)
+from ect.schedule import CONTINUOUS_TIME, TWO_TIMES
 
 Point = Annotated[int, Field(ge=0, le=10**9)]
 Absent: Any = Field(default=None)  # a key that may be missing, but not null
@@ -52,6 +60,13 @@ class Recipe(training.Recipe):
     joint: parts.Joint = Absent
     masks: Count = Absent  # the version of dropout's masks
 
+    @model_validator(mode="after")
+    def _stage_fits(self):
+        if self.truncate is not None:
+            require_stage(self.truncate, self.prior.options.get("low"), self.batch)
+        require_exact(self)
+        return self
+
 
 class Run(parts.Whole):
     """Of a training run. Without a network it takes that of an imported start."""
@@ -71,7 +86,7 @@ class Run(parts.Whole):
     start_sd: Literal[True] = Absent
 
     @model_validator(mode="after")
-    def _fits(self):
+    def _fits(self, info):
         parts = ("network", "process", "parameterization", "c_noise")
         lacking = [key for key in parts if getattr(self, key) is None]
         if self.network is None and (given := {*parts, "sd"} & self.model_fields_set):
@@ -83,10 +98,23 @@ class Run(parts.Whole):
                 f"first_kimg: found {self.first_kimg}; allowed: < last_kimg = {self.last_kimg}, or"
                 " both 0 for the start itself"
             )
+        name = self.schedule.map
+        own = name in CONTINUOUS_TIME or name in plugin_parts("objective", info)
+        require_loss(name, own, self.recipe, self.target)
         if self.network is not None:
             require_defined(self.process, self.parameterization)
+            self._require_told(name)
         self._require_rate()
         return self
+
+    def _require_told(self, name):
+        """A loss of two times needs a network that is told both, some the mean velocity of flow."""
+        if name in TWO_TIMES and not self.network.span:
+            raise ValueError(f"network.span: found false with {name}; allowed: true or end")
+        form = self.process, self.parameterization
+        if name in OF_FLOW and form != ("flow", "velocity"):
+            found = f"found {' and '.join(form)} with {name}"
+            raise ValueError(f"process: {found}; allowed: flow, with the parameterization velocity")
 
     def _require_rate(self):
         """Of a milestone of pretraining, its config knows whether others go on from it."""

@@ -113,7 +113,11 @@ def _require_one_top(names, path):
 
 
 def opened(path):
-    """A `Folder` or a `Zip`, whichever the path is."""
+    """A `Folder` or a `Zip`, whichever the path is; raises `ValueError` where nothing is."""
+    if not os.path.lexists(path):
+        raise ValueError(
+            f"{shown(path)}: found nothing there; allowed: a folder of images, or a .zip"
+        )
     return Folder(path) if Path(path).is_dir() else Zip(path)
 
 

@@ -67,6 +67,10 @@ def extract(settings, out, drawn=None, model=None, data=None, classifier=None):
     sources = [path for path in (drawn, model, data) if path is not None]
     if len(sources) != 1:
         raise ValueError(f"found {len(sources)} sources; allowed: one of samples, a model or data")
+    if model is None and "sampling" in settings:
+        raise ValueError(
+            "settings: found sampling without --model; allowed: with a model to sample"
+        )
     resize = {}  # of the training images; a model's are not resized
     with distributed.together():
         if drawn is not None:

@@ -34,22 +34,23 @@ def plan(config, rate=None, count=None, shape=None, memory=None):
     `rate` (images/s) is a rate of training besides the measured ones; `count(network, shape)` gives
     a network's number of parameters. That of an imported start is told by its file's name, if it is
     a released one, or unknown until it was imported. With the `shape` (C, H, W) of the images, by
-    default the config's, also the levels of each network. `memory(settings, shape)` says what a
-    step holds, of the largest run.
+    default the config's, also the disk and the levels of each network. `memory(settings, shape)`
+    says what a step holds, of the largest run.
     Raises `ValueError` on a rate that is not > 0.
     """
     if rate is not None and not rate > 0:
         raise ValueError(f"--rate is {rate:g}; allowed: > 0 images/s")
     every = jobs(config)
     left = [job for job in every if not _is_there(config, job)]
-    facts = {job: _facts(config, job) for job in every if job.model}
+    shape = shape or config.dataset.shape
+    facts = {job: _facts(config, job, shape) for job in every if job.model}
     speeds, sizes = measured(), {}
     costs = {
         "pretraining_images": lambda subset: sum(j.trained for j in subset if j.rule == "pretrain"),
         "tuning_images": lambda subset: sum(j.trained for j in subset if j.rule == "tune"),
         "images_to_draw": lambda subset: sum(j.drawn for j in subset),
         "network_evaluations": lambda subset: sum(j.evaluations for j in subset),
-        "disk_bytes": lambda subset: _disk(config, subset, facts, count, sizes),
+        "disk_bytes": lambda subset: _disk(config, subset, facts, count, sizes, shape),
     }
     both = {name: {"to_do": cost(left), "in_all": cost(every)} for name, cost in costs.items()}
     counts = [Counter(job.rule for job in subset) for subset in (left, every)]
@@ -62,7 +63,7 @@ def plan(config, rate=None, count=None, shape=None, memory=None):
         }
         for device, of, assumed in _rows(facts, speeds, rate)
     ]
-    networks = _levels(config, shape or config.dataset.shape)
+    networks = _levels(config, shape)
     found: dict[str, Any] = {"missing": [one._asdict() for one in missing(config)], "memory": None}
     if memory and (run := _largest(config, every, facts, count)):
         found["memory"] = {"run": run.name, **memory(run.settings, run.shape)}
@@ -140,7 +141,7 @@ def _hours(subset, device, of, rate, facts, speeds):
     return sum(amount / rate for amount, rate in zip(amounts.values(), rates)) / 3600
 
 
-def _facts(config, job):
+def _facts(config, job, shape):
     """(network, work) as `measured` names them; the network is None before its import."""
     start = _start(job.model)
     chain = config.chain_of(start.pretrain)
@@ -148,7 +149,7 @@ def _facts(config, job):
         network = _described(_file(config, start)) or _released(config, start)
     else:
         network = config.networks[config.pretrain[chain].network].resolved()
-        network = _text(network, config.dataset.shape)
+        network = _text(network, shape)
     if job.trained:
         return network, _training(settings.train(config, job.model))
     return network, _drawing(config.evaluation.model_dump())
@@ -171,7 +172,7 @@ def _described(path):
 
 def _released(config, start):
     """The network of an import that was not made yet, by the name of its file; None if unknown."""
-    known = released(config.init[start.pretrain].file)
+    known = released(config.block_of(start.pretrain).file)
     return known and _text(known.network, known.shape)
 
 
@@ -222,9 +223,9 @@ def _spent(path):
     return key, nfe * settings["images"], record["seconds"]
 
 
-def _disk(config, subset, facts, count, sizes):
+def _disk(config, subset, facts, count, sizes, shape):
     """Bytes of models, training states, snapshots and samples; None where a size is unknown."""
-    shape, total = config.dataset.shape, 0
+    total = 0
     for job in subset:
         if job.rule == "sample":
             size = None if shape is None else job.drawn * math.prod(shape)
@@ -242,12 +243,14 @@ def _disk(config, subset, facts, count, sizes):
 def _size(config, job, network, count, sizes):
     """Bytes of a job's network: of its imported file, or by its parameters; None if unknown."""
     start = _start(job.model)
-    if network is None or start.pretrain in config.init:
+    if config.chain_of(start.pretrain) is None:
         path = _file(config, start)
         if path.is_file():
             return path.stat().st_size if network else None
-        known = released(config.init[start.pretrain].file)
+        known = released(config.block_of(start.pretrain).file)
         return known and FLOAT * known.parameters
+    if network is None:
+        return None
     if network not in sizes:
         sizes[network] = FLOAT * count(*json.loads(network)) if count else None
     return sizes[network]

@@ -180,12 +180,25 @@ def require_chain(path, settings):
     return made or None
 
 
+def _require_meaning(init, about, settings):
+    """Raise `ValueError` where a start's network means something else than the settings say."""
+    found = {key: about.get(key) for key in ("process", "parameterization", "c_noise")}
+    allowed = {key: settings.get(key) for key in found}
+    if span := setting(about.get("network", {}), "span"):
+        found["span"], allowed["span"] = span, setting(settings["network"], "span")
+    for key, value in found.items() if about else ():
+        if value is not None and value != allowed[key]:
+            said = f"found {key} {json.dumps(value)}, the settings have {json.dumps(allowed[key])}"
+            raise ValueError(f"{init}: {said}; allowed: equal ones")
+
+
 def settings_with_start(settings, init, images):
     """Settings, completed for an imported start with what the config leaves open: the network and
     its meaning, which the file describes. Raises `ValueError` if they are for other images, or if
     the start's f has another sd than the settings give it."""
     about = build.read(init)[1] if init else {}
     if "network" in settings:
+        _require_meaning(init, about, settings)
         sd = settings.get("sd", images.sd)
         if about.get("sd", sd) != sd:
             found = f"the start has sd {about['sd']:g}, the settings with these images {sd:g}"

@@ -20,8 +20,9 @@ import functools
 import torch
 
 from ect.data.batches import Images
+from ect.flowloss import TwoTimes
 from ect.models import build
-from ect.objective import PRIORS
+from ect.objective import PRIORS, Written
 from ect.process import expand
 from ect.runtime import checkpoint
 from ect.runtime.seeds import generator_of
@@ -68,6 +69,9 @@ def run(settings, data, out, init=None):
     images = Images(data)
     settings = settings_with_start(settings, init, images)
     objective = make_objective(settings, build.description(settings, images)["sd"])
+    if isinstance(objective, (TwoTimes, Written)):
+        found = f"schedule.map: found '{settings['schedule']['map']}', a loss of its own"
+        raise ValueError(f"{found}; allowed: a map t -> r, or continuous")
     eigenvalues = spectrum(images)
     f = Gaussian(objective.process, eigenvalues)
     objective.teacher = Gaussian(objective.process, eigenvalues, power=1)

@@ -12,9 +12,11 @@
 ==============  ==================================================================================
 """
 
+import os
 from collections.abc import Callable
 
 from ect.models.importers import diffusers, edm, foreign, ours, state_dict
+from ect.runtime.text import shown
 
 FORMATS: dict[str, Callable] = {
     "edm": edm.read,
@@ -33,5 +35,7 @@ def read(format, source, about=None, data=None):
         raise ValueError(
             f"{format}: found {found}; allowed: both for state_dict, none for other formats"
         )
+    if format != "diffusers" and not os.path.lexists(source):
+        raise ValueError(f"{shown(source)}: found nothing there; allowed: a file of weights")
     foreign.require(format, source)
     return FORMATS[format](source, *extra)

@@ -1,0 +1,89 @@
+"""Keys without an effect where they stand, and runs that no row names, are told by the config."""
+
+import copy
+
+import pytest
+
+from ect.config.config import Config, ConfigError
+from tests.config.test_fits import PLAIN, laid
+
+FIRST = {"pretrain": "ve", "kimg": 60, "tune": "ect", "schedule": "sigmoid", "tune_kimg": 12}
+SECOND = {
+    "prior": {"kind": "student", "df": 1.0, "mean": 0.0, "std": 1.0, "low": 1.0},
+    "distance": {"kind": "huber", "c": 0.03}, "weight": "edm", "batch": 64, "ema_std": 0.1,
+    "optimizer": {"name": "adam", "lr": 1e-3}, "truncate": {},
+}  # fmt: skip
+ROW = {"pretrain": ["first"], "kimg": [0], "tune": "second", "tune_kimg": 12}
+ROW |= {"schedules": ["sigmoid"], "samplers": ["one_step"]}
+STAGES = {
+    "tuned": {"first": FIRST}, "tune/second": SECOND, "figures": None,
+    "experiments": {"m": {"question": "?", "kind": "methods", "rows": [ROW]}},
+}  # fmt: skip
+IMPORT = {"imp": {"format": "edm", "file": "edm-cifar10-32x32-uncond-vp.pkl"}}
+IMPORTED = STAGES | {"init": IMPORT, "dataset/normalize": "unit"}
+IMPORTED |= {"tuned": {"first": FIRST | {"pretrain": "imp", "kimg": 0}}}
+FM = {"kind": "flow_map", "times": [1.0], "label": "fm"}
+CHAIN = {f"a{n}": {"like": f"a{n + 1}", "label": str(n)} for n in range(60)}
+
+WRONG = {
+    "first stage that never moves": (
+        STAGES | {"tune/ect/optimizer/warmup_kimg": 1e9}, "tune.ect.optimizer.warmup_kimg",
+    ),
+    "first stage without a gap": (STAGES | {"schedules/sigmoid/q": 1e9}, "schedules.sigmoid"),
+    "first stage without dropout": (
+        STAGES | {"tune/ect/dropout": 0.1, "tune/ect/dropout_at": 1}, "tune.ect.dropout_at",
+    ),
+    "first stage, augmented": (STAGES | {"tune/ect/augment": {"p": 0.1}}, "told 0"),
+    "never augmented": (
+        {"networks/small/augment_labels": 9, "tune/ect/augment": {"p": 0.1}}, "told 0",
+    ),
+    "range of a first stage": (IMPORTED | {"dataset/normalize": "standard"}, "start 'imp'"),
+    "name of a first stage": (STAGES | {"tuned": {"ve": FIRST}}, "tuned.ve: also a name"),
+    "no image at the boundary": (STAGES | {"tune/second/batch": 1}, "no image of a batch of 1"),
+    "every image at it": (
+        STAGES | {"tune/second/batch": 8, "tune/second/truncate": {"boundary": 0.99}}, "every",
+    ),
+    "no level with churn": (
+        {"samplers/heun/churn": 9.0, "samplers/heun/churn_max": 1e-4}, "churn_max is 0.0001",
+    ),
+    "churn between levels": (
+        {"samplers/heun/churn": 9.0, "samplers/heun/churn_min": 79.0}
+        | {"samplers/heun/churn_max": 79.5}, "none of the 18 noise levels",
+    ),
+    "gamma of one step": ({"samplers/fm": FM | {"times": [], "gamma": 0.5}}, "gamma is 0.5"),
+    "untrained flow map": (
+        {"networks/small/span": "end", "samplers/fm": FM}
+        | {"experiments/x": {"question": "?", "kind": "methods", "rows": [PLAIN | {"samplers": ["fm"]}]}}, "is a flow_map, with no schedule",
+    ),
+    "flow map in the grid": ({"samplers/fm": FM, "figures/solver": "fm"}, "figures.solver"),
+    "shared dropout": ({"tune/ect/shared_dropout": False}, "with dropout 0"),
+    "lr_final": ({"tune/ect/optimizer/lr_final": 0.5, "tune/ect/optimizer/decay_from": 1.0},
+                 "never falls"),
+    "up_to_kimg": ({"experiments/methods/up_to_kimg": 9}, "no rows have total_kimg"),
+    "attention twice": ({"networks/small/attention": [4, 4]}, "found 4 more than once"),
+    "levels of no sampler": ({"tune/ect/prior": {"kind": "karras", "low": 90.0, "high": 1e3}},
+                             "where no sampler is"),
+    "c": ({"schedules/c": {"map": "continuous", "c": 1e300}}, "schedules.c: c is 1e+300"),
+    "p": ({"schedules/c": {"map": "psd", "p": 1000}}, "schedules.c: p is 1000"),
+    "high": ({"schedules/c": {"map": "ct", "high": 1e300}}, "schedules.c: high is 1e+300"),
+    "invisible": ({"samplers/heun/label": "\u200b"}, "a text that can be seen"),
+    "span": ({"networks/small/span": "End"}, "allowed: true, false or end"),
+    "home": ({"dataset": {"source": "images", "path": "~/no", "held_out": 9}}, "written out"),
+    "lacking": ({"figures/samples": {}}, "pretrain: missing, as are kimg"),
+    "like": ({"init": {"a": {"like": "b"}}}, "`like` stands in blocks of networks"),
+    "a chain of like": ({"samplers": CHAIN | {"a60": {"kind": "multistep", "label": "z"}}},
+                        "at most 50"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes, words", WRONG.values(), ids=WRONG)
+def test_it_is_one_line(changes, words):
+    with pytest.raises(ConfigError) as caught:
+        Config.read(laid(copy.deepcopy(changes)))
+    assert words in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize("stages", [STAGES, IMPORTED])
+def test_two_stages_are_read(stages):
+    models = Config.read(laid(copy.deepcopy(stages))).all_tuned()
+    assert {model.recipe for model in models} == {"ect", "second"}
