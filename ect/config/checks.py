@@ -190,7 +190,7 @@ def _check_cuts(config):
         known("figures.solver", block.solver, config.samplers)
         if block.samples is not None:
             _check_flow_maps(config, "figures.solver", [block.solver], [])
-            _check_boundary(config, "figures.solver", block.samples.pretrain, [block.solver])
+            check_boundary(config, "figures.solver", block.samples.pretrain, [block.solver])
     if block.loss is not None and config.tune[block.loss.tune].snapshots == 0:
         raise ValueError(
             f"figures.loss.tune: found '{block.loss.tune}', which keeps no snapshots; allowed: a"

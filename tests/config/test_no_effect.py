@@ -23,6 +23,7 @@ IMPORT = {"imp": {"format": "edm", "file": "edm-cifar10-32x32-uncond-vp.pkl"}}
 IMPORTED = STAGES | {"init": IMPORT, "dataset/normalize": "unit"}
 IMPORTED |= {"tuned": {"first": FIRST | {"pretrain": "imp", "kimg": 0}}}
 FM = {"kind": "flow_map", "times": [1.0], "label": "fm"}
+MAPPED = {"question": "?", "kind": "methods", "rows": [PLAIN | {"samplers": ["fm"]}]}
 CHAIN = {f"a{n}": {"like": f"a{n + 1}", "label": str(n)} for n in range(60)}
 
 WRONG = {
@@ -53,7 +54,7 @@ WRONG = {
     "gamma of one step": ({"samplers/fm": FM | {"times": [], "gamma": 0.5}}, "gamma is 0.5"),
     "untrained flow map": (
         {"networks/small/span": "end", "samplers/fm": FM}
-        | {"experiments/x": {"question": "?", "kind": "methods", "rows": [PLAIN | {"samplers": ["fm"]}]}}, "is a flow_map, with no schedule",
+        | {"experiments/x": MAPPED}, "is a flow_map, with no schedule",
     ),
     "flow map in the grid": ({"samplers/fm": FM, "figures/solver": "fm"}, "figures.solver"),
     "shared dropout": ({"tune/ect/shared_dropout": False}, "with dropout 0"),
