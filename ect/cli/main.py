@@ -144,6 +144,7 @@ def run(argv=None):
         require_settings(args)
         files.tell_version(args)
         files.require_outputs(args)
+        files.require_as_made(args)
         out = files.place(args)
         noted = crash.noted(out, args.attempt) if out and args.attempt else nullcontext()
         with allowed(getattr(args, "plugins", [])), noted, files.recorded(args):

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pandas as pd
 
+from ect.data.file import RESIZES
 from ect.registry import METRICS
 from ect.runtime.checkpoint import read_json, typed
 from ect.runtime.text import shown
@@ -182,6 +183,12 @@ def _measured(path):
     metrics = read_json(path, SIZES, known)
     if "cell" not in metrics:
         raise ValueError(f"{path}: found no cell; allowed: one with {', '.join(CELL)}")
+    if not (metrics["features"].strip() and metrics["features"].isprintable()):
+        found = shown(metrics["features"], 60)
+        raise ValueError(f"{path}: features is '{found}'; allowed: a name on one line")
+    if metrics.get("resize", RESIZED) not in RESIZES:
+        found = shown(metrics["resize"], 60)
+        raise ValueError(f"{path}: resize is {found}; allowed: {', '.join(RESIZES)}")
     for key in (key for key in (*SIZES, *METRICS) if isinstance(metrics.get(key), NUMBER)):
         require_possible(path, key, metrics[key])
     each = metrics.get("repeats", {"fd": [metrics["fd"]]}).get("fd")

@@ -15,9 +15,15 @@ from ect.ode import STEPS
 from ect.runtime import device, record
 from ect.runtime.seeds import generator_of
 from ect.runtime.text import shown
-from ect.runtime.versions import setting
+from ect.runtime.versions import DEFAULTS, setting
 from ect.schedule import SCHEDULES, SNAPS
 
+# What makes f, and is equal in a start and in the run that goes on from it.
+START = ("process", "parameterization", "c_noise", "c_in", "shape", "shift", "scale", "network")
+# A network's keys that settings and files may lack.
+NETWORK = {"architecture": "ddpmpp", "embedding": "positional"} | {
+    key: DEFAULTS[key] for key in ("classes", "span", "uncertainty", "augment_labels")
+}
 # What is equal in all runs of a chain.
 CHAIN = ("network", "process", "parameterization", "c_noise", "sd", "schedule", "target", "seed")
 
@@ -137,6 +143,21 @@ def joint_of(recipe):
     return {"joint": functools.partial(JOINTS[joint["kind"]], **joint["options"])} if joint else {}
 
 
+def _require_same_f(init, about, wanted):
+    """Raise `ValueError` unless the start's f, by its description `about`, is the one `wanted` by
+    the settings and images: weights of the same shapes mean another function in another one."""
+    for key in START:
+        found, allowed = (one.get(key, DEFAULTS.get(key)) for one in (about, wanted))
+        if key == "network":
+            found, allowed = (NETWORK | one for one in (found, allowed))
+        if found != allowed:
+            found, allowed = (shown(json.dumps(value), 200) for value in (found, allowed))
+            raise ValueError(
+                f"{init}: the start's {key} is {found}; allowed: {allowed}, as the settings with"
+                " these images have it"
+            )
+
+
 def on_clock(function, schedule, process):
     """A map (or a snap, or None) with its options, as a function of noise levels s. With the clock
     `time` it maps the process's t."""
@@ -190,6 +211,8 @@ def settings_with_start(settings, init, images):
         if about.get("sd", sd) != sd:
             found = f"the start has sd {about['sd']:g}, the settings with these images {sd:g}"
             raise ValueError(f"{init}: {found}; allowed: equal ones")
+        if init:
+            _require_same_f(init, about, build.description(settings, images))
         return settings
     reads = {key: about[key] for key in ("shape", "shift", "scale")}
     dataset = {"shape": list(images.shape), "shift": images.shift, "scale": images.scale}
