@@ -183,9 +183,7 @@ def _measured(path):
     metrics = read_json(path, SIZES, known)
     if "cell" not in metrics:
         raise ValueError(f"{path}: found no cell; allowed: one with {', '.join(CELL)}")
-    if not (metrics["features"].strip() and metrics["features"].isprintable()):
-        found = shown(metrics["features"], 60)
-        raise ValueError(f"{path}: features is '{found}'; allowed: a name on one line")
+    require_name(path, metrics["features"])
     if metrics.get("resize", RESIZED) not in RESIZES:
         found = shown(metrics["resize"], 60)
         raise ValueError(f"{path}: resize is {found}; allowed: {', '.join(RESIZES)}")
@@ -201,6 +199,13 @@ def _measured(path):
         found = f"fd is {metrics['fd']}, the mean of its repeats {mean}"
         raise ValueError(f"{path}: {found}; allowed: equal ones")
     return metrics
+
+
+def require_name(path, features):
+    """Raise `ValueError` unless a text can be the name of a feature space."""
+    if not (features.strip() and features.isprintable()):
+        found = shown(features, 60)
+        raise ValueError(f"{path}: features is '{found}'; allowed: a name on one line")
 
 
 def require_possible(path, key, value):

@@ -67,7 +67,7 @@ def test_every_output_of_a_job_is_known_by_the_record_beside_the_first(tmp_path)
     checkpoint.write_json(record.beside(first), {"settings": {}, "inputs": {}, "outputs": outputs})
     assert record.of(second)["outputs"] == outputs
     second.write_text("edited")
-    with pytest.raises(ValueError, match="t.md: found other bytes than its job wrote"):
+    with pytest.raises(ValueError, match=r"t\.md: found other bytes than its job wrote"):
         record.of(second)
 
 
@@ -105,3 +105,22 @@ def test_what_no_metrics_hold_is_one_line(key, value, words, tmp_path, capsys):
     path = made.cell("one_step", 20.0, schedule="sigmoid", tune=96, **{key: value})
     code, line = tabulated(capsys, tmp_path, path)
     assert code == 1 and line.count("\n") == 1 and path in line and words in line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (",0.5,,", ",,,", "a residual whose ratio is not between 0 and 1"),
+        (",0.5,,", ",5.0,,", "a residual whose ratio is not between 0 and 1"),
+        ("end_to_end,0.1,", "end_to_end,,", "an error without its s"),
+        ("1 step", "", "a distance without its sampler"),
+    ],
+)
+def test_a_trace_without_what_its_rows_are_of_is_refused(old, new, words, tmp_path, capsys):
+    made = Inputs(tmp_path)
+    trace = Path(made.trace())
+    trace.write_text(trace.read_text().replace(old, new))
+    settings = {"metrics": made.log(), "trace": str(trace), "width_in": 5}
+    assert main(["draw", "loss", json.dumps(settings), "--out", str(tmp_path / "loss")]) == 1
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and f"{trace}: found {words}" in line
