@@ -110,9 +110,9 @@ def _drawing(path):
 def _trained(made):
     """(path, settings) of each training run whose model, still as it was, a job has read."""
     for path, digest in made.get("inputs", {}).items():
-        if path.endswith("model.safetensors") and Path(path).is_file():
-            if record.digest(path) == digest:
-                yield path, (record.of(path) or {}).get("settings", {})
+        there = path.endswith("model.safetensors") and Path(path).is_file()
+        if there and record.digest(path) == digest:
+            yield path, (record.of(path) or {}).get("settings", {})
 
 
 def evaluations(how):

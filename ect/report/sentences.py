@@ -31,6 +31,7 @@ NAMED = {
     "solvers": ("pretrain", "schedule"),
 }
 MORE = ("pretrain", "schedule", "recipe", "pretrain_kimg", "tune_kimg")
+COLUMNS = (*MORE, "sampler", "nfe", "features", "total_kimg", "seeds")  # read beside the numbers
 NUMBERS = {"n": int, "fd_mean": float, "fd_sd": float}
 
 
@@ -48,6 +49,8 @@ def read(path):
     except (KeyError, TypeError, ValueError) as error:
         wanted = ", ".join(NUMBERS)
         raise ValueError(f"{path}: {error}; allowed: a table with numbers in {wanted}") from None
+    if lost := [key for key in COLUMNS if rows and key not in rows[0]]:
+        raise ValueError(f"{path}: found no column '{lost[0]}'; allowed: a table of `tabulate`")
     floors = [row for row in rows if row["sampler"] == "floor"]
     if len(rows) == len(floors):
         raise ValueError(f"{path}: found no rows of models; allowed: at least one")

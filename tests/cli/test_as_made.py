@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ect.cli.main import main
+from ect.report import page, sentences
 from ect.runtime import checkpoint, record
 from tests.helpers.reports import Inputs
 
@@ -124,3 +125,33 @@ def test_a_trace_without_what_its_rows_are_of_is_refused(old, new, words, tmp_pa
     assert main(["draw", "loss", json.dumps(settings), "--out", str(tmp_path / "loss")]) == 1
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and f"{trace}: found {words}" in line
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"cell": {}, "features": "classifier"}, "allowed: the record of a job, a run.json"),
+        ({}, "found nothing; allowed: the record of a job"),
+        ({"seconds": -1}, "'seconds' is -1; allowed: >= 0"),
+        ({"seconds": 1.0, "test_accuracy": None}, "'test_accuracy' is null; allowed: "),
+        ({"seconds": 1.0, "test_accuracy": 7.0}, "'test_accuracy' is 7.0; allowed: from 0 to 1"),
+    ],
+)
+def test_the_page_counts_records_of_jobs_alone(record, words, tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=f"{path}: .*{words}"):
+        page.provenance([path])
+
+
+@pytest.mark.parametrize("column", ["sampler", "pretrain", "features", "nfe"])
+def test_a_table_without_a_column_is_named(column, tmp_path, capsys):
+    metrics = Inputs(tmp_path).study()
+    assert main(["tabulate", "methods", "--metrics", *metrics, "--out", str(tmp_path / "t")]) == 0
+    table = tmp_path / "t.csv"
+    first, rest = table.read_text().split("\n", 1)
+    table.write_text(
+        "\n".join([",".join("x" if c == column else c for c in first.split(",")), rest])
+    )
+    with pytest.raises(ValueError, match=f"{table}: found no column '{column}'"):
+        sentences.read(table)
