@@ -69,8 +69,8 @@ def require_drawn(path):
     made = record.of(path)
     if made is not None and "features" in made["settings"] and not _of_drawn(made):
         raise ValueError(
-            f"{path}: found features of the training images, by the record beside it; allowed: those"
-            " of drawn images, by `extract --samples` or `--model`"
+            f"{path}: found features of the training images, by the record beside it; allowed:"
+            " those of drawn images, by `extract --samples` or `--model`"
         )
 
 

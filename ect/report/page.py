@@ -63,6 +63,7 @@ def _laid_out(layout, name, page):
 
 def _experiment(layout, name, block, samplers):
     rows, floor = sentences.read(block["table"])
+    sentences.require_columns(block["table"], rows)
     measure = gather.metric_name(rows[0]["features"])
     said = sentences.answer(block["kind"], rows, samplers) + sentences.floor_of(floor)
     return {

@@ -201,6 +201,14 @@ def require_chain(path, settings):
     return made or None
 
 
+def require_same_images(resume, data, digest):
+    """Raise `ValueError` if the run that left a state had other images, by the record beside it."""
+    inputs = (record.of(resume) or {}).get("inputs")
+    if inputs and digest not in inputs.values():
+        found = f"a run on other images than those of {data}, by the record beside it"
+        raise ValueError(f"{resume}: {found}; allowed: the images of its chain")
+
+
 def settings_with_start(settings, init, images):
     """Settings, completed for an imported start with what the config leaves open: the network and
     its meaning, which the file describes. Raises `ValueError` if they are for other images, or if

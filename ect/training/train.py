@@ -19,7 +19,7 @@ from ect.runtime.work import Work, locked, log_line, work_folder
 from ect.training.augment import require_labels
 from ect.training.log import Diverged
 from ect.training.loop import loop, skipped, step_ends, written_by
-from ect.training.parts import require_chain, settings_with_start
+from ect.training.parts import require_chain, require_same_images, settings_with_start
 from ect.training.state import State
 
 SAVE_SECONDS, SAVING_SHARE = 60.0, 0.02  # saving takes at most this share of the time
@@ -52,7 +52,7 @@ def run(
     inputs = [path for path in (data, resume, init) if path]
     fingerprint = [STAGES["train"], settings, [record.digest(path) for path in inputs]]
     if resume:
-        _require_same_images(resume, data, fingerprint[2][0])
+        require_same_images(resume, data, fingerprint[2][0])
     with distributed.together(), _held(out) as folder, stop.signals() as received:
         distributed.require_shares(_smallest_batch(settings))
         work = Work(folder, fingerprint)
@@ -159,14 +159,6 @@ def _require_start(settings, resume, init):
         raise ValueError(f"target is '{settings['target']}' without --init; allowed: own")
     if _needs_teacher(settings) and not init:
         raise ValueError("truncate is set without --init; allowed: with a tuned model as the start")
-
-
-def _require_same_images(resume, data, digest):
-    """Raise `ValueError` if the run that left a state had other images, by the record beside it."""
-    inputs = (record.of(resume) or {}).get("inputs")
-    if inputs and digest not in inputs.values():
-        found = f"a run on other images than those of {data}, by the record beside it"
-        raise ValueError(f"{resume}: {found}; allowed: the images of its chain")
 
 
 def _needs_teacher(settings):
