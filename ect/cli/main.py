@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 from ect import __version__, plugins
-from ect.cli import completion, files, jobs, lease, measure, report, runs
+from ect.cli import completion, files, jobs, lease, made, measure, report, runs
 from ect.cli.arguments import UNFIT, count, line_of, require, threads
 from ect.models.trust import allowed
 from ect.runtime import crash
@@ -145,6 +145,7 @@ def run(argv=None):
         plugins.read(list(dict.fromkeys(getattr(args, "plugins", []))))
         files.tell_version(args)
         files.require_outputs(args)
+        made.require(args)
         out = files.place(args)
         noted = crash.noted(out, args.attempt) if out and args.attempt else nullcontext()
         with allowed(getattr(args, "plugins", [])), noted, files.recorded(args):

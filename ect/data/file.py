@@ -110,6 +110,11 @@ def _require_meaning(about):
     for key, (low, high) in RANGES.items():
         if not low <= about[key] <= high:  # also for nan
             raise ValueError(f"{key} is {about[key]}; allowed: {low:g} to {high:g}")
+    from ect.config.dataset import RESIZES
+
+    if about.get("resize", RESIZES[0]) not in RESIZES:
+        found = shown(json.dumps(about["resize"]), 60)
+        raise ValueError(f"resize is {found}; allowed: {', '.join(RESIZES)}, or no such key")
     classes = about["classes"]
     if classes is None:
         return

@@ -25,6 +25,7 @@ WIDTH = 64  # of the plain network's hidden layer
 # What a classifier's file says of it, as of a model's.
 ABOUT = {key: MEANING[key] for key in ("shape", "shift", "scale")} | {"classes": CLASSES}
 OPTIONAL = {"network": one_of(("plain", "resnet")), "channels": whole(1, 4096)}
+SMALLEST = 4  # side of an image that the plain network can halve twice
 SHIFT = 8  # an augmented image is moved by up to an eighth of its side: 4 of 32 pixels
 
 
@@ -34,6 +35,9 @@ class Plain(nn.Module):
     def __init__(self, shape, classes, channels):
         super().__init__()
         depth, height, width = shape
+        if min(height, width) < SMALLEST:
+            found = f"images of {height}x{width}x{depth} for a plain classifier"
+            raise ValueError(f"found {found}; allowed: sides of {SMALLEST} pixels or more")
         self.convolutions = nn.Sequential(
             nn.Conv2d(depth, channels, 3, padding=1), nn.ReLU(),
             nn.Conv2d(channels, 2 * channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
@@ -180,8 +184,13 @@ def extractor(path):
     network = build(about)
     network.load_state_dict(weights)
     network.to(device.current()).eval()
+    depth, height, width = about["shape"]
 
     def extract(pixels):
+        if pixels.shape[1:] != (height, width, depth):
+            found = "x".join(map(str, pixels.shape[1:]))
+            allowed = f"of {height}x{width}x{depth}, as it was trained on"
+            raise ValueError(f"{path}: given images of {found}; allowed: {allowed}")
         return network.features(encode(pixels, about).to(device.current()))
 
     return about.get("network", "classifier"), extract

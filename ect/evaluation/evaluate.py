@@ -48,6 +48,8 @@ def space_of(reference, settings, shape, classifier=None):
     if stored != name:
         raise ValueError(f"{reference}: features are '{stored}'; allowed: '{name}', as in settings")
     origin.require_space(reference, settings, network_file(settings, classifier))
+    origin.require_training(reference)
+    summary.require_several(reference, real)
     return name, network, real
 
 
@@ -67,9 +69,11 @@ def extract(settings, out, drawn=None, model=None, data=None, classifier=None):
     sources = [path for path in (drawn, model, data) if path is not None]
     if len(sources) != 1:
         raise ValueError(f"found {len(sources)} sources; allowed: one of samples, a model or data")
-    if model is None and "sampling" in settings:
+    if ("sampling" in settings) != (model is not None):
+        found = "no sampling" if model is not None else "sampling"
+        given = "--model" if model is not None else "--samples" if drawn is not None else "--data"
         raise ValueError(
-            "settings: found sampling without --model; allowed: with a model to sample"
+            f"settings: found {found} with {given}; allowed: sampling with --model alone"
         )
     resize = {}  # of the training images; a model's are not resized
     with distributed.together():
@@ -120,6 +124,8 @@ def run(settings, drawn, data, out, classifier=None, reference=None, summarized=
         sources = drawn if isinstance(drawn, list) else [drawn]
         _require_others(sources)
         origin.require_repeats(sources)
+        for path in sources:
+            origin.require_cell(path, settings["cell"])
     results = []
     for source in sources:
         drawn_name, features_drawn, _ = represented(source, space, shape, where)
@@ -143,6 +149,10 @@ def _require_origin(space, drawn, data, classifier, reference):
         origin.require_made_from(reference, data, "images")
     for path in _stored(drawn) if reference is not None and not weights else ():
         origin.require_one_network(path, reference)
+    for path in _stored(reference):
+        origin.require_training(path)
+    for path in _stored(drawn):
+        origin.require_drawn(path)
 
 
 def _network_there(space, classifier):

@@ -6,6 +6,7 @@ pretrained one (`ect/evaluation/pretrained.py`), or a plugin's.
 
 import torch
 
+from ect.data.file import RESIZES
 from ect.evaluation import samples
 from ect.models.about import brief, is_shape
 from ect.runtime import checkpoint, device
@@ -78,11 +79,12 @@ def load(path):
     """
     tensors, about = checkpoint.load(path)
     found = tensors.get("features")
-    if found is None or found.ndim != 2 or not found.is_floating_point():
+    if found is None or found.ndim != 2 or not found.is_floating_point() or not found.numel():
         what = "no features" if found is None else f"{tuple(found.shape)} of {found.dtype}"
-        raise checkpoint.CheckpointError(f"{path}: holds {what}; allowed: (images, numbers) floats")
-    if not isinstance(about, dict) or not isinstance(about.get("features"), str):
-        raise checkpoint.CheckpointError(f"{path}: does not name the space of its features")
+        raise checkpoint.CheckpointError(
+            f"{path}: holds {what}; allowed: (images, numbers) floats, at least one of each"
+        )
+    _require_named(path, about)
     shape = about.get("shape")
     if shape is not None and not is_shape(shape):
         what = f"images of {brief(shape)}; allowed: [channels, height, width]"
@@ -90,6 +92,21 @@ def load(path):
     found = found.double()
     require_finite(found, f"{path}: features")
     return about["features"], found.numpy(), shape and tuple(shape)
+
+
+def _require_named(path, about):
+    """Raise `CheckpointError` unless a file says whose features it holds, and of which images."""
+    name, made = about.get("features"), setting(about, "resize")
+    if not (isinstance(name, str) and name.strip() and name.isprintable()):
+        found = "no name" if name is None else brief(name)
+        raise checkpoint.CheckpointError(
+            f"{path}: found {found} for the space of its features; allowed: a name on one line"
+        )
+    if made not in RESIZES:
+        allowed = ", ".join(RESIZES)
+        raise checkpoint.CheckpointError(
+            f"{path}: found images resized by {brief(made)}; allowed: {allowed}"
+        )
 
 
 def resize_of(path):

@@ -5,7 +5,10 @@ that means nothing. A file without a record beside it is taken as it is.
 """
 
 import itertools
+from contextlib import suppress
+from pathlib import Path
 
+from ect.config.evaluation import Sampler
 from ect.runtime import record
 from ect.runtime.checkpoint import typed
 from ect.runtime.text import shown
@@ -47,6 +50,80 @@ def require_made_from(path, source, what):
             f"{path}: made from {what} other than {source}, by the record beside it; allowed: files"
             " of one origin"
         )
+
+
+def require_training(path):
+    """Raise `ValueError` if features in a file are of drawn images, by the record beside it, where
+    those of the training images belong."""
+    made = record.of(path)
+    if made is not None and _of_drawn(made):
+        raise ValueError(
+            f"{path}: found features of drawn images, by the record beside it; allowed: those of"
+            " the training images, by `extract --data`"
+        )
+
+
+def require_drawn(path):
+    """Raise `ValueError` if features in a file are of the training images, by the record beside it,
+    where those of drawn images belong."""
+    made = record.of(path)
+    if made is not None and "features" in made["settings"] and not _of_drawn(made):
+        raise ValueError(
+            f"{path}: found features of the training images, by the record beside it; allowed:"
+            " those of drawn images, by `extract --samples` or `--model`"
+        )
+
+
+def _of_drawn(made):
+    """Whether the job of a record drew images, or read a samples.npz."""
+    return "sampling" in made["settings"] or any(name.endswith(".npz") for name in made["inputs"])
+
+
+def require_cell(path, cell):
+    """Raise `ValueError` if the record of the job that drew images, or of the run that trained
+    their model, contradicts what `cell` says of them: metrics.json would name another cell."""
+    made, how = _drawing(path)
+    nfe = evaluations(how)
+    if None not in (nfe, cell.get("nfe")) and nfe != cell["nfe"]:
+        found = f"drawn with {nfe} evaluations of the network an image, by the record beside it"
+        raise ValueError(f"{path}: {found}; allowed: {cell['nfe']}, the cell's nfe")
+    wanted = {key: cell.get(key) for key in ("process", "parameterization", "seed")}
+    wanted["last_kimg"] = cell.get("tune_kimg") or cell.get("kimg")
+    for model, run in _trained(made):
+        for key, value in wanted.items():
+            if None not in (value, run.get(key)) and run[key] != value:
+                found = f"drawn from {model}, whose {key} is {shown(run[key], 60)}"
+                raise ValueError(f"{path}: {found}; allowed: {shown(value, 60)}, the cell's")
+
+
+def _drawing(path):
+    """(record, settings) of the job that drew the images of a file, or those behind its features;
+    ({}, {}) where no record says it."""
+    made = record.of(path) or {}
+    how = made.get("settings", {}).get("sampling", made.get("settings", {}))
+    if {"kind", "options"} <= set(how):
+        return made, how
+    stored = [file for file in made.get("inputs", {}) if file.endswith(".npz")]
+    return _drawing(stored[0]) if stored else ({}, {})
+
+
+def _trained(made):
+    """(path, settings) of each training run whose model, still as it was, a job has read."""
+    for path, digest in made.get("inputs", {}).items():
+        there = path.endswith("model.safetensors") and Path(path).is_file()
+        if there and record.digest(path) == digest:
+            yield path, (record.of(path) or {}).get("settings", {})
+
+
+def evaluations(how):
+    """Evaluations of the network for one image of these settings of sampling; None where they do
+    not tell it, as those of a plugin's sampler do not."""
+    options = how.get("options")
+    if not isinstance(options, dict) or {"kind", "label"} & set(options):
+        return None
+    with suppress(ValueError):
+        return Sampler.model_validate({"kind": how.get("kind"), "label": "-"} | options).evaluations
+    return None
 
 
 def require_one_network(path, reference):

@@ -1,6 +1,7 @@
 """A trained model, for use in a program: `ect.load(path).sample(16)`."""
 
 import operator
+import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,12 +117,23 @@ def load(path, plugins=()):
     """The model in a model.safetensors, or in the folder of a run or an export that holds one;
     raises `ValueError` for what is neither. `plugins` are the Python files that it may run: without
     them a model whose process is a plugin's is refused."""
-    if isinstance(plugins, (str, Path)):
-        raise ValueError(f"plugins: found {str(plugins)!r}; allowed: a list of Python files")
+    if not isinstance(plugins, (list, tuple)) or not all(_is_path(file) for file in plugins):
+        found = shown(repr(plugins), 80)
+        raise ValueError(f"plugins: found {found}; allowed: a list of Python files")
+    if not _is_path(path):
+        found = shown(repr(path), 80)
+        raise ValueError(
+            f"path: found {found}; allowed: that of a model.safetensors, or its folder"
+        )
     path = Path(path)
-    file = path / "model.safetensors" if path.is_dir() else path
+    file = path / "model.safetensors" if os.path.isdir(path) else path
     f, process, about = build.load_model(file, plugins)
     return Model(f, process, about, samplers_beside(file))
+
+
+def _is_path(value):
+    """Whether a value is a path: a text, or an object of pathlib."""
+    return isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str)
 
 
 def samplers_beside(model):

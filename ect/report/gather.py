@@ -7,6 +7,7 @@ from collections import Counter
 
 import pandas as pd
 
+from ect.data.file import RESIZES
 from ect.registry import METRICS
 from ect.runtime.checkpoint import read_json, typed
 from ect.runtime.text import shown
@@ -184,6 +185,10 @@ def _measured(path):
     metrics = read_json(path, SIZES, known)
     if "cell" not in metrics:
         raise ValueError(f"{path}: found no cell; allowed: one with {', '.join(CELL)}")
+    require_name(path, metrics["features"])
+    if metrics.get("resize", RESIZED) not in RESIZES:
+        found = shown(metrics["resize"], 60)
+        raise ValueError(f"{path}: resize is {found}; allowed: {', '.join(RESIZES)}")
     for key in (key for key in (*SIZES, *METRICS) if isinstance(metrics.get(key), NUMBER)):
         require_possible(path, key, metrics[key])
     each = metrics.get("repeats", {"fd": [metrics["fd"]]}).get("fd")
@@ -196,6 +201,13 @@ def _measured(path):
         found = f"fd is {metrics['fd']}, the mean of its repeats {mean}"
         raise ValueError(f"{path}: {found}; allowed: equal ones")
     return metrics
+
+
+def require_name(path, features):
+    """Raise `ValueError` unless a text can be the name of a feature space."""
+    if not (features.strip() and features.isprintable()):
+        found = shown(features, 60)
+        raise ValueError(f"{path}: features is '{found}'; allowed: a name on one line")
 
 
 def require_possible(path, key, value):

@@ -81,12 +81,16 @@ def _require_measures(path, table):
     """Raise `ValueError` unless a trace holds each quantity, at noise levels > 0, and none that a
     distance or a squared error cannot be; NaN is drawn as a gap."""
     kinds, images = set(table["quantity"]), table["images"]
+    residuals, distances = (table[table["quantity"] == kind] for kind in ("residual", "fd"))
     squares = table["value"].where(table["quantity"] != "fd", table["value"] + 0.1)
     found = {
         f"the quantities {', '.join(map(str, sorted(kinds, key=str)))}": kinds != QUANTITIES,
         "noise levels s <= 0": (table["s"] <= 0).any(),
         "negative values": (squares < 0).any(),
         "infinite values": np.isinf(table["value"]).any(),
+        "a residual whose ratio is not between 0 and 1": not residuals["ratio"].between(0, 1).all(),
+        "an error without its s": table.loc[table["quantity"] != "fd", "s"].isna().any(),
+        "a distance without its sampler": distances["sampler"].isna().any(),
         "images that do not rise": (images < 0).any() or not images.is_monotonic_increasing,
         "the same row twice": table.drop(columns="value").duplicated().any(),
     }

@@ -5,6 +5,7 @@ jinja2 template; the captions are those of Snakemake's own report, which lie bes
 """
 
 import base64
+import math
 import re
 from pathlib import Path
 
@@ -20,7 +21,10 @@ from ect.runtime.text import plain, shown
 # The keys of a run.json that the page names.
 LEADING = ("Schedule", "Sampler")  # headers of columns without which rows cannot be told apart
 WIDE = 4  # columns of a table; in one that has more the distances come first
-RECORD = {"code": dict, "packages": dict, "device": str, "seconds": (int, float)}
+RECORD = {
+    "code": dict, "packages": dict, "device": str, "seconds": (int, float),
+    "test_accuracy": (int, float),
+}  # fmt: skip
 
 
 def write_page(
@@ -73,6 +77,7 @@ def power_of(name, facts):
 
 def _experiment(layout, name, block, samplers, more):
     rows, floor = sentences.read(block["table"])
+    sentences.require_columns(block["table"], rows)
     measure = gather.metric_name(rows[0]["features"])
     said = sentences.answer(block["kind"], rows, samplers) + sentences.floor_of(floor) + more
     return {
@@ -161,7 +166,7 @@ def _cells(line):
 
 def provenance(runs):
     """Pairs (what, text) from run.json files: code, packages, devices, threads, total time."""
-    records = [read_json(path, known=RECORD) for path in runs]
+    records = [_record(path) for path in runs]
     codes = [record.get("code", {}) for record in records]
     packages = {}
     for record in records:
@@ -176,6 +181,20 @@ def provenance(runs):
         ("jobs with a record", str(len(records))),
         ("time of these jobs, summed", duration(sum(r.get("seconds", 0) for r in records))),
     ]
+
+
+def _record(path):
+    """What a run.json holds; raises `ValueError` that names it where that is none."""
+    found = read_json(path, known=RECORD)
+    if "cell" in found or not set(RECORD) & set(found):
+        keys = shown(", ".join(found), 80) or "nothing"
+        raise ValueError(f"{path}: found {keys}; allowed: the record of a job, a run.json")
+    if not 0 <= found.get("seconds", 0) < math.inf:
+        raise ValueError(f"{path}: 'seconds' is {shown(found['seconds'], 60)}; allowed: >= 0")
+    if not 0 <= found.get("test_accuracy", 0) <= 1:
+        accuracy = shown(found["test_accuracy"], 60)
+        raise ValueError(f"{path}: 'test_accuracy' is {accuracy}; allowed: from 0 to 1")
+    return found
 
 
 def _classifier(records):

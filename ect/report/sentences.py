@@ -33,6 +33,7 @@ NAMED = {
     "noise": ("pretrain", "schedule"),
 }
 MORE = ("pretrain", "schedule", "recipe", "pretrain_kimg", "tune_kimg")
+COLUMNS = (*MORE, "sampler", "nfe", "features", "total_kimg", "seeds")  # read beside the numbers
 NUMBERS = {"n": int, "fd_mean": float, "fd_sd": float}
 
 
@@ -50,10 +51,18 @@ def read(path):
     except (KeyError, TypeError, ValueError) as error:
         wanted = ", ".join(NUMBERS)
         raise ValueError(f"{path}: {error}; allowed: a table with numbers in {wanted}") from None
+    if rows and "sampler" not in rows[0]:
+        require_columns(path, rows)
     floors = [row for row in rows if row["sampler"] == "floor"]
     if len(rows) == len(floors):
         raise ValueError(f"{path}: found no rows of models; allowed: at least one")
     return [row for row in rows if row not in floors], floors[0] if floors else None
+
+
+def require_columns(path, rows):
+    """Raise `ValueError` unless the rows of a csv have what sentences are computed from."""
+    if lost := [key for key in COLUMNS if key not in rows[0]]:
+        raise ValueError(f"{path}: found no column '{lost[0]}'; allowed: a table of `tabulate`")
 
 
 def answer(kind, rows, labels):

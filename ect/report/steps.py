@@ -54,6 +54,7 @@ def _require_once(models, what, keys):
 
 def _read(path):
     found = read_json(path, FACTS)
+    gather.require_name(path, found["features"])
     for key in ("search", "test"):
         typed(found[key], f"{path}: {key}", {"images": int, "seed": int})
         for name in ("images", "seed"):

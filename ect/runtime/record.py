@@ -1,5 +1,6 @@
 """What was computed where: the record of a job, and digests of files."""
 
+import glob
 import hashlib
 import importlib.metadata
 import os
@@ -116,7 +117,8 @@ def of(path):
     `ValueError` if that is of other bytes. A run.json older than names of outputs stands for the
     files beside it."""
     path = Path(path)
-    for place in (path.with_suffix(".json"), path.with_name("run.json"), beside(path)):
+    hidden = path.parent.glob(f".{glob.escape(path.stem)}.*.record.json")  # beside its first output
+    for place in (path.with_suffix(".json"), path.with_name("run.json"), beside(path), *hidden):
         made = _typed(place) if place.is_file() else {}
         wanted = made.get("outputs", {}).get(path.name) if path.is_file() else None
         if wanted is not None and wanted != digest(path):

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
+DIGITS = 300  # of a whole number in JSON: more have no float
 DEPTH = 100  # of JSON's lists and objects inside one another; settings need 10
 
 
@@ -101,16 +102,23 @@ def parsed(text: str, mapping: Callable = dict, **options: Any) -> Any:
         return found
 
     try:
-        value = json.loads(text, object_pairs_hook=once, **options)
+        value = json.loads(text, object_pairs_hook=once, **{"parse_int": _whole} | options)
     except (json.JSONDecodeError, Twice):
         raise
     except (ValueError, RecursionError) as error:
         deep = isinstance(error, RecursionError)
-        found = "too many levels" if deep else "a number of thousands of digits"
+        found = "too many levels" if deep else f"a whole number of more than {DIGITS} digits"
         raise ValueError(f"found {found}; allowed: {DEPTH} levels, 64-bit numbers") from None
     if nested(value) > DEPTH:
         raise ValueError(f"found {nested(value)} levels; allowed: at most {DEPTH}")
     return value
+
+
+def _whole(text):
+    """A whole number of JSON; raises `ValueError` for one that is beyond all floats."""
+    if len(text) > DIGITS:
+        raise ValueError("too long")
+    return int(text)
 
 
 def nested(value: Any) -> int:

@@ -15,9 +15,15 @@ from ect.ode import STEPS
 from ect.runtime import device, record
 from ect.runtime.seeds import generator_of
 from ect.runtime.text import shown
-from ect.runtime.versions import setting
+from ect.runtime.versions import DEFAULTS, setting
 from ect.schedule import SCHEDULES, SNAPS
 
+# What makes f, and is equal in a start and in the run that goes on from it.
+START = ("process", "parameterization", "c_noise", "c_in", "shape", "shift", "scale", "network")
+# A network's keys that settings and files may lack.
+NETWORK = {"architecture": "ddpmpp", "embedding": "positional"} | {
+    key: DEFAULTS[key] for key in ("classes", "span", "uncertainty", "augment_labels")
+}
 # What is equal in all runs of a chain.
 CHAIN = ("network", "process", "parameterization", "c_noise", "sd", "schedule", "target", "seed")
 
@@ -137,6 +143,21 @@ def joint_of(recipe):
     return {"joint": functools.partial(JOINTS[joint["kind"]], **joint["options"])} if joint else {}
 
 
+def _require_same_f(init, about, wanted):
+    """Raise `ValueError` unless the start's f, by its description `about`, is the one `wanted` by
+    the settings and images: weights of the same shapes mean another function in another one."""
+    for key in START:
+        found, allowed = (one.get(key, DEFAULTS.get(key)) for one in (about, wanted))
+        if key == "network":
+            found, allowed = (NETWORK | one for one in (found, allowed))
+        if found != allowed:
+            found, allowed = (shown(json.dumps(value), 200) for value in (found, allowed))
+            raise ValueError(
+                f"{init}: the start's {key} is {found}; allowed: {allowed}, as the settings with"
+                " these images have it"
+            )
+
+
 def on_clock(function, schedule, process):
     """A map (or a snap, or None) with its options, as a function of noise levels s. With the clock
     `time` it maps the process's t."""
@@ -180,16 +201,12 @@ def require_chain(path, settings):
     return made or None
 
 
-def _require_meaning(init, about, settings):
-    """Raise `ValueError` where a start's network means something else than the settings say."""
-    found = {key: about.get(key) for key in ("process", "parameterization", "c_noise")}
-    allowed = {key: settings.get(key) for key in found}
-    if span := setting(about.get("network", {}), "span"):
-        found["span"], allowed["span"] = span, setting(settings["network"], "span")
-    for key, value in found.items() if about else ():
-        if value is not None and value != allowed[key]:
-            said = f"found {key} {json.dumps(value)}, the settings have {json.dumps(allowed[key])}"
-            raise ValueError(f"{init}: {said}; allowed: equal ones")
+def require_same_images(resume, data, digest):
+    """Raise `ValueError` if the run that left a state had other images, by the record beside it."""
+    inputs = (record.of(resume) or {}).get("inputs")
+    if inputs and digest not in inputs.values():
+        found = f"a run on other images than those of {data}, by the record beside it"
+        raise ValueError(f"{resume}: {found}; allowed: the images of its chain")
 
 
 def settings_with_start(settings, init, images):
@@ -198,11 +215,12 @@ def settings_with_start(settings, init, images):
     the start's f has another sd than the settings give it."""
     about = build.read(init)[1] if init else {}
     if "network" in settings:
-        _require_meaning(init, about, settings)
         sd = settings.get("sd", images.sd)
         if about.get("sd", sd) != sd:
             found = f"the start has sd {about['sd']:g}, the settings with these images {sd:g}"
             raise ValueError(f"{init}: {found}; allowed: equal ones")
+        if init:
+            _require_same_f(init, about, build.description(settings, images))
         return settings
     reads = {key: about[key] for key in ("shape", "shift", "scale")}
     dataset = {"shape": list(images.shape), "shift": images.shift, "scale": images.scale}

@@ -19,7 +19,7 @@ from ect.runtime.work import Work, locked, log_line, work_folder
 from ect.training.augment import require_labels
 from ect.training.log import Diverged
 from ect.training.loop import loop, skipped, step_ends, written_by
-from ect.training.parts import require_chain, settings_with_start
+from ect.training.parts import require_chain, require_same_images, settings_with_start
 from ect.training.state import State
 
 SAVE_SECONDS, SAVING_SHARE = 60.0, 0.02  # saving takes at most this share of the time
@@ -51,6 +51,8 @@ def run(
     require_labels(settings)
     inputs = [path for path in (data, resume, init) if path]
     fingerprint = [STAGES["train"], settings, [record.digest(path) for path in inputs]]
+    if resume:
+        require_same_images(resume, data, fingerprint[2][0])
     with distributed.together(), _held(out) as folder, stop.signals() as received:
         distributed.require_shares(_smallest_batch(settings))
         work = Work(folder, fingerprint)

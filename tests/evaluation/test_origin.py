@@ -3,12 +3,14 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
 from ect.cli.main import main
 from ect.data import file
-from ect.evaluation import classifier, evaluate, sample
+from ect.evaluation import classifier, evaluate, sample, summary
+from ect.evaluation import features as features_of
 from ect.runtime import checkpoint
 from ect.runtime.record import digest, of
 from ect.study import settings as study_settings
@@ -227,3 +229,108 @@ def test_features_of_an_edited_plugin_are_another_space(made, tmp_path):
     with pytest.raises(ValueError, match=r"its plugins is .* allowed: .* as in settings"):
         evaluate.run(settings, None, made["data"], tmp_path / "m", reference=one)
     assert checkpoint.load(one)[0]["features"].isfinite().all()
+
+
+def test_features_of_drawn_and_of_training_images_are_told_apart(made, tmp_path, capsys):
+    """--samples and --reference exchanged: the distance would be of the wrong sets."""
+    ours, out = features(made, "apart"), tmp_path / "out"
+    network = {"classifier": made["classifier"]}
+    wrong = {"samples": made["reference"], "reference": made["reference"], **network}
+    code, line = run(capsys, "evaluate", MEASURED, out, **wrong)
+    assert code == 1 and f"{made['reference']}: found features of the training images" in line
+    code, line = run(capsys, "evaluate", MEASURED, out, samples=ours, reference=ours, **network)
+    assert code == 1 and f"{ours}: found features of drawn images" in line
+    code, line = run(capsys, "summarize", {"radii": False}, out, reference=ours)
+    assert code == 1 and f"{ours}: found features of drawn images" in line
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ({"nfe": 1}, None),
+        ({"nfe": 2}, "drawn with 1 evaluations .* allowed: 2, the cell's nfe"),
+        ({"nfe": 1, "process": "flow"}, "whose process is ve; allowed: flow, the cell's"),
+        ({"nfe": 1, "seed": 3}, "whose seed is 0; allowed: 3, the cell's"),
+        ({"nfe": 1, "kimg": 12, "tune_kimg": 7}, "whose last_kimg is 12; allowed: 7, the cell's"),
+    ],
+)
+def test_a_cell_is_that_of_its_images(cell, words, made, tmp_path):
+    """By the record of the job that drew them, and of the run that trained their model."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(made["model"], folder / "model.safetensors")
+    facts = {"process": "ve", "seed": 0, "last_kimg": 12}
+    outputs = {"model.safetensors": digest(made["model"])}
+    checkpoint.write_json(
+        folder / "run.json", {"settings": facts, "inputs": {}, "outputs": outputs}
+    )
+    ours = features({**made, "folder": folder, "model": folder / "model.safetensors"}, "x")
+    settings = {"features": MEASURED["features"], "cell": cell}
+    both = made["classifier"], made["reference"]
+    if words is None:
+        evaluate.run(settings, ours, None, tmp_path / "out", *both)
+        return
+    with pytest.raises(ValueError, match=f"{ours}: {words}|{ours}: drawn from .*{words}"):
+        evaluate.run(settings, ours, None, tmp_path / "out", *both)
+
+
+@pytest.mark.parametrize("shape", [(3, 9, 9, 1), (3, 16, 16, 1), (3, 8, 8, 3)])
+def test_a_classifier_reads_images_of_its_shape_alone(shape, made, tmp_path, capsys):
+    """9 x 9 would pass through its network too."""
+    np.savez(tmp_path / "s.npz", np.zeros(shape, np.uint8))
+    given = {"samples": tmp_path / "s.npz", "classifier": made["classifier"]}
+    code, line = run(capsys, "extract", {"features": SPACE}, tmp_path / "o.safetensors", **given)
+    side = "x".join(map(str, shape[1:]))
+    assert code == 1 and f"given images of {side}; allowed: of 8x8x1" in line
+
+
+def test_sampling_goes_with_a_model_alone(made, tmp_path, capsys):
+    """Its record would say that the images were drawn."""
+    drawn = study_settings.sample(study(), "one_step")
+    network, out = {"classifier": made["classifier"]}, tmp_path / "o.safetensors"
+    both = {"features": SPACE, "sampling": drawn}
+    code, line = run(capsys, "extract", both, out, data=made["data"], **network)
+    assert code == 1 and "found sampling with --data; allowed: sampling with --model alone" in line
+    code, line = run(capsys, "extract", {"features": SPACE}, out, model=made["model"], **network)
+    assert code == 1 and "found no sampling with --model" in line
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (
+            {"features": "class\nifier"},
+            "for the space of its features; allowed: a name on one line",
+        ),
+        ({"features": " "}, "for the space of its features"),
+        ({"resize": ["pil"]}, r"images resized by \['pil'\]; allowed: lanczos, dhariwal"),
+        ({"resize": None}, "images resized by None"),
+        ({}, r"holds \(0, 5\) of torch.float32; allowed: .*, at least one of each"),
+    ],
+)
+def test_what_a_file_of_features_says_is_typed(changed, words, tmp_path):
+    path, rows = tmp_path / "f.safetensors", 4 if changed else 0
+    about = {"features": "classifier"} | changed
+    checkpoint.save(path, {"features": torch.zeros(rows, 5)}, **about)
+    with pytest.raises(ValueError, match=words):
+        features_of.load(path)
+
+
+def test_a_summary_is_of_the_covariance_of_the_features(tmp_path):
+    """Of another one with the same trace; of moments that are not finite; of one image."""
+    path, out = tmp_path / "f.safetensors", tmp_path / "s.safetensors"
+    found = torch.randn(40, 5, dtype=torch.float64) * torch.arange(1, 6)
+    features_of.save(path, found, "classifier")
+    summary.run({"radii": False}, path, out)
+    summary.laid_over(found.numpy(), out, path)
+    tensors, about = checkpoint.load(out)
+    checkpoint.save(out, tensors | {"root": tensors["root"].flip(0)}, **about)
+    with pytest.raises(ValueError, match="another root; allowed: that of the features"):
+        summary.laid_over(found.numpy(), out, path)
+    features_of.save(path, found * 1e200, "classifier")
+    with pytest.raises(FloatingPointError, match="of its features is not finite"):
+        summary.run({"radii": False}, path, out)
+    features_of.save(path, found[:1], "classifier")
+    with pytest.raises(ValueError, match="of 1 image; allowed: of 2 or more"):
+        summary.run({"radii": False}, path, out)

@@ -167,3 +167,15 @@ def test_no_images_are_refused_below_too(run):
     settings = {"kind": "multistep", "options": {}, "images": 0, "batch": 1, "seed": 0}
     with pytest.raises(ValueError, match="images is 0; allowed: >= 1"):
         draw.draw(model.f, model.process, model.about, settings)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"model", [], {}, True, "x" * 5000], ids=repr)
+def test_what_is_no_path_is_named(path):
+    with pytest.raises(ValueError, match=r"path: found|not a readable checkpoint"):
+        ect.load(path)
+
+
+@pytest.mark.parametrize("plugins", [5, None, [5], {"a.py": 1}, "a.py"], ids=repr)
+def test_plugins_are_a_list_of_files(plugins, run):
+    with pytest.raises(ValueError, match=r"plugins: found .*; allowed: a list of Python files"):
+        ect.load(run[0], plugins=plugins)
