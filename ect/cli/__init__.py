@@ -3,6 +3,7 @@
 ============  ================================================================
 `arguments`   arguments and settings, checked before torch is loaded
 `files`       what a verb reads and writes: outputs checked, and recorded
+`made`        whether what tables and figures read is as it was made
 `jobs`        the verbs that make data, models and samples
 `measure`     the verbs that measure them
 `report`      the verbs that make tables, figures and the page

@@ -32,7 +32,14 @@ def show(places, sort=None, filters=(), form="table"):
     for text in filters:
         frame = chosen(frame, text)
     if sort is not None:
-        frame = frame.sort_values(column(frame, sort), kind="stable", na_position="last")
+        key = column(frame, sort)
+        try:
+            frame = frame.sort_values(key, kind="stable", na_position="last")
+        except TypeError:
+            allowed = "a column of numbers, or of texts"
+            raise ValueError(
+                f"--sort: {key} has values of several kinds; allowed: {allowed}"
+            ) from None
     frame = differing(frame)
     if form == "table" and sys.stdout.isatty():
         frame = narrowed(frame, shutil.get_terminal_size().columns)

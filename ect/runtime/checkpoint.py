@@ -140,7 +140,7 @@ def load(path):
 
 def require_no_pipe(path):
     """Raise `CheckpointError` for a pipe, socket or device, which reading would wait for."""
-    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         found = "found a device, pipe or socket; allowed: a regular file"
         raise CheckpointError(f"{shown(path, 1000)}: {found}")
 

@@ -203,7 +203,7 @@ def require_chain(path, settings):
 
 def require_same_images(resume, data, digest):
     """Raise `ValueError` if the run that left a state had other images, by the record beside it."""
-    inputs = (record.of(resume) or {}).get("inputs")
+    inputs = (record.of(resume) or {}).get("inputs") if resume else None
     if inputs and digest not in inputs.values():
         found = f"a run on other images than those of {data}, by the record beside it"
         raise ValueError(f"{resume}: {found}; allowed: the images of its chain")

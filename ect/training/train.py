@@ -51,8 +51,7 @@ def run(
     require_labels(settings)
     inputs = [path for path in (data, resume, init) if path]
     fingerprint = [STAGES["train"], settings, [record.digest(path) for path in inputs]]
-    if resume:
-        require_same_images(resume, data, fingerprint[2][0])
+    require_same_images(resume, data, fingerprint[2][0])
     with distributed.together(), _held(out) as folder, stop.signals() as received:
         distributed.require_shares(_smallest_batch(settings))
         work = Work(folder, fingerprint)
