@@ -14,10 +14,10 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from ect import __version__, plugins
+from ect import __version__
 from ect.cli import completion, files, jobs, lease, made, measure, report, runs
 from ect.cli.arguments import UNFIT, count, line_of, require, threads
-from ect.models.trust import allowed
+from ect.models.trust import allowed, require_parts
 from ect.runtime import crash
 from ect.runtime.stop import Stopped
 from ect.runtime.text import shown
@@ -142,7 +142,7 @@ def run(argv=None):
         files.require_here()
         require(args)
         require_settings(args)
-        plugins.read(list(dict.fromkeys(getattr(args, "plugins", []))))
+        require_parts(getattr(args, "plugins", []))
         files.tell_version(args)
         files.require_outputs(args)
         made.require(args)

@@ -7,8 +7,7 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from ect.config.base import LINE, names, nearest, short
-from ect.config.load import NAMED
+from ect.config.base import LINE, NAMED, names, nearest, short
 from ect.runtime.text import shown
 
 # How messages of checks begin: the key, relative to the block that is checked, or in quotes.

@@ -9,9 +9,8 @@ import os
 from pathlib import Path
 
 from ect.config import places
-from ect.config.base import names, nearest, short
+from ect.config.base import NAMED, names, nearest, short
 
-NAMED = ("networks", "pretrain", "schedules", "tune", "samplers", "experiments")
 CONFIG = "config.yaml"
 LIKE = 50  # blocks that are each like the next, at most
 

@@ -9,12 +9,19 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 
+from ect import plugins
+
 VARIABLE = "ECT_PLUGINS"  # the files that the user named, one a line
 
 
 def allow(files):
     """From here on, also in processes that this one starts, model files may run these plugins."""
     os.environ[VARIABLE] = "\n".join(dict.fromkeys([*_allowed(), *map(str, files)]))
+
+
+def require_parts(files):
+    """Raise `ValueError` unless each file is there and declares a part; none is run."""
+    plugins.read(list(dict.fromkeys(files)))
 
 
 @contextmanager

@@ -4,7 +4,10 @@ import copy
 
 import pytest
 
+from ect.config import verbs
 from ect.config.config import Config, ConfigError
+from ect.study import cost
+from ect.study import settings as study_settings
 from tests.config.test_fits import PLAIN, laid
 
 FIRST = {"pretrain": "ve", "kimg": 60, "tune": "ect", "schedule": "sigmoid", "tune_kimg": 12}
@@ -23,7 +26,7 @@ IMPORT = {"imp": {"format": "edm", "file": "edm-cifar10-32x32-uncond-vp.pkl"}}
 IMPORTED = STAGES | {"init": IMPORT, "dataset/normalize": "unit"}
 IMPORTED |= {"tuned": {"first": FIRST | {"pretrain": "imp", "kimg": 0}}}
 FM = {"kind": "flow_map", "times": [1.0], "label": "fm"}
-MAPPED = {"question": "?", "kind": "methods", "rows": [PLAIN | {"samplers": ["fm"]}]}
+FLOWS = {"question": "?", "kind": "methods", "rows": [PLAIN | {"samplers": ["fm"]}]}
 CHAIN = {f"a{n}": {"like": f"a{n + 1}", "label": str(n)} for n in range(60)}
 
 WRONG = {
@@ -54,7 +57,7 @@ WRONG = {
     "gamma of one step": ({"samplers/fm": FM | {"times": [], "gamma": 0.5}}, "gamma is 0.5"),
     "untrained flow map": (
         {"networks/small/span": "end", "samplers/fm": FM}
-        | {"experiments/x": MAPPED}, "is a flow_map, with no schedule",
+        | {"experiments/x": FLOWS}, "is a flow_map, with no schedule",
     ),
     "flow map in the grid": ({"samplers/fm": FM, "figures/solver": "fm"}, "figures.solver"),
     "shared dropout": ({"tune/ect/shared_dropout": False}, "with dropout 0"),
@@ -88,3 +91,33 @@ def test_it_is_one_line(changes, words):
 def test_two_stages_are_read(stages):
     models = Config.read(laid(copy.deepcopy(stages))).all_tuned()
     assert {model.recipe for model in models} == {"ect", "second"}
+
+
+def by_hand(**recipe):
+    study = Config.read(laid(copy.deepcopy(STAGES)))
+    settings = study_settings.train(study, study.all_tuned()[-1])
+    return settings | {"recipe": settings["recipe"] | recipe}
+
+
+TRAIN = {
+    "joint": (by_hand(joint={"kind": "sorted", "options": {}}), "recipe.joint"),
+    "derivative": (by_hand(derivative="difference"), "recipe.derivative"),
+    "adaptive": (by_hand(adaptive=True), "recipe.adaptive"),
+    "truncate": (by_hand(truncate={"at": 2.0}), "prior.low is None with truncate"),
+}
+
+
+@pytest.mark.parametrize("settings, words", TRAIN.values(), ids=TRAIN)
+def test_settings_by_hand_are_held_to_the_same(settings, words):
+    verbs.require("train", by_hand())
+    with pytest.raises(ValueError, match=words):
+        verbs.require("train", settings)
+
+
+def test_a_plan_takes_the_shape_that_a_look_found(tmp_path, monkeypatch):
+    """Of own images without `resolution` the config alone knows no size."""
+    monkeypatch.chdir(tmp_path)
+    images = {"source": "images", "path": "photos", "held_out": 9}
+    study = Config.read(laid({"dataset": images, "features": {"extractor": "inception"}}))
+    assert cost.plan(study, count=lambda *_: 10)["disk_bytes"]["in_all"] is None
+    assert cost.plan(study, count=lambda *_: 10, shape=(3, 8, 8))["disk_bytes"]["in_all"] > 0
