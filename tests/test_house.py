@@ -30,7 +30,7 @@ ALLOWED = {
     "plugins": ("schedule", "registry", "runtime.text", "runtime.crash"),
     "config": ("schedule", "registry", "plugins", "networks.widths", "runtime.text"),
     "study": ("schedule", "config", "networks.widths", "runtime.versions"),
-    "data": ("runtime", "config.dataset"),
+    "data": ("runtime", "registry", "config.dataset"),
     "models": ("method", "networks", "runtime", "registry", "plugins", "data"),
     "training": ("method", "networks", "runtime", "plugins", "data", "models"),
     "evaluation": ("method", "runtime", "plugins", "config.evaluation", "data", "models"),

@@ -18,7 +18,6 @@ SOURCE_KEYS = {
     "fashion_mnist": ("path", "resolution", "channels"),
     "imagenet64": ("path", "resolution", "resize", "channels", "on_error"),
 }
-RESIZES = ("lanczos", "dhariwal")
 OWN_TEST = (
     "cifar10",
     "mnist",
@@ -92,7 +91,7 @@ class Dataset(Block):
     """`folders`: each folder of images is a class."""
     resolution: whole(4096) | None = None
     """Side in pixels: the central square of each image is resized to it."""
-    resize: Literal[RESIZES] | None = None
+    resize: Literal[registry.RESIZES] | None = None
     """How: `lanczos`, EDM's, the default of `images`; or `dhariwal`, the default of `imagenet64`,
     as in EDM2 and ECT: halved by 2x2 means while the shorter side is at least twice the resolution,
     then bicubic, then cropped. A network has learned the images of its own."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from ect.registry import RESIZES
 from ect.runtime import checkpoint
 from ect.runtime.checkpoint import CheckpointError, replacing, typed
 from ect.runtime.text import parsed, shown
@@ -110,8 +111,6 @@ def _require_meaning(about):
     for key, (low, high) in RANGES.items():
         if not low <= about[key] <= high:  # also for nan
             raise ValueError(f"{key} is {about[key]}; allowed: {low:g} to {high:g}")
-    from ect.config.dataset import RESIZES
-
     if about.get("resize", RESIZES[0]) not in RESIZES:
         found = shown(json.dumps(about["resize"]), 60)
         raise ValueError(f"resize is {found}; allowed: {', '.join(RESIZES)}, or no such key")
