@@ -169,7 +169,7 @@ rule evaluate:
 # How near the images of a cell lie to training images, beside how near held-out ones do.
 rule find_nearest:
     input:
-        network_if_used(),
+        network_if_used,
         samples=f"{CELL}/samples.npz",
         data=DATA,
         reference=REFERENCE,
