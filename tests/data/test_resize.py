@@ -102,7 +102,7 @@ def test_reference_and_metrics_know_it_too(tmp_path, resize):
         values = torch.randn(50, 4, generator=torch.Generator().manual_seed(seed))
         features.save(path, values, "space", (3, 8, 8), resize if seed == 0 else "lanczos")
     assert features.resize_of(paths[0]) == resize
-    settings = {"features": {"kd_subsets": 2}, "cell": {}}
+    settings = {"features": {"extractor": "classifier", "kd_subsets": 2}, "cell": {}}
     evaluate.run(settings, paths[1], None, tmp_path / "metrics.json", reference=paths[0])
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert found.get("resize") == (None if resize == "lanczos" else resize)
