@@ -33,6 +33,13 @@ class Solvers(Comparison):
     solvers: Annotated[dict[str, Text], Field(min_length=1)]
 
 
+class Told(Comparison):
+    """Of rows of which more is told than their files say, by name: map and last gap of a schedule,
+    or what a spread was measured of."""
+
+    about: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] | None = None
+
+
 class Drawn(Block):
     """A map that is drawn, with its options apart."""
 
@@ -88,13 +95,24 @@ class Loss(Figure):
     perfect: PathText | None = None
 
 
+class Nearest(Figure):
+    """Of generated images and their nearest training images."""
+
+    nearest: PathText
+    samples: PathText
+    data: PathText
+    columns: whole(1000)
+
+
 BLOCKS: dict[str, type[Figure]] = {
     **dict.fromkeys(("methods", "split", "scaling", "schedules"), Comparison),
+    **dict.fromkeys(("ends", "noise"), Told),
     "solvers": Solvers,
     "maps": Maps,
     "curves": Curves,
     "samples": Samples,
     "loss": Loss,
+    "nearest": Nearest,
 }
 
 

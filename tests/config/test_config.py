@@ -59,7 +59,7 @@ MISTAKES = [
         {"like": "ve", "every": None, "milestones": [24, 96]},
         ["pretrain.flow", "[24, 96]", "the last one kimg = 108"],
     ),
-    ("experiments/split/rows/0/replicates", 3, ["rows.0", "seeds and replicates", "one of them"]),
+    ("experiments/split/rows/0/replicates", 3, ["rows.0", "seeds and replicates", "allowed: one"]),
     ("experiments/split/rows/0/replicates", 0, ["rows.0.replicates", "0", "equal to 1"]),
     ("pretrain/ve/optimizer/decay_from", 0.5, ["pretrain.ve", "decay_from is 0.5", "1.0 only"]),
     ("tune/ect/weight", "snr", ["tune.ect.weight", "'snr'", "'gap'"]),

@@ -19,6 +19,10 @@ GOOD = {
     "curves": {"width_in": 5, "runs": {"pretrain ve": ["a.jsonl"]}},
     "samples": {"width_in": 5, "rows": [["data", "a.npz"]], "columns": 4, "data": "d"},
     "loss": {"width_in": 5, "metrics": "m.jsonl", "trace": "t.csv", "stages": 4, "perfect": None},
+    "nearest": {"width_in": 5, "nearest": "n", "samples": "s.npz", "data": "d", "columns": 4},
+    "ends": {"width_in": 5, "metrics": ["a.json"]}
+    | {"about": {"sigmoid": {"map": "sigmoid", "gap": 0.01}}},
+    "noise": {"width_in": 5, "metrics": ["a.json"]} | {"about": {"ve": {"process": "ve"}}},
 }
 WRONG = [
     ("methods", {"width_in": "5"}, "width_in: found '5'; allowed: "),
@@ -64,6 +68,10 @@ WRONG = [
     ("loss", {"metrics": ["m"]}, "metrics: found ['m']"),
     ("loss", {"trace": None}, "trace: found None"),
     ("loss", {"perfect": 1}, "perfect: found 1"),
+    ("nearest", {"columns": 0}, "columns: found 0"),
+    ("nearest", {"samples": None}, "samples: found None"),
+    ("ends", {"about": {}}, "about: found {}; allowed: at least 1"),
+    ("noise", {"about": {"ve": 3}}, "about.ve: found 3"),
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from ect.config.schedule import Schedule
 from ect.config.training import Prior
 from ect.schedule import SCHEDULES
 from ect.study import jobs, settings
-from tests.helpers.configs import DEFAULT, ROOT, changed
+from tests.helpers.configs import DEFAULT, PICKLE, ROOT, changed
 
 ROW = {
     "pretrain": ["ve"], "kimg": [12], "tune": "ect", "tune_kimg": 12, "schedules": ["sigmoid"],
@@ -85,7 +85,7 @@ def test_mistakes_of_nested_seeds_are_told(changes, message):
 
 def test_one_imported_model_has_no_pretraining_seeds():
     config = nested(pretrain=["edm"], kimg=[0])
-    config["init"] = {"edm": {"format": "edm", "file": "README.md"}}
+    config["init"] = {"edm": {"format": "edm", "file": str(PICKLE)}}
     config["dataset"] |= {"normalize": "unit"}
     with pytest.raises(ConfigError, match=r"rows\.0\.pretrain: found 'edm', which is one model"):
         Config.read(config)
