@@ -130,7 +130,10 @@ def test_the_command_of_the_wheel_and_the_licence_of_what_it_exports(wheel, tmp_
 def test_a_shell_completes_verbs_and_their_options(wheel):
     script = 'eval "$(ect completion bash)"; COMP_WORDS=({}); COMP_CWORD={}; _ect'
     script += "; echo ${{COMPREPLY[@]}}"
-    cases = [("ect tabulate-", 1, "tabulate-steps tabulate-paper"), ("ect export --", 2, "--out")]
+    cases = [
+        ("ect tabulate-", 1, "tabulate-steps tabulate-paper tabulate-nearest"),
+        ("ect export --", 2, "--out"),
+    ]
     for words, index, found in cases:
         assert typed(wheel, "bash", "-c", script.format(words, index)) == f"{found}\n"
     assert "bashcompinit" in typed(wheel, "ect", "completion", "zsh")
