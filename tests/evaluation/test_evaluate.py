@@ -276,7 +276,7 @@ def test_features_of_another_width_are_refused(tmp_path, capsys):
     for name, wanted in {
         "b": "b.safetensors: 6 numbers for each image; allowed: 8, as of those of",
         "flat": "flat.safetensors: holds (9,) of torch.float32; allowed: (images, numbers)",
-        "nameless": "nameless.safetensors: does not name the space of its features",
+        "nameless": "nameless.safetensors: found no name for the space of its features",
     }.items():
         words = ["evaluate", settings, "--samples", tmp_path / f"{name}.safetensors"]
         words += ["--reference", tmp_path / "a.safetensors", "--out", tmp_path / "m.json"]

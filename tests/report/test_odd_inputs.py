@@ -60,7 +60,7 @@ WRONG = {
         ({"repeats": {"fd": []}}, "repeats of fd are []"),
         ({"repeats": {"fd": ["1", 2]}}, "repeats of fd are ['1', 2]"),
         ({"repeats": {"fd": [1.0, 3.0]}}, "fd is 2.8, the mean of its repeats 2.0; allowed: equal"),
-        ({"images": 10**400}, "'images' is 1000"),
+        ({"images": 10**400}, "a whole number of more than 300 digits"),
         ({"cell": CELL | {"nfe": 0}}, "cell: 'nfe' is 0; allowed: a finite number and >= 1"),
         ({"cell": CELL | {"kimg": -5}}, "cell: 'kimg' is -5"),
         ({"cell": CELL | {"tune_kimg": -1}}, "cell: 'tune_kimg' is -1"),
