@@ -113,9 +113,10 @@ def test_on_the_page_html_is_escaped(tmp_path):
     tables.tabulate("methods", metrics(tmp_path, label), tmp_path / "t")
     (tmp_path / "f.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     block = {"question": label, "kind": "methods", "table": f"{tmp_path}/t.csv"}
+    run = Inputs(tmp_path).file('{"seconds": 1.0}')
     page.write_page(
         "x", "0", {"one_step": label}, {"methods": block | {"figure": f"{tmp_path}/f.png"}}, {}, {},
-        "ect/report/templates/page.html", [Inputs(tmp_path).file('{"seconds": 1.0}')], tmp_path / "index.html",
+        "ect/report/templates/page.html", [run], tmp_path / "index.html",
     )  # fmt: skip
     text = (tmp_path / "index.html").read_text()
     assert "<script>" not in text and text.count(html.escape(label)) >= 4
