@@ -67,7 +67,9 @@ def searched(inputs):
 
 def drawing(path):
     settings = {"kind": "multistep", "images": 2000}
-    return {"settings": settings, "outputs": {"samples.npz": record.digest(path)}}
+    code = {"commit": "0", "dirty": False}
+    outputs = {"samples.npz": record.digest(path)}
+    return {"code": code, "settings": settings, "outputs": outputs}
 
 
 def draw(figure, settings):
