@@ -118,7 +118,7 @@ def load(path, plugins=()):
     raises `ValueError` for what is neither. `plugins` are the Python files that it may run: without
     them a model whose process is a plugin's is refused."""
     if not isinstance(plugins, (list, tuple)) or not all(_is_path(file) for file in plugins):
-        found = shown(repr(plugins), 80)
+        found = shown(repr(str(plugins) if _is_path(plugins) else plugins), 80)
         raise ValueError(f"plugins: found {found}; allowed: a list of Python files")
     if not _is_path(path):
         found = shown(repr(path), 80)
