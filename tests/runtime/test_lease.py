@@ -139,7 +139,10 @@ def test_without_nvidia_smi_device_files_are_counted(tmp_path, monkeypatch):
     assert lease.gpus() == ["0", "1"]
 
 
-LEASING = {"train", "sample", "extract", "train_classifier", "evaluate", "trace", "search_steps"}
+LEASING = {
+    "train", "sample", "extract", "train_classifier", "evaluate", "trace", "find_nearest",
+    "search_steps",
+}  # fmt: skip
 
 
 def test_every_verb_that_computes_on_a_gpu_leases_before_all_else(monkeypatch):
