@@ -37,7 +37,7 @@ class Told(Comparison):
     """Of rows of which more is told than their files say, by name: map and last gap of a schedule,
     or what a spread was measured of."""
 
-    about: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] | None = None
+    about: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
 
 class Drawn(Block):
