@@ -13,6 +13,7 @@ from ect import sampler
 from ect.data import batches, file
 from ect.models import build
 from ect.runtime import device
+from ect.runtime.versions import MASKS
 from ect.training import loop, parts, state
 
 NETWORKS = {  # (resolution, image channels, network)
@@ -58,6 +59,7 @@ def settings_of(args, work):
             "ema_halflife_kimg": 500.0,
             "ema_ramp": None,
             "dropout": args.dropout,
+            **({"masks": MASKS} if args.dropout else {}),
             **({} if args.precision == "fp32" else {"precision": args.precision}),
             **({} if args.kernels == "torch" else {"kernels": args.kernels}),
         },

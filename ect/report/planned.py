@@ -28,7 +28,7 @@ def lines(facts):
 def _line(fact):
     name = f"{fact['experiment']}, {fact['label']}"
     if fact["spread"] is None:
-        return name, str(fact["n"]), "unknown", *("" for _ in noise.ASKED)
+        return name, str(fact["n"]), "no measure", *("" for _ in noise.ASKED)
     spread, count, apart = spread_of(fact), comparisons(fact), freedom(fact)
     told = "nothing"
     if fact["n"] >= power.LEAST_N:

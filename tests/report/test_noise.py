@@ -134,6 +134,6 @@ def test_the_plan_lays_comparisons_side_by_side():
     head, one, other, origin = planned.lines([fact(), fact(label="4 steps", spread=None)])
     assert head.split("  ")[0] == "comparison (power 80 %)" and "n for 20 %" in head
     assert one.startswith(f"{fact()['experiment']}, {fact()['label']}") and " %" in one
-    assert other.split()[-1] == "unknown" and origin.startswith("sd of FD")
-    assert [line.index("unknown") for line in (other,)] == [head.index("tells")]
+    assert other.endswith("no measure") and origin.startswith("sd of FD")
+    assert [line.index("no measure") for line in (other,)] == [head.index("tells")]
     assert len(planned.lines([fact(spread=None)])) == 1 and planned.lines([fact(rows=1)]) == []
