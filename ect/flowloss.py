@@ -86,10 +86,14 @@ class TwoTimes:
         """A factor of the whole loss."""
         return 1.0
 
+    def arrival(self, f, pair, out):
+        """(f(x_t, t, r), the velocity at x_t) of the network's output F at (x_t, t, r)."""
+        ends = f.coefficients(pair.t, pair.r), f.slopes(pair.t)
+        return tuple(f.applied(end, pair.x_t, out) for end in ends)
+
     def mean_velocity(self, f, pair, out):
         """u of the network's output F at (x_t, t, r)."""
-        arrived = f.applied(f.coefficients(pair.t, pair.r), pair.x_t, out)
-        velocity = f.applied(f.slopes(pair.t), pair.x_t, out)
+        arrived, velocity = self.arrival(f, pair, out)
         return pair.where_equal(velocity, pair.over(pair.x_t - arrived))
 
     def output(self, f, pair, masks):
@@ -152,8 +156,7 @@ class Stepping(TwoTimes):
         out, q = self.output(f, pair, masks), torch.lerp(pair.t, pair.r, a)
         with torch.no_grad(), masks.applied():
             target = f(self.process.noise(pair.x, pair.eps, q), q, pair.r)
-        arrived = f.applied(f.coefficients(pair.t, pair.r), pair.x_t, out)
-        velocity = f.applied(f.slopes(pair.t), pair.x_t, out)
+        arrived, velocity = self.arrival(f, pair, out)
         return pair.where_equal(a * (velocity - pair.v), pair.over(target - arrived))
 
 

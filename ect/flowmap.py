@@ -1,6 +1,6 @@
 """f(x_t, t, r) -> x_r, the flow map: from time t along the ODE to any time r <= t.
 
-`Consistency` is r = 0 of it. Three equations tell it from other functions, with v(x, t) the
+`Consistency` is r = 0 of it. Four equations tell it from other functions, with v(x, t) the
 velocity of the ODE; each is a loss in ect/flowloss.py, and a test on Gaussian data:
 
     f(x, t, t) = x,  df/dr = v at r = t       tangent condition
@@ -59,10 +59,6 @@ class FlowMap(Consistency):
         if r is None:
             r = t if self.instant else 0.0
         return super().output(x_t, t, r)
-
-    def to(self, r):
-        """The function (x_t, t) -> x_r of one end r (B,)."""
-        return lambda x_t, t: self(x_t, t, r)
 
     def denoiser(self):
         """E[x_0 | x_t] as the velocity has it, from F at r = t. A network that is told t - r was

@@ -229,7 +229,7 @@ class Truncated(Objective):
         return Terms(loss, s, r, squared(prediction.detach(), target))
 
 
-class Alike:
+class SharedMasks:
     """A consistency function whose evaluations all have the same dropout masks."""
 
     def __init__(self, f, masks):
@@ -248,7 +248,7 @@ class Alike:
 
 
 @dataclass
-class Written:
+class PluginObjective:
     """w(s) l, with the loss l of a function (f, x, eps, s, r, progress) -> (B,); r is a second draw
     of the prior."""
 
@@ -266,5 +266,5 @@ class Written:
         residual is the loss without its weight."""
         s, r = device.to_device(levels, x.device).unbind(dim=1)
         with masks.applied():  # what the function itself draws is the step's
-            loss = self.loss(Alike(f, masks), x, eps, s, r, progress)
+            loss = self.loss(SharedMasks(f, masks), x, eps, s, r, progress)
         return Terms(self.weight(s, s, self.sd) * loss, s, r, loss.detach())

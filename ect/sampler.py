@@ -7,7 +7,7 @@ y = x_t / alpha along dy/ds = (y - f) / s. For `flow_map` f is a flow map, f(x_t
 """
 
 import math
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import torch
 
@@ -27,11 +27,7 @@ def noise(seeds, count, shape):
 
     It is drawn on the CPU, so an image does not depend on the device, the batch or its neighbours.
     """
-    images = []
-    for seed in seeds:
-        generator = torch.Generator().manual_seed(seed)
-        images.append(torch.stack([torch.randn(shape, generator=generator) for _ in range(count)]))
-    return torch.stack(images, dim=1)
+    return torch.stack([*islice(fresh(seeds, shape), count)])
 
 
 def multistep(f, process, eps, times=(), sigma_min=0.0):
@@ -41,9 +37,9 @@ def multistep(f, process, eps, times=(), sigma_min=0.0):
     s = torch.full_like(eps[0, :, 0, 0, 0], S_MAX)
     t = process.time(s)
     x = f(process.noise(torch.zeros_like(eps[0]), eps[0], t), t)
-    for level, fresh in zip(times, eps[1:]):
+    for level, again in zip(times, eps[1:]):
         t = process.time(torch.full_like(s, level))
-        x = f(process.noise(x, fresh, t), t)
+        x = f(process.noise(x, again, t), t)
     return x
 
 
@@ -51,18 +47,19 @@ def flow_map(f, process, eps, times=(), gamma=0.0):
     """From s = 80 to each of `times` and to 0 along the flow map f(x_t, t, r), one evaluation each.
 
     With `gamma` each step but the last leads below its level, to s sqrt(1 - gamma^2), and fresh
-    noise leads back (Kim et al. 2024, CTM, algorithm 3): 0 is the deterministic map, 1 `multistep`.
+    noise leads back: 0 is the deterministic map, 1 `multistep` (gamma-sampling of CTM: Kim et al.
+    2024, arXiv 2310.02279).
     """
     s = torch.full_like(eps[0, :, 0, 0, 0], S_MAX)
     t = process.time(s)
     x = process.noise(torch.zeros_like(eps[0]), eps[0], t)
-    for level, fresh in zip(times, eps[1:]):
+    for level, again in zip(times, eps[1:]):
         below = process.time(torch.full_like(s, level * math.sqrt(1 - gamma**2)))
         x = f(x, t, below)
         t = process.time(torch.full_like(s, level))
         if gamma == 0:
             continue
-        x = process.noise(x / expand(process.coefficients(below)[0], x), gamma * fresh, t)
+        x = process.noise(x / expand(process.coefficients(below)[0], x), gamma * again, t)
     return f(x, t, torch.zeros_like(t))
 
 

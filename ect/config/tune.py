@@ -104,44 +104,48 @@ def require_stage(truncate, low, batch):
         )
 
 
-def require_loss(name, own, recipe, target):
-    """Raise `ValueError` unless a recipe by hand is one of the loss of map `name`; `own` is whether
-    that names a loss in place of a map."""
+def misfit(name, own, recipe, target):
+    """What of a recipe does not fit the map `name`, and what is allowed; None if all fits. `own` is
+    whether that names a loss in place of a map."""
     second = not own and name not in (*SNAPS, "zero")
+    kind = recipe.distance.kind
     fits = {
-        "recipe.joint": (recipe.joint is None or name in ONE_PRIOR_MORE, names(ONE_PRIOR_MORE)),
-        "recipe.derivative": (
+        "a joint prior": (recipe.joint is None or name in ONE_PRIOR_MORE, names(ONE_PRIOR_MORE)),
+        f"derivative '{recipe.derivative}'": (
             recipe.derivative == "jvp" or name in DIFFERENTIATED, names(DIFFERENTIATED),
         ),
-        "recipe.adaptive": (not recipe.adaptive or name == "continuous", "continuous"),
-        "recipe.truncate": (recipe.truncate is None or second, "a map without a grid, with r > 0"),
-        "recipe.distance": (not own or recipe.distance.kind == "squared", "distance squared"),
-        "recipe.weight": (not own or recipe.weight != "gap", "any weight but gap"),
-        "target": (not own or target == "own", "target own"),
+        "adaptive": (not recipe.adaptive or name == "continuous", "continuous"),
+        "truncate": (recipe.truncate is None or second, "a map without a grid, with r > 0"),
+        f"distance '{kind}'": (not own or kind == "squared", "distance squared"),
+        f"weight '{recipe.weight}'": (not own or recipe.weight != "gap", "any weight but gap"),
+        f"target '{target}'": (not own or target == "own", "target own"),
     }  # fmt: skip
-    for key, (fit, allowed) in fits.items():
-        if not fit:
-            raise ValueError(f"{key}: does not fit the map '{name}'; allowed: {allowed}")
+    return next(((found, allowed) for found, (fit, allowed) in fits.items() if not fit), None)
+
+
+def require_loss(name, own, recipe, target):
+    """Raise `ValueError` unless a recipe by hand is one of the loss of map `name`."""
+    if wrong := misfit(name, own, recipe, target):
+        raise ValueError(f"recipe: found {wrong[0]} with the map '{name}'; allowed: {wrong[1]}")
 
 
 def check_loss(config, key, start, schedule, recipe):
     """A loss in place of a map needs a recipe without another; one of two times a network that is
     told both."""
     name, block = config.schedules[schedule].map, config.tune[recipe]
-    if block.joint is not None and name not in ONE_PRIOR_MORE:
+    differs = name in DIFFERENTIATED and block.derivative == "difference"
+    if block.kernels == "native" and name in CONTINUOUS_TIME and not differs:
+        other = "torch, or derivative: difference" if name in DIFFERENTIATED else "torch"
+        raise ValueError(f"{key}: {name} with kernels 'native'; allowed: {other}")
+    if wrong := misfit(name, config.has_own_loss(schedule), block, block.target):
         raise ValueError(
-            f"{key}: recipe '{recipe}' has a joint prior, for schedule '{schedule}' ({name});"
-            f" allowed: {names(ONE_PRIOR_MORE)}"
-        )
-    if block.derivative != "jvp" and name not in DIFFERENTIATED:
-        raise ValueError(
-            f"{key}: recipe '{recipe}' has the derivative '{block.derivative}', and schedule"
-            f" '{schedule}' ({name}) differentiates nothing; allowed: {names(DIFFERENTIATED)}"
+            f"{key}: schedule '{schedule}' ({name}) with recipe '{recipe}', found {wrong[0]};"
+            f" allowed: {wrong[1]}"
         )
     if block.adaptive:
         _check_adaptive(config, key, start, schedule, recipe)
     if block.truncate is not None:
-        _check_second(config, key, start, schedule, recipe)
+        _check_second(config, key, start, recipe)
     if not config.has_own_loss(schedule):
         return
     if not block.shared_dropout:
@@ -153,17 +157,6 @@ def check_loss(config, key, start, schedule, recipe):
         raise ValueError(
             f"{key}: recipe '{recipe}' has a joint prior, for schedule '{schedule}', whose pairs"
             " is 0, so that no r is drawn; allowed: pairs > 0"
-        )
-    differs = name in DIFFERENTIATED and block.derivative == "difference"
-    if block.kernels == "native" and name in CONTINUOUS_TIME and not differs:
-        other = "torch, or derivative: difference" if name in DIFFERENTIATED else "torch"
-        raise ValueError(f"{key}: {name} with kernels 'native'; allowed: {other}")
-    found = {"distance": block.distance.kind, "weight": block.weight, "target": block.target}
-    allowed = found["distance"] == "squared" and found["weight"] != "gap"
-    if not allowed or found["target"] != "own":
-        raise ValueError(
-            f"{key}: schedule '{schedule}' ({name}) with recipe '{recipe}', found {found}; allowed:"
-            " distance squared, any weight but gap, target own"
         )
     if name in TWO_TIMES:
         _check_told(config, key, start, schedule)
@@ -184,15 +177,8 @@ def _check_told(config, key, start, schedule):
         )
 
 
-def _check_second(config, key, start, schedule, recipe):
-    """A second stage has pairs of levels without a grid, and a start that is a consistency model:
-    of an import only its user knows."""
-    name = config.schedules[schedule].map
-    if config.has_own_loss(schedule) or name in (*SNAPS, "zero"):
-        raise ValueError(
-            f"{key}: schedule '{schedule}' ({name}) with recipe '{recipe}', which has truncate;"
-            " allowed: a map without a grid, with r > 0"
-        )
+def _check_second(config, key, start, recipe):
+    """A second stage has a start that is a consistency model: of an import only its user knows."""
     if start not in config.tuned and start not in config.init:
         raise ValueError(
             f"{key}: start '{start}' with recipe '{recipe}', whose truncate needs a tuned start;"
@@ -201,15 +187,10 @@ def _check_second(config, key, start, schedule, recipe):
 
 
 def _check_adaptive(config, key, start, schedule, recipe):
-    """A learned weight is the continuous limit's, by the network's u(s): what an import has, only
-    its job knows."""
-    name, block = (
-        config.schedules[schedule].map,
-        config.networks.get(config.block_of(start).network),
-    )
-    if name != "continuous" or (block is not None and not block.uncertainty):
-        found = f"schedule '{schedule}' ({name}) and start '{start}'"
+    """A learned weight is by the network's u(s): what an import has, only its job knows."""
+    network = config.networks.get(config.block_of(start).network)
+    if network is not None and not network.uncertainty:
         raise ValueError(
-            f"{key}: recipe '{recipe}' is adaptive, with {found}; allowed: continuous, and a"
-            " network with uncertainty: true"
+            f"{key}: recipe '{recipe}' is adaptive, with schedule '{schedule}' and start '{start}';"
+            " allowed: a network with uncertainty: true"
         )

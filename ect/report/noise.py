@@ -112,7 +112,7 @@ def _caption(table):
     first = table.iloc[0]
     count, tunings, sets = (int(first[key]) for key in SIZES)
     return (
-        f"{gather.metric_name(first['features'])}; {METHOD} {count} pretraining seeds, {tunings}"
+        f"{gather.metric_name(first['features'])}. {METHOD} {count} pretraining seeds, {tunings}"
         f" tunings of each, {sets} sets of {first['images']} images of each tuned model. A"
         " replicate varies all three. Budgets in thousands of images (kimg)."
     )

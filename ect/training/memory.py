@@ -14,7 +14,7 @@ import torch
 from ect.models import build
 from ect.networks.dropout import Masks
 from ect.runtime.versions import setting
-from ect.training import average
+from ect.training import average, parts
 
 FLOAT = 4  # bytes
 MOMENTS = 2  # of Adam and RAdam, for each weight
@@ -28,15 +28,15 @@ def of_step(settings, shape):
     recipe, network = settings["recipe"], settings["network"]
     weights = FLOAT * build.parameters(network, shape)
     size = setting(recipe, "microbatch") or recipe["batch"]
-    parts = {
+    sizes = {
         "weights": weights,
         "gradients": weights,
         "moments": MOMENTS * weights,
         "averages": len(average.singly(recipe)) * weights,
-        "teacher": 0 if settings["target"] == "own" else weights,
+        "teacher": weights if parts.needs_teacher(settings) else 0,
         "activations": activations(network, shape, recipe, size),
     }
-    return parts | {"total": sum(parts.values()), "images": size}
+    return sizes | {"total": sum(sizes.values()), "images": size}
 
 
 def activations(network, shape, recipe, size):

@@ -10,7 +10,7 @@ from ect import flowloss, limit, plugins
 from ect.flowmap import JOINTS
 from ect.models import build, trust
 from ect.models.build import make_process
-from ect.objective import DISTANCES, PRIORS, WEIGHTS, Objective, Truncated, Written, huber
+from ect.objective import DISTANCES, PRIORS, WEIGHTS, Objective, PluginObjective, Truncated, huber
 from ect.ode import STEPS
 from ect.runtime import device, record
 from ect.runtime.seeds import generator_of
@@ -95,7 +95,7 @@ def make_objective(settings, sd, teacher=None):
     added = plugins.load(settings.get("plugins", {}))["objective"]
     if schedule["map"] in added:
         loss = functools.partial(added[schedule["map"]], **schedule["options"])
-        return Written(process, weight, sd, loss)
+        return PluginObjective(process, weight, sd, loss)
     maps = plugins.with_plugins(SCHEDULES, "schedule", settings)
     bound = on_clock(maps[schedule["map"]], schedule, process)
     if schedule["map"] not in SCHEDULES:
@@ -118,6 +118,11 @@ def make_objective(settings, sd, teacher=None):
         shared_dropout=setting(recipe, "shared_dropout"),
         uncertain=setting(settings["network"], "uncertainty") and schedule["map"] == "zero",
     )
+
+
+def needs_teacher(settings):
+    """Whether the loss has a part of the frozen start."""
+    return settings["target"] != "own" or setting(settings["recipe"], "truncate") is not None
 
 
 def derivative(recipe):

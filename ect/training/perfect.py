@@ -22,7 +22,7 @@ import torch
 from ect.data.batches import Images
 from ect.flowloss import TwoTimes
 from ect.models import build
-from ect.objective import PRIORS, Written
+from ect.objective import PRIORS, PluginObjective
 from ect.process import expand
 from ect.runtime import checkpoint
 from ect.runtime.seeds import generator_of
@@ -69,7 +69,7 @@ def run(settings, data, out, init=None):
     images = Images(data)
     settings = settings_with_start(settings, init, images)
     objective = make_objective(settings, build.description(settings, images)["sd"])
-    if isinstance(objective, (TwoTimes, Written)):
+    if isinstance(objective, (TwoTimes, PluginObjective)):
         found = f"schedule.map: found '{settings['schedule']['map']}', a loss of its own"
         raise ValueError(f"{found}; allowed: a map t -> r, or continuous")
     eigenvalues = spectrum(images)

@@ -19,7 +19,12 @@ from ect.runtime.work import Work, locked, log_line, work_folder
 from ect.training.augment import require_labels
 from ect.training.log import Diverged
 from ect.training.loop import loop, skipped, step_ends, written_by
-from ect.training.parts import require_chain, require_same_images, settings_with_start
+from ect.training.parts import (
+    needs_teacher,
+    require_chain,
+    require_same_images,
+    settings_with_start,
+)
 from ect.training.state import State
 
 SAVE_SECONDS, SAVING_SHARE = 60.0, 0.02  # saving takes at most this share of the time
@@ -152,19 +157,14 @@ def _require_start(settings, resume, init):
         raise ValueError(f"first_kimg is {first}; allowed: < last_kimg = {last}")
     if settings["target"] != "own" and not init:
         raise ValueError(f"target is '{settings['target']}' without --init; allowed: own")
-    if _needs_teacher(settings) and not init:
+    if needs_teacher(settings) and not init:
         raise ValueError("truncate is set without --init; allowed: with a tuned model as the start")
-
-
-def _needs_teacher(settings):
-    """Whether the loss has a part of the frozen start."""
-    return settings["target"] != "own" or setting(settings["recipe"], "truncate") is not None
 
 
 def _teacher(settings, init):
     """The frozen start, as a denoiser where a solver of the ODE takes its step; None where the loss
     has no part of it."""
-    if not _needs_teacher(settings):
+    if not needs_teacher(settings):
         return None
     start = build.load_model(init, settings.get("plugins", ()))[0]
     return start if settings["target"] == "own" else start.denoiser()

@@ -100,9 +100,9 @@ def by_hand(**recipe):
 
 
 TRAIN = {
-    "joint": (by_hand(joint={"kind": "sorted", "options": {}}), "recipe.joint"),
-    "derivative": (by_hand(derivative="difference"), "recipe.derivative"),
-    "adaptive": (by_hand(adaptive=True), "recipe.adaptive"),
+    "joint": (by_hand(joint={"kind": "sorted", "options": {}}), "recipe: found a joint prior with"),
+    "derivative": (by_hand(derivative="difference"), "recipe: found derivative .difference. with"),
+    "adaptive": (by_hand(adaptive=True), "recipe: found adaptive with"),
     "truncate": (by_hand(truncate={"at": 2.0}), "prior.low is None with truncate"),
 }
 

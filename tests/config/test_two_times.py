@@ -63,9 +63,9 @@ MISTAKES = {
     ),
     "one time": (
         {"joint": LOWER, "schedule": "sigmoid"},
-        r"recipe 'map' has a joint prior, for schedule 'objective' \(sigmoid\); allowed: meanflow,",
+        r"\(sigmoid\) with recipe 'map', found a joint prior; allowed: meanflow,",
     ),
-    "a grid": ({"joint": LOWER, "schedule": "shortcut"}, r"\(shortcut\); allowed: meanflow, imf,"),
+    "a grid": ({"joint": LOWER, "schedule": "shortcut"}, r"\(shortcut\) .* joint prior; allowed: meanflow, imf,"),
     "no span": (
         {"span": False, "sampler": {"kind": "multistep", "label": "map"}},
         r"\(soflow\) with start 'map'; allowed: a pretrain block with a network with span",

@@ -13,7 +13,7 @@ from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config, ConfigError
 from ect.consistency import Consistency
 from ect.networks.dropout import Masks
-from ect.objective import Objective, Written, squared
+from ect.objective import Objective, PluginObjective, squared
 from ect.process import VE
 from ect.study import cost
 from ect.study import settings as study_settings
@@ -61,7 +61,7 @@ def test_ects_loss_written_as_an_objective_is_ects_loss(config, make_unet, draw)
     masks = Masks(5)
     s = torch.tensor([0.05, 0.4, 1.5, 12.0], dtype=torch.float64)
     own = made(config)
-    assert isinstance(own, Written)
+    assert isinstance(own, PluginObjective)
     ect = Objective(VE(), lambda s, _: 0.5 * s, squared, own.weight, 0.5)
     levels = torch.stack([s, torch.ones_like(s)], dim=1)
     terms, wanted = own(f, x, eps, levels, 0.3, masks), ect(f, x, eps, s, 0.3, masks)
@@ -104,7 +104,7 @@ MISTAKES = {
         "(halved) with recipe 'own', found",
     ),
     "weight": (change("tune", weight="gap"), "any weight but gap"),
-    "target": (change("tune", target="heun"), "allowed: distance squared"),
+    "target": (change("tune", target="heun"), "found target 'heun'; allowed: target own"),
 }
 
 

@@ -80,6 +80,13 @@ def test_dropout_keeps_its_masks_where_it_is():
     assert everywhere > some > none
 
 
+def test_the_frozen_start_is_counted_where_the_loss_has_a_part_of_it():
+    plain = memory.of_step(TUNE, (1, 8, 8))
+    for change in ({"target": "heun"}, {"recipe": TUNE["recipe"] | {"truncate": {"at": 1.0}}}):
+        found = memory.of_step(TUNE | change, (1, 8, 8))
+        assert (plain["teacher"], found["teacher"]) == (0, plain["weights"])
+
+
 def test_a_plan_prints_the_largest_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text(yaml.safe_dump(DEFAULT))
