@@ -65,7 +65,10 @@ MISTAKES = {
         {"joint": LOWER, "schedule": "sigmoid"},
         r"\(sigmoid\) with recipe 'map', found a joint prior; allowed: meanflow,",
     ),
-    "a grid": ({"joint": LOWER, "schedule": "shortcut"}, r"\(shortcut\) .* joint prior; allowed: meanflow, imf,"),
+    "a grid": (
+        {"joint": LOWER, "schedule": "shortcut"},
+        r"\(shortcut\) .* joint prior; allowed: meanflow, imf,",
+    ),
     "no span": (
         {"span": False, "sampler": {"kind": "multistep", "label": "map"}},
         r"\(soflow\) with start 'map'; allowed: a pretrain block with a network with span",
