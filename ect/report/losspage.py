@@ -151,7 +151,7 @@ def _plot_perfect(axis, table):
     label = "perfect model of Gaussian data"
     axis.plot(table["images"] / 1000, table["loss"], color="black", linestyle=":", label=label)
     axis.set_ylim(0, max(axis.get_ylim()[1], 1.1 * table["loss"].max()))
-    axis.legend(loc="lower left", fontsize=6)
+    axis.legend(loc="best", fontsize=6)
 
 
 def _plot_bins(axis, log):
