@@ -201,7 +201,7 @@ def test_pretraining_is_augmented_as_edms_and_tuning_is_not(name, folder, monkey
 
 def test_imagenets_stochastic_sampler_has_edms_constants(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    sampler = Config.read(config("imagenet64")).samplers["heun_churn"]
+    sampler = Config.read(config("imagenet64-adm")).samplers["heun_churn"]
     wanted = {"churn": 40.0, "churn_min": 0.05, "churn_max": 50.0, "churn_noise": 1.003}
     assert sampler.options() == {"steps": 256, **wanted} and sampler.evaluations == 511
 
