@@ -97,7 +97,12 @@ class Terminal(logging.Handler):
             why = f"killed by {self.killed}" if self.killed else "the lines above say why"
             if logs := getattr(record, "log", None):  # of a cluster's job
                 why = f"its log: {logs[-1]}"
+            told = str(getattr(record, "rule_msg", None) or "").splitlines()
+            if told:  # why a cluster did not take it
+                why = "the lines below say why"
             self.line(f"failed: {rule} {file}; {why}")
+            for line in told:
+                self.line(line)
             self.killed = None
 
     def _progress(self, record):

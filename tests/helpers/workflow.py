@@ -24,11 +24,16 @@ SMOKE = "workflow/studies/smoke.yaml"
 
 
 def snakemake(folder, *words):
-    """`snakemake --cores all WORDS` in a copy of the workflow; returns the finished process."""
+    """`snakemake --cores all WORDS` in a copy of the workflow, with all that Snakemake says itself;
+    returns the finished process."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [sys.executable, "-m", "snakemake", "--cores", "all", *words]
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=os.environ | {"PATH": path}
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": path, "V": "1"},
     )
 
 

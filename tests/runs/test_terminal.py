@@ -153,6 +153,11 @@ def test_of_a_job_of_a_cluster_the_log_is_named(logger, clock):
     facts = {"jobid": 1, "rule_name": "tune", "log": ["slurm/7.log"]}
     tell(logger, "job_error", "", logging.ERROR, **facts)
     assert stream.getvalue().endswith("failed: tune a/model; its log: slurm/7.log\n")
+    tell(logger, "job_info", jobid=1, rule_name="tune", output=["a/model"])
+    facts = {"jobid": 1, "rule_name": "tune", "rule_msg": "no such node\n  sbatch --gpus 9\n"}
+    tell(logger, "job_error", "", logging.ERROR, **facts)
+    told = "failed: tune a/model; the lines below say why\nno such node\nsbatch --gpus 9\n"
+    assert stream.getvalue().endswith(told)
 
 
 def test_a_terminal_shows_what_runs_on_its_last_line(logger, clock):

@@ -47,7 +47,7 @@ SLOW = {"batch": 20, "weight": "patient"}  # 50 steps, hence 50 seconds, for a t
 STUDY = {
     "study": "cluster",
     "plugins": ["sleeper.py"],
-    "pretrain": {"ve": {"kimg": 1}, "flow": SLOW},
+    "pretrain": {"ve": {"kimg": 1}, "flow": SLOW | {"batch": 10}},
     "tune": {"ect": SLOW},
     "experiments": {
         "methods": {"rows": [
@@ -98,6 +98,7 @@ def snakemake(folder, *words):
     """Start snakemake in a copy of the workflow, with a profile that its user has edited."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment["V"] = "1"  # what Snakemake says itself
     command = [sys.executable, "-m", "snakemake", "--profile", "edited", *words]
     command += ["--configfile", "workflow/studies/smoke.yaml", "study.yaml"]
     with open(folder / "snakemake.log", "w") as log:
@@ -111,7 +112,7 @@ def copy_of_the_workflow(folder):
     (folder / "devices").mkdir()
     profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
     resources = profile["set-resources"]
-    resources["pretrain"] = resources["pretrain"] | {"runtime": 1}  # 45 seconds for the trainer
+    resources["pretrain"] = resources["pretrain"] | {"runtime": 2}  # 90 seconds for the trainer
     (folder / "edited").mkdir()
     (folder / "edited" / "config.yaml").write_text(yaml.safe_dump(profile))
 
@@ -180,7 +181,7 @@ def record(folder, model):
     [
         (CANCELLED, "CANCELLED", "stopped by SIGTERM"),
         (TIMED_OUT, "TIMEOUT", "stopped by SIGTERM"),
-        (OWN_LIMIT, "FAILED", "stopped after 0.75 minutes"),
+        (OWN_LIMIT, "FAILED", "stopped after 1.5 minutes"),
     ],
 )
 def test_a_training_that_was_ended_went_on_from_there(study, model, end, why):

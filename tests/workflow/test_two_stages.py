@@ -82,7 +82,7 @@ MISTAKES = {
     "boundary": ("tune/second/truncate", {"boundary": 1.0}, "truncate.boundary: found 1.0"),
     "grid": (
         "experiments/methods/rows", [ROWS[0] | {"schedules": ["grid"]}],
-        "schedule 'grid' (ict) with recipe 'second', which has truncate",
+        "schedule 'grid' (ict) with recipe 'second', found truncate; allowed: a map without a grid",
     ),
     "start": (
         "experiments/methods/rows",
