@@ -12,7 +12,20 @@ except FileNotFoundError:
     sys.exit("ect: the working directory was deleted; allowed: one that exists, after `cd`")
 sys.path[:] = [place for place in sys.path if os.path.realpath(place) not in NEAR]
 
-from ect.cli.main import main  # noqa: E402
+from ect.runtime import forks  # noqa: E402
+
+
+def main():
+    """The exit code of what was asked for, in a child of the run's server where there is one."""
+    serves = sys.argv[1:2] == [forks.SERVE]
+    code = None if serves else forks.delegated(sys.argv[1:])
+    words = forks.serve(sys.argv[2]) if serves else sys.argv[1:]
+    if code is not None or words is None:
+        return code or 0
+    from ect.cli import main
+
+    return main.main(words)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -67,7 +67,7 @@ from ect.data import look
 from ect.data.folder import fingerprint
 from ect.models.trust import allow
 from ect.runs import terminal
-from ect.runtime import lease, work
+from ect.runtime import forks, lease, work
 from ect.runtime.versions import STAGES
 from ect.study import settings
 from ect.study.advice import advice
@@ -234,6 +234,8 @@ onstart:
         missing.require(STUDY)
     except ValueError as error:
         raise WorkflowError(f"the study cannot be run: {error}") from None
+    if workflow.local_exec and not workflow.deployment_settings.deployment_method:
+        forks.start()
 
 
 onsuccess:

@@ -1,0 +1,191 @@
+"""A forked process does what one of its own does: words, files, folder, signals, end."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from ect.runtime import forks
+from tests.helpers.workflow import ROOT
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks only on Linux")
+
+# A server, and who asks it, whose verb is a line of Python; without a server the line is not run.
+SERVER = """
+import os, sys
+from pathlib import Path
+from ect.runtime import forks
+forks.FIRST, forks._sources = (), Path("edited").exists
+words = forks.serve(sys.argv[1])
+if words is not None:
+    exec(words[0])
+"""
+CLIENT = """
+import sys
+from ect.runtime import forks
+code = forks.delegated(sys.argv[1:])
+sys.exit("nobody did it" if code is None else code)
+"""
+PATIENT = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(5))
+print(os.getpid(), signal.getsignal(signal.SIGINT) == signal.SIG_IGN, flush=True)
+while True: signal.pause()
+"""
+
+
+def begun(*words, env=None, **options):
+    env = {k: v for k, v in (env or os.environ).items() if k != "PYTEST_CURRENT_TEST"}
+    return subprocess.Popen([sys.executable, *words], text=True, env=env, **options)
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server whose children run lines of Python in a folder of this test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    place = Path(tempfile.mkdtemp(prefix="ect-")) / "forks"
+    monkeypatch.setenv(forks.PLACE, str(place))
+    process = begun("-c", SERVER, str(place), stdin=subprocess.PIPE)
+    until(place.exists)
+    yield process
+    process.stdin.close()
+    assert process.wait(60) == 0 or process.returncode == -signal.SIGKILL
+
+
+def asked(line, *words, **options):
+    """A process that asks the server to run a line of Python."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return begun("-c", CLIENT, line, *words, **(pipes | options))
+
+
+def until(happened):
+    """Wait until `happened()`, for a minute at most."""
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def gone(pid):
+    """Whether a process is no more, or only its parent has not noted its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_a_child_has_the_words_files_folder_and_end_of_who_asked(server, tmp_path):
+    (tmp_path / "below").mkdir()
+    line = "print(sys.argv[2], os.getcwd(), input(), os.environ['_']); sys.exit('so ended')"
+    environment = os.environ | {"_": "mine"}
+    process = asked(line, "two", cwd="below", stdin=subprocess.PIPE, env=environment)
+    out, err = process.communicate("given\n", timeout=60)
+    assert out == f"two {tmp_path / 'below'} given mine\n"
+    assert err == "so ended\n" and process.returncode == 1
+
+
+@pytest.mark.parametrize("end", [0, 7, 75, -signal.SIGKILL, -signal.SIGSEGV])
+def test_who_asked_ends_as_the_child_does(server, end):
+    line = f"os._exit({end})" if end >= 0 else f"os.kill(os.getpid(), {-end})"
+    assert asked(line).wait(60) == end
+
+
+def test_each_of_many_at_once_has_its_own_output(server):
+    processes = [asked(f"print({n}); sys.exit({n})") for n in range(12)]
+    for n, process in enumerate(processes):
+        assert process.communicate(timeout=60)[0] == f"{n}\n" and process.returncode == n
+
+
+def test_signals_reach_the_child(server):
+    process = asked(PATIENT)
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 5
+    interrupted = asked("print(flush=True); import signal; signal.pause()")
+    interrupted.stdout.readline()
+    interrupted.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in interrupted.communicate(timeout=60)[1]
+    assert interrupted.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("ignores", [True, False])
+def test_a_child_ignores_the_signals_that_who_asked_ignores(server, ignores):
+    """As a command that was started with `&` does SIGINT."""
+    what = signal.SIG_IGN if ignores else signal.default_int_handler
+    process = asked(PATIENT, preexec_fn=lambda: signal.signal(signal.SIGINT, what))
+    assert process.stdout.readline().split()[1] == str(ignores)
+    process.terminate()
+    assert process.wait(60) == 5
+
+
+def test_a_child_ends_with_who_asked(server):
+    process = asked(PATIENT)
+    child = int(process.stdout.readline().split()[0])
+    assert not gone(child)
+    process.kill()
+    until(lambda: gone(child))
+
+
+def test_a_child_ends_with_the_server_and_the_work_is_done_by_who_asked(server):
+    process = asked(PATIENT)
+    child = int(process.stdout.readline().split()[0])
+    server.kill()
+    until(lambda: gone(child))
+    assert process.communicate(timeout=60)[1] == "nobody did it\n"
+    assert asked(PATIENT).communicate(timeout=60)[1] == "nobody did it\n"
+
+
+def test_jobs_end_before_the_server_whose_snakemake_has_ended(server):
+    process = asked(PATIENT)
+    process.stdout.readline()
+    server.stdin.close()
+    until(lambda: not Path(os.environ[forks.PLACE]).parent.exists())
+    assert asked(PATIENT).communicate(timeout=60)[1] == "nobody did it\n"
+    assert server.poll() is None
+    process.terminate()
+    assert process.wait(60) == 5 and server.wait(60) == 0
+
+
+def test_nobody_forks_for_another_environment_other_code_or_gpus(server, tmp_path, monkeypatch):
+    line = "sys.exit(3)"
+    assert asked(line).wait(60) == 3
+    assert asked(line, env=os.environ | {"OMP_NUM_THREADS": "7"}).wait(60) == 1
+    assert asked(line, "--gpus", "1").wait(60) == asked(line, "--nodes=2").wait(60) == 1
+    (tmp_path / "edited").touch()
+    assert asked(line).wait(60) == 1
+
+
+def test_what_is_no_request_does_not_end_the_server(server):
+    for said in (b"", b"\0\0\0\5{", b"\0\0\0\1{", b"\0\0\0\2{}"):
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(os.environ[forks.PLACE])
+            line.sendall(said)
+    assert asked("sys.exit(3)").wait(60) == 3
+
+
+def test_the_command_line_is_that_of_a_process_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv(forks.PLACE, "")
+    monkeypatch.setattr(forks, "SERVERS", [])
+    for name in forks.THREADS:
+        monkeypatch.setenv(name, "1")
+    words = [sys.executable, "-m", "ect", "completion"]
+    alone = [subprocess.run([*words, shell], capture_output=True) for shell in ("bash", "cat")]
+    forks.start()
+    (server,) = forks.SERVERS
+    until(Path(os.environ[forks.PLACE]).exists)
+    forked = [subprocess.run([*words, shell], capture_output=True) for shell in ("bash", "cat")]
+    server.stdin.close()
+    assert server.wait(60) == 0
+    for one, other in zip(alone, forked):
+        assert (one.returncode, one.stdout, one.stderr) == (
+            other.returncode, other.stdout, other.stderr,
+        )  # fmt: skip
+    assert [one.returncode for one in alone] == [0, 2]
