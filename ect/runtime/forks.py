@@ -48,8 +48,9 @@ SERVERS: list[subprocess.Popen] = []  # of this process; each ends when its stdi
 
 
 def start():
-    """Start a server for the jobs of this process, which is Snakemake's; it ends with it."""
-    if sys.platform != "linux":
+    """Start a server for the jobs of this process, which is Snakemake's; it ends with it. Where the
+    environment has an empty ECT_FORKS there is none."""
+    if sys.platform != "linux" or PLACE in os.environ:
         return
     place = str(Path(tempfile.mkdtemp(prefix="ect-")) / "forks")
     environment = os.environ | dict.fromkeys(THREADS, "1") | {PLACE: place}

@@ -172,7 +172,7 @@ def test_what_is_no_request_does_not_end_the_server(server):
 
 def test_the_command_line_is_that_of_a_process_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv(forks.PLACE, "")
+    monkeypatch.delenv(forks.PLACE, raising=False)
     monkeypatch.setattr(forks, "SERVERS", [])
     for name in forks.THREADS:
         monkeypatch.setenv(name, "1")
@@ -189,3 +189,5 @@ def test_the_command_line_is_that_of_a_process_of_its_own(tmp_path, monkeypatch)
             other.returncode, other.stdout, other.stderr,
         )  # fmt: skip
     assert [one.returncode for one in alone] == [0, 2]
+    forks.start()
+    assert forks.SERVERS == [server]  # none below another, and none where the user wants none
