@@ -190,4 +190,4 @@ def test_the_command_line_is_that_of_a_process_of_its_own(tmp_path, monkeypatch)
         )  # fmt: skip
     assert [one.returncode for one in alone] == [0, 2]
     forks.start()
-    assert forks.SERVERS == [server]  # none below another, and none where the user wants none
+    assert [server] == forks.SERVERS  # none below another, and none where the user wants none
