@@ -1,6 +1,6 @@
 """What the feature spaces see: distances of images that were made worse in known ways, in steps.
 
-    PYTHONPATH=. python bench/corruptions.py --path PHOTOS --out FOLDER --work SCRATCH
+    python bench/corruptions.py --path PHOTOS --out FOLDER --work SCRATCH
 
 The images of a folder with a subfolder for each class, at 32x32, are blurred, covered with noise,
 mixed with scikit-learn's digits, or drawn from fewer classes. Disjoint sets of held-out images are
@@ -12,6 +12,7 @@ not computed again.
 
 import argparse
 import itertools
+import sys
 import time
 from pathlib import Path
 
@@ -20,6 +21,8 @@ import pandas as pd
 import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from ect.data import prepare
 from ect.data.batches import Images
