@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ect.training import train
@@ -23,9 +24,20 @@ def printed(name, *words):
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["growth.py", "kills.py", "metrics.py", "overhead.py"])
+@pytest.mark.parametrize("name", ["corruptions", "growth", "kills", "metrics", "overhead"])
 def test_a_benchmark_that_takes_long_says_what_it_takes(name):
-    assert printed(name, "--help").startswith(f"usage: {name}")
+    assert printed(f"{name}.py", "--help").startswith(f"usage: {name}.py")
+
+
+def test_sets_of_fewer_classes_share_no_image_and_leave_classes_out(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    import corruptions
+
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 30))
+    for classes in corruptions.KINDS["classes"][1]:
+        sets = corruptions.of_classes(labels, classes, 50)
+        assert sets.shape == (corruptions.SETS, 50) and len(np.unique(sets)) == sets.size
+        assert all(len(np.unique(labels[rows])) == classes for rows in sets)
 
 
 def test_what_a_long_benchmark_names_of_the_package_is_there(monkeypatch, tmp_path):

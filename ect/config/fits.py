@@ -166,7 +166,7 @@ def _check_classifier(config, facts, train):
     if facts.classes is not None and facts.classes < 2:
         raise ValueError(
             f"features.extractor: found 'classifier' for images of {facts.classes} classes;"
-            " allowed: with two classes or more (dataset.classes: folders), or inception"
+            " allowed: with two classes or more (dataset.classes: folders), or efficientnet"
         )
     if train is not None and block.epochs * train < block.batch:
         raise ValueError(

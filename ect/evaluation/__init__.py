@@ -6,6 +6,7 @@
 `features`    images -> features, with any network
 `classifier`  the study's own classifier, whose penultimate layer is a feature space
 `pretrained`  Inception and DINOv2
+`efficientnet` EfficientNet-Lite0
 `metrics`     features -> Frechet and kernel distance, precision, recall, Inception score
 `summary`     the job: what metrics derive from the training images' features alone
 `sample`      the job: a model's images as samples.npz

@@ -93,7 +93,7 @@ def run(settings, data, out):
     if len(images.classes or ()) < 2:
         raise ValueError(
             f"{data}: fewer than two classes for a classifier; allowed: dataset.classes: folders,"
-            " or features.extractor: inception"
+            " or features.extractor: efficientnet"
         )
     about = {
         "shape": list(images.shape), "shift": images.shift, "scale": images.scale,

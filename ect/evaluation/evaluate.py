@@ -15,7 +15,7 @@ from pathlib import Path
 from ect import plugins
 from ect.data import npz
 from ect.data.batches import Images
-from ect.evaluation import features, metrics, origin, pretrained, samples, summary
+from ect.evaluation import efficientnet, features, metrics, origin, pretrained, samples, summary
 from ect.evaluation.classifier import extractor as classifier_space
 from ect.evaluation.sample import drawn_by_all, processes
 from ect.runtime import checkpoint, distributed
@@ -34,6 +34,8 @@ def extractor(settings, classifier=None):
         return settings["extractor"], features.plugin_extractor(added[settings["extractor"]])
     if settings["extractor"] == "dinov2":
         return "dinov2", pretrained.dinov2(settings["dinov2_path"])
+    if settings["extractor"] == "efficientnet":
+        return efficientnet.SPACE, efficientnet.extractor()
     mode = settings["inception_mode"]
     return f"inception:{mode}", pretrained.inception(mode, settings["inception_path"])
 
@@ -57,6 +59,8 @@ def network_file(settings, classifier=None):
     """[the file of the feature space's network]; empty for a plugin's."""
     if settings["extractor"] == "inception":
         return [pretrained.weights_in(settings["inception_path"])]
+    if settings["extractor"] == "efficientnet":
+        return [efficientnet.weights_file()]
     known = {"classifier": classifier, "dinov2": settings.get("dinov2_path")}
     return [path for name, path in known.items() if name == settings["extractor"]]
 

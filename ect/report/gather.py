@@ -32,6 +32,7 @@ GIVEN = ("pretrain", "kimg", "seed", "sampler", "label", "nfe")  # never null
 COUNTS = ("kimg", "tune_kimg", "nfe", "seed")
 # The types in metrics.json, as `read_json` takes them; of a cell's keys any may be null.
 NUMBER, COUNT, NAME = (int, float), (int, type(None)), (str, type(None))
+NETWORKS = {"efficientnet-lite0": "EfficientNet-Lite0"}  # names of published feature spaces
 # What metrics can be: a Frechet distance of equal sets is 0 but for rounding; a kernel distance is
 # an unbiased estimate and may be negative.
 MOST = 2**63 - 1
@@ -142,7 +143,7 @@ def metric_name(features, metric="fd"):
     if features.startswith("inception"):
         name = {"fd": "FID", "kd": "KID"}[metric]
         return f"{name} ({features.partition(':')[2] or 'Inception'})"
-    return f"{metric.upper()} ({features} features)"
+    return f"{metric.upper()} ({NETWORKS.get(features, f'{features} features')})"
 
 
 def measure(frame):

@@ -393,7 +393,7 @@ KEYS = [
     ("samplers/mine/times", [1.0], ["samplers.mine", "'times' of straight", "steps, rho"]),
     ("samplers/mine/rho", "7", ["samplers.mine: rho is '7'", "float"]),
     ("samplers/mine/steps", 0, ["samplers.mine.steps", "0"]),
-    ("features/extractor", "row", ["features.extractor: found 'row'", "'dinov2' or 'rows'"]),
+    ("features/extractor", "row", ["features.extractor: found 'row'", "'efficientnet' or 'rows'"]),
 ]
 
 

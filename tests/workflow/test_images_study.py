@@ -34,6 +34,12 @@ def folder(tmp_path):
     return tmp_path
 
 
+CLASSIFIER = {
+    "extractor": "classifier",
+    "classifier": {"channels": 8, "epochs": 1, "batch": 8, "lr": 1e-3},
+}
+
+
 def configure(folder, features=None, **dataset):
     mine = {"study": "mine", "dataset": {"held_out": 6} | dataset, "features": features or {}}
     (folder / "mine.yaml").write_text(yaml.safe_dump(mine))
@@ -55,7 +61,6 @@ def test_the_jobs_of_the_study(folder):
     trained = {"pretrain": 2 * 4, "tune": 5, "sample": 6 + 5 * 2, "evaluate": 6 + 5 * 2}
     once = (
         "prepare_data",
-        "train_classifier",
         "measure_floor",
         "extract_reference",
         "summarize_reference",
@@ -67,10 +72,11 @@ def test_the_jobs_of_the_study(folder):
     figures = {"draw_maps": 1, "draw_curves": 1, "draw_loss": 1, "draw_samples": 1}
     wanted = trained | dict.fromkeys(once, 1) | figures | {"draw_experiment": 2, "tabulate": 2}
     assert jobs == wanted | {"total": sum(wanted.values())}
-    inception = {"extractor": "inception", "classifier": None}
-    configure(folder, inception, classes=None)
-    del jobs["train_classifier"]
-    assert planned(folder) == jobs | {"fetch_inception": 1}
+    configure(folder, {"extractor": "inception"}, classes=None)
+    more = {"total": jobs["total"] + 1}
+    assert planned(folder) == jobs | more | {"fetch_inception": 1}
+    configure(folder, CLASSIFIER)
+    assert planned(folder) == jobs | more | {"train_classifier": 1}
 
 
 def test_a_changed_folder_is_prepared_again(folder):
@@ -108,7 +114,7 @@ def test_a_torn_image_ends_the_run_with_its_name(folder):
 
 THREE_KEYS = "study: pets\ndataset: {path: photos, resolution: 8}\n"
 TINY = """
-features: {classifier: {channels: 8, epochs: 1, batch: 16}}
+features: {extractor: classifier, classifier: {channels: 8, epochs: 1, batch: 16, lr: 3.0e-3}}
 networks: {small: {channels: 8, multipliers: [1], attention: []}}
 pretrain: {ve: {kimg: 1, every: 1}, flow: null}
 tune: {ect: {snapshots: 1}, ect_slope: null}

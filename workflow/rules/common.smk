@@ -56,7 +56,8 @@ os.environ.update(PYTHONPATH=os.pathsep.join(dict.fromkeys([HOME, *ELSEWHERE])))
 # In an environment of conda there is no PYTHONPATH but this, by envs/ect.post-deploy.sh; and what
 # `pip install --user` left would come before its packages.
 os.environ.update(ECT_PYTHONPATH=HOME)
-if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
+DEPLOYED = workflow.deployment_settings.deployment_method
+if DeploymentMethod.CONDA in DEPLOYED:
     os.environ.update(PYTHONNOUSERSITE="1")
 
 from ect.config import load, missing, published
@@ -231,7 +232,7 @@ def release():
 
 onstart:
     try:
-        missing.require(STUDY)
+        missing.require(STUDY, DeploymentMethod.CONDA not in DEPLOYED)
     except ValueError as error:
         raise WorkflowError(f"the study cannot be run: {error}") from None
     if workflow.local_exec and not workflow.deployment_settings.deployment_method:
