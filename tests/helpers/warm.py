@@ -17,6 +17,7 @@ import json
 import os
 import runpy
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -51,7 +52,7 @@ with socket.socket(socket.AF_UNIX) as line:
 @functools.cache
 def door(module):
     """The socket at which a Python with the packages of a module waits. It ends with this one."""
-    path = tempfile.mkdtemp(prefix="warm-") + "/door"
+    path = f"{_folder()}/door"
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     command = [sys.executable, "-P", __file__, path, *PACKAGES[module]]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
@@ -73,7 +74,14 @@ def programs(folder):
 
 @functools.cache
 def _python():
-    return programs(tempfile.mkdtemp(prefix="warm-")) / "python"
+    return programs(_folder()) / "python"
+
+
+def _folder():
+    """A new folder, which goes when this Python ends."""
+    folder = tempfile.mkdtemp(prefix="warm-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def run(module, *words, cwd=None, env=None, new=False, stderr=subprocess.PIPE):
