@@ -23,7 +23,7 @@ run: .venv/installed
 	$(SNAKEMAKE) --report results/$(NAME)/report.html
 
 test: .venv/installed
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed
 	ruff check .

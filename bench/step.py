@@ -74,12 +74,12 @@ def peaks(args):
     the precision of the run: what this machine reaches in the same process."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(args.precision, torch.float32)
     current, channels = device.current(), 2 * NETWORKS[args.network][2]["channels"]
-    a = torch.randn(2048, 2048, device=current, dtype=dtype)
+    a = torch.randn(args.matrix, args.matrix, device=current, dtype=dtype)
     x = torch.randn(args.batch, channels, 32, 32, device=current, dtype=dtype)
     w = torch.randn(channels, channels, 3, 3, device=current, dtype=dtype)
     x, w = (t.contiguous(memory_format=torch.channels_last) for t in (x, w))
     work = {
-        "matrix": (lambda: a @ a, 2 * 2048**3),
+        "matrix": (lambda: a @ a, 2 * args.matrix**3),
         "convolution": (
             lambda: torch.nn.functional.conv2d(x, w, padding=1),
             2 * x.numel() * channels * 9,
@@ -200,6 +200,7 @@ def main():
     parser = options(__doc__)
     parser.add_argument("--warm-up", type=int, default=2)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--matrix", type=int, default=2048, help="rows of the product, its columns")
     parser.add_argument("--against", type=Path, help="a checkout of locuslab/ect, left as it is")
     parser.add_argument("--released", choices=("fp32", "fp16"), default="fp32")
     parser.add_argument("--out", type=Path, help="a JSON file")

@@ -23,6 +23,13 @@ def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="where runs compute: cpu or cuda")
 
 
+def pytest_collection_modifyitems(items):
+    """Files that wait for SLURM first, then those that run Snakemake: the last file is short."""
+    marks = ("pipeline", "slurm")
+    first = {item.path: mark for mark in marks for item in items if item.get_closest_marker(mark)}
+    items.sort(key=lambda item: ("slurm", "pipeline", None).index(first.get(item.path)))
+
+
 @pytest.fixture(autouse=True)
 def on_the_device(request, monkeypatch):
     """Tests run on the CPU, on every machine; with --device cuda those of whole runs (training,

@@ -27,6 +27,7 @@ from ect.evaluation import sample
 from ect.runtime import checkpoint, record
 from ect.study import settings as settings_of
 from ect.training import train
+from tests.helpers import warm
 from tests.helpers.configs import PICKLE
 from tests.helpers.measured import ONE_STEP, measure
 from tests.helpers.runs import PRETRAIN, TUNE, changed
@@ -152,7 +153,11 @@ def here(place, monkeypatch):
 def run(*words):
     """A command in the working directory, with this Python's programs; its output if it fails."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PATH": path})
+    env = os.environ | {"PATH": path}
+    if words[:3] == (sys.executable, "-m", "snakemake"):
+        done = warm.run(*words[2:], env=env)
+    else:
+        done = subprocess.run(words, capture_output=True, text=True, env=env)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"[-3000:]
     return done.stdout + done.stderr
 

@@ -12,7 +12,7 @@ from ect.data.batches import Images
 from ect.evaluation import classifier, features
 from ect.evaluation.evaluate import extractor
 
-RESNET = {"network": "resnet", "epochs": 2, "batch": 99, "lr": 1e-3, "augment": True}
+RESNET = {"network": "resnet", "epochs": 1, "batch": 99, "lr": 1e-3, "augment": True}
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ def worker(rank, world, port, task, given):
 def trained(world, settings, data, out, task=train.run):
     """The exit codes of `world` processes that train together, or do another task."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["test_parallel"])
+    processes.set_forkserver_preload(["torch", "scipy.linalg", "pytest", "hypothesis"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

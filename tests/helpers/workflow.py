@@ -2,12 +2,13 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import yaml
 from snakemake.utils import update_config
+
+from tests.helpers import warm
 
 ROOT = Path(__file__).parents[2]
 WORKFLOW = ("Snakefile", "config.yaml", "config", "profiles", "workflow", "ect", "envs")
@@ -23,18 +24,12 @@ def copy_workflow(folder, *more):
 SMOKE = "workflow/studies/smoke.yaml"
 
 
-def snakemake(folder, *words):
+def snakemake(folder, *words, new=False):
     """`snakemake --cores all WORDS` in a copy of the workflow, with all that Snakemake says itself;
-    returns the finished process."""
+    returns the finished process. It and its jobs are forked (tests/helpers/warm.py), or `new`."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = [sys.executable, "-m", "snakemake", "--cores", "all", *words]
-    return subprocess.run(
-        command,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PATH": path, "V": "1"},
-    )
+    env = os.environ | {"PATH": path, "V": "1"}
+    return warm.run("snakemake", "--cores", "all", *words, cwd=folder, env=env, new=new)
 
 
 # Enough of conda for Snakemake: its environments are the one that is active, and the scripts that a

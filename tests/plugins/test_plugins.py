@@ -26,6 +26,7 @@ from ect.report import maps
 from ect.runtime import checkpoint
 from ect.study import settings as study_settings
 from ect.training import parts, train
+from tests.helpers import warm
 from tests.helpers.workflow import copy_workflow
 
 ROOT = Path(__file__).parents[2]
@@ -484,9 +485,8 @@ def workflow(tmp_path_factory):
 def snakemake(folder, overlay, *words):
     """What Snakemake prints of the smoke study under a changed config."""
     (folder / "overlay.yaml").write_text(yaml.safe_dump(overlay))
-    command = [sys.executable, "-m", "snakemake", "--cores", "all"]
-    command += ["--configfile", "workflow/studies/smoke.yaml", "overlay.yaml", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    files = ("--configfile", "workflow/studies/smoke.yaml", "overlay.yaml")
+    done = warm.run("snakemake", "--cores", "all", *files, *words, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

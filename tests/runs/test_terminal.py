@@ -14,6 +14,7 @@ import pytest
 
 from ect.runs import terminal
 from ect.runs.terminal import Terminal
+from tests.helpers import warm
 
 HOME = Path(__file__).parents[2]
 
@@ -211,31 +212,38 @@ onsuccess:
 """
 
 
-def started(folder, command, *words):
+QUIET = {k: v for k, v in os.environ.items() if k != "V"}
+
+
+def run(folder, command, *words):
+    """What Snakemake says on both streams, to its end."""
     (folder / "Snakefile").write_text(SNAKEFILE.format(home=str(HOME), command=command))
-    return subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", "1", *words],
-        cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        start_new_session=True, env={k: v for k, v in os.environ.items() if k != "V"},
-    )  # fmt: skip
+    words = ("--cores", "1", *words)
+    return warm.run("snakemake", *words, cwd=folder, env=QUIET, stderr=subprocess.STDOUT).stdout
 
 
 @pytest.mark.pipeline
 def test_a_run_prints_at_most_two_lines_a_job(tmp_path):
-    text, _ = started(tmp_path, "true").communicate(timeout=120)
+    text = run(tmp_path, "true")
     lines = text.splitlines()
     done = [line.split()[3:5] for line in lines if line.startswith("[")]
     assert sorted(done) == [["one", f"{n}.txt:"] for n in range(3)], text
     assert len(lines) <= 2 * 4 and "done in" in lines[-1], text
-    text, _ = started(tmp_path, "true").communicate(timeout=120)
+    text = run(tmp_path, "true")
     assert text.splitlines()[-1].startswith("Nothing to be done; the results: results/")
-    text, _ = started(tmp_path, "true", "-n", "--forceall").communicate(timeout=120)
+    text = run(tmp_path, "true", "-n", "--forceall")
     assert "Job stats:" in text and "reason:" in text
 
 
 @pytest.mark.pipeline
 def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path):
-    run = started(tmp_path, "touch begun; sleep 60")
+    (tmp_path / "Snakefile").write_text(
+        SNAKEFILE.format(home=str(HOME), command="touch begun; sleep 60")
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "1"], cwd=tmp_path, text=True, env=QUIET,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
     until = time.monotonic() + 100
     while not (tmp_path / "begun").exists() and time.monotonic() < until:
         time.sleep(0.1)

@@ -148,21 +148,33 @@ def test_a_signal_to_one_process_stops_all_and_the_first_names_it(digits_file, t
     assert (work.work_folder(out) / "state.safetensors").exists()
 
 
+def torchrun(data, out, *words, **more):
+    """Start a training run of two processes, with dropout."""
+    path = {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
+    little = {"channels": 8, "multipliers": [1], "blocks": 1, "attention": []}
+    settings = json.dumps(changed(PRETRAIN, network=little, recipe__batch=10, last_kimg=2))
+    command = [sys.executable, "-m", "ect", "--threads", "1", "train", settings]
+    command += ["--data", str(data), "--out", str(out), "--gpus", "2", *words]
+    return subprocess.Popen(
+        command, env=os.environ | path | more, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(digits_file, tmp_path_factory):
+    """What such a run leaves if nothing disturbs it."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run = torchrun(digits_file, out)
+    said = run.communicate()[1]
+    assert run.returncode == 0, said
+    return contents(out)
+
+
 @pytest.mark.pipeline  # takes as long as one
-def test_torchrun_stops_as_one_and_goes_on(digits_file, tmp_path):
-    """SIGTERM to torchrun: all save and stop; again, and the bits are those of an undisturbed run,
-    for two processes with dropout."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
-    settings = json.dumps(changed(PRETRAIN, recipe__batch=10, last_kimg=2))
-
-    def start(name):
-        words = ["train", settings, "--data", str(digits_file), "--out", str(tmp_path / name)]
-        command = [sys.executable, "-m", "ect", "--threads", "1", *words, "--gpus", "2"]
-        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-
-    whole = start("whole")
-    assert whole.wait() == 0, whole.stderr.read()
-    first = start("run")
+def test_torchrun_stops_as_one_and_goes_on(whole, digits_file, tmp_path):
+    """SIGTERM to torchrun: all save and stop; again, and the bits are those of an undisturbed
+    run."""
+    first = torchrun(digits_file, tmp_path / "run")
     while not (tmp_path / "run" / "progress.json").exists():
         assert first.poll() is None
         time.sleep(0.01)
@@ -170,10 +182,10 @@ def test_torchrun_stops_as_one_and_goes_on(digits_file, tmp_path):
     said = first.communicate()[1]
     found = re.findall(r"ect train: stopped by SIGTERM at image (\d+) of 2000; run again", said)
     assert first.returncode != 0 and len(found) == 1
-    again = start("run")
+    again = torchrun(digits_file, tmp_path / "run")
     said = again.communicate()[1]
     assert again.returncode == 0 and said.count(f"going on from image {found[0]} of") == 1
-    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "run") == whole
 
 
 SRUN = """#!/bin/sh
@@ -186,20 +198,14 @@ wait $first && wait $second
 
 
 @pytest.mark.pipeline  # takes as long as one
-def test_two_nodes_of_one_process_are_one_of_two(digits_file, tmp_path):
+def test_two_nodes_of_one_process_are_one_of_two(whole, digits_file, tmp_path):
     (tmp_path / "srun").write_text(SRUN)
     (tmp_path / "srun").chmod(0o755)
-    path = {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
-    path |= {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURMD_NODENAME": "127.0.0.1"}
-    settings = json.dumps(changed(PRETRAIN, recipe__batch=50))
-    for name, words, more in (
-        ("one", ["--gpus", "2"], {}),
-        ("two", ["--gpus", "2", "--nodes", "2"], slurm),
-    ):
-        command = ["train", settings, "--data", str(digits_file), "--out", str(tmp_path / name)]
-        command = [sys.executable, "-m", "ect", "--threads", "1", *command, *words]
-        subprocess.run(command, env=os.environ | path | more, check=True, timeout=200)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    told = json.loads((tmp_path / "two" / "run.json").read_text())
+    slurm |= {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    run = torchrun(digits_file, tmp_path / "run", "--nodes", "2", **slurm)
+    said = run.communicate(timeout=200)[1]
+    assert run.returncode == 0, said
+    assert contents(tmp_path / "run") == whole
+    told = json.loads((tmp_path / "run" / "run.json").read_text())
     assert told["processes"] == 2

@@ -13,6 +13,7 @@ from ect.data.batches import Images
 from ect.models import build
 from ect.models.draw import draw as draw_images
 from ect.networks.unet import UNet
+from ect.runtime import device
 from ect.training import augment, loop, train
 from ect.training.state import State
 from ect.training.warp import warp
@@ -176,6 +177,16 @@ def trained(settings, digits_file, out, **options):
     return contents(out)
 
 
+@pytest.fixture(scope="module")
+def start(digits_file, tmp_path_factory):
+    """The folder of `AUGMENTED`."""
+    out = tmp_path_factory.mktemp("augmented") / "start"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "current", lambda: torch.device("cpu"))
+        trained(AUGMENTED, digits_file, out)
+    return out
+
+
 def test_a_run_does_not_depend_on_microbatches_up_to_rounding(digits_file, tmp_path):
     settings = changed(AUGMENTED, recipe__dropout=0.0)
     trained(settings, digits_file, tmp_path / "whole")
@@ -185,8 +196,8 @@ def test_a_run_does_not_depend_on_microbatches_up_to_rounding(digits_file, tmp_p
         torch.testing.assert_close(parts[name], value, rtol=0, atol=2e-3)
 
 
-def test_a_stopped_run_ends_with_the_same_bits(digits_file, tmp_path, monkeypatch):
-    whole = trained(AUGMENTED, digits_file, tmp_path / "whole")
+def test_a_stopped_run_ends_with_the_same_bits(start, digits_file, tmp_path, monkeypatch):
+    whole = contents(start)
     assert trained(changed(AUGMENTED, recipe__augment__p=0.1), digits_file, tmp_path / "b") != whole
     step = loop.step
 
@@ -202,36 +213,31 @@ def test_a_stopped_run_ends_with_the_same_bits(digits_file, tmp_path, monkeypatc
     assert trained(AUGMENTED, digits_file, tmp_path / "a") == whole
 
 
-def test_a_chain_of_milestones_ends_with_the_same_bits(digits_file, tmp_path):
+def test_a_chain_of_milestones_ends_with_the_same_bits(start, digits_file, tmp_path):
     long = changed(AUGMENTED, last_kimg=2)
     whole = trained(long, digits_file, tmp_path / "whole")
-    trained(AUGMENTED, digits_file, tmp_path / "one")
-    rest = trained(
-        changed(long, first_kimg=1), digits_file, tmp_path / "two",
-        resume=tmp_path / "one" / "state.safetensors",
-    )  # fmt: skip
+    one = start / "state.safetensors"
+    rest = trained(changed(long, first_kimg=1), digits_file, tmp_path / "two", resume=one)
     assert rest["model.safetensors"] == whole["model.safetensors"]
 
 
 def test_tuning_without_augmentation_keeps_the_layer_and_its_state_can_be_saved(
-    digits_file, tmp_path
+    start, digits_file, tmp_path
 ):
     """As ECT tunes EDM's network: the weights that read augmentation are not trained."""
-    trained(AUGMENTED, digits_file, tmp_path / "start")
-    init = tmp_path / "start" / "model.safetensors"
+    init = start / "model.safetensors"
     settings = changed(TUNE, network__augment_labels=9)
     whole = trained(settings, digits_file, tmp_path / "tuned", init=init)
-    start, tuned = (build.read(tmp_path / n / "model.safetensors")[0] for n in ("start", "tuned"))
+    before, tuned = (build.read(p)[0] for p in (init, tmp_path / "tuned" / "model.safetensors"))
     name = "embedding.augment.weight"
-    torch.testing.assert_close(start[name], tuned[name], rtol=1e-5, atol=1e-7)
-    assert not torch.equal(start["stem.weight"], tuned["stem.weight"]) and start[name].any()
+    torch.testing.assert_close(before[name], tuned[name], rtol=1e-5, atol=1e-7)
+    assert not torch.equal(before["stem.weight"], tuned["stem.weight"]) and before[name].any()
     told = changed(settings, recipe__augment={"kind": "edm", "p": P})
     assert trained(told, digits_file, tmp_path / "told", init=init) != whole
 
 
-def test_sampling_tells_the_network_nothing(digits_file, tmp_path):
-    trained(AUGMENTED, digits_file, tmp_path / "start")
-    f, process, about = build.load_model(tmp_path / "start" / "model.safetensors")
+def test_sampling_tells_the_network_nothing(start):
+    f, process, about = build.load_model(start / "model.safetensors")
     asked, network = [], f.network
     network.register_forward_pre_hook(
         lambda module, args, named: asked.append(named), with_kwargs=True

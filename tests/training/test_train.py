@@ -16,10 +16,28 @@ from ect.training import loop, parts, train
 from ect.training.state import State
 from tests.helpers.runs import ARTEFACTS, PRETRAIN, TUNE, changed, contents
 
+# Processors without bf16 are slow at it.
+LITTLE = {"channels": 8, "multipliers": [1], "blocks": 1, "attention": []}
+
+
+@pytest.fixture(scope="module")
+def ran(digits_file, tmp_path_factory):
+    """The folder of a run of settings that several tests read: each is run once."""
+    folders = {}
+
+    def run(settings):
+        key = json.dumps(settings)
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp("ran") / "run"
+            train.run(settings, digits_file, folders[key])
+        return folders[key]
+
+    return run
+
 
 @pytest.mark.parametrize(
     "settings",
-    [PRETRAIN, TUNE, changed(TUNE, recipe__precision="bf16")],
+    [PRETRAIN, TUNE, changed(TUNE, network=LITTLE, recipe__precision="bf16")],
     ids=["pretrain", "tune", "bf16"],
 )
 def test_a_run_is_its_config_and_seed(settings, digits_file, tmp_path):
@@ -132,9 +150,8 @@ def test_learning_rate_is_constant_by_default(seen):
     assert parts.learning_rate(options, seen, 5000) == 2.0
 
 
-def test_init_copies_weights_and_nothing_else(digits_file, tmp_path):
-    train.run(PRETRAIN, digits_file, tmp_path / "start")
-    model = tmp_path / "start" / "model.safetensors"
+def test_init_copies_weights_and_nothing_else(ran, digits_file, tmp_path):
+    model = ran(PRETRAIN) / "model.safetensors"
     train.run(changed(TUNE, last_kimg=0, seed=3), digits_file, tmp_path / "tuned", init=model)
     weights, _ = checkpoint.load(model)
     tuned, _ = checkpoint.load(tmp_path / "tuned" / "model.safetensors")
@@ -161,24 +178,23 @@ def test_a_loss_that_is_no_number_publishes_nothing(digits_file, tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["progress.json"]
 
 
-def test_snapshots_and_model_describe_themselves(digits_file, tmp_path):
+def test_snapshots_and_model_describe_themselves(ran):
     """The last snapshot is the published model, and both load as a consistency function."""
-    train.run(TUNE, digits_file, tmp_path)
-    snapshots, about = checkpoint.load(tmp_path / "snapshots.safetensors")
-    model, model_about = checkpoint.load(tmp_path / "model.safetensors")
+    folder = ran(TUNE)
+    snapshots, about = checkpoint.load(folder / "snapshots.safetensors")
+    model, model_about = checkpoint.load(folder / "model.safetensors")
     assert about == model_about
     assert {key.split(".")[0] for key in snapshots} == {"500", "1000"}
     last = checkpoint.within("1000", snapshots)
     assert all(torch.equal(last[key], value) for key, value in model.items())
-    f, process, _ = build.load_model(tmp_path / "model.safetensors")
+    f, process, _ = build.load_model(folder / "model.safetensors")
     t = process.time(torch.tensor([0.5]))
     assert f(torch.zeros(1, 1, 8, 8), t).isfinite().all()
 
 
-def test_distillation_asks_the_frozen_start(digits_file, tmp_path):
+def test_distillation_asks_the_frozen_start(ran, digits_file, tmp_path):
     """Every target gives another model; the start, which is the teacher, is not trained."""
-    train.run(PRETRAIN, digits_file, tmp_path / "start")
-    init = tmp_path / "start" / "model.safetensors"
+    init = ran(PRETRAIN) / "model.safetensors"
     before = init.read_bytes()
     for target in ("own", "euler", "heun"):
         settings = changed(TUNE, target=target, recipe__dropout=0.0)
@@ -219,10 +235,9 @@ def test_a_step_does_not_wait_for_a_gpu(settings, digits_file):
 CONDITIONAL = changed(PRETRAIN, network__classes=10, recipe__dropout=0.0)
 
 
-def test_a_network_with_classes_is_told_the_labels(digits_file, tmp_path):
+def test_a_network_with_classes_is_told_the_labels(ran):
     """Trained on labels, f depends on them; a uniform or given label is a function of the seed."""
-    train.run(CONDITIONAL, digits_file, tmp_path)
-    f, _, about = build.load_model(tmp_path / "model.safetensors")
+    f, _, about = build.load_model(ran(CONDITIONAL) / "model.safetensors")
     assert about["network"]["classes"] == 10
     weight = f.network.embedding.label.weight
     start = build.make_network(CONDITIONAL["network"], about["shape"])
@@ -234,10 +249,9 @@ def test_a_network_with_classes_is_told_the_labels(digits_file, tmp_path):
     assert (one - two).abs().max() > 1e-4 and f.label is None
 
 
-def test_distillation_tells_the_teacher_the_labels(digits_file, tmp_path):
-    train.run(CONDITIONAL, digits_file, tmp_path / "start")
+def test_distillation_tells_the_teacher_the_labels(ran, digits_file, tmp_path):
     settings = changed(TUNE, network__classes=10, target="euler")
-    init = tmp_path / "start" / "model.safetensors"
+    init = ran(CONDITIONAL) / "model.safetensors"
     train.run(settings, digits_file, tmp_path / "ecd", init=init)
     seen = []
     teacher = build.load_model(init)[0]
@@ -276,10 +290,9 @@ def sampled(path, **settings):
     return draw.labels_of(range(300), build.load_model(path)[2], **settings)
 
 
-def test_classes_without_training_images_are_not_sampled(digits_file, tmp_path):
+def test_classes_without_training_images_are_not_sampled(ran, digits_file, tmp_path):
     """Their embedding is that of the start. The file of a model with all classes says nothing."""
-    train.run(CONDITIONAL, digits_file, tmp_path / "all")
-    assert "trained_classes" not in build.load_model(tmp_path / "all" / "model.safetensors")[2]
+    assert "trained_classes" not in build.load_model(ran(CONDITIONAL) / "model.safetensors")[2]
     names = [str(k) for k in range(10)]
     data = with_labels(digits_file, tmp_path / "d", names, lambda k: k // 4 * 4 + 1)
     train.run(CONDITIONAL, data, tmp_path / "some")
@@ -291,9 +304,8 @@ def test_classes_without_training_images_are_not_sampled(digits_file, tmp_path):
         sampled(model, given=[1, 2])
 
 
-def test_an_imported_network_may_have_more_classes_than_are_trained(digits_file, tmp_path):
-    train.run(CONDITIONAL, digits_file, tmp_path / "start")
-    init = tmp_path / "start" / "model.safetensors"
+def test_an_imported_network_may_have_more_classes_than_are_trained(ran, digits_file, tmp_path):
+    init = ran(CONDITIONAL) / "model.safetensors"
     inherited = ("network", "process", "parameterization", "c_noise", "c_in")
     settings = {key: value for key, value in TUNE.items() if key not in inherited}
     data = with_labels(digits_file, tmp_path / "d", ["a", "b", "c"], lambda k: k % 3)
@@ -309,7 +321,8 @@ def test_bf16_rounds_the_network_and_nothing_else(digits_file, tmp_path):
     losses = []
     for precision in ("fp32", "bf16"):
         out = tmp_path / precision
-        train.run(changed(PRETRAIN, recipe__precision=precision), digits_file, out)
+        settings = changed(PRETRAIN, network=LITTLE, recipe__precision=precision)
+        train.run(settings, digits_file, out)
         lines = (out / "metrics.jsonl").read_text().splitlines()
         losses.append(torch.tensor([json.loads(line)["loss"] for line in lines]))
         weights, _ = checkpoint.load(out / "model.safetensors")

@@ -26,10 +26,12 @@ def make_environment(folder, *words):
     The test is skipped with pip's reason where pip finds no packages."""
     pins = re.findall(r"^[a-z0-9.-]+==[^\\\n]+", LOCK, re.MULTILINE)
     (folder / "pins.txt").write_text("\n".join(pins))
-    subprocess.run([sys.executable, "-m", "venv", folder / "alone"], check=True)
+    bare = [sys.executable, "-m", "venv", "--without-pip", folder / "alone"]
+    subprocess.run(bare, check=True)
     python = folder / "alone" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "--constraint", folder / "pins.txt"]
-    done = subprocess.run([*install, *words], cwd=folder, capture_output=True, text=True)
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile"]
+    install = [*pip, "--constraint", folder / "pins.txt", *words]
+    done = subprocess.run(install, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"pip cannot install {' '.join(words)}: {done.stderr.strip()[-200:]}")
     return python

@@ -4,13 +4,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 
 import pytest
 
 from ect.config import load
 from ect.config.config import Config
 from ect.study.jobs import jobs
+from tests.helpers import warm
 from tests.helpers.workflow import ROOT, SMOKE, copy_workflow
 
 pytestmark = pytest.mark.pipeline
@@ -39,8 +39,7 @@ use rule * from ect
 def plan(folder, *words, **env):
     """{(rule, its outputs)} of a dry run, and what it says."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | env
-    command = [sys.executable, "-m", "snakemake", "-n", "--cores", "1", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    done = warm.run("snakemake", "-n", "--cores", "1", *words, cwd=folder, env=environment)
     said = done.stdout + done.stderr
     return set(re.findall(r"^rule (\w+):\n(?:    input:.*\n)?    output: (.*)$", said, re.M)), said
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import yaml
 
 from ect.config.config import Config
 from ect.runs import status
+from tests.helpers import warm
 from tests.helpers.workflow import OUTER, ROOT, smoke, stand_in_for_conda
 
 REFUSED = {"No log directive defined:", "Mixed rules and functions in same snakefile.:"}
@@ -18,13 +18,10 @@ REFUSED = {"No log directive defined:", "Mixed rules and functions in same snake
 pytestmark = pytest.mark.pipeline
 
 
-def snakemake(folder, *words):
+def snakemake(folder, *words, new=False):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", *words],
-        cwd=folder, capture_output=True, text=True, env=env | {"PATH": path},
-    )  # fmt: skip
+    done = warm.run("snakemake", *words, cwd=folder, env=env | {"PATH": path}, new=new)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -80,7 +77,7 @@ def test_jobs_run_there_in_an_environment_of_conda(outer, tmp_path, monkeypatch)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     (outer / "matplotlib.py").write_text("raise SystemExit('the wrong one')")
     wanted = ["inner/results/theirs/figures/maps.png", "--force", "--configfile", "config.yaml"]
-    code, text = snakemake(outer, *wanted, "--cores", "1", "--use-conda")
+    code, text = snakemake(outer, *wanted, "--cores", "1", "--use-conda", new=True)
     (outer / "matplotlib.py").unlink()
     assert code == 0 and "Activating conda environment" in text, text[-3000:]
     assert (outer / "seen").read_text().splitlines()[-1] == "none 1"

@@ -42,8 +42,8 @@ def study(tmp_path):
     return tmp_path
 
 
-def run(study, target, *words):
-    done = snakemake(study, target, *words, "--configfile", SMOKE, "overlay.yaml")
+def run(study, target, *words, new=False):
+    done = snakemake(study, target, *words, "--configfile", SMOKE, "overlay.yaml", new=new)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -116,7 +116,7 @@ def test_jobs_find_packages_where_the_workflow_found_them(study, monkeypatch):
     (study / "packages").mkdir()
     (study / "packages/sitecustomize.py").write_text(noting)
     monkeypatch.setenv("PYTHONPATH", str(study / "packages"))
-    assert run(study, "results/smoke/data/dataset.safetensors")[0] == 0
+    assert run(study, "results/smoke/data/dataset.safetensors", new=True)[0] == 0
     assert "-m ect --threads" in (study / "seen").read_text()
 
 

@@ -2,8 +2,6 @@
 and its settings are the released ones where it says so."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from ect.config.missing import Needed
 from ect.data import look
 from ect.models.build import parameters
 from ect.study import cost, settings, table
+from tests.helpers import warm
 from tests.helpers.workflow import copy_workflow, snakemake
 
 ROOT = Path(__file__).parents[2]
@@ -63,9 +62,7 @@ def folder(tmp_path_factory):
 
 def both(*files):
     """({rule: jobs} of a dry run but `all`, {rule: jobs} of the plan)."""
-    words = ("--cores", "all", "--dry-run", "--configfile", *files)
-    command = [sys.executable, "-m", "snakemake", *words]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = warm.run("snakemake", "--cores", "all", "--dry-run", "--configfile", *files)
     text = done.stdout + done.stderr
     assert done.returncode == 0, text
     stats = text.split("Job stats:")[1].split("total")[0]

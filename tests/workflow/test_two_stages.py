@@ -49,7 +49,7 @@ def test_the_second_stage_starts_from_the_first_and_runs_as_its_jobs_say(study, 
     assert counts.pop("study") == "1" and counts.pop("total") == str(len(jobs(config)) + 1)
     assert {rule: int(n) for rule, n in counts.items()} == Counter(j.rule for j in jobs(config))
     target = f"{config.root}/{SECOND.folder}/one_step/metrics.json"
-    done = snakemake(study, target, "--configfile", SMOKE, "two.yaml")
+    done = snakemake(study, target, "--configfile", SMOKE, "two.yaml", new=True)
     assert done.returncode == 0, done.stdout + done.stderr
     first, adopted = (
         checkpoint.load(study / config.root / folder / "model.safetensors")
