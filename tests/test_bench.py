@@ -34,7 +34,9 @@ def printed(monkeypatch, capsys):
     return run
 
 
-@pytest.mark.parametrize("name", ["corruptions.py", "growth.py", "kills.py", "metrics.py", "overhead.py"])
+@pytest.mark.parametrize(
+    "name", ["corruptions.py", "growth.py", "kills.py", "metrics.py", "overhead.py"]
+)
 def test_a_benchmark_that_takes_long_says_what_it_takes(name, printed):
     assert printed(name, "--help").startswith(f"usage: {name}")
 
