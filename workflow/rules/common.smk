@@ -62,6 +62,7 @@ if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
 from ect.config import load, missing, published
 from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config
+from ect.config.dataset import SHARDS
 from ect.config.evaluation import FETCHED
 from ect.data import look
 from ect.data.folder import fingerprint
