@@ -55,7 +55,7 @@ def outside(page, target):
         return None
     top = page in PAGES.values()
     path = posixpath.normpath(posixpath.join("" if top else "docs", target))
-    return None if path in PAGES or re.fullmatch(r"docs/[^/]+\.md", path) else path
+    return None if path in PAGES or re.fullmatch(r"docs/[^/]+\.(md|ipynb)", path) else path
 
 
 def place(path):
