@@ -3,6 +3,7 @@
 #             study, V=1 for all that Snakemake says
 # make test   the environment, all tests
 # make lint   ruff: rules and format; mypy: types; snakefmt: format of the rules
+# make docs   the pages of docs/ with search, in build/docs
 # make wheels the lock's packages, but torch's, as files in wheels/: for a machine without an index
 # make offline  the environment from wheels/, with the torch that the machine has
 # make cpu    the environment with a torch for CPUs, from the index TORCH_INDEX
@@ -14,7 +15,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SNAKEMAKE = snakemake --cores all $(if $(STUDY),--configfile workflow/studies/$(STUDY).yaml)
 NAME = $(subst -,_,$(if $(STUDY),$(STUDY),digits))
 
-.PHONY: help run test lint wheels offline cpu lock
+.PHONY: help run test lint docs wheels offline cpu lock
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
 
@@ -30,6 +31,9 @@ lint: .venv/installed
 	ruff format --check .
 	mypy
 	snakefmt --check Snakefile workflow/Snakefile workflow/rules/*.smk
+
+docs: .venv/installed
+	mkdocs build
 
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \

@@ -35,7 +35,9 @@ SAMPLERS = ("multistep", "flow_map", "euler", "heun", "dpm_solver")
 EXTRACTORS = ("classifier", "inception", "dinov2", "efficientnet")
 METRICS = ("fd", "kd", "precision", "recall", "inception_score")
 FORMATS = ("edm", "diffusers", "ect", "state_dict")
-SOURCES = ("digits", "images", "cifar10", "mnist", "fashion_mnist", "imagenet64")
+SOURCES = (
+    "digits", "images", "parquet", "webdataset", "cifar10", "mnist", "fashion_mnist", "imagenet64",
+)  # fmt: skip
 
 POWERS = tuple(2**k for k in range(1, 11))
 # The range of each option, in every schedule that has it: (test, words).

@@ -115,6 +115,20 @@ def require_settings(args):
         drawing.require_solvers(args.solvers)
 
 
+def first_only(verb):
+    """In the place of `warnings.showwarning`: a job's first warning on one line, no other; with V=1
+    Snakemake sets no ECT_BARS, and all are shown."""
+    told = []
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        if not told:
+            text = shown(" ".join(str(message).split()), 160)
+            print(f"ect {verb}: {category.__name__}: {text} (V=1 shows all)", file=sys.stderr)
+        told.append(message)
+
+    return show
+
+
 def main(argv=None):
     """Run a verb, and return its exit code; that of a Unix tool, and no word, where whoever read
     stdout has ended, as `| head` does."""
@@ -136,6 +150,7 @@ def run(argv=None):
     limit_threads(args.threads)
     if os.environ.get("ECT_BARS") == "0":  # one count stands for the bars of all jobs
         sys.stderr.isatty = lambda: False  # type: ignore[method-assign]
+        warnings.showwarning = first_only(args.verb)
     warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # Inception uses it
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage and size; errors say them
     try:

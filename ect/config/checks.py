@@ -150,7 +150,8 @@ def _numbers_of(config, key, wanted):
     source = config.dataset.source
     try:
         real = published.TRAINING.get(source, 0)
-        real -= 0 if source in OWN_TEST else counted(config.dataset.held_out, real)
+        held_out = config.dataset.held_out
+        real -= 0 if source in OWN_TEST or held_out is None else counted(held_out, real)
         metric = published.require_comparable(source, features, config.evaluation.images, real)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None

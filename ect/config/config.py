@@ -19,6 +19,7 @@ from ect.config import (
     tuned,
 )
 from ect.config.budget import Scale, scale_of, scaled
+from ect.config.dataset import SHARDS
 from ect.config.errors import at, line_of, lines_of, without_base
 from ect.config.grid import Grid
 from ect.plugins import read as read_plugins
@@ -123,7 +124,7 @@ class Config(Grid):
 
     def _require_results_apart(self):
         """The images of a folder are not those that the study itself draws into it."""
-        folder = self.dataset.folder
+        folder = self.dataset.folder if self.dataset.source not in SHARDS else None
         if folder is not None and Path(self.root).resolve().is_relative_to(Path(folder).resolve()):
             raise ValueError(
                 f"dataset.path: found {base.short(self.dataset.path)}, which holds the study's own"

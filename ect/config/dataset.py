@@ -13,16 +13,18 @@ from ect.config.base import Block, Count, PathText, Seed, names, short, whole
 SOURCE_KEYS = {
     "digits": (),
     "images": ("path", "classes", "resolution", "resize", "channels", "on_error"),
+    "parquet": ("path", "label", "resolution", "resize", "channels", "on_error"),
+    "webdataset": ("path", "label", "resolution", "resize", "channels", "on_error"),
     "cifar10": ("path", "resolution", "channels"),
     "mnist": ("path", "resolution", "channels"),
     "fashion_mnist": ("path", "resolution", "channels"),
     "imagenet64": ("path", "resolution", "resize", "channels", "on_error"),
 }
-OWN_TEST = (
-    "cifar10",
-    "mnist",
-    "fashion_mnist",
-)  # sources with a test split: held_out may be left out
+# Sources with a test split: held_out may be left out.
+OWN_TEST = ("cifar10", "mnist", "fashion_mnist")
+SHARDS = {"parquet": ".parquet", "webdataset": ".tar"}  # files of sources that may have one
+MISSING = "missing; its files hold no test split, by their names (docs/datasets.md)"
+KEYS = ("path", "classes", "label", "resolution", "resize", "channels", "on_error")
 # What is read as an image: by its name, and, in Pillow's words, by its content.
 SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
@@ -86,9 +88,13 @@ class Dataset(Block):
     split_seed: Seed = 0
     """The seed by which those images are chosen."""
     path: PathText | None = None
-    """For `images` a folder or .zip; for the other sources the folder of a local copy."""
+    """For `images` a folder or .zip; for `parquet` and `webdataset` a folder of their files, or
+    one; for the other sources the folder of a local copy."""
     classes: Literal["folders"] | None = None
     """`folders`: each folder of images is a class."""
+    label: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """For `parquet` the column that holds the classes, where it is not the only ClassLabel; for
+    `webdataset` the key in each .json that does, instead of the .cls."""
     resolution: whole(4096) | None = None
     """Side in pixels: the central square of each image is resized to it."""
     resize: Literal[registry.RESIZES] | None = None
@@ -105,15 +111,15 @@ class Dataset(Block):
     @model_validator(mode="after")
     def _fits_its_source(self):
         keys = SOURCE_KEYS[self.source]
-        for key in ("path", "classes", "resolution", "resize", "channels", "on_error"):
+        for key in KEYS:
             if key not in keys and getattr(self, key) is not None:
                 allowed = names(("normalize", "held_out", "split_seed", "max_images", *keys))
                 raise ValueError(f"{key} is set for '{self.source}'; allowed: {allowed}")
-        if self.held_out is None and self.source not in OWN_TEST:
+        if self.held_out is None and self.source not in (*OWN_TEST, *SHARDS):
             raise ValueError(f"held_out: missing; '{self.source}' has no test split of its own")
         if self.source == "imagenet64" and self.resolution not in (None, 64):
             raise ValueError(f"resolution is {self.resolution}; allowed for imagenet64: 64")
-        if self.resize is not None and self.source == "images" and self.resolution is None:
+        if self.resize is not None and self.source != "imagenet64" and self.resolution is None:
             raise ValueError(f"resize is '{self.resize}' without resolution; allowed: with one")
         if "path" in keys:
             self._check_path()
@@ -125,15 +131,23 @@ class Dataset(Block):
         path, said = Path(self.path), short(self.path)
         if self.source == "imagenet64" and path.exists() and not (path / "train").is_dir():
             raise ValueError(f"path: found {said} without a folder train; allowed: with one")
-        if self.source == "images" and self.archive and re.search("[{}]", self.path):
+        if self.source not in ("images", *SHARDS):
+            return
+        ending = SHARDS.get(self.source)
+        allowed = (
+            f"a folder of {ending} files, or one" if ending else "a folder of images, or a .zip"
+        )
+        if self.archive and re.search("[{}]", self.path):
             raise ValueError(f"path: found {said}; allowed: an archive's path without braces")
-        if self.source == "images" and "://" in self.path:
+        if "://" in self.path:
             raise ValueError(
-                f"path: found {said}; allowed: a folder of images, or a .zip of this machine, not "
-                "an address"
+                f"path: found {said}; allowed: {allowed} of this machine, not an address"
             )
-        if self.source == "images" and path.exists() and not path.is_dir() and not path.is_file():
-            raise ValueError(f"path: found {said}; allowed: a folder of images, or a .zip")
+        if path.exists() and not path.is_dir() and not path.is_file():
+            raise ValueError(f"path: found {said}; allowed: {allowed}")
+        other = {end: source for source, end in SHARDS.items()}.get(path.suffix.lower())
+        if other not in (None, self.source) and not path.is_dir():
+            raise ValueError(f"path: found {said}; allowed: {allowed}; or source: {other}")
 
     def resolved(self):
         """The settings of the job that prepares the file: the keys that are set, and a `resize`
@@ -146,7 +160,8 @@ class Dataset(Block):
         """How the images are resized; None if they are as their source has them."""
         if self.source == "imagenet64":
             return self.resize or "dhariwal"
-        return (self.resize or "lanczos") if self.resolution and self.source == "images" else None
+        own = self.resolution and self.source in ("images", *SHARDS)
+        return (self.resize or "lanczos") if own else None
 
     @property
     def shape(self):
@@ -165,14 +180,15 @@ class Dataset(Block):
 
     @property
     def folder(self):
-        """The folder whose images are read, or None. What is not there is a .zip by its name."""
-        if self.source not in ("images", "imagenet64") or Path(self.path).is_file():
+        """The folder whose files are read, or None. What is not there is a file by its name."""
+        if self.source not in ("images", "imagenet64", *SHARDS) or Path(self.path).is_file():
             return None
-        if not Path(self.path).exists() and self.path.lower().endswith(".zip"):
+        ending = SHARDS.get(self.source, ".zip")
+        if not Path(self.path).exists() and self.path.lower().endswith(ending):
             return None
-        return self.path if self.source == "images" else str(Path(self.path) / "train")
+        return str(Path(self.path) / "train") if self.source == "imagenet64" else self.path
 
     @property
     def archive(self):
-        """The .zip whose images are read, or None."""
-        return self.path if self.source == "images" and self.folder is None else None
+        """The one file in which the images are, or None."""
+        return self.path if self.source in ("images", *SHARDS) and self.folder is None else None

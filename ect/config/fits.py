@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ect.config import kinds, seeds
 from ect.config.base import names
 from ect.config.cells import Milestone
-from ect.config.dataset import counted
+from ect.config.dataset import MISSING, counted
 from ect.networks.widths import levels
 
 # The fewest images of a set for each metric: a covariance needs two, the third nearest neighbour
@@ -112,7 +112,9 @@ def _splits(dataset, facts):
                 f" images of {dataset.source}"
             )
         return pool, test
-    if pool is None:
+    if held_out is None and facts.images is not None:
+        raise ValueError(f"dataset.held_out: {MISSING}")
+    if pool is None or held_out is None:
         return None, held_out if isinstance(held_out, int) else None
     test = counted(held_out, pool)
     if test >= pool:

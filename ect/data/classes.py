@@ -165,7 +165,7 @@ def classes_by_file(files, names, path):
             f"{shown(path)}: {LABELS} names '{shown(min(lost))}', but there is no such image"
         )
     labels = [class_of[name] for name in names]
-    _require_all_classes(set(labels), path)
+    _require_all_classes(set(labels), f"{shown(path)}: {LABELS}")
     return [str(k) for k in range(max(labels) + 1)], labels
 
 
@@ -215,14 +215,38 @@ def _class_of(pairs, images, path):
     return class_of
 
 
-def _require_all_classes(found, path):
+def classes_of(labels, names, path):
+    """(class names, class index of each image) of labels that are whole numbers or texts; (None,
+    zeros) where all are None. Raises `ValueError`."""
+    if set(map(type, labels)) <= {type(None)}:
+        return None, [0] * len(names)
+    kind = next(type(label) for label in labels if label is not None)
+    for name, label in zip(names, labels):
+        fits = label >= 0 if type(label) is int else isinstance(label, str) and label
+        if type(label) is not kind or not fits:
+            found = "none" if label is None else shown(repr(label), 80)
+            raise ValueError(
+                f"{shown(path)}: the class of '{shown(name)}' is {found}; allowed: for every image"
+                " a whole number from 0 on, or for every image a name"
+            )
+    every = set(labels)
+    if kind is int:
+        _require_all_classes(every, shown(path))
+        return [str(k) for k in range(len(every))], labels
+    classes = sorted(every)
+    _require_distinct(classes, path)
+    indices = {name: index for index, name in enumerate(classes)}
+    return classes, [indices[label] for label in labels]
+
+
+def _require_all_classes(found, where):
     """Every number up to the largest is the class of an image: the rest would be sampled, though
     they were never trained."""
     empty = next(k for k in range(len(found) + 1) if k not in found)
     if empty < len(found):
         raise ValueError(
-            f"{shown(path)}: {LABELS} has classes up to {shown(max(found))}, but no image of class"
-            f" {empty}; allowed: numbers from 0 on without a gap, here 0 to {len(found) - 1}"
+            f"{where} has classes up to {shown(max(found))}, but no image of class {empty};"
+            f" allowed: numbers from 0 on without a gap, here 0 to {len(found) - 1}"
         )
 
 
@@ -237,13 +261,15 @@ def without_images(classes, labels):
 
 
 class Listing(NamedTuple):
-    """The images of a folder or .zip, before any of them is read."""
+    """The images of a folder, .zip or shards, before any of them is read."""
 
-    files: Any  # a Folder or Zip, which opens them
+    files: Any  # a Folder, a Zip or the like, which opens them by name
     names: list
     labels: list  # the class of each, 0 without classes
     classes: list | None  # their names
     ignored: dict  # {suffix: how many files that are no images}
+    tests: int = 0  # so many of the last images are a test split
+    inputs: list = []  # the files that hold them, for the record
 
 
 def listed(settings):

@@ -57,13 +57,13 @@ class Zip:
         self.file, self.lock, self.entries = _archive(path), threading.Lock(), {}
         for entry in self.file.infolist():
             name = below_top(entry.filename)
-            if entry.filename.endswith(("/", "\\")) or _hidden(name):
+            if entry.filename.endswith(("/", "\\")) or is_hidden(name):
                 continue
             if name in self.entries:
                 raise ValueError(f"{shown(path)}: holds '{shown(name)}' twice; allowed: once")
             self.entries[name] = entry
         images = [entry.filename for name, entry in self.entries.items() if is_image(name)]
-        _require_one_top(images, path)
+        require_one_top(images, path)
         self.names = sorted(self.entries)
 
     def open(self, name):
@@ -96,7 +96,7 @@ def below_top(name):
 _ANCHOR = re.compile(r"^([A-Za-z]:)?[/\\]+")
 
 
-def _require_one_top(names, path):
+def require_one_top(names, path):
     """The images' names are all absolute or all relative, and none leads above the top."""
     absolute = {bool(_ANCHOR.match(name)): name for name in names}
     if len(absolute) > 1:
@@ -121,7 +121,7 @@ def opened(path):
     return Folder(path) if Path(path).is_dir() else Zip(path)
 
 
-def _hidden(name):
+def is_hidden(name):
     """Whether a part of a name is hidden or litter; `..` is neither, but an error."""
     parts = [part for part in name.split("/") if part != ".."]
     return any(part.startswith(".") or part.lower() in LITTER for part in parts)
@@ -150,7 +150,7 @@ def _walk(folder, prefix, above):
     if here in above:  # a link back to a folder that we are in
         return
     for entry in inside:
-        if _hidden(entry.name):
+        if is_hidden(entry.name):
             continue
         try:
             is_folder = entry.is_dir()
@@ -165,11 +165,12 @@ def _walk(folder, prefix, above):
             yield prefix + entry.name, entry
 
 
-def fingerprint(folder):
-    """A digest of the names, sizes and modification times of a folder's images and labels."""
+def fingerprint(folder, suffix=None):
+    """A digest of the names, sizes and modification times of a folder's images and labels, or of
+    its files with a suffix."""
     digest = hashlib.sha256()
     for name, entry in walk(folder):
-        if is_image(name) or name == LABELS:
+        if name.lower().endswith(suffix) if suffix else is_image(name) or name == LABELS:
             digest.update(repr((name, *_status(entry))).encode())
         elif name.endswith("/"):
             digest.update(repr((name, "unreadable")).encode())

@@ -1,28 +1,42 @@
 """What a look at a source says of its images, before its job reads them all. Loads no torch."""
 
+import importlib.util
 from itertools import islice
 from pathlib import Path
 
 from ect.config.dataset import Facts
+from ect.data import parquet, webdataset
 from ect.data.classes import listed, of_imagenet
 
 TRIES = 8  # images that are read at most, to see the size of one
-SETTINGS = {"images": dict, "imagenet64": of_imagenet}  # those of the folder that is listed
+LISTED = {
+    "images": listed,
+    "imagenet64": lambda settings: listed(of_imagenet(settings)),
+    "parquet": parquet.listed,
+    "webdataset": webdataset.listed,
+}
 
 
 def facts(dataset):
     """The `Facts` of the images of the block `dataset` of a config: their files are listed, and one
     is read where the config does not say its size. What is not there yet is known by the config
     alone. Raises `ValueError` where the job would."""
-    if dataset.source not in SETTINGS or not Path(dataset.path).exists():
+    if dataset.source not in LISTED or not Path(dataset.path).exists() or _elsewhere(dataset):
         return dataset.facts
     try:
-        settings = SETTINGS[dataset.source](dataset.resolved())
-        found = listed(settings)
+        settings = dataset.resolved()
+        found = LISTED[dataset.source](settings)
         shape = dataset.shape or _shape(found, settings)
     except (ValueError, OSError) as error:
         raise ValueError(f"dataset.path: {error}") from None
-    return Facts(shape, len(found.names), 0, len(found.classes or ()))
+    images = len(found.names) - found.tests
+    return Facts(shape, images, found.tests, len(found.classes or ()))
+
+
+def _elsewhere(dataset):
+    """Whether jobs read the images in another environment than this one, such as Snakemake's own:
+    it has no Pillow."""
+    return dataset.source == "parquet" and not importlib.util.find_spec("PIL")
 
 
 def _shape(found, settings):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ect.config.dataset import counted
+from ect.config.dataset import MISSING, counted
 from ect.data import file
 from ect.data.classes import without_images
 from ect.data.sources import LONG, SOURCES, decoded
@@ -32,7 +32,8 @@ def run(settings, out, threads=None):
     about = {"classes": found.classes}
     about |= {key: settings[key] for key in ("resize",) if key in settings}
     with file.writing(out, about) as writer:
-        for split, kept, pixels in decoded(found, _splits(settings, found), threads, skipped):
+        chosen = _splits(settings, found)
+        for split, kept, pixels in decoded(found, chosen, threads, skipped, out.parent):
             writer.add(split, pixels, [found.labels[row] for row in kept])
         about |= _range(settings, writer)
     counts = {split: len(labels) for split, labels in writer.labels.items()}
@@ -56,6 +57,8 @@ def _splits(settings, found):
         if (tests or 0) > found.tests:
             raise ValueError(f"dataset.held_out is {held_out}; allowed: <= {found.tests}")
         return {"train": order, "test": count + random.permutation(found.tests)[:tests]}
+    if held_out is None:
+        raise ValueError(f"dataset.held_out: {MISSING}")
     tests = counted(held_out, len(order))
     if tests >= len(order):
         raise ValueError(f"dataset.held_out is {held_out}; allowed: < {len(order)}")

@@ -5,6 +5,8 @@ many in parallel. Loads no torch, except for torchvision's datasets.
 """
 
 import os
+import tempfile
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -12,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ect.data import decode
+from ect.config.dataset import MAX_BYTES
+from ect.data import decode, parquet, webdataset
 from ect.data.classes import listed, of_imagenet
 from ect.runtime.text import shown
 from ect.runtime.versions import setting
@@ -31,6 +34,9 @@ class Found(NamedTuple):
     tests: int = 0
     files: list = []  # input files, whose digests go into the record
     about: dict = {}  # further entries of the record
+    # Of files that are read only from their beginning on: sorted indices -> for each of them, in
+    # order, what `read` takes in the place of an index.
+    contents: Callable | None = None
 
 
 def digits(settings):
@@ -47,16 +53,32 @@ def images(settings):
     """Any folder of images, subfolders included, or .zip. Without `classes: folders`, a
     dataset.json at its top gives the classes."""
     path, found = settings["path"], listed(settings)
+    return _of(found._replace(inputs=[] if os.path.isdir(path) else [path]), settings)
+
+
+def webdataset_shards(settings):
+    """The images of .tar files, `key.jpg` beside `key.cls` or `key.json`."""
+    return _of(webdataset.listed(settings), settings)
+
+
+def parquet_files(settings):
+    """The images in rows of Parquet files, as HF `datasets` writes them."""
+    found = parquet.listed(settings)
+    return _of(found, settings, parquet.opened)._replace(contents=found.files.contents)
+
+
+def _of(found, settings, opened=None):
+    """The `Found` of a `Listing`, whose images `opened` opens, by default by their names."""
     channels, resolution = settings.get("channels") or 3, settings.get("resolution")
     resize = setting(settings, "resize")
+    opened = opened or (lambda index: found.files.open(found.names[index]))
 
-    def read(index):
-        with decode.faults(), found.files.open(found.names[index]) as file:
+    def read(key):
+        with decode.faults(), opened(key) as file:
             return decode.read(file, channels, resolution, resize)
 
-    inputs = [] if os.path.isdir(path) else [path]
     return Found(
-        found.names, found.labels, found.classes, read, files=inputs,
+        found.names, found.labels, found.classes, read, tests=found.tests, files=found.inputs,
         about={"ignored": found.ignored},
     )  # fmt: skip
 
@@ -111,6 +133,8 @@ fashion_mnist = _published("FashionMNIST", "FashionMNIST/raw", 1)
 SOURCES = {
     "digits": digits,
     "images": images,
+    "parquet": parquet_files,
+    "webdataset": webdataset_shards,
     "cifar10": cifar10,
     "mnist": mnist,
     "fashion_mnist": fashion_mnist,
@@ -118,42 +142,86 @@ SOURCES = {
 }
 
 
-def decoded(found, splits, threads, skipped=None):
+def decoded(found, splits, threads, skipped=None, folder=None):
     """Yields (split, indices, uint8 (N, H, W, C)) for the images of `splits`, {split: indices}, in
-    this order and in chunks.
+    this order and in chunks. Those of a source with `contents` are read in the order of its files
+    first, into a file without a name in `folder`.
 
     For an image that cannot be read, [name, reason] is added to `skipped`. Raises `ValueError` if
     `skipped` is None, or if an image has another size than the first; `MachineError`, whatever
     `skipped` is, if the machine could not read one, so that no dataset depends on free memory.
     """
+    count = sum(map(len, splits.values()))
+    bar = tqdm(total=count, unit="img", disable=None)  # none without a terminal
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool, bar:
+        reader = Reader(found, pool, skipped, bar)
+        if found.contents is not None:
+            yield from _shuffled(reader, splits, folder)
+            return
+        for split, chunk in _chunks(splits):
+            kept = list(reader.pixels(chunk, chunk))
+            if kept:
+                yield split, [row for row, _ in kept], np.stack([pixels for _, pixels in kept])
 
-    def attempt(row):
+
+class Reader:
+    """Reads images by several threads, checks their sizes and lists those that cannot be read."""
+
+    def __init__(self, found, pool, skipped, bar):
+        self.found, self.pool, self.skipped, self.bar = found, pool, skipped, bar
+        self.first = None  # (name, shape) of the first image
+
+    def pixels(self, rows, keys):
+        """Yields (row, pixels) of the rows that can be read, in order; `keys` are what `found.read`
+        takes for them. So many keys are in memory as a chunk has, or hold `MAX_BYTES`."""
+        waiting, held = deque(), 0
+        for row, key in zip(rows, keys, strict=True):
+            size = len(key) if isinstance(key, bytes) else 0
+            waiting.append((row, size, self.pool.submit(self._attempt, row, key)))
+            held += size
+            while len(waiting) > CHUNK or held > MAX_BYTES:
+                held -= waiting[0][1]
+                yield from self._checked(*waiting.popleft())
+        while waiting:
+            yield from self._checked(*waiting.popleft())
+
+    def _attempt(self, row, key):
         try:
-            return found.read(row)
+            return self.found.read(key)
         except decode.PictureError as error:
             return error
         except decode.MachineError as error:
             raise decode.MachineError(
-                f"'{shown(found.names[row])}' could not be read by this machine: {error}; it may be"
-                " intact, so it is not skipped: run again, with fewer --threads if memory is short"
+                f"'{shown(self.found.names[row])}' could not be read by this machine: {error}; it"
+                " may be intact, so it is not skipped: run again, with fewer --threads if memory is"
+                " short"
             ) from None
 
-    first, count = None, sum(map(len, splits.values()))
-    bar = tqdm(total=count, unit="img", disable=None)  # none without a terminal
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool, bar:
+    def _checked(self, row, size, future):
+        pixels, name = future.result(), self.found.names[row]
+        self.bar.update()
+        if isinstance(pixels, decode.PictureError):
+            _skip(name, pixels, self.skipped)
+            return
+        self.first = self.first or (name, pixels.shape)
+        _require_size(name, pixels.shape, *self.first)
+        yield row, pixels
+
+
+def _shuffled(reader, splits, folder):
+    """As `decoded`, by way of a file in which the pixels lie in the order of the source."""
+    rows = sorted(int(row) for chosen in splits.values() for row in chosen)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        places, size, shape = {}, 0, ()
+        for row, pixels in reader.pixels(rows, reader.found.contents(rows)):
+            file.write(pixels.tobytes())
+            places[row], size, shape = len(places), pixels.nbytes, pixels.shape
+        file.flush()
         for split, chunk in _chunks(splits):
-            kept, images = [], []
-            for row, pixels in zip(chunk, pool.map(attempt, chunk)):
-                if isinstance(pixels, decode.PictureError):
-                    _skip(found.names[row], pixels, skipped)
-                    continue
-                first = first or (found.names[row], pixels.shape)
-                _require_size(found.names[row], pixels.shape, *first)
-                kept.append(row)
-                images.append(pixels)
+            kept = [row for row in chunk if row in places]
+            parts = (os.pread(file.fileno(), size, size * places[row]) for row in kept)
             if kept:
-                yield split, kept, np.stack(images)
-            bar.update(len(chunk))
+                yield split, kept, np.frombuffer(b"".join(parts), np.uint8).reshape(-1, *shape)
 
 
 def _skip(name, error, skipped):

@@ -25,6 +25,7 @@
 `sentences`   which row of a table is best, and whether noise explains it
 `planned`     how many replicates the comparisons of a study need, in sentences
 `templates`   the layout of the page, and the captions, which are also those of Snakemake's report
+`gallery`     samples of every model, on the page
 `page`        all of it in one page: questions, figures, tables, sentences, provenance
 ============  =========================================================================
 

@@ -13,6 +13,7 @@ import jinja2
 
 from ect.report import gather, sentences
 from ect.report import planned as planned_for
+from ect.report.gallery import gallery
 from ect.report.markup import duration
 from ect.report.tables import write
 from ect.runtime.checkpoint import read_json
@@ -35,8 +36,8 @@ def write_page(
     `config` is the hash of the study's config, `samplers` are {name: label}; `experiments` are
     {name: {"question", "kind", "table": csv, "figure": png}}, `figures` {name: png} and `tables`
     {name: csv} of what belongs to no experiment. A csv has its md beside it. `runs` are run.json
-    files, `planned` facts of what experiments compare (ect/study/noise.py). Raises `ValueError` or
-    `OSError` that name a file that cannot be read.
+    files; samples beside them are in the gallery. `planned` are facts of what experiments compare
+    (ect/study/noise.py). Raises `ValueError` or `OSError` that name a file that cannot be read.
     """
     folder, name = Path(template).parent, Path(template).name
     layout = jinja2.Environment(
@@ -52,6 +53,7 @@ def write_page(
         parts.append(_alone(layout, key, found))
     facts = [("study", study), ("sha256 of the config", config), *provenance(runs)]
     page = {"study": study, "parts": parts, "facts": facts, "criterion": sentences.CRITERION}
+    page["gallery"] = gallery(runs, out)
     write(out, _laid_out(layout, name, page) + "\n")
 
 

@@ -1,5 +1,5 @@
-"""What runs, how far it is, and what waits: one line for each training run of a study.
-Loads no torch."""
+"""What runs, how far it is, and what waits: one line for each training run of a study, and one for
+the whole run of Snakemake. Loads no torch."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from ect.config import load
 from ect.config.cells import Milestone
 from ect.config.config import Config
 from ect.report import markup
-from ect.runs import find
+from ect.runs import find, whole
 from ect.runtime import progress
 from ect.runtime.text import one_line
 from ect.study import jobs
@@ -25,7 +25,8 @@ CLEAR = "\x1b[H\x1b[2J"
 
 def show(*places, live=False):
     """Print a line for each model of a study (config.yaml, and the files laid over it as Snakemake
-    does) or each training run under a folder. `live` refreshes them until all are done."""
+    does) or each training run under a folder, and one for the whole run where Snakemake runs here.
+    `live` refreshes them until all are done."""
     folder = next((place for place in places if Path(place).is_dir()), None)
     if folder and len(places) > 1:
         raise ValueError(f"found {folder} among {len(places)} paths; allowed: one folder, or files")
@@ -36,12 +37,14 @@ def show(*places, live=False):
             study = None if folder else Config.read(load.planned(*places))
             rows = of_study(study) if study else of_folder(folder)
             last = summary(rows) + (f"; {measured(study)}" if study else "")
-            print((CLEAR if live else "") + "\n".join([*table(rows), last]), flush=True)
+            run = whole.read(study.root if study else folder)
+            lines = [*table(rows), last, *([whole.line(run)] if run else [])]
+            print((CLEAR if live else "") + "\n".join(lines), flush=True)
             faults = [row["fault"] for row in rows if row.get("fault")]
             if faults and not live:
                 more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
                 raise ValueError(f"{faults[0]}{more}")
-            if not live or all(row["state"] == "done" for row in rows):
+            if not live or (all(row["state"] == "done" for row in rows) and not run):
                 return
             time.sleep(PAUSE)
 

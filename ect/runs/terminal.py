@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from ect.report.markup import duration
+from ect.runs import whole
 from ect.runtime.text import one_line
 
 OWN = "DefaultStreamHandler"  # the name of Snakemake's handler for the terminal
@@ -61,6 +62,8 @@ class Terminal(logging.Handler):
         elif not event:
             self._said(str(record.msg))
         self._show_running()
+        if event in ("run_info", "job_info", "job_finished"):
+            whole.tell(self.root, self.total, self.done, self.left_seconds())
 
     def _before(self, record):
         """Whatever is not a run, such as --unlock, keeps its words."""
@@ -137,6 +140,7 @@ class Terminal(logging.Handler):
 
     def finish(self):
         """The last line of a run that is done."""
+        whole.ended(self.root)
         spent = duration(time.monotonic() - (self.began or time.monotonic()))
         self.line(f"done in {spent}; {self._page()}")
 
@@ -150,15 +154,21 @@ class Terminal(logging.Handler):
         return f"[{self.done:{width}}/{self.total}, {share}]"
 
     def rest(self):
-        """The time left, as a rule's jobs have taken so far; nothing before the first ones."""
+        """The time left, in words; nothing before the first jobs are done."""
+        seconds = self.left_seconds()
+        return "" if seconds is None else f"; about {duration(seconds)} left"
+
+    def left_seconds(self):
+        """The time left, as a rule's jobs have taken so far; None before the first ones, and at the
+        end."""
         seconds = [s for times in self.took.values() for s in times]
         elapsed = time.monotonic() - (self.began or time.monotonic())
         if self.done >= self.total or not sum(seconds) or not elapsed:
-            return ""
+            return None
         mean = sum(seconds) / len(seconds)
         means = {rule: sum(times) / len(times) for rule, times in self.took.items()}
         work = sum(n * means.get(rule, mean) for rule, n in self.left.items())
-        return f"; about {duration(work * elapsed / sum(seconds))} left"
+        return work * elapsed / sum(seconds)
 
     def line(self, text):
         """A line of its own."""

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import io
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from ect.cli.main import main
-from ect.report import nearest
+from ect.report import gallery, nearest
 from ect.report.page import distances_first, provenance, table, write_page
 from ect.report.tables import tabulate
 from tests.helpers.reports import Inputs, read_table
@@ -83,6 +84,48 @@ def test_a_figure_and_a_table_of_one_name_are_one_part(given, tmp_path):
     found = Page((tmp_path / "index.html").read_text()).texts
     assert found["h2"].count("Are generated images copies of training images?") == 1
     assert any("31.5" in cell for cell in found["td"]) and len(found["table"]) == 4
+
+
+def strips_of(folder):
+    """The pixels of the gallery's strips on the page in a folder, in order."""
+    page = (folder / "index.html").read_text()
+    found = re.findall(r'class="strip" loading="lazy" src="data:image/png;base64,([^"]+)"', page)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) for text in found]
+
+
+def test_the_gallery_has_every_model_that_was_drawn_and_its_nearest_images(
+    given, tmp_path, monkeypatch
+):
+    """Unchanged, of each set the first; of repeats the first set only."""
+    settings, runs = given
+    random = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    Inputs(tmp_path / "data").dataset()
+    runs.append(record(tmp_path / "data", "run"))
+    made = {}
+    for name in (
+        "tune/a/one_step",
+        "tune/a/two_step",
+        "tune/b/one_step/repeat-1",
+        "tune/b/one_step",
+    ):
+        folder = tmp_path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        made[name] = random.integers(0, 256, (12, 8, 8, 1), np.uint8)
+        np.savez(folder / "samples.npz", arr_0=made[name])
+        runs.append(record(folder, "run"))
+    Inputs(tmp_path / "tune/a/two_step").nearest()
+    write_page(**settings, template=TEMPLATE, runs=runs, out=tmp_path / "index.html")
+    texts = Page((tmp_path / "index.html").read_text()).texts
+    assert texts["summary"] == ["tune/a", "tune/b"]
+    strips, wanted = strips_of(tmp_path), [made["tune/a/one_step"], made["tune/a/two_step"]]
+    wanted += [np.zeros((10, 8, 8, 1), np.uint8), made["tune/b/one_step"]]  # all training images
+    assert len(strips) == len(wanted)
+    for strip, images in zip(strips, wanted):
+        assert np.array_equal(strip, np.concatenate(list(images[:10, ..., 0]), axis=1))
+    monkeypatch.setattr(gallery, "ROOM", 3 * 64 * 4 // 3 * 4)  # four images of three sets
+    write_page(**settings, template=TEMPLATE, runs=runs, out=tmp_path / "index.html")
+    assert {strip.shape for strip in strips_of(tmp_path)} == {(8, 4 * 8)}
 
 
 class Page(HTMLParser):

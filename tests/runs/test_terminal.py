@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from ect.runs import terminal
+from ect.cli.main import first_only
+from ect.runs import terminal, whole
 from ect.runs.terminal import Terminal
+from ect.runtime import checkpoint
 from tests.helpers import warm
 
 HOME = Path(__file__).parents[2]
@@ -67,8 +70,9 @@ def job(logger, number, rule, file, seconds, clock):
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock(monkeypatch, tmp_path):
     now = [100.0]
+    monkeypatch.chdir(tmp_path)  # where .snakemake is
     monkeypatch.setattr(terminal, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.delenv("V", raising=False)
     monkeypatch.delenv(terminal.BARS, raising=False)
@@ -100,6 +104,36 @@ def test_jobs_at_a_time_leave_less_time(logger, clock):
     for number in (1, 2):
         tell(logger, "job_finished", job_id=number)
     assert stream.getvalue().endswith("about 10 s left\n")
+
+
+def test_the_whole_run_is_told_to_who_watches_it(logger, clock, monkeypatch):
+    """The same count and time as in the line of the last job; the time runs down until the next."""
+    stream, root, now = attached(logger), "results/digits", time.time()
+    assert whole.read(root) is None
+    start(logger, tune=4, evaluate=1)
+    assert whole.line(whole.read(root)).startswith("the run: 0 of 5 jobs done; time left: unknown")
+    job(logger, 1, "tune", "results/digits/tune/1/model", 10, clock)
+    told = whole.read(root)
+    assert stream.getvalue().endswith("about 40 s left\n")
+    monkeypatch.setattr(whole.time, "time", lambda: told["time"] + 15)
+    assert whole.line(told) == "the run: 1 of 5 jobs done; about 25 s left"
+    monkeypatch.setattr(whole.time, "time", lambda: now + 1000)
+    assert whole.line(told).endswith("about 0 s left") and whole.read("results/other") is None
+    checkpoint.write_json(whole.file_of(root), told | {"pid": 2**22 + 1})  # that was killed
+    assert whole.read(root) is None
+    checkpoint.write_json(whole.file_of(root), told)
+    terminal.finish(logger)
+    assert whole.read(root) is None and not list(whole.FOLDER.iterdir())
+
+
+def test_a_job_tells_the_first_warning_of_its_libraries_on_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "showwarning", first_only("train"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        for text in ("an operator\nhas no kernel", "another"):
+            warnings.warn(text, stacklevel=1)
+    wanted = "ect train: UserWarning: an operator has no kernel (V=1 shows all)\n"
+    assert capsys.readouterr().err == wanted
 
 
 def test_the_page_is_told_at_the_end(logger, clock, tmp_path):

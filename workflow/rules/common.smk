@@ -63,6 +63,7 @@ if DeploymentMethod.CONDA in DEPLOYED:
 from ect.config import load, missing, published
 from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config
+from ect.config.dataset import SHARDS
 from ect.config.evaluation import FETCHED
 from ect.data import look
 from ect.data.folder import fingerprint

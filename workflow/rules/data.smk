@@ -1,9 +1,10 @@
 # Images, and the feature space in which distances are measured.
 
 
-def content_of(folder):
+def content_of(dataset):
     """The fingerprint of a folder of images: its files' names, sizes and modification times."""
-    return fingerprint(folder) if folder and Path(folder).exists() else ""
+    folder, suffix = dataset.folder, SHARDS.get(dataset.source)
+    return fingerprint(folder, suffix) if folder and Path(folder).exists() else ""
 
 
 def archive_if_used(wildcards):
@@ -18,7 +19,7 @@ rule prepare_data:
         run=f"{ROOT}/data/run.json",
     params:
         settings=verbatim(as_json(STUDY.dataset.resolved())),
-        content=lambda wildcards: content_of(STUDY.dataset.folder),
+        content=lambda wildcards: content_of(STUDY.dataset),
         version=STAGES["prepare"],
     threads: 8
     cache: "hash-omit-software"
