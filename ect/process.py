@@ -71,6 +71,10 @@ class VE(Process):
     def coefficients(self, t):
         return torch.ones_like(t), t
 
+    def rates(self, t):
+        """In closed form: `torch.export` cannot differentiate what does not depend on t."""
+        return self.coefficients(t), (torch.zeros_like(t), torch.ones_like(t))
+
     def time(self, s):
         return s
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -43,6 +44,7 @@ NOT_RUN = {
     "python -m pytest tests/workflow/test_slurm.py": "is run with the other tests",
     "python -m pytest tests/training/test_train.py --device cuda": "needs a GPU",
     "python -m ect status --live": "needs a terminal",
+    "python -m ect push OWNER/NAME my-pipeline": "needs a token and a network",
     "python bench/saving.py": "measures for minutes",
     "python bench/kills.py --kills 50": "measures for an hour",
     "snakemake -n --profile workflow/profiles/kubernetes": "its plugins are not in the lock",
@@ -246,11 +248,32 @@ def test_a_snippet_of_config_with_a_mistake_would_be_seen(here):
 def test_python_snippets_run(here):
     programs = [text for _, text in blocks("python") if "import ect\n" in text]
     programs.append(re.search(r"In a program:\n\n(.*)", ect.__doc__, re.DOTALL).group(1))
-    assert len(programs) == 2
+    assert len(programs) == 3
     for text in programs:
         names = {}
         exec("\n".join(line.removeprefix("    ") for line in text.splitlines()), names)
+        if "program" in names:  # of torch.export
+            x_t, t = torch.randn(7, 1, 8, 8), torch.rand(7)
+            wanted = names["model"].module()(x_t, t)
+            torch.testing.assert_close(names["program"].module()(x_t, t), wanted)
+            continue
         assert names["images"].shape == (16, 8, 8, 1) and names["images"].dtype == np.uint8
+
+
+def test_the_pipeline_of_the_pages_is_opened(here, tmp_path, monkeypatch):
+    pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    model = f"results/digits/{TUNED_60}/model.safetensors"
+    if not Path("my-pipeline").exists():
+        assert main(["export", model, "--out", "my-pipeline", "--diffusers"]) == 0
+    (text,) = [text for _, text in blocks("python") if "DiffusionPipeline" in text]
+    names = {}
+    exec(text, names)
+    wanted = ect.load(model).sample(16, steps=2)
+    assert all(
+        np.array_equal(found, image[..., 0]) for found, image in zip(names["images"], wanted)
+    )
 
 
 @pytest.mark.pipeline

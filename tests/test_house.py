@@ -38,7 +38,7 @@ ALLOWED = {
         "schedule", "registry", "plugins", "runtime.checkpoint", "runtime.text", "config.published",
         "data.file", "data.npz",
     ),
-    "runs": ("runtime", "config", "study", "report.markup"),
+    "runs": ("schedule", "runtime", "config", "study", "report.markup"),
     "cli": (
         "registry", "runtime", "config", "study", "data", "models", "training", "evaluation",
         "report", "runs",
@@ -149,7 +149,7 @@ def test_the_house_is_low():
 LIGHT = (
     "", "plugins", "registry", "schedule", "config.reference", "config.config", "study.cost",
     "data.sources", "runtime.progress", "runtime.lease", "runtime.crash", "runs.status",
-    "runs.verify", "cli.main",
+    "runs.verify", "runs.curves", "cli.main",
 )  # fmt: skip
 
 

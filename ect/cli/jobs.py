@@ -75,7 +75,13 @@ def sample(args):
 def export(args):
     from ect.models import export
 
-    export.export(args.model, args.out)
+    export.export(args.model, args.out, args.diffusers)
+
+
+def push(args):
+    from ect.models.export import hub
+
+    print(hub.push(args.name, args.exported, args.private))
 
 
 VERBS: dict[Callable, tuple[str, dict]] = {
@@ -150,6 +156,22 @@ VERBS: dict[Callable, tuple[str, dict]] = {
     ),
     export: (
         "a model as a folder to share: weights, card, a script that samples without this package",
-        {"model": {"help": "model.safetensors"}, "--out": {**NEEDED, "help": "a new folder"}},
+        {
+            "model": {"help": "model.safetensors"},
+            "--out": {**NEEDED, "help": "a new folder"},
+            "--diffusers": {
+                "action": "store_true",
+                "help": "as a ConsistencyModelPipeline, for DiffusionPipeline.from_pretrained",
+            },
+        },
+    ),
+    push: (
+        "upload an exported folder to Hugging Face's hub (or HF_ENDPOINT), with the token in"
+        " HF_TOKEN or of `hf auth login`",
+        {
+            "name": {"metavar": "OWNER/NAME", "help": "the repository, made where there is none"},
+            "exported": {"metavar": "FOLDER", "help": "what `export` wrote"},
+            "--private": {"action": "store_true", "help": "a new repository is private"},
+        },
     ),
 }

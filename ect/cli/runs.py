@@ -1,4 +1,4 @@
-"""The verbs that only read what the others left, and write no files."""
+"""The verbs that only read what the others left, and write no results."""
 
 import json
 from collections.abc import Callable
@@ -30,6 +30,14 @@ def verify(args):
     from ect.runs import verify
 
     verify.verify(args.root)
+
+
+def tensorboard(args):
+    from ect.runs import curves
+
+    written = curves.write(args.root)
+    new = sum(written.values())
+    print(f"{args.root}/{curves.FOLDER}: {new} new lines of the logs of {len(written)} runs")
 
 
 def plan(args):
@@ -98,6 +106,11 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             },
             "--json": {"action": "store_true", "help": "the same as JSON"},
         },
+    ),
+    tensorboard: (
+        "the curves of training runs, finished or not, for `tensorboard --logdir ROOT`; again for"
+        " what is new",
+        {"root": {"metavar": "ROOT", "help": "a folder with runs, such as results/digits"}},
     ),
     verify: (
         "name what does not match in a folder of results: hashes, versions, metrics",

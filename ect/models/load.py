@@ -6,6 +6,8 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from ect.consistency import Consistency
 from ect.models import build
 from ect.models import steps as of_study
@@ -32,6 +34,14 @@ class Model:
         """(H, W, C) of its images."""
         channels, height, width = self.about["shape"]
         return height, width, channels
+
+    def module(self):
+        """f as a module in evaluation mode, which `torch.export.export` takes: it maps x_t
+        (B, C, H, W) and times t (B,) of the process, and for a model with classes labels (B,), to
+        an estimate of x_0 (B, C, H, W)."""
+        where = next(self.f.network.parameters()).device
+        self.process.coefficients(torch.ones(1, device=where))  # a table is copied there once
+        return Function(self.f)
 
     def sampler(self, steps):
         """What `sample` does in so many steps: (options, words, of_study). The words say at which
@@ -75,6 +85,17 @@ class Model:
         fits = None not in levels and of_study.falling(levels)
         allowed = "falling noise levels between 80 and 0"
         return {"times": _needed("times", levels if fits else None, times, allowed)}
+
+
+class Function(torch.nn.Module):
+    """A consistency function as a module that holds its network."""
+
+    def __init__(self, f):
+        super().__init__()
+        self.f, self.network = f, f.network
+
+    def forward(self, x_t, t, label=None):
+        return self.f.conditioned_on(label)(x_t, t)
 
 
 def _needed(name, value, given, allowed):

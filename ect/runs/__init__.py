@@ -6,6 +6,7 @@
 `status`   what runs, how far it is, what waits
 `compare`  runs side by side, and what differs between two
 `form`     what is wrong with a file's form
+`curves`   the logs of runs as events of TensorBoard
 `verify`   whether results still fit together
 `terminal` what `snakemake` prints of a run
 ========== ===============================================

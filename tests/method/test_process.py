@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ect.models.build import PROCESSES
-from ect.process import S_MAX, Process, VPLinear
+from ect.process import S_MAX, VE, Process, VPLinear
 
 every_process = pytest.mark.parametrize("process", [p() for p in PROCESSES.values()],
                                         ids=list(PROCESSES))  # fmt: skip
@@ -102,3 +102,9 @@ def test_vp_linear_is_the_limit_of_ddpms_thousand_steps():
         close(alpha**2 + sigma**2, torch.ones_like(alpha))
         errors.append(((1 - beta).cumprod(0) - alpha**2).abs().max().item())
     assert errors[1] < 0.3 * errors[0] < 1e-3
+
+
+def test_the_rates_of_ve_are_those_of_differentiation_to_the_bit():
+    t = torch.tensor([0.0, 0.002, 1.0, 80.0])
+    found, wanted = VE().rates(t), Process.rates(VE(), t)
+    assert all(torch.equal(a, b) for pair in zip(found, wanted) for a, b in zip(*pair))

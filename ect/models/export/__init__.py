@@ -1,7 +1,8 @@
 """A model as a folder that draws images without this package.
 
 It holds the weights, their description, a card, and the script `sample.py` of this folder with the
-files of ect/ that it imports, word for word: the mathematics exists once.
+files of ect/ that it imports, word for word: the mathematics exists once. Or it is a pipeline of
+diffusers (`pipeline`), whose code is joined from the same files.
 """
 
 import ast
@@ -13,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 import ect
-from ect.models.export import card
+from ect.models.about import named
+from ect.models.export import card, pipeline
 from ect.models.importers import ours
 from ect.models.load import samplers_beside
 from ect.models.steps import CARRIED
@@ -23,14 +25,16 @@ ROOT = Path(ect.__file__).parent
 HEADER = "Written by `python -m ect export` of Easy Consistency Tuning {version}, commit {commit}"
 
 
-def export(model, out):
+def export(model, out, diffusers=False):
     """Write the folder `out`: model.safetensors, config.json, README.md, sample.py and ect/; and
-    sampling.json, the study's multistep samplers, where the model has been sampled by any.
+    sampling.json, the study's multistep samplers, where the model has been sampled by any. For
+    `diffusers` README.md and the parts of a ConsistencyModelPipeline instead.
 
-    Raises `ValueError` if `model` is no model file, or `out` is there and not an empty folder.
+    Raises `ValueError` if `model` is no model file, or none that the folder could hold, or `out` is
+    there and not an empty folder.
     """
     model, out = Path(model), Path(out)
-    _, about = ours.read(model)
+    weights, about = ours.read(model)
     if "plugins" in about:
         plugins = ", ".join(about["plugins"])
         raise ValueError(f"{model}: its process is from {plugins}; allowed: a process of ect")
@@ -38,34 +42,53 @@ def export(model, out):
         raise ValueError(
             f"{out}: found a file or a non-empty folder; allowed: a new or an empty folder"
         )
+    if diffusers:
+        with named(model):
+            pipeline.require(about)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         folder = Path(scratch) / "model"
         folder.mkdir()
-        shutil.copyfile(model, folder / "model.safetensors")
-        checkpoint.write_json(folder / "config.json", about)
         samplers = samplers_beside(model)
-        if samplers:
-            checkpoint.write_json(folder / CARRIED, samplers)
-        (folder / "README.md").write_text(card.text(about, card.run_beside(model), samplers))
-        write_script(folder)
+        if diffusers:
+            with named(model):
+                pipeline.write(folder, weights, about, samplers, header())
+            write_licence(folder)
+        else:
+            shutil.copyfile(model, folder / "model.safetensors")
+            checkpoint.write_json(folder / "config.json", about)
+            if samplers:
+                checkpoint.write_json(folder / CARRIED, samplers)
+            write_script(folder)
+        (folder / "README.md").write_text(
+            card.text(model, about, samplers, out.name, diffusers), encoding="utf-8"
+        )
         os.replace(folder, out)
+
+
+def header():
+    """What a file of code that goes along says of itself."""
+    return HEADER.format(version=ect.__version__, commit=record.source()["commit"] or "unknown")
 
 
 def write_script(folder):
     """Write sample.py and the package it imports, each file as it is here; the headers say so."""
-    code = record.source()
-    header = HEADER.format(version=ect.__version__, commit=code["commit"] or "unknown")
+    first = header()
     script = Path(__file__).with_name("sample.py")
-    (folder / "sample.py").write_text(f"# {header}.\n{script.read_text()}")
-    note = f'"""{header}.\n\nEvery other file here is that of the pipeline, word for word."""\n'
+    (folder / "sample.py").write_text(f"# {first}.\n{script.read_text()}")
+    note = f'"""{first}.\n\nEvery other file here is that of the pipeline, word for word."""\n'
     for path in closure(script):
         copy = folder / "ect" / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
     (folder / "ect" / "__init__.py").write_text(note)
+    write_licence(folder / "ect")
+
+
+def write_licence(folder):
+    """Write the licence of the code, where it is known."""
     if text := licence():
-        (folder / "ect" / "LICENSE").write_text(text)
+        (folder / "LICENSE").write_text(text)
 
 
 def licence():

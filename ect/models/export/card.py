@@ -1,8 +1,12 @@
 """The model card: README.md of an exported folder, with the front matter of Hugging Face."""
 
 import json
+import statistics
+
+import yaml
 
 from ect.models import build, steps
+from ect.models.export import results
 from ect.runtime import checkpoint, record
 from ect.runtime.text import code_span, markdown
 
@@ -46,10 +50,15 @@ def run_beside(model):
     return run if record.digest(model) in run["outputs"].values() else None
 
 
-def text(about, run, samplers):
-    """The card of a model; `run` is its run.json, or None, `samplers` those of its study."""
-    parts = [front_matter(run), *model_lines(about, run), *training_lines(run)]
-    return "\n".join([*parts, *sampling_lines(about, run, samplers), *citation_lines()]) + "\n"
+def text(model, about, samplers, name, diffusers=False):
+    """The card of a model file: of the folder `name`, a pipeline of diffusers or one with a script;
+    `samplers` are those of its study. What it says of training and of distances is in the records
+    beside the file."""
+    run, measured = run_beside(model), results.measured(model)
+    parts = [front_matter(run, name, measured, diffusers), *model_lines(about, run)]
+    parts += [*training_lines(run), *measured_lines(measured)]
+    how = pipeline_lines(about, name) if diffusers else script_lines(about, run)
+    return "\n".join([*parts, *how, *known_lines(samplers), *citation_lines()]) + "\n"
 
 
 def kind_of(run):
@@ -60,12 +69,22 @@ def kind_of(run):
     return "consistency model"
 
 
-def front_matter(run):
-    """The licence is this project's if every weight was trained here, and unknown otherwise."""
+def front_matter(run, name, measured, diffusers):
+    """What Hugging Face reads of a card. The licence is this project's if every weight was trained
+    here, and unknown otherwise; datasets and distances are named where records hold them."""
     known = run is not None and "network" in run["settings"]
-    lines = ["license: " + ("apache-2.0" if known else "unknown")]
-    lines += ["pipeline_tag: unconditional-image-generation", "tags:", "- consistency-models"]
-    return "\n".join(["---", *lines, "- easy-consistency-tuning", "---", ""])
+    held = {
+        "license": "apache-2.0" if known else "unknown",
+        "library_name": "diffusers" if diffusers else "ect-pipeline",
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": ["consistency-models", "easy-consistency-tuning"],
+    }
+    dataset = results.dataset_of(run)
+    if dataset is not None and dataset != "images":  # a reader's own have no public name
+        held["datasets"] = [dataset]
+    if dataset is not None and measured:
+        held["model-index"] = results.model_index(name, dataset, measured)
+    return f"---\n{yaml.safe_dump(held, sort_keys=False, allow_unicode=True)}---\n"
 
 
 def model_lines(about, run):
@@ -115,14 +134,30 @@ def training_lines(run):
     ]
 
 
-def sampling_lines(about, run, samplers):
+def measured_lines(measured):
+    """A table of the distances; no lines without any."""
+    if not measured:
+        return []
+    lines = ["## Measured", "", "| steps | evaluations | metric | mean | 95 % | sets of images |"]
+    lines += ["| --- | ---: | --- | ---: | --- | ---: |"]
+    for entry in measured:
+        for kind, values in entry["metrics"].items():
+            between = "{:.4g} to {:.4g}".format(*results.interval(values)) if values[1:] else ""
+            cells = [markdown(entry["label"]), entry["nfe"], results.NAMES[kind]]
+            cells += [f"{statistics.fmean(values):.4g}", between, len(values)]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    spaces = sorted({entry["features"] for entry in measured})
+    sizes = sorted({(entry["images"], entry["reference_images"]) for entry in measured})
+    counts = "; ".join(f"{drawn:,} drawn and {real:,} training images" for drawn, real in sizes)
+    said = f"Feature space: {', '.join(map(code_span, spaces))}. Each set: {counts}. The interval"
+    more = "is of the mean over sets of images of this model, not over models trained again."
+    return [*lines, "", said, more, ""]
+
+
+def script_lines(about, run):
     solver = kind_of(run) == "diffusion or flow model"
     more = ", diffusers" if about["network"].get("architecture") == "unet2d" else ""
     drawn = "--sampler heun --steps 18" if solver else "--steps 2"
-    study = [
-        f"- {code_span(name)}: {steps.described(options)}" for name, options in samplers.items()
-    ]
-    known = ["The samplers of its study (`sampling.json`), by their number of steps:", "", *study]
     return [
         "## Sampling",
         "",
@@ -139,8 +174,42 @@ def sampling_lines(about, run, samplers):
         "pipeline, word for word (Apache-2.0). The terms of the training images, and of the start",
         "where it came from elsewhere, hold for the weights too.",
         "",
-        *([*known, ""] if samplers else []),
     ]
+
+
+def pipeline_lines(about, name):
+    classes = about["network"].get("classes", 0)
+    labels = ", class_labels=[0] * 16" if classes else ""
+    return [
+        "## Sampling",
+        "",
+        "With torch and diffusers installed; the code in this folder is run, so read it first:",
+        "",
+        "```python",
+        "import torch",
+        "from diffusers import DiffusionPipeline",
+        "",
+        f"pipe = DiffusionPipeline.from_pretrained({name!r}, trust_remote_code=True)",
+        "seeds = [torch.Generator().manual_seed(i) for i in range(16)]",
+        f"images = pipe(16, num_inference_steps=2, generator=seeds{labels}).images",
+        "```",
+        "",
+        "With a generator for each image, image i depends on its seed alone. One step is at noise",
+        "level s = sigma / alpha = 80, two at those of the study's sampler, or with none at 80 and",
+        "0.821 (ECT's for CIFAR-10). `timesteps=[k, 0]` are s = 80 and that of index k, of 0 to",
+        "1000: s = (80^(1/7) + k / 1000 (0.002^(1/7) - 80^(1/7)))^7. Other numbers of steps are",
+        "spread over these indices. The code is of the pipeline (Apache-2.0). The terms of the",
+        "training images, and of the start where it came from elsewhere, hold for the weights too.",
+        "",
+    ]
+
+
+def known_lines(samplers):
+    """The samplers of the model's study; no lines without any."""
+    if not samplers:
+        return []
+    each = [f"- {code_span(name)}: {steps.described(how)}" for name, how in samplers.items()]
+    return ["The samplers of its study, by their number of steps:", "", *each, ""]
 
 
 def citation_lines():
