@@ -17,6 +17,7 @@ from ect.config import (
     places,
     rates,
     tuned,
+    unused,
 )
 from ect.config.budget import Scale, scale_of, scaled
 from ect.config.errors import at, line_of, lines_of, without_base
@@ -114,6 +115,7 @@ class Config(Grid):
         tuned.check(self)
         checks.check(self)
         augment.check(self)
+        unused.check(self)
         compared.check(self)
         fits.check(self, self.dataset.facts)
         gaps.check(self)

@@ -145,10 +145,10 @@ def decoded(found, splits, threads, skipped=None):
             kept, images = [], []
             for row, pixels in zip(chunk, pool.map(attempt, chunk)):
                 if isinstance(pixels, decode.PictureError):
-                    _skip(found.names[row], pixels, skipped)
+                    skip(found.names[row], pixels, skipped)
                     continue
                 first = first or (found.names[row], pixels.shape)
-                _require_size(found.names[row], pixels.shape, *first)
+                require_size(found.names[row], pixels.shape, *first)
                 kept.append(row)
                 images.append(pixels)
             if kept:
@@ -156,7 +156,7 @@ def decoded(found, splits, threads, skipped=None):
             bar.update(len(chunk))
 
 
-def _skip(name, error, skipped):
+def skip(name, error, skipped):
     """Add what cannot be read, and why, to the list `skipped`; raises `ValueError` without one."""
     if skipped is None:
         raise ValueError(
@@ -172,11 +172,11 @@ def _chunks(splits):
             yield split, rows[start : start + CHUNK]
 
 
-def _require_size(name, shape, first, wanted):
+def require_size(name, shape, first, wanted):
     """All images must be squares of the first one's size; with a resolution they are."""
     if shape == wanted and shape[0] == shape[1]:
         return
-    (height, width, _), (first_height, first_width, _) = shape, wanted
+    (height, width), (first_height, first_width) = shape[:2], wanted[:2]
     other = "" if name == first else f", '{shown(first)}' {first_width}x{first_height}"
     raise ValueError(
         f"'{shown(name)}' has {width}x{height} pixels{other}; allowed: images of one square size,"
