@@ -1,19 +1,25 @@
-"""Tables, figures and the page are made of files as their jobs left them, and of one study."""
+"""Inputs are as their jobs left them, and tables, figures and the page are of one study."""
 
 import itertools
 import os
+import sys
 from contextlib import suppress
+from pathlib import Path
 
+from ect import registry
 from ect.cli import files
-from ect.runtime import record
+from ect.runtime import checkpoint, record
+from ect.runtime.text import shown
 
-SMALL = (".json", ".jsonl", ".csv", ".md", ".png", ".npz")  # files that they read
+SMALL = (".json", ".jsonl", ".csv", ".md", ".png", ".npz")  # files that reports read
+ORIGIN = ("samples", "reference", "snapshots")  # options whose files' records are compared
 
 
 def require(args):
-    """Raise `ValueError` if a file that a table, a figure or the page is made of has other bytes
-    than the record beside it names, or if metrics are in the features of two classifiers."""
+    """Raise `ValueError` if a file that a verb reads has other bytes than the record beside it
+    names, or if metrics are in the features of two classifiers."""
     if args.function.__name__ not in (*files.ENDINGS, "write_page"):
+        _require_inputs(args)
         return
     with suppress(KeyError, TypeError, AttributeError):  # of settings, which the verb names
         made = {path: record.of(path) for path in files.read(args) if path.suffix in SMALL}
@@ -26,6 +32,49 @@ def require(args):
                     f"{path}: found distances in features of another classifier than those of"
                     f" {first}, by the records beside them; allowed: of one study"
                 )
+        solvers = getattr(args, "solvers", None) or getattr(args, "settings", {}).get("solvers")
+        _require_kinds(solvers or {}, made.values())
+
+
+def _require_inputs(args):
+    """Raise `ValueError` if a file of tensors has other bytes than its job wrote; say on stderr
+    which of those that must come from one another no record is of."""
+    asked = {os.path.realpath(path) for path in files.given(args, ORIGIN) if path}
+    for path in files.read(args):
+        unknown = path.suffix == ".safetensors" and record.of(path) is None
+        if unknown and os.path.realpath(path) in asked:
+            told = f"no record beside {shown(path)} says what it was made from; taken as it is"
+            print(f"ect {args.verb}: {told}", file=sys.stderr)
+
+
+def _require_kinds(solvers, records):
+    """Raise `ValueError` unless each sampler's kind, {sampler: kind}, is that by which the images
+    of its metrics were drawn, or, where no record says it, one of ect's."""
+    drawn = dict(filter(None, map(_drawn_by, filter(None, records))))
+    for name, kind in solvers.items():
+        found = drawn.get(name)
+        if kind != found and (found or kind not in registry.SAMPLERS):
+            allowed = f"'{found}', by the record of its images" if found else _SAMPLERS
+            raise ValueError(
+                f"solvers: found {shown(name, 60)}: {shown(repr(kind), 60)}; allowed: {allowed}"
+            )
+
+
+_SAMPLERS = f"{', '.join(registry.SAMPLERS)}; a plugin's where a record of its images says it"
+
+
+def _drawn_by(made):
+    """(sampler, its kind) of the record of metrics, by the record beside the images or features
+    that they are of; None where there is none."""
+    name = made["settings"].get("cell", {}).get("sampler")
+    for path in map(Path, made["inputs"]):
+        for place in (path.with_suffix(".json"), path.with_name("run.json")):
+            facts = checkpoint.read_json(place) if place.is_file() else {}
+            how = facts.get("settings", {})
+            how = how.get("sampling", how)
+            if path.name in facts.get("outputs", {}) and "kind" in how:
+                return name, how["kind"]
+    return None
 
 
 def _require_one_run(settings, made):

@@ -115,7 +115,7 @@ def _items(values):
 
 def load(path, plugins=()):
     """The model in a model.safetensors, or in the folder of a run or an export that holds one;
-    raises `ValueError` for what is neither. `plugins` are the Python files that it may run: without
+    raises `ValueError` for what is neither, and for other bytes than its run.json names. `plugins` are the Python files that it may run: without
     them a model whose process is a plugin's is refused."""
     if not isinstance(plugins, (list, tuple)) or not all(_is_path(file) for file in plugins):
         found = shown(repr(str(plugins) if _is_path(plugins) else plugins), 80)
@@ -127,6 +127,7 @@ def load(path, plugins=()):
         )
     path = Path(path)
     file = path / "model.safetensors" if os.path.isdir(path) else path
+    record.of(file)  # raises where it has other bytes than its job wrote
     f, process, about = build.load_model(file, plugins)
     return Model(f, process, about, samplers_beside(file))
 
