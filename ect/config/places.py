@@ -232,7 +232,8 @@ def require_bounded(value):
 
 def unfit(value, path=()):
     """(path, message) of each key or value that is in no config: a key that is no text, a number
-    that is not finite, beyond 64 bits or below those of fp32, a text with characters that no file can hold."""
+    that is not finite, beyond 64 bits or below those of fp32, a text with characters that no file
+    can hold."""
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):

@@ -115,8 +115,9 @@ def _items(values):
 
 def load(path, plugins=()):
     """The model in a model.safetensors, or in the folder of a run or an export that holds one;
-    raises `ValueError` for what is neither, and for other bytes than its run.json names. `plugins` are the Python files that it may run: without
-    them a model whose process is a plugin's is refused."""
+    raises `ValueError` for what is neither, and for other bytes than its run.json names. `plugins`
+    are the Python files that it may run: without them a model whose process is a plugin's is
+    refused."""
     if not isinstance(plugins, (list, tuple)) or not all(_is_path(file) for file in plugins):
         found = shown(repr(str(plugins) if _is_path(plugins) else plugins), 80)
         raise ValueError(f"plugins: found {found}; allowed: a list of Python files")

@@ -288,7 +288,7 @@ def test_images_that_would_be_dim_are_told(tmp_path, bits, told, capsys):
 def test_images_of_which_none_can_be_read(photos, tmp_path):
     for path in photos.rglob("deep/*"):
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match="0 of .* train images could be read; allowed: 2"):
+    with pytest.raises(ValueError, match=r"0 of .* train images could be read; allowed: 2"):
         prepared(photos, tmp_path / "d", on_error="skip")
 
 
