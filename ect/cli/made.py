@@ -25,6 +25,8 @@ def require(args):
         made = {path: record.of(path) for path in files.read(args) if path.suffix in SMALL}
         if getattr(args, "figure", None) == "loss":
             _require_one_run(args.settings, {os.path.realpath(p): one for p, one in made.items()})
+        if getattr(args, "figure", None) == "nearest":
+            _require_searched(args.settings)
         measured = {path: one for path, one in made.items() if one and _of_classifier(one)}
         for (first, one), (path, other) in itertools.pairwise(measured.items()):
             if not set(one["inputs"].values()) & set(other["inputs"].values()):
@@ -88,6 +90,18 @@ def _require_one_run(settings, made):
             f"{trace}: found the trace of another run than that of {log}, by the records beside"
             " them; allowed: of one run"
         )
+
+
+def _require_searched(settings):
+    """Raise `ValueError` unless the images of a figure are those that `find-nearest` has read, by
+    the record beside what it wrote."""
+    made = record.of(settings["nearest"])
+    for key in ("samples", "data") if made else ():
+        if record.digest(settings[key]) not in made["inputs"].values():
+            raise ValueError(
+                f"{settings[key]}: found other images than those of {settings['nearest']}, by the"
+                " record beside it; allowed: those that `find-nearest` has read"
+            )
 
 
 def _of_classifier(made):

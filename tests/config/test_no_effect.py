@@ -83,6 +83,9 @@ WRONG = {
     "augmentation of nobody": ({"networks/small/augment_labels": 9}, "which no pretraining tells"),
     "a denormal": ({"samplers/heun/churn": 1e-320}, "found 1e-320, which fp32 rounds to 0"),
     "noise below fp32": ({"samplers/heun/churn": 1e-14}, "churn is 1e-14, whose noise fp32"),
+    "an address": (
+        {"init": {"a": {"format": "edm", "file": "https://a.b/c.pkl"}}}, "not an address",
+    ),
     "a chain of like": ({"samplers": CHAIN | {"a60": {"kind": "multistep", "label": "z"}}},
                         "at most 50"),
 }  # fmt: skip
