@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,10 +16,10 @@ ORIGIN = ("samples", "reference", "snapshots")  # options whose files' records a
 
 def require(args):
     """Raise `ValueError` if a file that a verb reads has other bytes than the record beside it
-    names, or if metrics are in the features of two classifiers."""
+    names, or if metrics are in the features of two classifiers. Returns what is to be said of files
+    without a record, once the verb has ended well: a line each."""
     if args.function.__name__ not in (*files.ENDINGS, "write_page"):
-        _require_inputs(args)
-        return
+        return list(_untold(args))
     with suppress(KeyError, TypeError, AttributeError):  # of settings, which the verb names
         made = {path: record.of(path) for path in files.read(args) if path.suffix in SMALL}
         if getattr(args, "figure", None) == "loss":
@@ -36,17 +35,17 @@ def require(args):
                 )
         solvers = getattr(args, "solvers", None) or getattr(args, "settings", {}).get("solvers")
         _require_kinds(solvers or {}, made.values())
+    return []
 
 
-def _require_inputs(args):
-    """Raise `ValueError` if a file of tensors has other bytes than its job wrote; say on stderr
-    which of those that must come from one another no record is of."""
+def _untold(args):
+    """The lines about files that must come from one another and that no record is of; raises
+    `ValueError` if a file has other bytes than its job wrote."""
     asked = {os.path.realpath(path) for path in files.given(args, ORIGIN) if path}
     for path in files.read(args):
         unknown = path.suffix == ".safetensors" and record.of(path) is None
         if unknown and os.path.realpath(path) in asked:
-            told = f"no record beside {shown(path)} says what it was made from; taken as it is"
-            print(f"ect {args.verb}: {told}", file=sys.stderr)
+            yield f"no record beside {shown(path)} says what it was made from; taken as it is"
 
 
 def _require_kinds(solvers, records):

@@ -225,12 +225,23 @@ def require_same_images(resume, data, digest):
         raise ValueError(f"{resume}: {found}; allowed: the images of its chain")
 
 
+def _require_levels(network, side):
+    """Raise `ValueError` for attention at sizes that no level of the network has, as a config's
+    (ect/config/fits.py) is refused."""
+    sizes = [side >> level for level in range(len(network["multipliers"]))]
+    if absent := [size for size in network["attention"] if size not in sizes]:
+        found = f"found {', '.join(map(str, absent))} for images of {side} x {side} pixels"
+        allowed = f"the sizes of its levels, {', '.join(map(str, sizes))}"
+        raise ValueError(f"network.attention: {found}; allowed: {allowed}")
+
+
 def settings_with_start(settings, init, images):
     """Settings, completed for an imported start with what the config leaves open: the network and
     its meaning, which the file describes. Raises `ValueError` if they are for other images, or if
     the start's f has another sd than the settings give it."""
     about = build.read(init)[1] if init else {}
     if "network" in settings:
+        _require_levels(settings["network"], images.shape[-1])
         sd = settings.get("sd", images.sd)
         if about.get("sd", sd) != sd:
             found = f"the start has sd {about['sd']:g}, the settings with these images {sd:g}"

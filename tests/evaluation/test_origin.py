@@ -364,3 +364,6 @@ def test_features_without_a_record_are_taken_with_a_word(made, tmp_path, capsys)
     assert main([*words, "--out", str(tmp_path / "metrics.json")]) == 0
     told = f"ect evaluate: no record beside {bare} says what it was made from; taken as it is\n"
     assert capsys.readouterr().err == told
+    words[1] = json.dumps(MEASURED | {"cell": {"nfe": 7}})
+    assert main([*words, "--out", str(tmp_path / "metrics.json")]) == 1
+    assert "taken as it is" not in capsys.readouterr().err  # of what is refused
