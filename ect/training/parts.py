@@ -212,7 +212,7 @@ def _require_equal(path, keys, made, settings):
     """Raise `ValueError` where the settings of the run that left a file have other values."""
     for key in keys if made else ():
         found, wanted = (one.get(key, DEFAULTS.get(key)) for one in (made, settings))
-        if found != wanted and (key in made or key in DEFAULTS):
+        if found != wanted and (key in made or key in (*DEFAULTS, "sd")):
             found, allowed = (shown(json.dumps(value), 200) for value in (found, wanted))
             raise ValueError(f"{path}: a run whose {key} is {found}; allowed: {allowed}")
 
