@@ -96,11 +96,8 @@ def require_outputs(args):
     files, verb = written(args), args.function.__name__
     folder = getattr(args, "folder", None) or (args.out if verb in (*INTO, "export") else None)
     if folder is not None:
-        if (
-            not 0
-            < len(os.fsencode(os.path.basename(os.path.realpath(folder))))
-            <= checkpoint.LONGEST
-        ):
+        name = os.path.basename(os.path.realpath(folder))
+        if not 0 < len(os.fsencode(name)) <= checkpoint.LONGEST:
             allowed = f"a folder with a name, of at most {checkpoint.LONGEST} bytes"
             raise ValueError(f"--out: found {shown(folder, 80)}; allowed: {allowed}")
         checkpoint.require_folder(folder)
