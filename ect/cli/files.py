@@ -96,7 +96,8 @@ def require_outputs(args):
     files, verb = written(args), args.function.__name__
     folder = getattr(args, "folder", None) or (args.out if verb in (*INTO, "export") else None)
     if folder is not None:
-        if not 0 < len(os.fsencode(Path(folder).resolve().name)) <= checkpoint.LONGEST:
+        name = os.path.basename(os.path.realpath(folder))
+        if not 0 < len(os.fsencode(name)) <= checkpoint.LONGEST:
             allowed = f"a folder with a name, of at most {checkpoint.LONGEST} bytes"
             raise ValueError(f"--out: found {shown(folder, 80)}; allowed: {allowed}")
         checkpoint.require_folder(folder)
@@ -195,7 +196,7 @@ def recorded(args):
 
 def read(args):
     """The files that a verb has read, each once; those below the working folder relative to it."""
-    flat = _given(args, (*FILES, "published", "runs", "source"))
+    flat = given(args, (*FILES, "published", "runs", "source"))
     flat += _named(args.function.__name__, getattr(args, "settings", None) or {})
     if "features" in getattr(args, "settings", {}) and args.function.__name__ in STAGE:
         from ect.evaluation import evaluate
@@ -207,8 +208,8 @@ def read(args):
     return list(dict.fromkeys(p.relative_to(here) if p.is_relative_to(here) else p for p in paths))
 
 
-def _given(args, names):
-    """The values of arguments that are paths, or lists of them."""
+def given(args, names):
+    """The values of arguments that are paths, or lists of them, in one list."""
     found = [getattr(args, name, None) for name in names]
     return [path for value in found for path in (value if isinstance(value, list) else [value])]
 
@@ -217,7 +218,7 @@ def _sources(args):
     """The files and folders that a verb will read, as far as its arguments tell them; what is wrong
     with settings is for the verb to say."""
     verb, settings = args.function.__name__, getattr(args, "settings", None) or {}
-    flat = _given(args, (*FILES, "published", "runs", "source", "template", "plugins"))
+    flat = given(args, (*FILES, "published", "runs", "source", "template", "plugins"))
     with suppress(ValueError, *UNFIT):
         flat += _named(verb, settings)
     parts = [settings, *(settings.get(key) for key in ("features", "sampling"))]

@@ -160,11 +160,13 @@ def run(argv=None):
         require_parts(getattr(args, "plugins", []))
         files.tell_version(args)
         files.require_outputs(args)
-        made.require(args)
+        untold = made.require(args)
         out = files.place(args)
         noted = crash.noted(out, args.attempt) if out and args.attempt else nullcontext()
         with allowed(getattr(args, "plugins", [])), noted, files.recorded(args):
             args.function(args)
+        for line in untold:
+            print(f"ect {args.verb}: {line}", file=sys.stderr)
     except Stopped as stop:
         print(f"ect {args.verb}: {stop}", file=sys.stderr)
         return stop.code

@@ -25,6 +25,7 @@
 `gaps`         whether the gap t - r of a schedule outlives fp32; the last gap
 `kinds`        what the kind of an experiment asks of its rows
 `checks`       checks across the blocks of a config
+`unused`       keys that nothing of a study reads
 `compared`     what is compared with its nearest training images
 `seeds`        whether the seeds of runs and images are apart
 `fits`         what jobs will need: sizes, counts, classes, labels

@@ -103,6 +103,8 @@ def input_path(text):
     raises `ValueError`."""
     if "{" in text or "}" in text:
         raise ValueError(f"found {short(text)}; allowed: a path without braces")
+    if re.match(r"\w+://", text):
+        raise ValueError(f"found {short(text)}; allowed: a path on this machine, not an address")
     return path(text)
 
 

@@ -17,6 +17,7 @@ from ect.config import (
     places,
     rates,
     tuned,
+    unused,
 )
 from ect.config.budget import Scale, scale_of, scaled
 from ect.config.dataset import SHARDS
@@ -115,6 +116,7 @@ class Config(Grid):
         tuned.check(self)
         checks.check(self)
         augment.check(self)
+        unused.check(self)
         compared.check(self)
         fits.check(self, self.dataset.facts)
         gaps.check(self)

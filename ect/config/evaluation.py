@@ -30,6 +30,7 @@ from ect.schedule import HIGH, LOW, RHO
 INCEPTION_FILE = "inception-2015-12-05.pt"
 SEEDS = 1_000_000  # from the first seed of one replicate's images to that of the next
 STEPWISE = ("multistep", "flow_map")  # samplers whose steps are their times
+LEAST_CHURN = 1e-14  # the share of s below which a step adds noise that fp32 rounds away
 Label = whole(10**6, 0)
 Batch = whole(10**5)  # of images that are sampled
 Subsets = whole(10_000)  # of the kernel distance
@@ -211,6 +212,11 @@ class Sampler(Block):
         if given and not self.churn and list(given) != ["churn"]:
             found = f"{list(given)[-1]} is set with churn {self.churn}"
             raise ValueError(f"{found}; allowed: with churn > 0")
+        if self.churn and self.churn < LEAST_CHURN * self.steps:
+            raise ValueError(
+                f"churn is {self.churn:g}, whose noise fp32 rounds away; allowed: 0, or at least"
+                f" {LEAST_CHURN * self.steps:g}"
+            )
         low, high = self.churn_min or 0, self.churn_max or math.inf
         if low > high:
             raise ValueError(f"churn_min is {low}; allowed: at most churn_max = {high:g}")

@@ -21,6 +21,7 @@ BYTES = 2**20  # of a config file
 DEPTH = 50  # of mappings and lists inside one another
 VALUES = 100_000  # in a config, where an alias counts as all that it stands for
 DIGITS = 100  # of a number
+TINY = 2.0**-126  # the smallest number of fp32 whose digits are all there
 TEXT = 10_000  # characters of a text
 MERGE = "tag:yaml.org,2002:merge"
 OTHER = re.compile(r"[-+]?0[0-7_]*[1-7][0-7_]*|.*:.*")  # numbers that are others to YAML 1.2
@@ -231,7 +232,8 @@ def require_bounded(value):
 
 def unfit(value, path=()):
     """(path, message) of each key or value that is in no config: a key that is no text, a number
-    that is not finite or beyond 64 bits, a text with characters that no file can hold."""
+    that is not finite, beyond 64 bits or below those of fp32, a text with characters that no file
+    can hold."""
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
@@ -244,6 +246,8 @@ def unfit(value, path=()):
             yield from unfit(part, (*path, index))
     if isinstance(value, float) and not math.isfinite(value):
         yield path, f"found {value}; allowed: a finite number"
+    elif isinstance(value, float) and 0 < abs(value) < TINY:
+        yield path, f"found {value}, which fp32 rounds to 0; allowed: 0, or {TINY:.2g} and more"
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
         yield path, f"found a number of {value.bit_length()} bits; allowed: at most 64"
     elif isinstance(value, str) and ("\0" in value or _surrogate(value)):

@@ -171,6 +171,8 @@ def classes_by_file(files, names, path):
 
 def _pairs(files, path):
     """The pairs [name, class] of dataset.json; None if there are none."""
+    if os.path.isdir(os.path.join(path, LABELS)):
+        raise ValueError(f"{shown(path)}: {LABELS} is a folder; allowed: a file, or no such name")
     if LABELS not in files.names:
         lower = [name for name in files.names if os.path.basename(name).lower() == LABELS]
         if lower:

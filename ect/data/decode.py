@@ -91,16 +91,23 @@ def _is_of_the_machine(error):
 
 def read(file, channels, resolution=None, resize="lanczos"):
     """uint8 (H, W, C) of an open file; raises `PictureError` or `MachineError`."""
-    with faults():
-        size = file.seek(0, 2)
-        if size > MAX_BYTES:
-            raise PictureError(f"holds {size:,} bytes; allowed: up to {MAX_BYTES:,}")
-        file.seek(0)
-        with _opened(file) as image, ROOM.of(_pixels_in(image)):
-            return pixels_of(image, channels, resolution, resize)
+    with faults(), _opened(file) as image, ROOM.of(_pixels_in(image)):
+        return pixels_of(image, channels, resolution, resize)
+
+
+def size(file):
+    """(width, height) of the image in an open file, whose header alone is read; raises
+    `PictureError` or `MachineError`."""
+    with faults(), _opened(file) as image:
+        _pixels_in(image)
+        return image.size
 
 
 def _opened(file):
+    held = file.seek(0, 2)
+    if held > MAX_BYTES:
+        raise PictureError(f"holds {held:,} bytes; allowed: up to {MAX_BYTES:,}")
+    file.seek(0)
     try:
         return Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError:

@@ -1,36 +1,38 @@
 """What a look at a source says of its images, before its job reads them all. Loads no torch."""
 
 import importlib.util
-from itertools import islice
 from pathlib import Path
 
 from ect.config.dataset import Facts
 from ect.data import parquet, webdataset
 from ect.data.classes import listed, of_imagenet
 
-TRIES = 8  # images that are read at most, to see the size of one
+LOOKS = 64  # images whose headers are read at most, spread over all of a folder
+FIRST = 8  # of shards, which are read from their begin
 LISTED = {
-    "images": listed,
-    "imagenet64": lambda settings: listed(of_imagenet(settings)),
-    "parquet": parquet.listed,
-    "webdataset": webdataset.listed,
+    "images": (dict, listed),
+    "imagenet64": (of_imagenet, listed),
+    "parquet": (dict, parquet.listed),
+    "webdataset": (dict, webdataset.listed),
 }
 
 
 def facts(dataset):
-    """The `Facts` of the images of the block `dataset` of a config: their files are listed, and one
-    is read where the config does not say its size. What is not there yet is known by the config
-    alone. Raises `ValueError` where the job would."""
+    """The `Facts` of the images of the block `dataset` of a config: their files are listed, and the
+    headers of some are read. What is not there yet is known by the config alone. Raises
+    `ValueError` where the job would."""
     if dataset.source not in LISTED or not Path(dataset.path).exists() or _elsewhere(dataset):
         return dataset.facts
+    settings_of, listing = LISTED[dataset.source]
     try:
-        settings = dataset.resolved()
-        found = LISTED[dataset.source](settings)
-        shape = dataset.shape or _shape(found, settings)
+        settings = settings_of(dataset.resolved())
+        found = listing(settings)
+        count = len(found.names)
+        looked_at = found.names[:: -(-count // LOOKS)] if listing is listed else found.names[:FIRST]
+        seen = _shape(found, looked_at, settings)
     except (ValueError, OSError) as error:
         raise ValueError(f"dataset.path: {error}") from None
-    images = len(found.names) - found.tests
-    return Facts(shape, images, found.tests, len(found.classes or ()))
+    return Facts(dataset.shape or seen, count - found.tests, found.tests, len(found.classes or ()))
 
 
 def _elsewhere(dataset):
@@ -39,19 +41,25 @@ def _elsewhere(dataset):
     return dataset.source == "parquet" and not importlib.util.find_spec("PIL")
 
 
-def _shape(found, settings):
-    """(channels, height, width) of the first image that can be read, if it is a square; the job
-    names one that is not. None in an environment that reads no images, such as Snakemake's own."""
+def _shape(found, names, settings):
+    """(channels, height, width) by the headers of these images, None where none can be read. Raises
+    `ValueError` for one that the job will not take. None in an environment that reads no images,
+    such as Snakemake's own."""
     try:
-        from ect.data import decode
+        from ect.data import decode, sources
     except ModuleNotFoundError:
         return None
-    for name in islice(found.names, TRIES):
+    count, first = len(found.names), None
+    all_are_used = settings.get("max_images", count) >= count
+    skipped = [] if settings.get("on_error") == "skip" or not all_are_used else None
+    for name in names:
         try:
             with decode.faults(), found.files.open(name) as file:
-                pixels = decode.read(file, settings.get("channels") or 3, None)
-        except decode.PictureError:
+                width, height = decode.size(file)
+        except decode.PictureError as error:
+            sources.skip(name, error, skipped)
             continue
-        height, width, channels = pixels.shape
-        return (channels, height, width) if height == width else None
-    return None
+        first = first or (name, (height, width))
+        if settings.get("resolution") is None and all_are_used:
+            sources.require_size(name, (height, width), *first)
+    return first and (settings.get("channels") or 3, *first[1])

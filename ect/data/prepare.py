@@ -14,6 +14,7 @@ from ect.runtime import checkpoint
 from ect.runtime.record import job_record
 from ect.runtime.text import shown
 
+LEAST = 2  # images of a split, of which a covariance can be computed
 DIM = 128  # values below may be of 13 to 15 bits in files of 16
 DARK = 16  # values below are of masks, or of 12 bits in files of 16
 
@@ -32,10 +33,10 @@ def run(settings, out, threads=None):
     about = {"classes": found.classes}
     about |= {key: settings[key] for key in ("resize",) if key in settings}
     with file.writing(out, about) as writer:
-        chosen = _splits(settings, found)
-        for split, kept, pixels in decoded(found, chosen, threads, skipped, out.parent):
+        splits = _splits(settings, found)
+        for split, kept, pixels in decoded(found, splits, threads, skipped, out.parent):
             writer.add(split, pixels, [found.labels[row] for row in kept])
-        about |= _range(settings, writer)
+        about |= _range(settings, writer, {split: len(rows) for split, rows in splits.items()})
     counts = {split: len(labels) for split, labels in writer.labels.items()}
     record = job_record(
         settings, found.files, started, [out], images=counts, shape=writer.shape,
@@ -66,11 +67,15 @@ def _splits(settings, found):
     return {"train": train, "test": test}
 
 
-def _range(settings, writer):
+def _range(settings, writer, asked):
     """{shift, scale} from pixels to the network's range; `sd`, their standard deviation there."""
-    for split in ("train", "test"):
-        if split not in writer.sums:
-            raise ValueError(f"no {split} image could be read; allowed: at least one")
+    for split, wanted in asked.items():
+        left = len(writer.labels.get(split, ()))
+        if left < min(LEAST, wanted):
+            raise ValueError(
+                f"{left} of {wanted} {split} images could be read; allowed: {LEAST} at least, to"
+                " measure a distance"
+            )
     mean, deviation = writer.moments("train")
     if deviation == 0:
         raise ValueError("all pixels of the training images have the same value")

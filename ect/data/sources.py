@@ -201,10 +201,10 @@ class Reader:
         pixels, name = future.result(), self.found.names[row]
         self.bar.update()
         if isinstance(pixels, decode.PictureError):
-            _skip(name, pixels, self.skipped)
+            skip(name, pixels, self.skipped)
             return
         self.first = self.first or (name, pixels.shape)
-        _require_size(name, pixels.shape, *self.first)
+        require_size(name, pixels.shape, *self.first)
         yield row, pixels
 
 
@@ -224,7 +224,7 @@ def _shuffled(reader, splits, folder):
                 yield split, kept, np.frombuffer(b"".join(parts), np.uint8).reshape(-1, *shape)
 
 
-def _skip(name, error, skipped):
+def skip(name, error, skipped):
     """Add what cannot be read, and why, to the list `skipped`; raises `ValueError` without one."""
     if skipped is None:
         raise ValueError(
@@ -240,11 +240,11 @@ def _chunks(splits):
             yield split, rows[start : start + CHUNK]
 
 
-def _require_size(name, shape, first, wanted):
+def require_size(name, shape, first, wanted):
     """All images must be squares of the first one's size; with a resolution they are."""
     if shape == wanted and shape[0] == shape[1]:
         return
-    (height, width, _), (first_height, first_width, _) = shape, wanted
+    (height, width), (first_height, first_width) = shape[:2], wanted[:2]
     other = "" if name == first else f", '{shown(first)}' {first_width}x{first_height}"
     raise ValueError(
         f"'{shown(name)}' has {width}x{height} pixels{other}; allowed: images of one square size,"

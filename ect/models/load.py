@@ -12,6 +12,7 @@ from ect.consistency import Consistency
 from ect.models import build
 from ect.models import steps as of_study
 from ect.models.draw import draw, most_images
+from ect.models.trust import require_parts
 from ect.process import Process
 from ect.runtime import checkpoint, record
 from ect.runtime.text import shown
@@ -54,9 +55,9 @@ class Model:
 
         Image i is a function of `seed` + i. `steps` are those of the study's sampler with so many
         steps, its times and its sigma_min; if none is known, 1, or 2 at ECT's time for CIFAR-10,
-        with a warning. `times` replaces it: falling noise levels s = sigma / alpha between 80 and
-        0, one less than there are steps. `labels` are the classes to cycle through, for a model
-        with classes; by default they are drawn at random. Raises `ValueError`, and
+        with a warning. `times` replaces it: falling noise levels s = sigma / alpha from below
+        80 to 1e-6, one less than there are steps. `labels` are the classes to cycle through,
+        for a model with classes; by default they are drawn at random. Raises `ValueError`, and
         `FloatingPointError` where an image is not finite. The same as
         `python -m ect sample` in batches of 250, to the bit.
         """
@@ -83,7 +84,7 @@ class Model:
             return options
         levels = [_number(level) for level in _items(times)]
         fits = None not in levels and of_study.falling(levels)
-        allowed = "falling noise levels between 80 and 0"
+        allowed = f"falling noise levels below 80, down to {of_study.LEAST:g}"
         return {"times": _needed("times", levels if fits else None, times, allowed)}
 
 
@@ -136,8 +137,9 @@ def _items(values):
 
 def load(path, plugins=()):
     """The model in a model.safetensors, or in the folder of a run or an export that holds one;
-    raises `ValueError` for what is neither. `plugins` are the Python files that it may run: without
-    them a model whose process is a plugin's is refused."""
+    raises `ValueError` for what is neither, and for other bytes than its run.json names. `plugins`
+    are the Python files that it may run: without them a model whose process is a plugin's is
+    refused."""
     if not isinstance(plugins, (list, tuple)) or not all(_is_path(file) for file in plugins):
         found = shown(repr(str(plugins) if _is_path(plugins) else plugins), 80)
         raise ValueError(f"plugins: found {found}; allowed: a list of Python files")
@@ -146,9 +148,11 @@ def load(path, plugins=()):
         raise ValueError(
             f"path: found {found}; allowed: that of a model.safetensors, or its folder"
         )
+    require_parts(plugins)
     path = Path(path)
     file = path / "model.safetensors" if os.path.isdir(path) else path
     f, process, about = build.load_model(file, plugins)
+    record.of(file)  # raises where it has other bytes than its job wrote
     return Model(f, process, about, samplers_beside(file))
 
 

@@ -10,6 +10,7 @@ from ect.runtime import checkpoint
 from ect.runtime.text import shown
 
 CARRIED = "sampling.json"
+LEAST = 1e-6  # the lowest noise level, as in a config
 ECT = {1: [], 2: [0.821]}  # times by the number of steps: ECT's for CIFAR-10
 
 
@@ -53,8 +54,8 @@ def described(options):
 
 
 def falling(times):
-    """Whether noise levels fall, between 80 and 0."""
-    return all(low < high for high, low in zip([80.0, *times], [*times, 0.0]))
+    """Whether noise levels fall, from below 80 to `LEAST` or more."""
+    return all(LEAST <= low < high for high, low in zip([80.0, *times], times))
 
 
 def is_multistep(options):
@@ -75,6 +76,6 @@ def read(path):
     if wrong:
         raise ValueError(
             f"{path}: {wrong[0]!r:.80} is {samplers[wrong[0]]!r:.80}; allowed: {{'times': [...]}},"
-            " falling noise levels between 80 and 0, and a sigma_min >= 0"
+            " falling noise levels below 80, down to 1e-6, and a sigma_min >= 0"
         )
     return samplers

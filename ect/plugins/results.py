@@ -56,13 +56,18 @@ def _weights(weights, arguments):
 
 
 def _losses(losses, arguments):
-    """Of an objective: a loss for each image, through which a gradient reaches f."""
+    """Of an objective: a loss for each image, through which a gradient reaches f. On a GPU nobody
+    looks at its sign: each step would wait for it."""
     import torch
 
     wrong = _unlike(losses, arguments[3])
-    if wrong or losses.requires_grad or not torch.is_grad_enabled():
+    if wrong:
         return wrong
-    return "returned losses without a gradient; allowed: ones that depend on f"
+    if torch.is_grad_enabled() and not losses.requires_grad:
+        return "returned losses without a gradient; allowed: ones that depend on f"
+    if losses.device.type == "cpu" and (losses < 0).any():
+        return f"returned a loss of {losses.min().item():g}; allowed: 0 or more"
+    return None
 
 
 def _images(x, arguments):

@@ -12,8 +12,12 @@ COLUMNS = 3
 
 def plot_curves(runs, out, width_in):
     """`runs` is {label: [metrics.jsonl, ...]}, the pieces of one run in order; a label is 'pretrain
-    NAME' or 'SCHEDULE, NAME'. The panels of tuning share one range of losses."""
+    NAME' or 'SCHEDULE, NAME'. The panels of tuning share one range of losses. The axes of losses
+    are logarithmic, unless one is 0 or less, as with a learned weight."""
     panels = _panels(runs)
+    logs = {tuple(paths): read_log(paths) for paths in runs.values()}
+    above_0 = all(line["loss"] > 0 for log in logs.values() for line in log)
+    scale = "log" if above_0 else "linear"
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     lines = [panels[row * columns : (row + 1) * columns] for row in range(rows)]
@@ -27,13 +31,13 @@ def plot_curves(runs, out, width_in):
         for axis, key, (title, group) in panel_axes:
             axis.axis("on")
             for index, (name, paths) in enumerate(group.items()):
-                _curve(axis, name, read_log(paths), style.series(index))
+                _curve(axis, name, logs[tuple(paths)], style.series(index))
             axis.set(
-                title=style.label(title), yscale="log", xlabel="thousand images", ylabel="loss"
+                title=style.label(title), yscale=scale, xlabel="thousand images", ylabel="loss"
             )
             key.legend(*axis.get_legend_handles_labels(), loc="upper center")
         _share_range([axis for axis, _, (title, _) in panel_axes if title != PRETRAINING])
-        for axis, _, _ in panel_axes:
+        for axis, _, _ in panel_axes if above_0 else ():
             style.log_ticks(axis.yaxis)
 
 
@@ -61,6 +65,9 @@ def read_log(paths, more=None):
     lines, last = [], 0
     for path in paths:
         for number, line in enumerate(_lines(path, needed), 1):
+            if not math.isfinite(line["loss"]):
+                found = f"a loss of {line['loss']}"
+                raise ValueError(f"{path}, line {number}: found {found}; allowed: finite numbers")
             if not last < line["images"] < 2**53:
                 found = f"{shown(line['images'], 60)} images after {last}"
                 raise ValueError(f"{path}, line {number}: found {found}; allowed: rising numbers")

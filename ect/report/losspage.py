@@ -123,7 +123,8 @@ def _read_csv(path, verb, numbers, texts):
         table = pd.read_csv(io.StringIO(text))
         found = None if text.endswith("\n") else "an end within a line"
     except ValueError as error:
-        raise ValueError(f"{path}: not a table of `{verb}` ({error})") from None
+        reason = shown(" ".join(str(error).split()), 200)
+        raise ValueError(f"{path}: not a table of `{verb}` ({reason})") from None
     lacking = sorted({*numbers, *texts} - set(table))
     if lacking or table.empty:
         found = f"no columns {', '.join(lacking)}" if lacking else "no rows"

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ect.runtime.text import whole
 
+SHARING = 8  # processes of one processor, where there is no GPU
 PORT = 20000  # of torchrun's rendezvous; SLURM's job id adds up to 10,000
 PAUSE = 0.2  # seconds between two checks while too few devices are free
 TAKEN = []  # the open lock files of this process
@@ -65,9 +66,14 @@ def folder():
 
 def take(number):
     """Wait for `number` GPUs, and lend them to this process and the command that it becomes, which
-    may lend them on with locks in a folder of its own. Raises `ValueError` if there are fewer."""
+    may lend them on with locks in a folder of its own. Raises `ValueError` if there are fewer.
+    Without any GPU the processes share the processors, at most `SHARING` each."""
     names = devices()
     if not names:
+        most = SHARING * (os.cpu_count() or 1)
+        if number > most:
+            allowed = f"1 to {most}, the processes that share this machine's processors"
+            raise ValueError(f"--gpus: found {number}, and no GPU; allowed: {allowed}")
         return
     if number > len(names):
         whose = "those in CUDA_VISIBLE_DEVICES" if VISIBLE in os.environ else "this machine's GPUs"

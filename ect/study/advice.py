@@ -7,7 +7,7 @@ CARRIED = 0.01  # the share of its start that an average may keep unmentioned
 
 def advice(config) -> list[str]:
     """The lines about a checked config; none if there is nothing to say."""
-    return _other_budget(config) + _carried_starts(config)
+    return _other_budget(config) + _carried_starts(config) + _without_kernel_distance(config)
 
 
 def _other_budget(config):
@@ -19,6 +19,14 @@ def _other_budget(config):
         f"budget: {config.budget:g} was asked for, {scale.factor:.3g} is taken: the study's numbers"
         f" of images are multiples of {scale.unit} thousand, here of {scale.scaled}"
     ]
+
+
+def _without_kernel_distance(config):
+    """A line where a number of subsets is set for a distance that is not measured."""
+    block = config.evaluation
+    if "kd" in block.metrics or "kd_subsets" not in block.model_fields_set:
+        return []
+    return [f"evaluation.kd_subsets: {block.kd_subsets} has no effect, as metrics has no kd"]
 
 
 def _carried_starts(config):

@@ -26,6 +26,8 @@ NETWORK = {"architecture": "ddpmpp", "embedding": "positional"} | {
 }
 # What is equal in all runs of a chain.
 CHAIN = ("network", "process", "parameterization", "c_noise", "sd", "schedule", "target", "seed")
+# What is equal in their recipes; averages may be others, and precision and kernels.
+STEP = ("batch", "prior", "distance", "weight", "optimizer", "dropout", "dropout_at", "augment")
 
 
 def check_plugin_map(described, bound):
@@ -199,11 +201,20 @@ def require_chain(path, settings):
     chain as one of these settings, if any. Returns that run's settings; None where none is known.
     """
     made = (record.of(path) or {}).get("settings") or {}
-    for key in CHAIN if settings else ():
-        if key in made and made[key] != settings.get(key):
-            found, allowed = (shown(json.dumps(s.get(key)), 200) for s in (made, settings))
-            raise ValueError(f"{path}: a run whose {key} is {found}; allowed: {allowed}")
+    if settings:
+        _require_equal(path, CHAIN, made, settings)
+        recipes = (one.get("recipe") or {} for one in (made, settings))
+        _require_equal(path, STEP, *recipes)
     return made or None
+
+
+def _require_equal(path, keys, made, settings):
+    """Raise `ValueError` where the settings of the run that left a file have other values."""
+    for key in keys if made else ():
+        found, wanted = (one.get(key, DEFAULTS.get(key)) for one in (made, settings))
+        if found != wanted and (key in made or key in (*DEFAULTS, "sd")):
+            found, allowed = (shown(json.dumps(value), 200) for value in (found, wanted))
+            raise ValueError(f"{path}: a run whose {key} is {found}; allowed: {allowed}")
 
 
 def require_same_images(resume, data, digest):
@@ -214,12 +225,23 @@ def require_same_images(resume, data, digest):
         raise ValueError(f"{resume}: {found}; allowed: the images of its chain")
 
 
+def _require_levels(network, side):
+    """Raise `ValueError` for attention at sizes that no level of the network has, as a config's
+    (ect/config/fits.py) is refused."""
+    sizes = [side >> level for level in range(len(network["multipliers"]))]
+    if absent := [size for size in network["attention"] if size not in sizes]:
+        found = f"found {', '.join(map(str, absent))} for images of {side} x {side} pixels"
+        allowed = f"the sizes of its levels, {', '.join(map(str, sizes))}"
+        raise ValueError(f"network.attention: {found}; allowed: {allowed}")
+
+
 def settings_with_start(settings, init, images):
     """Settings, completed for an imported start with what the config leaves open: the network and
     its meaning, which the file describes. Raises `ValueError` if they are for other images, or if
     the start's f has another sd than the settings give it."""
     about = build.read(init)[1] if init else {}
     if "network" in settings:
+        _require_levels(settings["network"], images.shape[-1])
         sd = settings.get("sd", images.sd)
         if about.get("sd", sd) != sd:
             found = f"the start has sd {about['sd']:g}, the settings with these images {sd:g}"

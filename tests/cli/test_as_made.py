@@ -155,3 +155,39 @@ def test_a_table_without_a_column_is_named(column, tmp_path, capsys):
     )
     with pytest.raises(ValueError, match=f"{table}: found no column '{column}'"):
         sentences.require_columns(table, sentences.read(table)[0])
+
+
+@pytest.mark.parametrize("drawn", [None, "heun", "mine"])
+@pytest.mark.parametrize("told", ["heun", "mine", "multistep"])
+def test_a_solver_is_told_as_what_drew_its_images(drawn, told, inputs, tmp_path, capsys):
+    """By the record of its images; where none is known it is one of ect's."""
+    metrics = Path(inputs["two"])
+    features = tmp_path / "features.safetensors"
+    features.write_text("features")
+    facts = checkpoint.read_json(record.beside(metrics))
+    facts["settings"]["cell"]["sampler"] = "two_step"
+    facts["inputs"] |= {str(features): "0" * 64}
+    checkpoint.write_json(record.beside(metrics), facts)
+    if drawn:
+        how = {"settings": {"sampling": {"kind": drawn}}, "outputs": {features.name: "0" * 64}}
+        checkpoint.write_json(tmp_path / "features.json", how)
+    right = told == (drawn or "heun") or (not drawn and told == "multistep")
+    for name, words in {
+        "table": ["tabulate", "solvers", "--metrics", str(metrics), "--solvers"],
+        "figure": ["draw", "solvers"],
+    }.items():
+        kinds = {"two_step": told}
+        settings = {"metrics": [str(metrics)], "solvers": kinds, "width_in": 5}
+        words.append(json.dumps(kinds if name == "table" else settings))
+        code = main([*words, "--out", str(tmp_path / name)])
+        line = capsys.readouterr().err
+        assert code == (0 if right else 1) and line.count("\n") == code, line
+        assert right or f"found two_step: '{told}'; allowed: " in line
+
+
+def test_a_split_of_no_images_is_refused(tmp_path, capsys):
+    made = Inputs(tmp_path)
+    cells = [made.cell("one_step", 2.0, kimg=0, schedule="sigmoid", tune=0)]
+    code = main(["draw", "split", json.dumps({"metrics": cells, "width_in": 5}), "--out", "o"])
+    line = capsys.readouterr().err
+    assert code == 1 and line.count("\n") == 1 and "tune_kimg" in line and cells[0] in line

@@ -342,3 +342,11 @@ def test_a_list_of_skipped_images_is_replaced(here):
     (here / "skipped.txt").write_text("a.png: damaged\n")
     assert main([*PREPARE, "--out", "d.safetensors"]) == 0
     assert not (here / "skipped.txt").exists()
+
+
+def test_a_link_to_itself_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.symlink("loop", "loop")
+    words = ["sample", "{}", "--model", "m.safetensors", "--out", "loop"]
+    with pytest.raises(ValueError, match="loop: found a link; allowed: a folder"):
+        files.require_outputs(parser().parse_args(words))

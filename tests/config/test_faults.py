@@ -93,7 +93,7 @@ FAULTS = [
     ),
     ("samplers:\n  heun: {churn: -1.0}\n", 2, ["samplers.heun.churn", "-1"]),
     # learning rates that move nothing
-    ("tune:\n  ect:\n    optimizer: {lr: 1.0e-46}\n", 3, ["optimizer.lr: found 1e-46", "1e-09"]),
+    ("tune:\n  ect:\n    optimizer: {lr: 1.0e-36}\n", 3, ["optimizer.lr: found 1e-36", "1e-09"]),
     ("features:\n  classifier: {lr: 1.0e-300}\n", 2, ["features.classifier.lr: found 1e-300"]),
     (
         "pretrain:\n  ve:\n    optimizer: {warmup_kimg: 1.0e+9}\n",

@@ -19,7 +19,7 @@ from ect.config.config import Config, ConfigError
 from ect.config.dataset import COUNTS
 from ect.config.evaluation import INCEPTION_FILE
 from ect.config.network import Network
-from ect.data import look
+from ect.data import decode, look
 from ect.evaluation import metrics
 from ect.models.build import build_network
 from ect.networks import edm2
@@ -374,6 +374,22 @@ LOOKS = {
         lambda: (pictures("photos", classes=0), Path("photos/dataset.json").write_text("{}")),
         {"classes": None}, {}, ["dataset.json is not"],
     ),
+    "a folder of labels": (
+        lambda: (pictures("photos", classes=0), Path("photos/dataset.json").mkdir()),
+        {"classes": None}, {}, ["photos: dataset.json is a folder"],
+    ),
+    "two sizes": (
+        lambda: (pictures("photos"), Image.new("L", (9, 9)).save("photos/c1/7.png")), {}, {},
+        ["dataset.path: 'c1/7.png' has 9x9 pixels, 'c0/0.png' 8x8", "dataset.resolution"],
+    ),
+    "no square": (
+        lambda: (pictures("photos"), Image.new("L", (8, 9)).save("photos/c1/7.png")), {}, {},
+        ["'c1/7.png' has 8x9 pixels"],
+    ),
+    "no image": (
+        lambda: (pictures("photos"), Path("photos/c1/7.png").write_text("<html>")),
+        {"resolution": 8}, {}, ["'c1/7.png' cannot be read: its content is", "on_error: skip"],
+    ),
     "epochs": (
         lambda: pictures("photos"), {}, {"features/classifier/epochs": 2},
         ["classifier.batch: found 64 for 2 epochs of 30 images"],
@@ -402,3 +418,22 @@ def test_a_damaged_image_hides_no_size(tmp_path, monkeypatch):
     Path("photos/c0/0.png").write_text("torn")
     dataset = Config.read(changed("dataset", OWN | {"on_error": "skip"})).dataset
     assert look.facts(dataset) == ((3, 8, 8), 40, 0, 2)
+
+
+@pytest.mark.parametrize("own", [{"on_error": "skip"}, {"max_images": 39}])
+def test_an_image_that_the_job_may_leave_out_stops_no_plan(tmp_path, monkeypatch, own):
+    monkeypatch.chdir(tmp_path)
+    pictures("photos")
+    Path("photos/c0/20.png").write_text("torn")
+    facts = look.facts(Config.read(changed("dataset", OWN | own)).dataset)
+    assert facts.images == 40 and facts.shape == (3, 8, 8)
+
+
+def test_of_many_images_some_headers_are_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pictures("photos", count=300)
+    seen = []
+    read = decode.size
+    monkeypatch.setattr(decode, "size", lambda file: seen.append(file.name) or read(file))
+    look.facts(Config.read(changed("dataset", OWN)).dataset)
+    assert look.LOOKS / 2 <= len(seen) <= look.LOOKS and len(set(seen)) == len(seen)

@@ -75,6 +75,17 @@ WRONG = {
     "home": ({"dataset": {"source": "images", "path": "~/no", "held_out": 9}}, "written out"),
     "lacking": ({"figures/samples": {}}, "pretrain: missing, as are kimg"),
     "like": ({"init": {"a": {"like": "b"}}}, "`like` stands in blocks of networks"),
+    "weights of another extractor": (
+        {"features/inception_path": "no"}, "inception_path: found 'no' with the extractor 'class",
+    ),
+    "mode of another extractor": ({"features/inception_mode": "clean"}, "with 'inception' only"),
+    "file of another extractor": ({"features/dinov2_path": "no.pt"}, "with 'dinov2' only"),
+    "augmentation of nobody": ({"networks/small/augment_labels": 9}, "which no pretraining tells"),
+    "a denormal": ({"samplers/heun/churn": 1e-320}, "found 1e-320, which fp32 rounds to 0"),
+    "noise below fp32": ({"samplers/heun/churn": 1e-14}, "churn is 1e-14, whose noise fp32"),
+    "an address": (
+        {"init": {"a": {"format": "edm", "file": "https://a.b/c.pkl"}}}, "not an address",
+    ),
     "a chain of like": ({"samplers": CHAIN | {"a60": {"kind": "multistep", "label": "z"}}},
                         "at most 50"),
 }  # fmt: skip

@@ -385,7 +385,7 @@ def test_the_fingerprint_of_a_folder_that_may_not_be_read(locked, monkeypatch):
 
 
 def test_names_are_printed_on_one_line(tmp_path):
-    names = {"a\n\x1b[2J.png": "no image", "b.png": None, "c.png": None}
+    names = {"a\n\x1b[2J.png": "no image", "b.png": None, "c.png": None, "d.png": None}
     path = folder_of(tmp_path / "photos", names)
     refused(path, "'a\\n\\x1b[2J.png' cannot be read")
     run(BASE | {"path": str(path), "on_error": "skip"}, tmp_path / "d", 2)

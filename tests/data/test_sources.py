@@ -288,8 +288,21 @@ def test_images_that_would_be_dim_are_told(tmp_path, bits, told, capsys):
 def test_images_of_which_none_can_be_read(photos, tmp_path):
     for path in photos.rglob("deep/*"):
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match="no train image could be read"):
+    with pytest.raises(ValueError, match=r"0 of .* train images could be read; allowed: 2"):
         prepared(photos, tmp_path / "d", on_error="skip")
+
+
+def test_one_test_image_that_is_left_is_too_few(tmp_path):
+    """A covariance needs two; whoever asks for one has it."""
+    (tmp_path / "photos").mkdir()
+    for k in range(8):
+        Image.new("L", (8, 8), 30 * k).save(tmp_path / "photos" / f"{k}.png")
+    whole = {"classes": None, "on_error": "skip"}
+    prepared(tmp_path / "photos", tmp_path / "one", held_out=1, **whole)
+    order = np.random.default_rng(0).permutation(8)
+    (tmp_path / "photos" / f"{order[0]}.png").write_text("torn")
+    with pytest.raises(ValueError, match="1 of 2 test images could be read; allowed: 2 at least"):
+        prepared(tmp_path / "photos", tmp_path / "two", held_out=2, **whole)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, "Input/output error")])

@@ -11,6 +11,7 @@ from ect.cli.main import main
 from ect.data import file
 from ect.evaluation import classifier, evaluate, sample, summary
 from ect.evaluation import features as features_of
+from ect.models.load import load
 from ect.runtime import checkpoint
 from ect.runtime.record import digest, of
 from ect.study import settings as study_settings
@@ -55,13 +56,14 @@ def features(made, name, model="model", network="classifier", **changed):
 
 
 def run(capsys, verb, settings, out, **options):
-    """The exit code of a verb, and its line."""
+    """The exit code of a verb, and its line, without those about files that have no record."""
     words = [verb, json.dumps(settings), "--out", str(out)]
     for key, value in options.items():
         several = value if isinstance(value, list) else [value]
         words += [f"--{key}", *map(str, several)]
     code = main(words)
-    err = capsys.readouterr().err
+    lines = capsys.readouterr().err.splitlines(keepends=True)
+    err = "".join(line for line in lines if "taken as it is" not in line)
     assert err.count("\n") == code, err
     return code, err
 
@@ -334,3 +336,34 @@ def test_a_summary_is_of_the_covariance_of_the_features(tmp_path):
     features_of.save(path, found[:1], "classifier")
     with pytest.raises(ValueError, match="of 1 image; allowed: of 2 or more"):
         summary.run({"radii": False}, path, out)
+
+
+def test_a_model_that_is_not_as_its_run_left_it_is_refused(made, tmp_path, capsys):
+    """By the verbs that read one, and in a program."""
+    model = tmp_path / "model.safetensors"
+    tensors, about = checkpoint.load(made["model"])
+    checkpoint.save(model, tensors, **about)
+    facts = {"settings": {}, "inputs": {}, "outputs": {model.name: digest(model)}}
+    checkpoint.write_json(tmp_path / "run.json", facts)
+    drawn = study_settings.sample(study(), "one_step")
+    assert run(capsys, "sample", drawn, tmp_path / "a", model=model) == (0, "")
+    assert load(tmp_path).shape == (8, 8, 1)
+    checkpoint.save(model, {key: 2 * value for key, value in tensors.items()}, **about)
+    code, line = run(capsys, "sample", drawn, tmp_path / "b", model=model)
+    assert code == 1 and f"{model}: found other bytes than its job wrote" in line
+    with pytest.raises(ValueError, match="found other bytes than its job wrote"):
+        load(tmp_path)
+
+
+def test_features_without_a_record_are_taken_with_a_word(made, tmp_path, capsys):
+    """They may be of another network, and nobody can say it."""
+    bare = tmp_path / "bare.safetensors"
+    shutil.copy(made["reference"], bare)
+    words = ["evaluate", json.dumps(MEASURED), "--samples", str(features(made, "known"))]
+    words += ["--reference", str(bare), "--classifier", str(made["classifier"])]
+    assert main([*words, "--out", str(tmp_path / "metrics.json")]) == 0
+    told = f"ect evaluate: no record beside {bare} says what it was made from; taken as it is\n"
+    assert capsys.readouterr().err == told
+    words[1] = json.dumps(MEASURED | {"cell": {"nfe": 7}})
+    assert main([*words, "--out", str(tmp_path / "metrics.json")]) == 1
+    assert "taken as it is" not in capsys.readouterr().err  # of what is refused

@@ -90,9 +90,10 @@ def test_another_seed_is_another_image(run):
         ({"n": 2, "labels": [99]}, "labels has 99"),
         ({"n": 2, "steps": 3}, "steps is 3; allowed: 1, 2, or times"),
         ({"n": 2, "steps": [2]}, r"steps is \[2\]; allowed: 1, 2, or times"),
+        ({"n": 2, "times": [1e-300]}, "times is .*; allowed: falling noise levels below 80, down"),
         ({"n": 2, "times": [0.5, 1.0]}, "times is .*; allowed: falling"),
-        ({"n": 2, "times": [80.0]}, "between 80 and 0"),
-        ({"n": 2, "times": [0]}, "between 80 and 0"),
+        ({"n": 2, "times": [80.0]}, "below 80, down to 1e-06"),
+        ({"n": 2, "times": [0]}, "below 80, down to 1e-06"),
     ],
     ids=str,
 )
@@ -179,3 +180,8 @@ def test_what_is_no_path_is_named(path):
 def test_plugins_are_a_list_of_files(plugins, run):
     with pytest.raises(ValueError, match=r"plugins: found .*; allowed: a list of Python files"):
         ect.load(run[0], plugins=plugins)
+
+
+def test_a_plugin_that_is_not_there_is_named(run):
+    with pytest.raises(ValueError, match=r"plugins: .*none\.py"):
+        ect.load(run[0], plugins=["none.py"])

@@ -145,6 +145,7 @@ def test_a_mistake_in_the_file_is_named(config, text, words):
 RESULTS = {
     "mean": ("f(x, s).mean()", r"returned torch.float64 \(\) on cpu; allowed: floats"),
     "images": ("f(x, s)", r"\(4, 1, 8, 8\) on cpu; allowed: floats \(4,\)"),
+    "negative": ("-f(x, s).square().flatten(1).mean(1)", "returned a loss of -.*; allowed: 0 or"),
     "constant": ("s", "returned losses without a gradient; allowed: ones that depend on f"),
     "in place": ("f(x.mul_(2), s).flatten(1).mean(1)", "changes its arguments in place"),
     "error": ("f(x, nothing)", "line 6: NameError: name 'nothing' is not defined"),

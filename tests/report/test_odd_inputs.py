@@ -203,3 +203,21 @@ def test_a_perfect_loss_of_what_cannot_be_is_named(tmp_path, old, new):
     path = inputs.file(Path(inputs.perfect()).read_text().replace(old, new))
     words = (inputs.log(), inputs.trace(), tmp_path / "f", 5, None, path)
     assert f"{path}: found images that do not rise" in line_of(losspage.plot_losspage, *words)
+
+
+def test_a_loss_that_is_none_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"images": 5, "loss": NaN}\n')
+    said = line_of(curves.read_log, [str(path)])
+    assert said == f"{path}, line 1: found a loss of nan; allowed: finite numbers"
+
+
+@pytest.mark.parametrize(("loss", "scale"), [(1.0, "log"), (0.0, "linear"), (-1.5, "linear")])
+def test_every_loss_is_drawn(loss, scale, tmp_path, monkeypatch):
+    """Of a learned weight one may be negative, which a logarithmic axis would leave out."""
+    path, seen = tmp_path / "metrics.jsonl", []
+    path.write_text(f'{{"images": 5, "loss": 2.0}}\n{{"images": 9, "loss": {loss}}}\n')
+    ticks = curves._share_range
+    monkeypatch.setattr(curves, "_share_range", lambda axes: (seen.extend(axes), ticks(axes)))
+    curves.plot_curves({"sigmoid, a": [str(path)]}, tmp_path / "f", 5)
+    assert seen[0].get_yscale() == scale

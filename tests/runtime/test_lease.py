@@ -269,3 +269,11 @@ def test_several_nodes_are_srun_and_one_meeting_place(environment, monkeypatch):
         " --nproc-per-node 2 --nnodes 3 --rdzv-backend c10d --rdzv-endpoint n7:20034"
         " --rdzv-id 120034 -m ect train x --gpus 6 --nodes 3"
     )
+
+
+def test_without_a_gpu_processes_share_the_processors(monkeypatch):
+    monkeypatch.setattr(lease, "devices", dict)
+    monkeypatch.setattr(lease.os, "cpu_count", lambda: 2)
+    lease.take(2 * lease.SHARING)
+    with pytest.raises(ValueError, match="--gpus: found 17, and no GPU; allowed: 1 to 16, the"):
+        lease.take(2 * lease.SHARING + 1)

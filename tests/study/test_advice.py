@@ -30,3 +30,8 @@ def test_the_ramp_leaves_nothing_of_a_random_start():
     (line,) = advice(Config.read(changed("pretrain/ve", without)))
     assert line.startswith("pretrain.ve: ema_halflife_kimg is 50")
     assert advice(Config.read(changed("pretrain/ve", without | {"ema_ramp": 0.05}))) == []
+
+
+def test_subsets_of_a_distance_that_is_not_measured_are_told():
+    (line,) = advice(Config.read(changed("evaluation/metrics", ["fd"])))
+    assert line == "evaluation.kd_subsets: 20 has no effect, as metrics has no kd"

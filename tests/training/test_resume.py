@@ -113,6 +113,11 @@ def test_a_state_ends_where_the_run_begins(first, digits_file, tmp_path, capsys,
         ({"schedule": TUNE["schedule"]}, "schedule is .*zero.*; allowed: .*sigmoid"),
         ({"process": "flow", "parameterization": "velocity"}, 'process is "ve"; allowed: "flow"'),
         ({"c_noise": "time"}, 'c_noise is "log_s"; allowed: "time"'),
+        ({"sd": 0.4}, "sd is null; allowed: 0.4"),
+        ({"recipe__batch": 50}, "batch is 500; allowed: 50"),
+        ({"recipe__optimizer__lr": 1e-4}, "optimizer is .*; allowed: .*0.0001"),
+        ({"recipe__dropout": 0.2}, "dropout is 0.1; allowed: 0.2"),
+        ({"recipe__dropout_at": 8}, "dropout_at is null; allowed: 8"),
     ],
 )
 def test_a_state_of_another_chain_is_refused(first, digits_file, tmp_path, other, wanted):

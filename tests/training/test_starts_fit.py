@@ -76,3 +76,11 @@ def test_a_state_goes_on_with_the_images_of_its_chain(start, tmp_path):
     settings = changed(TUNE, first_kimg=1, last_kimg=2)
     with pytest.raises(ValueError, match=f"{state}: a run on other images than those of"):
         train.run(settings, data, tmp_path / "out", resume=state)
+
+
+def test_attention_of_no_level_is_refused_in_settings_by_hand(start):
+    data, _ = start
+    settings = changed(TUNE, network__attention=[4, 16])
+    found = "network.attention: found 16 for images of 8 x 8 pixels; allowed: .* levels, 8, 4"
+    with pytest.raises(ValueError, match=found):
+        settings_with_start(settings, None, Images(data))

@@ -28,7 +28,8 @@ def options_of(sampler, steps, times, samplers):
         options, words = chosen(samplers, steps or 1)[:2]
         return (options if sampler == "multistep" else {"times": options["times"]}), words
     if not falling(times):
-        raise ValueError(f"--times: found {times}; allowed: falling noise levels between 80 and 0")
+        allowed = "falling noise levels from below 80 to 1e-6"
+        raise ValueError(f"--times: found {times}; allowed: {allowed}")
     if steps is not None and steps != len(times) + 1:
         raise ValueError(f"--steps: found {steps} with {len(times)} times; allowed: one step more")
     return {"times": times}, f"{1 + len(times)} steps, at the times given"

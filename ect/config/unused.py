@@ -1,0 +1,40 @@
+"""Keys that nothing of a study reads. Loads no torch.
+
+Whoever sets one expects another result than the study gives. Each check raises `ValueError`: the
+key, what was found, what is allowed.
+"""
+
+from ect.config.base import short
+
+# Keys of `features` that one extractor alone reads.
+READ_BY = {"inception_mode": "inception", "inception_path": "inception", "dinov2_path": "dinov2"}
+
+
+def check(config):
+    """Raise `ValueError` at the first key that is set and that no job reads."""
+    _check_features(config.features)
+    _check_labels(config)
+
+
+def _check_features(block):
+    for key, extractor in READ_BY.items():
+        value = getattr(block, key)
+        if value != type(block).model_fields[key].default and block.extractor != extractor:
+            raise ValueError(
+                f"features.{key}: found {short(value)} with the extractor '{block.extractor}';"
+                f" allowed: with '{extractor}' only"
+            )
+
+
+def _check_labels(config):
+    """A network that reads labels of augmentation is told some in one pretraining at least. That
+    of a bare state dict has them in its file."""
+    told = {chain.network for chain in config.pretrain.values() if chain.augment is not None}
+    told |= {block.network for block in config.init.values()}
+    trained = {chain.network for chain in config.pretrain.values()}
+    for name, block in config.networks.items():
+        if block.augment_labels and name in trained - told:
+            raise ValueError(
+                f"networks.{name}.augment_labels: found {block.augment_labels}, which no"
+                " pretraining tells it; allowed: no such key, or a pretraining with augment"
+            )
