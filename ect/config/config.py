@@ -16,6 +16,7 @@ from ect.config import (
     load,
     places,
     rates,
+    trajectories,
     tuned,
 )
 from ect.config.budget import Scale, scale_of, scaled
@@ -115,6 +116,7 @@ class Config(Grid):
         checks.check(self)
         augment.check(self)
         compared.check(self)
+        trajectories.check(self)
         fits.check(self, self.dataset.facts)
         gaps.check(self)
         rates.check(self)

@@ -15,6 +15,7 @@ from ect.config.network import Network
 from ect.config.schedule import Schedule
 from ect.config.start import Init
 from ect.config.training import Pretrain
+from ect.config.trajectories import Trajectories
 from ect.config.tune import Tune
 from ect.config.tuned import First
 from ect.schedule import CONTINUOUS_TIME
@@ -45,6 +46,8 @@ class Grid(Block):
     """Averages of another length, by name, as starts."""
     tuned: dict[Name, First] = {}
     """Tuned models of this study, by name, as starts of a second stage of tuning."""
+    trajectories: dict[Name, Trajectories] = {}
+    """Solved trajectories of a pretrained model, by name, for mid-training."""
     schedules: dict[Name, Schedule]
     """Maps t -> r by name."""
     tune: dict[Name, Tune]
@@ -91,6 +94,16 @@ class Grid(Block):
     def origin(self, start):
         """The tuned model that a start in `tuned` is."""
         return self._model(self.tuned[start])
+
+    def teacher(self, trajectories):
+        """The pretrained model whose ODE the trajectories of a name are solved of."""
+        block = self.trajectories[trajectories]
+        return self._start(block.pretrain, block.kimg)
+
+    def solved(self):
+        """{name: its pretrained model} of the trajectories that the study trains on."""
+        used = [self.tune[model.recipe].trajectories for model in self.all_tuned()]
+        return {name: self.teacher(name) for name in dict.fromkeys(used) if name is not None}
 
     def kimg_of(self, start):
         """Thousand images that went into a start (a Milestone) in this study."""
@@ -209,6 +222,7 @@ class Grid(Block):
         cells = [cell.model for cell in self.all_cells()]
         starts = [m.start if isinstance(m, Tuned) else m for m in cells]
         starts += [self.origin(m.pretrain).start for m in starts if m.pretrain in self.tuned]
+        starts += self.solved().values()
         starts += [
             self.milestones_of(m.pretrain)[-1] for m in starts if m.pretrain in self.averages
         ]

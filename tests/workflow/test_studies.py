@@ -41,7 +41,7 @@ JOBS = {  # with `all`
     "split-scaling": 1013,
     "images": 62,
     "start": 27,
-    "objectives": 549,
+    "objectives": 573,
     "noise": 133,
     "matched-ends": 113,
     "fashion": 113,
