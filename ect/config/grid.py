@@ -112,12 +112,13 @@ class Grid(Block):
             return self.kimg_of(self.origin(name).start) + self.tuned[name].tune_kimg
         return self.averages[name].kimg if name in self.averages else start.kimg
 
-    def milestones_of(self, start):
-        """The milestones of the chain that an average is reconstructed from."""
+    def milestones_of(self, start, number):
+        """The milestones of the chain that an average is reconstructed from: those of its
+        pretraining of this number, 0 but in replicates."""
         block = self.averages[start]
         chain = self.pretrain[block.pretrain]
         kimgs = chain.milestones_to(block.kimg)[1:]
-        return [Milestone(block.pretrain, chain.seed, kimg) for kimg in kimgs]
+        return [Milestone(block.pretrain, chain.seed + number, kimg) for kimg in kimgs]
 
     @property
     def root(self):
@@ -132,6 +133,11 @@ class Grid(Block):
     def solvers(self, experiment):
         """{sampler: its kind} of an experiment."""
         return {c.sampler: self.samplers[c.sampler].kind for c in self.cells(experiment)}
+
+    def lengths(self, experiment):
+        """{average: {"ema_std": its length}} of an experiment that compares lengths."""
+        starts = {cell.model.pretrain: None for cell in self.cells(experiment)}
+        return {start: {"ema_std": self.averages[start].ema_std} for start in starts}
 
     def all_cells(self):
         """Every evaluated cell of the study, once."""
@@ -192,9 +198,11 @@ class Grid(Block):
         )
 
     def _start(self, name, kimg, pretraining=0):
-        """A milestone of a pretraining run; a start that is one model has only milestone 0."""
-        seed = 0 if name in self.given else self.pretrain[name].seed + pretraining
-        return Milestone(name, seed, kimg)
+        """A milestone of a pretraining run; a start that is one model has only milestone 0, an
+        average one for each pretraining."""
+        if name in self.pretrain:
+            return Milestone(name, self.pretrain[name].seed + pretraining, kimg)
+        return Milestone(name, pretraining if name in self.averages else 0, kimg)
 
     def _expand(self, rows):
         for name in rows.pretrain:
@@ -224,7 +232,9 @@ class Grid(Block):
         starts += [self.origin(m.pretrain).start for m in starts if m.pretrain in self.tuned]
         starts += self.solved().values()
         starts += [
-            self.milestones_of(m.pretrain)[-1] for m in starts if m.pretrain in self.averages
+            self.milestones_of(m.pretrain, m.seed)[-1]
+            for m in starts
+            if m.pretrain in self.averages
         ]
         last = max((m.kimg for m in starts if m.pretrain == name), default=0)
         return [Milestone(name, block.seed, k) for k in block.milestones_to(last)[1:]]

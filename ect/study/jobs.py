@@ -56,7 +56,9 @@ def models(config):
     starts = [m for m in asked if isinstance(m, Milestone)] + [m.start for m in tuned]
     starts += config.solved().values()
     starts += [
-        config.milestones_of(m.pretrain)[-1] for m in starts if m.pretrain in config.averages
+        config.milestones_of(m.pretrain, m.seed)[-1]
+        for m in starts
+        if m.pretrain in config.averages
     ]
     last = {}
     for start in starts:

@@ -234,9 +234,10 @@ def facts(config, cell):
 
 def _pretraining(config, cell, start):
     """{"pretraining": its number} where it is not that of the replicate."""
-    if start.pretrain in config.given:
+    if start.pretrain in config.init | config.tuned:
         return {}
-    number = start.seed - config.pretrain[start.pretrain].seed
+    chain = config.pretrain.get(start.pretrain)
+    number = start.seed - (chain.seed if chain else 0)
     return {} if number == cell.replicate else {"pretraining": number}
 
 

@@ -33,7 +33,7 @@ JOBS = {  # with `all`
     "ffhq64": 57,
     "augmentation": 57,
     "afhqv2-64": 57,
-    "edm2": 43,
+    "edm2": 97,
     "smoke": 68,
     "baselines": 108,
     "ablations": 321,

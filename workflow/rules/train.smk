@@ -74,16 +74,18 @@ rule import_model:
         "python -m ect import-model {params.format} {params.file:q} {params.data} --out {output:q}"
 
 
+def averaged(wildcards):
+    """The milestones that an average is of."""
+    return STUDY.milestones_of(wildcards.pretrain, int(wildcards.start_seed))
+
+
 # A start that averages the weights of a chain over a length that its runs did not keep.
 rule reconstruct_average:
     input:
         states=lambda wildcards: [
-            f"{ROOT}/{milestone.folder}/state.safetensors"
-            for milestone in STUDY.milestones_of(wildcards.pretrain)
+            f"{ROOT}/{milestone.folder}/state.safetensors" for milestone in averaged(wildcards)
         ],
-        model=lambda wildcards: (
-            f"{ROOT}/{STUDY.milestones_of(wildcards.pretrain)[-1].folder}/model.safetensors"
-        ),
+        model=lambda wildcards: f"{ROOT}/{averaged(wildcards)[-1].folder}/model.safetensors",
     output:
         f"{MILESTONE}/model.safetensors",
     params:
