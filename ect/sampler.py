@@ -70,6 +70,13 @@ def grid(steps, s_min=0.002, s_max=S_MAX, rho=7.0):
     return torch.cat([levels, torch.zeros(1, dtype=torch.float64)]).tolist()
 
 
+def even(steps, s_min=0.002, s_max=S_MAX):
+    """As `grid`, with levels whose logarithms are evenly spaced, as log-SNR is: its limit for large
+    rho (CMT)."""
+    ratio = s_min / s_max
+    return [*(s_max * ratio ** (i / (steps - 1)) for i in range(steps)), 0.0]
+
+
 def euler(f, process, eps, steps, s_min=0.002, rho=7.0):
     """First order; the same as DDIM, and as Euler in t of any process, up to the grid."""
     levels = grid(steps, s_min, S_MAX, rho)
@@ -107,18 +114,25 @@ def raised(process, s, share, low, high):
 
 
 def dpm_solver(f, process, eps, steps, s_min=0.002, rho=7.0):
-    """DPM-Solver++(2M): second order in lambda = -ln s, with f of this step and of the one before
-    (Lu et al. 2022, arXiv 2211.01095, algorithm 2, divided by alpha): `steps` evaluations. The
-    first step and the last, to s = 0, are of first order."""
+    """DPM-Solver++(2M): `steps` evaluations, one at each level of `grid`."""
     levels = grid(steps, s_min, S_MAX, rho)
-    y, before = eps[0] * levels[0], None
+    *_, y = dpm_path(f, process, eps[0] * levels[0], levels)
+    return y
+
+
+def dpm_path(f, process, y, levels):
+    """y at each of `levels`, which end with 0, by DPM-Solver++(2M): second order in lambda = -ln s,
+    with f of this step and of the one before (Lu et al. 2022, arXiv 2211.01095, algorithm 2,
+    divided by alpha). The first step and the last, to s = 0, are of first order."""
+    before = None
+    yield y
     for higher, s, r in zip([None, *levels], levels, levels[1:]):
         x = ahead = ode.estimate(f, process, y, s)
         if before is not None and r > 0:
             ahead = x + math.log(s / r) / math.log(higher / s) / 2 * (x - before)
         y = r / s * y + (1 - r / s) * ahead
         before = x
-    return y
+        yield y
 
 
 SAMPLERS = {

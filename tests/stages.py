@@ -27,6 +27,7 @@ STARTS = {
     "train": [("training.train", "run")],
     "perfect": [("training.perfect", "run")],
     "average": [("training.reconstruct", "run")],
+    "trajectories": [("evaluation.solve", "run")],
     "sample": [("evaluation.sample", "run")],
     "extract": [("evaluation.evaluate", "extract"), ("evaluation.samples", "export")],
     "evaluate": [("evaluation.evaluate", "run"), ("evaluation.summary", "run")],

@@ -18,6 +18,7 @@ FILES = {
     "model": ("a model.safetensors", "network"),
     "init": ("a model.safetensors", "network"),
     "snapshots": ("a snapshots.safetensors", "network"),
+    "trajectories": ("a trajectories.safetensors", "points"),
     "resume": ("a state.safetensors", "seen"),
     "states": ("state.safetensors files", "seen"),
     "classifier": ("a classifier.safetensors", "classes"),

@@ -20,6 +20,7 @@ INTO = {
         "run.json",
     ),
     "train_classifier": ("classifier.safetensors", "run.json"),
+    "solve_trajectories": ("trajectories.safetensors", "run.json"),
     "sample": ("samples.npz", "run.json"),
 }  # fmt: skip
 ENDINGS = {
@@ -49,6 +50,7 @@ OWN = {
     "prepare": "prepare",
     "train": "train",
     "train_classifier": "classifier",
+    "solve_trajectories": "trajectories",
     "sample": "sample",
     "extract": "extract",
 }

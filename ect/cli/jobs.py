@@ -46,6 +46,7 @@ def train(args):
         args.out,
         resume=args.resume,
         init=args.init,
+        trajectories=args.trajectories,
         save_seconds=args.save_seconds,
         max_minutes=args.max_minutes,
         hold=args.hold,
@@ -63,6 +64,13 @@ def reconstruct_average(args):
 
     error = reconstruct.run(args.settings, args.model, args.states, args.out)
     print(f"{args.out}: the average's profile is the wanted one to {error:.2%}", file=sys.stderr)
+
+
+def solve_trajectories(args):
+    lease.start_over(args.gpus)
+    from ect.evaluation import solve
+
+    solve.run(args.settings, args.model, args.out)
 
 
 def sample(args):
@@ -109,6 +117,7 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             "--data": NEEDED,
             "--resume": {"help": "state.safetensors of the previous milestone"},
             "--init": {"help": "model.safetensors to start from"},
+            "--trajectories": {"help": "the file that a recipe of mid-training trains on"},
             "--out": NEEDED,
             "--save-seconds": {
                 "type": amount(0, 1e8),
@@ -149,6 +158,10 @@ VERBS: dict[Callable, tuple[str, dict]] = {
             },
             "--out": NEEDED,
         },
+    ),
+    solve_trajectories: (
+        "trajectories of a pretrained model's ODE, for mid-training",
+        {"settings": SETTINGS, "--model": NEEDED, "--out": NEEDED, **PLUGINS, **ONE_GPU},
     ),
     sample: (
         "sample images from a model",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ect.cli.arguments import settings_of
 
-KINDS = ("methods", "schedules", "split", "scaling", "solvers", "noise", "ends")
+KINDS = ("methods", "schedules", "split", "scaling", "solvers", "noise", "ends", "lengths")
 
 
 def tabulate(args):

@@ -27,6 +27,7 @@
 `checks`       checks across the blocks of a config
 `unused`       keys that nothing of a study reads
 `compared`     what is compared with its nearest training images
+`trajectories` solved trajectories of a pretrained model, for mid-training
 `seeds`        whether the seeds of runs and images are apart
 `fits`         what jobs will need: sizes, counts, classes, labels
 `rates`        whether the learning rate of a run ever moves a weight

@@ -10,7 +10,9 @@ from typing import NamedTuple
 # Keys in thousand images: whole ones, which are multiples of the unit, and lengths.
 WHOLE = ("kimg", "every", "milestones", "tune_kimg", "total_kimg", "up_to_kimg")
 LENGTHS = ("warmup_kimg", "decay_kimg", "ema_halflife_kimg")
-BLOCKS = ("pretrain", "averages", "tune", "experiments", "figures", "search")
+BLOCKS = (
+    "pretrain", "averages", "trajectories", "tuned", "tune", "experiments", "figures", "search",
+)  # fmt: skip
 NEAR = 1e-9  # to a budget that is given with the digits of a decimal
 
 

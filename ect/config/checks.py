@@ -204,7 +204,7 @@ def _check_cut(config, key, cut):
     known(f"{key}.schedule", cut.schedule, config.schedules)
     _check_teacher(config, f"{key}.tune", cut.tune, cut.pretrain, cut.kimg)
     check_loss(config, key, cut.pretrain, cut.schedule, cut.tune)
-    _check_milestone(config, f"{key}.kimg", cut.pretrain, cut.kimg)
+    check_milestone(config, f"{key}.kimg", cut.pretrain, cut.kimg)
     check_boundary(config, key, cut.pretrain, config.consistency_samplers())
 
 
@@ -212,7 +212,7 @@ def _check_rows(config, key, rows):
     for name in rows.pretrain:
         known(f"{key}.pretrain", name, config.pretrain | config.given)
         for kimg, _ in rows.budgets():
-            _check_milestone(config, f"{key}.{'kimg' if rows.kimg else 'shares'}", name, kimg)
+            check_milestone(config, f"{key}.{'kimg' if rows.kimg else 'shares'}", name, kimg)
             _check_teacher(config, f"{key}.tune", rows.tune, name, kimg)
     for name in rows.samplers:
         known(f"{key}.samplers", name, config.samplers)
@@ -286,7 +286,8 @@ def _check_kernels(config, key, recipe, start):
         raise ValueError(f"{key}: kernels 'native' with {found}; allowed: at most {WIDEST}")
 
 
-def _check_milestone(config, key, name, kimg):
+def check_milestone(config, key, name, kimg):
+    """Raise `ValueError` unless a start has a milestone of `kimg` thousand images."""
     if name in config.given:
         if kimg != 0:
             raise ValueError(f"{key}: found {kimg} of '{name}'; allowed: 0, as it is one model")

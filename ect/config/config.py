@@ -16,6 +16,7 @@ from ect.config import (
     load,
     places,
     rates,
+    trajectories,
     tuned,
     unused,
 )
@@ -118,6 +119,7 @@ class Config(Grid):
         augment.check(self)
         unused.check(self)
         compared.check(self)
+        trajectories.check(self)
         fits.check(self, self.dataset.facts)
         gaps.check(self)
         rates.check(self)

@@ -35,7 +35,7 @@ class Solvers(Comparison):
 
 class Told(Comparison):
     """Of rows of which more is told than their files say, by name: map and last gap of a schedule,
-    or what a spread was measured of."""
+    the length of an average, or what a spread was measured of."""
 
     about: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
@@ -106,7 +106,7 @@ class Nearest(Figure):
 
 BLOCKS: dict[str, type[Figure]] = {
     **dict.fromkeys(("methods", "split", "scaling", "schedules"), Comparison),
-    **dict.fromkeys(("ends", "noise"), Told),
+    **dict.fromkeys(("ends", "noise", "lengths"), Told),
     "solvers": Solvers,
     "maps": Maps,
     "curves": Curves,

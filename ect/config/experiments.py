@@ -20,7 +20,7 @@ from ect.config.base import (
     whole,
 )
 
-Kind = Literal["methods", "schedules", "split", "scaling", "solvers", "noise", "ends"]
+Kind = Literal["methods", "schedules", "split", "scaling", "solvers", "noise", "ends", "lengths"]
 Percent = Annotated[int, Field(ge=0, lt=100)]
 Inches = Annotated[float, Field(ge=2, le=100)]  # narrower axes are of size 0
 

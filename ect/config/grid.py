@@ -15,6 +15,7 @@ from ect.config.network import Network
 from ect.config.schedule import Schedule
 from ect.config.start import Init
 from ect.config.training import Pretrain
+from ect.config.trajectories import Trajectories
 from ect.config.tune import Tune
 from ect.config.tuned import First
 from ect.schedule import CONTINUOUS_TIME
@@ -45,6 +46,8 @@ class Grid(Block):
     """Averages of another length, by name, as starts."""
     tuned: dict[Name, First] = {}
     """Tuned models of this study, by name, as starts of a second stage of tuning."""
+    trajectories: dict[Name, Trajectories] = {}
+    """Solved trajectories of a pretrained model, by name, for mid-training."""
     schedules: dict[Name, Schedule]
     """Maps t -> r by name."""
     tune: dict[Name, Tune]
@@ -92,6 +95,16 @@ class Grid(Block):
         """The tuned model that a start in `tuned` is."""
         return self._model(self.tuned[start])
 
+    def teacher(self, trajectories):
+        """The pretrained model whose ODE the trajectories of a name are solved of."""
+        block = self.trajectories[trajectories]
+        return self._start(block.pretrain, block.kimg)
+
+    def solved(self):
+        """{name: its pretrained model} of the trajectories that the study trains on."""
+        used = [self.tune[model.recipe].trajectories for model in self.all_tuned()]
+        return {name: self.teacher(name) for name in dict.fromkeys(used) if name is not None}
+
     def kimg_of(self, start):
         """Thousand images that went into a start (a Milestone) in this study."""
         name = start.pretrain
@@ -99,12 +112,13 @@ class Grid(Block):
             return self.kimg_of(self.origin(name).start) + self.tuned[name].tune_kimg
         return self.averages[name].kimg if name in self.averages else start.kimg
 
-    def milestones_of(self, start):
-        """The milestones of the chain that an average is reconstructed from."""
+    def milestones_of(self, start, number):
+        """The milestones of the chain that an average is reconstructed from: those of its
+        pretraining of this number, 0 but in replicates."""
         block = self.averages[start]
         chain = self.pretrain[block.pretrain]
         kimgs = chain.milestones_to(block.kimg)[1:]
-        return [Milestone(block.pretrain, chain.seed, kimg) for kimg in kimgs]
+        return [Milestone(block.pretrain, chain.seed + number, kimg) for kimg in kimgs]
 
     @property
     def root(self):
@@ -119,6 +133,11 @@ class Grid(Block):
     def solvers(self, experiment):
         """{sampler: its kind} of an experiment."""
         return {c.sampler: self.samplers[c.sampler].kind for c in self.cells(experiment)}
+
+    def lengths(self, experiment):
+        """{average: {"ema_std": its length}} of an experiment that compares lengths."""
+        starts = {cell.model.pretrain: None for cell in self.cells(experiment)}
+        return {start: {"ema_std": self.averages[start].ema_std} for start in starts}
 
     def all_cells(self):
         """Every evaluated cell of the study, once."""
@@ -179,9 +198,11 @@ class Grid(Block):
         )
 
     def _start(self, name, kimg, pretraining=0):
-        """A milestone of a pretraining run; a start that is one model has only milestone 0."""
-        seed = 0 if name in self.given else self.pretrain[name].seed + pretraining
-        return Milestone(name, seed, kimg)
+        """A milestone of a pretraining run; a start that is one model has only milestone 0, an
+        average one for each pretraining."""
+        if name in self.pretrain:
+            return Milestone(name, self.pretrain[name].seed + pretraining, kimg)
+        return Milestone(name, pretraining if name in self.averages else 0, kimg)
 
     def _expand(self, rows):
         for name in rows.pretrain:
@@ -209,8 +230,11 @@ class Grid(Block):
         cells = [cell.model for cell in self.all_cells()]
         starts = [m.start if isinstance(m, Tuned) else m for m in cells]
         starts += [self.origin(m.pretrain).start for m in starts if m.pretrain in self.tuned]
+        starts += self.solved().values()
         starts += [
-            self.milestones_of(m.pretrain)[-1] for m in starts if m.pretrain in self.averages
+            self.milestones_of(m.pretrain, m.seed)[-1]
+            for m in starts
+            if m.pretrain in self.averages
         ]
         last = max((m.kimg for m in starts if m.pretrain == name), default=0)
         return [Milestone(name, block.seed, k) for k in block.milestones_to(last)[1:]]

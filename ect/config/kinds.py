@@ -16,6 +16,8 @@ def check(config, name):
         _check_solvers(config, name)
     if kind == "noise":
         _check_noise(config, name)
+    if kind == "lengths":
+        _check_lengths(config, name)
 
 
 def _check_solvers(config, name):
@@ -45,6 +47,28 @@ def _check_noise(config, name):
                     f"experiments.{name}.rows.{index}.pretrain: found '{start}', which is one"
                     " model; allowed: names in pretrain, of which there are several seeds"
                 )
+
+
+def _check_lengths(config, name):
+    """Lengths are compared of averages of one run, before tuning, at one number of images."""
+    for index, rows in enumerate(config.experiments[name].rows):
+        key = f"experiments.{name}.rows.{index}"
+        if rows.tune is not None:
+            raise ValueError(f"{key}.tune: found '{rows.tune}' with kind 'lengths'; allowed: none")
+        if others := [start for start in rows.pretrain if start not in config.averages]:
+            allowed = names(config.averages) or "a name in averages, of which none"
+            raise ValueError(f"{key}.pretrain: found '{others[0]}'; allowed: {allowed}")
+    used = {start: config.averages[start] for start in _starts(config.experiments[name])}
+    if len({(block.pretrain, block.kimg) for block in used.values()}) > 1:
+        found = names(f"{start} ({b.pretrain}, {b.kimg})" for start, b in used.items())
+        raise ValueError(
+            f"experiments.{name}.rows: found averages of several runs, {found}; allowed: of one"
+            " pretraining run and one number of images"
+        )
+
+
+def _starts(experiment):
+    return [start for rows in experiment.rows for start in rows.pretrain]
 
 
 def check_figure(config, name):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ect import registry
-from ect.config.base import Block, Level, names, whole
+from ect.config.base import Block, Level, Name, names, whole
 from ect.config.training import Joint, Recipe
 from ect.schedule import CONTINUOUS_TIME, DIFFERENTIATED, SNAPS, TWO_TIMES
 
@@ -43,6 +43,9 @@ class Tune(Recipe):
     """Number of snapshots of the weights kept during the run, for the loss page."""
     truncate: Truncate | None = None
     """A second stage, from a start of `tuned`, on high noise levels alone (TCM)."""
+    trajectories: Name | None = None
+    """Mid-training (CMT), with the map `zero`: points of these trajectories and their ends, in
+    place of images with noise. Noise levels are theirs, whatever the prior."""
     adaptive: bool = False
     """Of `continuous` and a network with `uncertainty`: also learn u(s), by which sCM weighs its
     loss: loss / exp(u) + u."""
@@ -108,8 +111,10 @@ def misfit(name, own, recipe, target):
     """What of a recipe does not fit the map `name`, and what is allowed; None if all fits. `own` is
     whether that names a loss in place of a map."""
     second = not own and name not in (*SNAPS, "zero")
-    kind = recipe.distance.kind
+    kind, solved = recipe.distance.kind, recipe.trajectories is not None
     fits = {
+        "trajectories": (name == "zero" or not solved, "the map zero"),
+        "augment": (not solved or recipe.augment is None, "no augment, with trajectories"),
         "a joint prior": (recipe.joint is None or name in ONE_PRIOR_MORE, names(ONE_PRIOR_MORE)),
         f"derivative '{recipe.derivative}'": (
             recipe.derivative == "jvp" or name in DIFFERENTIATED, names(DIFFERENTIATED),
@@ -118,7 +123,7 @@ def misfit(name, own, recipe, target):
         "truncate": (recipe.truncate is None or second, "a map without a grid, with r > 0"),
         f"distance '{kind}'": (not own or kind == "squared", "distance squared"),
         f"weight '{recipe.weight}'": (not own or recipe.weight != "gap", "any weight but gap"),
-        f"target '{target}'": (not own or target == "own", "target own"),
+        f"target '{target}'": (not (own or solved) or target == "own", "target own"),
     }  # fmt: skip
     return next(((found, allowed) for found, (fit, allowed) in fits.items() if not fit), None)
 

@@ -15,6 +15,7 @@ from ect.config.base import (
     Block,
     Count,
     Deviation,
+    Name,
     Seed,
     distinct_list,
     part,
@@ -28,6 +29,7 @@ from ect.config.experiments import Search
 from ect.config.lengths import Length
 from ect.config.network import Network
 from ect.config.rates import require_rate
+from ect.config.trajectories import Solution
 from ect.config.tune import (
     OF_FLOW,
     DerivativeStep,
@@ -54,6 +56,7 @@ class Recipe(training.Recipe):
     kernels: Annotated[Literal[registry.KERNELS], BeforeValidator(unversioned)] = "torch"
     shared_dropout: bool = True
     truncate: Truncate | None = None
+    trajectories: Name | None = None
     adaptive: bool = False
     derivative: Literal[registry.DERIVATIVES] = "jvp"
     derivative_step: DerivativeStep = 0.005
@@ -131,6 +134,12 @@ class Averaging(Block):
 
     ema_std: Length
     stored: Annotated[list[Length], Field(min_length=1)]
+
+
+class Solving(Solution):
+    """Of trajectories of a model, which is a file."""
+
+    precision: Literal[registry.PRECISIONS] = "fp32"
 
 
 class Sampling(parts.Whole):
@@ -249,6 +258,7 @@ BLOCKS: dict[str, type[Block]] = {
     "train": Run,
     "perfect_loss": Run,
     "reconstruct_average": Averaging,
+    "solve_trajectories": Solving,
     "sample": Sampling,
     "extract": Extraction,
     "summarize": Summary,

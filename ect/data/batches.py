@@ -32,7 +32,8 @@ def decode(x, about, precision="fp32"):
 
 
 @functools.lru_cache(maxsize=2)
-def _order(seed, epoch, n):
+def shuffled(seed, epoch, n):
+    """The numbers 0 to n - 1 in the order of an epoch."""
     return np.random.default_rng(seed_of(seed, "epoch", epoch)).permutation(n)
 
 
@@ -63,7 +64,7 @@ class Images:
 
     def _rows(self, seed, seen, size):
         n = len(self.pixels)
-        return [_order(seed, i // n, n)[i % n] for i in range(seen, seen + size)]
+        return [shuffled(seed, i // n, n)[i % n] for i in range(seen, seen + size)]
 
     def encode(self, pixels):
         """uint8 (N, H, W, C) -> float32 (N, C, H, W) in the network's range."""

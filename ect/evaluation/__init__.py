@@ -10,6 +10,7 @@
 `metrics`     features -> Frechet and kernel distance, precision, recall, Inception score
 `summary`     the job: what metrics derive from the training images' features alone
 `sample`      the job: a model's images as samples.npz
+`solve`       the job: trajectories of a model's ODE, for mid-training
 `evaluate`    the jobs: features, and distances to the training images
 `nearest`     the job: how near drawn images lie to training images
 `trace`       the job: what a run learned, measured on its snapshots

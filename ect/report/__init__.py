@@ -6,6 +6,7 @@
 `style`       the style of every figure, and how it is saved
 `quality`     FD against evaluations, the share of pretraining, by schedule, of solvers
 `ends`        maps t -> r at equal last gaps, and last gaps at equal maps
+`lengths`     FD against the length of the average of the weights
 `tables`      the tables of an experiment, as csv, md and tex
 `steps`       the table of searched times
 `margin`      how far two means may lie apart before they are a difference

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from ect.report.curves import plot_curves
 from ect.report.ends import plot_ends
 from ect.report.grid import plot_grid
+from ect.report.lengths import plot_lengths
 from ect.report.losspage import plot_losspage
 from ect.report.maps import plot_maps
 from ect.report.nearest import plot_nearest
@@ -21,6 +22,7 @@ FIGURES: dict[str, Callable] = {
     "solvers": plot_solvers,
     "noise": plot_noise,
     "ends": plot_ends,
+    "lengths": plot_lengths,
     "maps": plot_maps,
     "curves": plot_curves,
     "samples": plot_grid,

@@ -30,7 +30,7 @@ def plot_nfe(metrics, out, width_in, floor=None):
             look = style.series(index) | {"linestyle": ""}
             what = f"tuned: {first['schedule']}" if tuned else "pretrained"
             extra = _varying(first, table, ["recipe", "budget"])
-            label = f"{', '.join([first['pretrain'], what, *extra])} ({_n(model)})"
+            label = f"{', '.join([first['pretrain'], what, *extra])} ({counted(model)})"
             aside = ASIDE * (index - (len(models) - 1) / 2)
             hollow = {} if tuned else {"markerfacecolor": "white"}
             _line(axis, model.assign(tick=model["tick"] + aside), "tick", label, look | hollow)
@@ -38,7 +38,7 @@ def plot_nfe(metrics, out, width_in, floor=None):
         axis.set_xticklabels(counts)
         axis.set_xlabel("network evaluations per image (NFE), not to scale")
         axis.set_ylabel(gather.measure(frame))
-        _plot_floor(axis, frame, floor)
+        plot_floor(axis, frame, floor)
         style.log_ticks(axis.yaxis)
         figure.legend(loc="outside lower center", ncols=2)
 
@@ -54,7 +54,7 @@ def plot_split(metrics, out, width_in, floor=None):
         groups = table.groupby([*keys, "schedule"], dropna=False, sort=False)
         for index, (_, model) in enumerate(groups):
             extra = _varying(model.iloc[0], table, ["pretrain", "schedule", "recipe"])
-            label = f"{', '.join([model['label'].iloc[0], *extra])} ({_n(model)})"
+            label = f"{', '.join([model['label'].iloc[0], *extra])} ({counted(model)})"
             _line(axis, model, "share", label, style.series(index) | {"linestyle": ""})
             seeds = _seeds(frame, model)
             places, colour = seeds["share"] + BESIDE, style.series(index)["color"]
@@ -62,7 +62,7 @@ def plot_split(metrics, out, width_in, floor=None):
         total = table["total_kimg"].iloc[0]
         axis.set(yscale="log", ylabel=gather.measure(frame))
         axis.set_xlabel(f"share of pretraining in {total} thousand images of training (%)")
-        _plot_floor(axis, frame, floor)
+        plot_floor(axis, frame, floor)
         style.ticks(axis.xaxis, sorted(set(table["share"])))
         style.log_ticks(axis.yaxis)
         axis.legend()
@@ -84,7 +84,7 @@ def plot_schedules(metrics, out, width_in, floor=None):
             _dots(axis, frame, rows, names, shift, style.series(index))
         axis.set(xscale="log", xlabel=gather.measure(frame), ylim=(len(names) - 0.5, -0.5))
         axis.set_yticks(range(len(names)), names)
-        _plot_floor(axis, frame, floor, upright=True)
+        plot_floor(axis, frame, floor, upright=True)
         style.log_ticks(axis.xaxis)
         figure.legend(loc="outside lower center", ncols=3)
 
@@ -117,11 +117,11 @@ def plot_solvers(metrics, solvers, out, width_in, floor=None):
                 hollow = (
                     {"markerfacecolor": "white"} if rows["before"].all() else {"linestyle": "-"}
                 )
-                look, label = style.series(index) | hollow, f"{name} ({_n(rows)})"
+                look, label = style.series(index) | hollow, f"{name} ({counted(rows)})"
                 _curve(axis, frame, rows[rows["pretrain"] == start], label, look)
             axis.set(title=f"start: {start}", xscale="log", yscale="log")
             axis.set_xlabel("network evaluations per image (NFE)")
-            _plot_floor(axis, frame, floor, beside=False)
+            plot_floor(axis, frame, floor, beside=False)
             axis.plot([], [], color="black", linewidth=0.4, label="mean of a tuned model, drawn on")
             style.ticks(axis.xaxis, sorted(set(table["nfe"])))
             style.log_ticks(axis.yaxis)
@@ -156,7 +156,7 @@ def _curve(axis, frame, model, label, look):
 
 def _dots(axis, frame, rows, names, shift, look):
     rows = rows.assign(height=[names.index(name) + shift for name in rows["name"]])
-    label = f"{rows['label'].iloc[0]} ({_n(rows)})"
+    label = f"{rows['label'].iloc[0]} ({counted(rows)})"
     draw_dots(axis, _seeds(frame, rows), rows.assign(label=label), look)
 
 
@@ -166,23 +166,23 @@ def draw_dots(axis, seeds, rows, look):
     look = look | {"linestyle": ""}
     axis.plot(seeds["fd"], seeds["height"] + BELOW, ".", color=look["color"], markersize=3)
     label = style.label(rows["label"].iloc[0])
-    axis.errorbar(rows["fd_mean"], rows["height"], xerr=_bars(rows), label=label, **look)
+    axis.errorbar(rows["fd_mean"], rows["height"], xerr=bars(rows), label=label, **look)
 
 
 def _line(axis, model, x, label, look):
     """Means joined by a line, with sd where there is one."""
     model = model.sort_values(x, kind="stable")
     places, means = model[x].astype(float), model["fd_mean"]
-    axis.errorbar(places, means, yerr=_bars(model), label=style.label(label), **look)
+    axis.errorbar(places, means, yerr=bars(model), label=style.label(label), **look)
 
 
-def _bars(rows):
+def bars(rows):
     """The sd of three values or more, of fewer the dots say all; None where no row has so many."""
     spread = rows["fd_sd"].where(rows["n"] > 2)
     return None if spread.isna().all() else spread.fillna(0)
 
 
-def _plot_floor(axis, frame, path, upright=False, beside=True):
+def plot_floor(axis, frame, path, upright=False, beside=True):
     """A dotted line at the distance of real test images, across the axis on which FD runs; its name
     stands beside it, or in the legend if not `beside`."""
     if path is None:
@@ -223,7 +223,7 @@ def _with_budget(table):
     return table.assign(budget=both.where(tuned, plain) + " kimg")
 
 
-def _n(rows):
+def counted(rows):
     """'n = 3', or 'n = 1 to 3' where rows differ."""
     least, most = rows["n"].min(), rows["n"].max()
     return f"n = {least}" if least == most else f"n = {least} to {most}"

@@ -31,6 +31,7 @@ NAMED = {
     "solvers": ("pretrain", "schedule"),
     "ends": ("schedule",),
     "noise": ("pretrain", "schedule"),
+    "lengths": ("ema_std",),
 }
 MORE = ("pretrain", "schedule", "recipe", "pretrain_kimg", "tune_kimg")
 COLUMNS = (*MORE, "sampler", "nfe", "features", "total_kimg", "seeds")  # read beside the numbers

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from ect.report import ends, gather, markup
+from ect.report import ends, gather, lengths, markup
 from ect.runtime.checkpoint import replacing
 
 # The columns that say which model a row is, beside the samplers' columns, and their headings.
@@ -13,6 +13,7 @@ ROWS = {
     "split": ["share", "pretrain", "schedule", "kimg", "tune_kimg"],
     "solvers": ["pretrain", "schedule", "kimg", "tune_kimg", "solver"],
     "ends": ["map", "last_gap", "pretrain", "kimg", "tune_kimg"],
+    "lengths": ["ema_std", "pretrain", "kimg"],
 }
 HEADERS = {
     "pretrain": "Start",
@@ -27,8 +28,9 @@ HEADERS = {
     "solver": "Sampler",
     "map": "Map",
     "last_gap": "Last gap",
+    "ema_std": "Length",
 }
-NUMBERS = ("last_gap", "total_kimg", "share", "kimg", "tune_kimg")
+NUMBERS = ("ema_std", "last_gap", "total_kimg", "share", "kimg", "tune_kimg")
 CSV = [
     "pretrain", "process", "parameterization", "pretrain_kimg", "tune_kimg", "total_kimg",
     "pretrain_share_percent", "schedule", "recipe", "sampler", "nfe", "features", "images", "n",
@@ -42,10 +44,11 @@ REPEATS = ["repeats", "fd_repeats_mean", "fd_repeats_sd", "fd_repeats_min"]
 def tabulate(kind, metrics, out, floor=None, solvers=None, about=None):
     """Write out.csv, out.md and out.tex from metrics.json files.
 
-    `kind` is 'methods', 'schedules', 'split', 'scaling', 'solvers' or 'ends' and decides which
-    columns name a row in md and tex; `floor` is the metrics.json of real test images, `solvers`
-    {sampler: its kind} where solvers are compared, `about` {schedule: its map and last gap} where
-    ends are. Raises `ValueError` on metrics that cannot be compared.
+    `kind` is 'methods', 'schedules', 'split', 'scaling', 'solvers', 'ends' or 'lengths' and
+    decides which columns name a row in md and tex; `floor` is the metrics.json of real test images,
+    `solvers` {sampler: its kind} where solvers are compared, `about` {schedule: its map and last
+    gap} where ends are, {start: its length} where lengths are. Raises `ValueError` on metrics that
+    cannot be compared.
     """
     if kind == "solvers" and solvers is None:
         raise ValueError("solvers: missing; the kind 'solvers' needs the kind of each sampler")
@@ -59,6 +62,10 @@ def tabulate(kind, metrics, out, floor=None, solvers=None, about=None):
     table = gather.spread(frame)
     if kind == "ends":
         table = table.assign(**ends.columns(table, about or {}))
+    if kind == "lengths":
+        table = table.assign(**lengths.columns(table, about or {})).sort_values(
+            "ema_std", kind="stable"
+        )
     if kind == "split":
         table = table.sort_values("share", kind="stable")
     if kind == "scaling":
@@ -85,7 +92,7 @@ def _csv(table, real):
     columns = CSV + [name for name in more if name in table]
     if table["solver"].notna().any():
         columns = [*columns, "solver"]
-    columns += [name for name in ("map", "last_gap") if name in table]
+    columns += [name for name in ("map", "last_gap", "ema_std") if name in table]
     if (table["repeats"] > 1).any():
         table["fd_repeats_mean"] = table["fd_mean"]
         columns = columns + REPEATS
@@ -132,7 +139,7 @@ def _text(name, value):
         return {"schedule": "none: before tuning", "tune_kimg": "0"}.get(name, "")
     if name == "solver":
         return gather.SOLVERS.get(value, value)
-    return f"{value:.3g}" if name in ("share", "last_gap") else str(value)
+    return f"{value:.3g}" if name in ("share", "last_gap", "ema_std") else str(value)
 
 
 def _caption(frame, real):

@@ -17,8 +17,9 @@ RECORDS = ("run.json", "features.json", "reference.json")
 HIDDEN = ".*.record.json"  # of jobs that make tables, figures, metrics, ...
 # What jobs make, by its path: in the first group, what they make with a run.json or the like.
 RESULT = re.compile(
-    r"(?:.*/)?(?:((?:state|snapshots|features|reference|classifier|dataset)\.safetensors"
-    r"|metrics\.jsonl|samples\.npz)|(?:model|summary)\.safetensors|metrics\.json|floor\.json"
+    r"(?:.*/)?(?:((?:state|snapshots|trajectories|features|reference|classifier|dataset)"
+    r"\.safetensors|metrics\.jsonl|samples\.npz)|(?:model|summary)\.safetensors|metrics\.json"
+    r"|floor\.json"
     r"|(?:trace|perfect)\.csv|steps\.json|index\.html|tables/[^/]+\.(?:csv|md|tex)"
     r"|figures/[^/]+\.(?:pdf|png)|png/[^/]+\.png)"
 )

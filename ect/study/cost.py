@@ -3,7 +3,7 @@
 A job counts as finished if its file exists; `snakemake -n` says whether a changed setting will run
 it again. Hours come from the run.json of earlier jobs with the same network, images and kind of
 work, and do not include distances, tables and figures. Disk space is that of models, training
-states, snapshots and samples.
+states, snapshots, trajectories and samples.
 """
 
 import json
@@ -25,6 +25,7 @@ from ect.study.jobs import jobs
 
 FLOAT = 4  # bytes
 GIVEN = ("import_model", "reconstruct_average", "adopt_tuned")  # rules that write a model alone
+TUNING = ("tune", "midtrain")
 MOMENTS = 2  # of Adam, for each parameter
 
 
@@ -47,7 +48,7 @@ def plan(config, rate=None, count=None, shape=None, memory=None):
     speeds, sizes = measured(), {}
     costs = {
         "pretraining_images": lambda subset: sum(j.trained for j in subset if j.rule == "pretrain"),
-        "tuning_images": lambda subset: sum(j.trained for j in subset if j.rule == "tune"),
+        "tuning_images": lambda subset: sum(j.trained for j in subset if j.rule in TUNING),
         "images_to_draw": lambda subset: sum(j.drawn for j in subset),
         "network_evaluations": lambda subset: sum(j.evaluations for j in subset),
         "disk_bytes": lambda subset: _disk(config, subset, facts, count, sizes, shape),
@@ -224,12 +225,16 @@ def _spent(path):
 
 
 def _disk(config, subset, facts, count, sizes, shape):
-    """Bytes of models, training states, snapshots and samples; None where a size is unknown."""
+    """Bytes of models, states, snapshots, trajectories and samples; None where a size is
+    unknown."""
     total = 0
     for job in subset:
         if job.rule == "sample":
             size = None if shape is None else job.drawn * math.prod(shape)
-        elif job.rule in (*GIVEN, "pretrain", "tune"):
+        elif job.rule == "solve_trajectories":
+            points = job.drawn + job.evaluations  # of an end each
+            size = None if shape is None else FLOAT * points * math.prod(shape)
+        elif job.rule in (*GIVEN, *TUNING, "pretrain"):
             size = _size(config, job, facts[job][0], count, sizes)
             size = None if size is None else size * _copies(config, job)
         else:
@@ -269,7 +274,7 @@ def _copies(config, job):
     is weights, moving averages and moments; the snapshots."""
     if job.rule in GIVEN:
         return 1
-    tuned = job.rule == "tune"
+    tuned = job.rule in TUNING
     recipe = config.tune[job.model.recipe] if tuned else config.pretrain[job.model.pretrain]
     state = 1 + len(recipe.ema_std or [None]) + (MOMENTS if job.trained else 0)
     return 1 + state + (recipe.snapshots if tuned else 0)

@@ -34,6 +34,7 @@ def jobs(config):
     if FETCHED in config.network_files():
         every.append(Job("fetch_inception", f"../../{FETCHED}"))
     every += [_training(config, model) for model in (*milestones, *tuned)]
+    every += [_solution(config, name, teacher) for name, teacher in config.solved().items()]
     every += _images(config)
     every += [Job("evaluate", f"{cell.folder}/metrics.json") for cell in config.all_cells()]
     every += [Job("find_nearest", f"{c.folder}/nearest.safetensors") for c in compared(config)]
@@ -53,8 +54,11 @@ def models(config):
     asked += [config.origin(start.pretrain) for start in starts if start.pretrain in config.tuned]
     tuned = [model for model in dict.fromkeys(asked) if isinstance(model, Tuned)]
     starts = [m for m in asked if isinstance(m, Milestone)] + [m.start for m in tuned]
+    starts += config.solved().values()
     starts += [
-        config.milestones_of(m.pretrain)[-1] for m in starts if m.pretrain in config.averages
+        config.milestones_of(m.pretrain, m.seed)[-1]
+        for m in starts
+        if m.pretrain in config.averages
     ]
     last = {}
     for start in starts:
@@ -98,7 +102,19 @@ def _training(config, model):
         return Job("adopt_tuned", path, model)
     run = settings.train(config, model)
     images = 1000 * (run["last_kimg"] - run["first_kimg"])
-    return Job("tune" if isinstance(model, Tuned) else "pretrain", path, model, trained=images)
+    rule = "pretrain" if isinstance(model, Milestone) else _tuning(config.tune[model.recipe])
+    return Job(rule, path, model, trained=images)
+
+
+def _tuning(recipe):
+    return "tune" if recipe.trajectories is None else "midtrain"
+
+
+def _solution(config, name, teacher):
+    """The job that solves trajectories: an evaluation for each of their points."""
+    block, path = config.trajectories[name], f"trajectories/{name}/trajectories.safetensors"
+    evaluations = block.count * block.steps
+    return Job("solve_trajectories", path, teacher, drawn=block.count, evaluations=evaluations)
 
 
 def _images(config):

@@ -112,6 +112,12 @@ def reconstruct_average(config, name):
     return {"ema_std": block.ema_std, "stored": config.pretrain[block.pretrain].ema_std}
 
 
+def solve_trajectories(config, name):
+    """The settings of the job that solves trajectories of a pretrained model."""
+    block = config.trajectories[name]
+    return block.model_dump(exclude={"pretrain", "kimg"}) | _precision(config)
+
+
 def import_model(config, name):
     """The arguments of `import-model` for a start, without its input file: the format, and what the
     file does not say."""
@@ -228,9 +234,10 @@ def facts(config, cell):
 
 def _pretraining(config, cell, start):
     """{"pretraining": its number} where it is not that of the replicate."""
-    if start.pretrain in config.given:
+    if start.pretrain in config.init | config.tuned:
         return {}
-    number = start.seed - config.pretrain[start.pretrain].seed
+    chain = config.pretrain.get(start.pretrain)
+    number = start.seed - (chain.seed if chain else 0)
     return {} if number == cell.replicate else {"pretraining": number}
 
 

@@ -10,6 +10,7 @@
 `log`          means between two lines of the log; losses that are not finite
 `memory`       what a step holds in memory, before it runs
 `state`        network, averages, optimizer, images seen: what a run is at one moment
+`starts`       what a run starts from and reads
 `loop`         one step and the loop: the last page of the essay
 `train`        the job: begin or resume, save, publish
 =============  =====================================================================

@@ -11,6 +11,7 @@ import functools
 import numpy as np
 import torch
 
+from ect.data.trajectories import Trajectories
 from ect.models import build
 from ect.networks.dropout import Masks
 from ect.objective import PRIORS, Terms
@@ -20,7 +21,13 @@ from ect.runtime.versions import setting
 from ect.training import average
 from ect.training.augment import augmented
 from ect.training.log import Meter
-from ect.training.parts import learning_rate, make_objective, require_gap, require_gap_now
+from ect.training.parts import (
+    is_pretraining,
+    learning_rate,
+    make_objective,
+    require_gap,
+    require_gap_now,
+)
 
 LOG_LINES, LOG_KIMG = 50, 50  # at least so many lines, at most so many thousand images apart
 
@@ -60,8 +67,12 @@ def draw_batch(settings, images, objective, seen, size, share):
     """Images x (B, C, H, W), noise eps like x, noise levels s (B,), and class labels (B,) or None:
     the `share` of a batch of `size` that belongs to this process. All of it depends on (seed,
     images seen) alone. x, eps and the labels are on the device; s, which decides what is computed,
-    stays on the CPU."""
+    stays on the CPU. In mid-training all four are those of points of solved trajectories."""
     prior, seed = settings["recipe"]["prior"], settings["seed"]
+    if isinstance(images, Trajectories):
+        x, eps, s, label = images.draw(seed, seen + share.start, share.stop - share.start)
+        label = device.to_device(label) if setting(settings["network"], "classes") else None
+        return device.to_device(x), device.to_device(eps), s, label
     generator = generator_of(seed, "step", seen)
     draw = functools.partial(PRIORS[prior["kind"]], generator, size, **prior["options"])
     s = objective.levels(draw)[share]
@@ -88,7 +99,7 @@ def loop(state, settings, images, teacher=None):
     objective = make_objective(settings, about["sd"], teacher)
     require_gap(objective, settings)
     f = build.make_consistency(state.network, objective.process, about)
-    if settings["schedule"]["map"] == "zero":
+    if is_pretraining(settings):
         f = f.denoiser()
     marks, keeps = _marks(settings, _log_lines(settings)), _marks(settings, settings["snapshots"])
     while state.seen < total:

@@ -118,8 +118,14 @@ def make_objective(settings, sd, teacher=None):
         step=STEPS.get(settings["target"]),
         teacher=teacher,
         shared_dropout=setting(recipe, "shared_dropout"),
-        uncertain=setting(settings["network"], "uncertainty") and schedule["map"] == "zero",
+        uncertain=setting(settings["network"], "uncertainty") and is_pretraining(settings),
     )
+
+
+def is_pretraining(settings):
+    """Whether f is trained as a denoiser: with the map zero, and not on trajectories."""
+    solved = setting(settings["recipe"], "trajectories") is not None
+    return settings["schedule"]["map"] == "zero" and not solved
 
 
 def needs_teacher(settings):

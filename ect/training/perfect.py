@@ -26,6 +26,7 @@ from ect.objective import PRIORS, PluginObjective
 from ect.process import expand
 from ect.runtime import checkpoint
 from ect.runtime.seeds import generator_of
+from ect.runtime.versions import setting
 from ect.training.parts import make_objective, settings_with_start
 
 POINTS = 32  # of a run's progress
@@ -66,6 +67,11 @@ def run(settings, data, out, init=None):
     """Write a csv with the columns `COLUMNS`: the loss of the perfect consistency function of
     Gaussian data with the covariance of the images in `data`, along the tuning run of `settings`;
     `init` is the model that an imported start gives. Computed on the CPU."""
+    if setting(settings["recipe"], "trajectories") is not None:
+        raise ValueError(
+            "recipe.trajectories: found some, on which a perfect model has no loss; allowed: a"
+            " recipe without"
+        )
     images = Images(data)
     settings = settings_with_start(settings, init, images)
     objective = make_objective(settings, build.description(settings, images)["sd"])

@@ -10,21 +10,18 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ect.data.batches import Images
+from ect.data.trajectories import Trajectories
 from ect.models import build
 from ect.models.about import named
 from ect.runtime import checkpoint, crash, device, distributed, progress, record, stop
 from ect.runtime.text import shown
 from ect.runtime.versions import STAGES, setting
 from ect.runtime.work import Work, locked, log_line, work_folder
+from ect.training import starts
 from ect.training.augment import require_labels
 from ect.training.log import Diverged
 from ect.training.loop import loop, skipped, step_ends, written_by
-from ect.training.parts import (
-    needs_teacher,
-    require_chain,
-    require_same_images,
-    settings_with_start,
-)
+from ect.training.parts import require_chain, require_same_images, settings_with_start
 from ect.training.state import State
 
 SAVE_SECONDS, SAVING_SHARE = 60.0, 0.02  # saving takes at most this share of the time
@@ -33,13 +30,14 @@ ARTEFACTS = ("model.safetensors", "state.safetensors", "snapshots.safetensors", 
 
 @device.deterministic()
 def run(
-    settings, data, out, resume=None, init=None, save_seconds=None, max_minutes=None, hold=False
-):
+    settings, data, out, resume=None, init=None, trajectories=None, save_seconds=None,
+    max_minutes=None, hold=False,
+):  # fmt: skip
     """Train one cell and publish its artefacts in the folder `out`.
 
     `resume` is the state of the previous milestone, `init` a model to start from; with neither the
-    start is random. Writes model.safetensors (the moving average), state.safetensors,
-    snapshots.safetensors, metrics.jsonl and run.json.
+    start is random. Mid-training reads the file `trajectories`. Writes model.safetensors (the
+    moving average), state.safetensors, snapshots.safetensors, metrics.jsonl and run.json.
 
     The state is saved every `save_seconds` in a scratch folder beside `out`, and a run that is
     started again resumes from there; without `save_seconds` every minute, or less often if that
@@ -48,13 +46,13 @@ def run(
     first locks that folder, saves and publishes. Raises `stop.Stopped` after a signal or
     `max_minutes`, `FloatingPointError` if the loss or gradient is not finite.
     """
-    _require_start(settings, resume, init)
+    starts.require(settings, resume, init, trajectories)
     started, out, parents = time.monotonic(), Path(out), distributed.parents()
-    images = Images(data)
+    images = Trajectories(data, trajectories) if trajectories else Images(data)
     original, settings = settings, settings_with_start(settings, init, images)
-    _require_classes(settings, images, data, exact="network" in original)
+    starts.require_classes(settings, images, data, exact="network" in original)
     require_labels(settings)
-    inputs = [path for path in (data, resume, init) if path]
+    inputs = [path for path in (data, resume, init, trajectories) if path]
     fingerprint = [STAGES["train"], settings, [record.digest(path) for path in inputs]]
     require_same_images(resume, data, fingerprint[2][0])
     with distributed.together(), _held(out) as folder, stop.signals() as received:
@@ -69,7 +67,7 @@ def run(
         keep = functools.partial(save, state, work, began)
         ended = functools.partial(distributed.torchrun_ended, parents)
         requests = stop.Requests(received, started, max_minutes, ended)
-        steps = loop(state, settings, images, _teacher(settings, init))
+        steps = loop(state, settings, images, starts.teacher(settings, init))
         with _crash_noted(work, state, resume or init or "its start"):
             _advance(state, steps, settings, out, keep, save_seconds, requests)
             orphaned = distributed.parents() != parents
@@ -144,42 +142,6 @@ def _crash_noted(work, state, start):
     except Exception as error:
         error.add_note(f"at image {state.seen}")
         raise
-
-
-def _require_start(settings, resume, init):
-    """A run has one start, and images only if its last image is after its first."""
-    first, last = settings["first_kimg"], settings["last_kimg"]
-    if resume and init:
-        raise ValueError(f"found --resume {resume} and --init {init}; allowed: one of them")
-    if not resume and first != 0:
-        raise ValueError(f"first_kimg is {first} without --resume; allowed: 0, or with a state")
-    if first >= last and (first, last) != (0, 0):
-        raise ValueError(f"first_kimg is {first}; allowed: < last_kimg = {last}")
-    if settings["target"] != "own" and not init:
-        raise ValueError(f"target is '{settings['target']}' without --init; allowed: own")
-    if needs_teacher(settings) and not init:
-        raise ValueError("truncate is set without --init; allowed: with a tuned model as the start")
-
-
-def _teacher(settings, init):
-    """The frozen start, as a denoiser where a solver of the ODE takes its step; None where the loss
-    has no part of it."""
-    if not needs_teacher(settings):
-        return None
-    start = build.load_model(init, settings.get("plugins", ()))[0]
-    return start if settings["target"] == "own" else start.denoiser()
-
-
-def _require_classes(settings, images, data, exact):
-    """A network with classes has as many as the images; an imported one at least as many, as only
-    those that are trained are sampled."""
-    classes, count = setting(settings["network"], "classes"), len(images.classes or ())
-    if classes and (classes != count if exact or not count else classes < count):
-        allowed = f"{count}, as many" if exact or not count else f"{count} or more"
-        raise ValueError(
-            f"networks: classes is {classes}, but {data} has {count or 'no classes'}; allowed:"
-            f" {allowed}"
-        )
 
 
 def save(state, work, began):

@@ -101,7 +101,8 @@ def test_a_folder_is_a_folder(here, capsys, verb, kind):
 
 
 def given(verb):
-    return ["--model", "m"] if verb == "sample" else ["--data", "d"]
+    drawing = verb in ("sample", "solve_trajectories")
+    return ["--model", "m"] if drawing else ["--data", "d"]
 
 
 @pytest.mark.parametrize("verb, names", files.INTO.items(), ids=files.INTO)
@@ -217,6 +218,7 @@ OWN_INPUTS = {
     "train": (["train", "{}", "--data", "d", "--init", "B/model.safetensors"], "B"),
     "train on": (["train", "{}", "--data", "d", "--resume", "B/state.safetensors"], "B"),
     "sample": (["sample", "{}", "--model", "B/samples.npz"], "B"),
+    "solve": (["solve-trajectories", "{}", "--model", "B/trajectories.safetensors"], "B"),
 }  # fmt: skip
 SPELLINGS = {"as it is": "{}", "a dot": "./{}", "up and down": "photos/../{}", "a link": "here/{}"}
 
@@ -229,6 +231,7 @@ def inputs(here):
         "photos/1.png", "train/b/1.png", "MNIST/raw/x", "a.zip", "d.safetensors", "d", "a.pt",
         "r.safetensors", "s.npz", "o.npz", "p.py", "i", "m", "r", "s", "a.pkl", "w", "t.html",
         "t.csv", "a.png", "B/model.safetensors", "B/state.safetensors", "B/samples.npz",
+        "B/trajectories.safetensors",
     ):  # fmt: skip
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_text("kept")

@@ -22,6 +22,7 @@ GOOD = {
     "nearest": {"width_in": 5, "nearest": "n", "samples": "s.npz", "data": "d", "columns": 4},
     "ends": {"width_in": 5, "metrics": ["a.json"]}
     | {"about": {"sigmoid": {"map": "sigmoid", "gap": 0.01}}},
+    "lengths": {"width_in": 5, "metrics": ["a.json"], "about": {"middle": {"ema_std": 0.075}}},
     "noise": {"width_in": 5, "metrics": ["a.json"]} | {"about": {"ve": {"process": "ve"}}},
 }
 WRONG = [

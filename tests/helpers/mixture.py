@@ -8,7 +8,7 @@ from torch import nn
 
 from ect.flowmap import FlowMap
 from ect.objective import lognormal, uniform
-from ect.process import Flow
+from ect.process import Flow, expand
 
 MEANS, STD = torch.tensor([-0.5, 0.5], dtype=torch.float64), 0.1
 SD = (0.25 + STD**2) ** 0.5
@@ -34,22 +34,41 @@ class Line(nn.Module):
 
 def trained(kind, updates=200, batch=256, rate=5e-3, **options):
     """The flow map of such a network after Adam's steps along an objective's class."""
+    objective = kind(Flow(), uniform, SD, **options)
+    return fitted(objective, functools.partial(drawn, objective), updates, batch, rate)
+
+
+def fitted(objective, draw, updates=200, batch=256, rate=5e-3):
+    """The flow map of such a network after Adam's steps along an objective, on batches x, eps and
+    noise levels of `draw(generator, size)`."""
     torch.manual_seed(0)
     network, generator = Line(), torch.Generator().manual_seed(1)
     f = FlowMap(network, Flow(), "velocity", SD, c_noise="time", span="end")
-    objective = kind(Flow(), uniform, SD, **options)
     optimizer = torch.optim.Adam(network.parameters(), rate)
-    draw = functools.partial(lognormal, generator, batch, **NOISE)
     for step in range(updates):
         optimizer.param_groups[0]["lr"] = rate * min(1.0, 2 * (1 - step / updates))
-        x = MEANS[torch.randint(2, (batch,), generator=generator)].float()
-        x = x + STD * torch.randn(batch, generator=generator)
-        x, eps = x[:, None, None, None], torch.randn((batch, 1, 1, 1), generator=generator)
-        loss = objective(f, x, eps, objective.levels(draw), step / updates).loss.mean()
+        loss = objective(f, *draw(generator, batch), step / updates).loss.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     return f
+
+
+def drawn(objective, generator, size):
+    """Points of the mixture (B, 1, 1, 1), noise like them, and noise levels."""
+    x = MEANS[torch.randint(2, (size,), generator=generator)].float()
+    x = x + STD * torch.randn(size, generator=generator)
+    x, eps = x[:, None, None, None], torch.randn((size, 1, 1, 1), generator=generator)
+    return x, eps, objective.levels(functools.partial(lognormal, generator, size, **NOISE))
+
+
+def denoised(x_t, t):
+    """E[x_0 | x_t] of the mixture, for points (B, 1, 1, 1) in double precision."""
+    alpha, sigma = (expand(value, x_t) for value in Flow().coefficients(t))
+    variance = (alpha * STD) ** 2 + sigma**2
+    shares = (-((x_t - alpha * MEANS) ** 2) / (2 * variance)).softmax(-1)
+    means = MEANS + alpha * STD**2 / variance * (x_t - alpha * MEANS)
+    return (shares * means).sum(-1, keepdim=True)
 
 
 def starts(count=512):

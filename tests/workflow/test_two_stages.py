@@ -1,4 +1,4 @@
-"""Tuning in two stages (TCM) as a study: a run of its rules, its jobs, mistakes in its config."""
+"""Tuning in stages (TCM, CMT) as a study: a run of its rules, its jobs, mistakes in its config."""
 
 import copy
 import json
@@ -20,10 +20,17 @@ FIRST = {"pretrain": "ve", "kimg": 1, "tune": "ect", "tune_kimg": 1, "schedule":
 STUDENT = {"kind": "student", "df": 0.01, "mean": 0.0, "std": 0.2, "low": 1.0}
 ROW = {"pretrain": ["first"], "kimg": [0], "tune": "second", "tune_kimg": 1}
 ROWS = [ROW | {"schedules": ["sigmoid"], "samplers": ["one_step"]}]
+ROWS += [ROWS[0] | {"pretrain": ["middle"], "tune": "ect"}]
+MID = FIRST | {"tune": "mid", "schedule": "zero"}
+SOLVED = {"solved": {"pretrain": "ve", "kimg": 1, "steps": 4, "count": 50, "batch": 50}}
 TWO = {
-    "schedules": {"grid": {"map": "ict"}},
-    "tuned": {"first": FIRST},
-    "tune": {"second": {"like": "ect", "prior": STUDENT, "truncate": {"boundary": 0.5}}},
+    "schedules": {"grid": {"map": "ict"}, "zero": {"map": "zero"}},
+    "trajectories": SOLVED,
+    "tuned": {"first": FIRST, "middle": MID},
+    "tune": {
+        "second": {"like": "ect", "prior": STUDENT, "truncate": {"boundary": 0.5}},
+        "mid": {"like": "ect", "trajectories": "solved"},
+    },
     "experiments": {
         "methods": {"rows": ROWS},
         **{name: None for name in ("schedules", "split", "solvers")},
@@ -49,7 +56,9 @@ def test_the_second_stage_starts_from_the_first_and_runs_as_its_jobs_say(study, 
     assert counts.pop("study") == "1" and counts.pop("total") == str(len(jobs(config)) + 1)
     assert {rule: int(n) for rule, n in counts.items()} == Counter(j.rule for j in jobs(config))
     target = f"{config.root}/{SECOND.folder}/one_step/metrics.json"
-    done = snakemake(study, target, "--configfile", SMOKE, "two.yaml", new=True)
+    middle = f"{config.root}/{config.origin('middle').folder}"
+    words = ("--configfile", SMOKE, "two.yaml")
+    done = snakemake(study, target, f"{middle}/run.json", *words, new=True)
     assert done.returncode == 0, done.stdout + done.stderr
     first, adopted = (
         checkpoint.load(study / config.root / folder / "model.safetensors")
@@ -61,8 +70,11 @@ def test_the_second_stage_starts_from_the_first_and_runs_as_its_jobs_say(study, 
     assert record["settings"]["recipe"]["truncate"]["boundary"] == 0.5
     cell = json.loads((study / target).read_text())["cell"]
     assert (cell["kimg"], cell["tune_kimg"], cell["process"]) == (2, 1, "ve")
-    rules = {job.rule: job for job in jobs(config)}
-    assert rules["adopt_tuned"].path.startswith("pretrain/first/s0/k0/")
+    record = json.loads((study / middle / "run.json").read_text())
+    read = [file.rpartition("/")[2] for file in record["inputs"]]
+    assert read == ["dataset.safetensors", "model.safetensors", "trajectories.safetensors"]
+    adopting = [job.path for job in jobs(config) if job.rule == "adopt_tuned"]
+    assert adopting == [f"pretrain/{name}/s0/k0/model.safetensors" for name in ("first", "middle")]
 
 
 MISTAKES = {
@@ -72,8 +84,8 @@ MISTAKES = {
         {"first": FIRST, "other": FIRST | {"pretrain": "first", "kimg": 0}},
         "tuned.other.pretrain: found 'first', a tuned model; allowed: flow, ve",
     ),
-    "milestone": ("tuned", {"first": FIRST | {"kimg": 7}}, "tuned.first.kimg: found 7"),
-    "recipe": ("tuned", {"first": FIRST | {"tune": "etc"}}, "tuned.first.tune: found 'etc'"),
+    "milestone": ("tuned/first/kimg", 7, "tuned.first.kimg: found 7"),
+    "recipe": ("tuned/first/tune", "etc", "tuned.first.tune: found 'etc'"),
     "prior": (
         "tune/second/prior", STUDENT | {"low": 0.5}, "tune.second: prior.low is 0.5 with truncate",
     ),
@@ -88,6 +100,28 @@ MISTAKES = {
         "experiments/methods/rows",
         [ROWS[0] | {"pretrain": ["ve"], "kimg": [1]}],
         "start 've' with recipe 'second', whose truncate needs a tuned start; allowed: first",
+    ),
+    "trajectories": (
+        "tune/mid/trajectories", "lost", "tune.mid.trajectories: found 'lost'; allowed: solved",
+    ),
+    "random": (
+        "trajectories/solved/kimg", 0, "trajectories.solved.kimg: found 0, a random start; allowed",
+    ),
+    "no milestone": ("trajectories/solved/kimg", 7, "trajectories.solved.kimg: found 7"),
+    "solved of a tuned one": (
+        "trajectories/solved/pretrain", "first", "trajectories.solved.pretrain: found 'first'",
+    ),
+    "map": (
+        "tuned/middle/schedule", "sigmoid",
+        "with recipe 'mid', found trajectories; allowed: the map zero",
+    ),
+    "augmented": (
+        "tune/mid/augment", {"p": 0.1}, "with recipe 'mid', found augment; allowed: no augment",
+    ),
+    "loss page": (
+        "figures",
+        {"loss": {"tune": "mid", "schedule": "zero"}, "samples": None},
+        "figures.loss.tune: found 'mid'",
     ),
 }  # fmt: skip
 

@@ -12,6 +12,8 @@ RECORDED = {
     "train_classifier": "run.json",
     "pretrain": "run.json",
     "tune": "run.json",
+    "solve_trajectories": "run.json",
+    "midtrain": "run.json",
     "sample": "run.json",
     "extract": "features.json",
     "extract_reference": "reference.json",

@@ -32,6 +32,8 @@ def about_of(experiment):
     if KIND[experiment] == "noise":
         starts = {start for rows in STUDY.experiments[experiment].rows for start in rows.pretrain}
         return {"about": {start: settings.conditions(STUDY, start) for start in sorted(starts)}}
+    if KIND[experiment] == "lengths":
+        return {"about": STUDY.lengths(experiment)}
     return {"about": settings.ends(STUDY, experiment)} if KIND[experiment] == "ends" else {}
 
 

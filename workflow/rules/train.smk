@@ -5,6 +5,9 @@
 
 MILESTONE = f"{ROOT}/pretrain/{{pretrain}}/s{{start_seed}}/k{{kimg}}"
 TUNING = f"{ROOT}/tune/{{pretrain}}/s{{start_seed}}/k{{kimg}}/{{schedule}}/{{recipe}}/k{{tune_kimg}}/s{{seed}}"
+SOLVED = f"{ROOT}/trajectories/{{trajectories}}"
+# Recipes of mid-training.
+MIDDLE = [name for name, recipe in STUDY.tune.items() if recipe.trajectories is not None]
 # On a cluster a job runs in a Snakemake of its own. That must not retry, since the job's time limit
 # may be over: the Snakemake that submits jobs does.
 RETRIES = 3 if workflow.is_main_process else 0
@@ -71,16 +74,18 @@ rule import_model:
         "python -m ect import-model {params.format} {params.file:q} {params.data} --out {output:q}"
 
 
+def averaged(wildcards):
+    """The milestones that an average is of."""
+    return STUDY.milestones_of(wildcards.pretrain, int(wildcards.start_seed))
+
+
 # A start that averages the weights of a chain over a length that its runs did not keep.
 rule reconstruct_average:
     input:
         states=lambda wildcards: [
-            f"{ROOT}/{milestone.folder}/state.safetensors"
-            for milestone in STUDY.milestones_of(wildcards.pretrain)
+            f"{ROOT}/{milestone.folder}/state.safetensors" for milestone in averaged(wildcards)
         ],
-        model=lambda wildcards: (
-            f"{ROOT}/{STUDY.milestones_of(wildcards.pretrain)[-1].folder}/model.safetensors"
-        ),
+        model=lambda wildcards: f"{ROOT}/{averaged(wildcards)[-1].folder}/model.safetensors",
     output:
         f"{MILESTONE}/model.safetensors",
     params:
@@ -158,6 +163,8 @@ rule tune:
         limit=granted,
         out=subpath(output.model, parent=True),
         version=STAGES["train"],
+    wildcard_constraints:
+        recipe=one_of([name for name in STUDY.tune if name not in MIDDLE]),
     threads: 1
     resources:
         **GPU,
@@ -169,6 +176,68 @@ rule tune:
         "python -m ect --threads {threads} --attempt {resources.attempt} train"
         " {params.settings:q} --data {input.data:q} --init {input.init:q}"
         " --out {params.out:q} --hold {params.limit}"
+
+
+# Mid-training (CMT): a recipe that reads solved trajectories of a pretrained model in place of
+# images with noise. What it makes is a start of the block `tuned`, as a rule.
+rule solve_trajectories:
+    input:
+        model=lambda wildcards: (
+            f"{ROOT}/{STUDY.teacher(wildcards.trajectories).folder}/model.safetensors"
+        ),
+    output:
+        points=f"{SOLVED}/trajectories.safetensors",
+        run=f"{SOLVED}/run.json",
+    params:
+        settings=lambda wildcards: as_json(
+            settings.solve_trajectories(STUDY, wildcards.trajectories)
+        ),
+        out=subpath(output.points, parent=True),
+        lease=leased_one,
+        version=STAGES["trajectories"],
+    wildcard_constraints:
+        trajectories=one_of(STUDY.trajectories),
+    threads: 1
+    resources:
+        **GPU,
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} solve-trajectories {params.settings:q}"
+        " --model {input.model:q} --out {params.out:q} {params.lease}"
+
+
+rule midtrain:
+    input:
+        data=DATA,
+        init=f"{MILESTONE}/model.safetensors",
+        trajectories=lambda wildcards: (
+            SOLVED.format(trajectories=STUDY.tune[wildcards.recipe].trajectories)
+            + "/trajectories.safetensors"
+        ),
+    output:
+        model=f"{TUNING}/model.safetensors",
+        snapshots=f"{TUNING}/snapshots.safetensors",
+        metrics=f"{TUNING}/metrics.jsonl",
+        run=f"{TUNING}/run.json",
+    params:
+        settings=lambda wildcards: as_json(settings.train(STUDY, tuned_of(wildcards))),
+        limit=granted,
+        out=subpath(output.model, parent=True),
+        version=STAGES["train"],
+    wildcard_constraints:
+        recipe=one_of(MIDDLE),
+    threads: 1
+    resources:
+        **GPU,
+        attempt=attempt_of,
+    retries: RETRIES
+    conda:
+        "../../envs/ect.yaml"
+    shell:
+        "python -m ect --threads {threads} --attempt {resources.attempt} train"
+        " {params.settings:q} --data {input.data:q} --init {input.init:q}"
+        " --trajectories {input.trajectories:q} --out {params.out:q} --hold {params.limit}"
 
 
 # The loss of a perfect model along a tuning run, for Gaussian data of the images' covariance.
