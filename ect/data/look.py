@@ -1,6 +1,7 @@
 """What a look at a source says of its images, before its job reads them all. Loads no torch."""
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 from ect.config.dataset import Facts
@@ -9,7 +10,7 @@ from ect.data.classes import listed, of_imagenet
 
 LOOKS = 64  # images whose headers are read at most, spread over all of a folder
 FIRST = 8  # of shards, which are read from their begin
-LISTED = {
+LISTED: dict[str, tuple[Callable, Callable]] = {  # {source: whose settings, how it is listed}
     "images": (dict, listed),
     "imagenet64": (of_imagenet, listed),
     "parquet": (dict, parquet.listed),

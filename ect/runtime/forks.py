@@ -41,7 +41,8 @@ DEATH = 1  # prctl's PR_SET_PDEATHSIG: the signal that a process gets when its p
 # {verb: what the server loads before it first forks a child for it}, and before the first of all.
 REPORT = ("ect.report.tables", "ect.report.figures", "ect.report.page")
 TORCH = ("ect.training.train", "ect.evaluation.evaluate", "ect.evaluation.sample")
-LOADED = dict.fromkeys(("tabulate", "draw", "write-page"), REPORT)
+LOADED: dict[str, tuple[str, ...]] = {}
+LOADED |= dict.fromkeys(("tabulate", "draw", "write-page"), REPORT)
 LOADED |= dict.fromkeys(("train", "sample", "extract", "evaluate", "summarize", "trace"), TORCH)
 FIRST = ("ect.cli.main", "ect.config.verbs", "ect.config.drawing")
 SERVERS: list[subprocess.Popen] = []  # of this process; each ends when its stdin is closed
@@ -192,7 +193,7 @@ class Server:
         """Whether a child would do what a process of its own does; loads what its verb needs."""
         if _fixed(asked["environment"]) != self.environment or _sources() != self.sources:
             return False
-        verb = next((word for word in asked["words"] if word in LOADED), None)
+        verb = next((word for word in asked["words"] if word in LOADED), "")
         for module in (*FIRST, *LOADED.get(verb, ())):
             importlib.import_module(module)
         return True
@@ -207,8 +208,8 @@ class Server:
             signal.signal(number, signal.SIG_IGN if number in asked["ignored"] else usual)
         for line in [*self.lines, self.listener, self.woken, self.waker]:
             line.close()
-        for number, file in enumerate(files):
-            os.dup2(file, number)
+        for standard, file in enumerate(files):
+            os.dup2(file, standard)
             os.close(file)
         os.environ.clear()
         os.environ.update(asked["environment"])
