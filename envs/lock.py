@@ -1,7 +1,8 @@
 """Writes envs/ect.yaml from requirements.lock: python envs/lock.py (`make lock` calls it).
 
-The environment of the jobs: all packages that the project's dependencies need on Python 3.11, with
-the lock's versions and hashes; without Snakemake, which plans jobs, and what only it needs.
+The environment of the jobs: all packages that the project's dependencies need on Python 3.11, and
+the extras that a study's images or features may need, with the lock's versions and hashes; without
+Snakemake, which plans jobs, and what only it needs.
 """
 
 import re
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 FILE = Path(__file__).with_name("ect.yaml")
 PYTHON = "3.11"
 NOT_OF_JOBS = {"snakemake"}
+EXTRAS = ("efficientnet", "parquet")  # of jobs
 SYSTEMS = [
     {"sys_platform": system, "platform_machine": machine}
     for system in ("linux", "darwin")
@@ -54,7 +56,8 @@ def _installed(marker):
 def of_jobs(lock, project):
     """The entries of a lock that jobs need: the project's dependencies, what these need, and so
     on."""
-    named = {re.match(r"[a-z0-9-]+", text).group() for text in project["dependencies"]}
+    extras = [text for name in EXTRAS for text in project["optional-dependencies"][name]]
+    named = {re.match(r"[a-z0-9-]+", text).group() for text in project["dependencies"] + extras}
     needed, every = named - NOT_OF_JOBS, entries(lock)
     while True:
         more = {name for name, _, needed_by in every if needed_by & needed} - needed - NOT_OF_JOBS
