@@ -134,7 +134,7 @@ def test_a_shell_completes_verbs_and_their_options(wheel):
     script += "; echo ${{COMPREPLY[@]}}"
     cases = [
         ("ect tabulate-", 1, "tabulate-steps tabulate-paper tabulate-nearest"),
-        ("ect export --", 2, "--out"),
+        ("ect export --", 2, "--out --diffusers"),
     ]
     for words, index, found in cases:
         assert typed(wheel, "bash", "-c", script.format(words, index)) == f"{found}\n"
