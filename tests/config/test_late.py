@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import ect
 from ect import plugins
@@ -95,7 +96,7 @@ def test_held_out_images_are_counted_with_file_and_line(tmp_path, monkeypatch, c
     for folder in "ab":
         Path(f"photos/{folder}").mkdir(parents=True)
         for name in "xyz":
-            Path(f"photos/{folder}/{name}.png").write_bytes(b"\x89PNG")
+            Image.new("L", (8, 8)).save(f"photos/{folder}/{name}.png")
     keys = "resolution: 8, channels: 1, held_out: 30, classes: folders"
     block = f"{{source: images, path: photos, {keys}}}"
     Path("mine.yaml").write_text(f"study: mine\n\ndataset: {block}\n")

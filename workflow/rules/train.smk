@@ -211,9 +211,8 @@ rule midtrain:
     input:
         data=DATA,
         init=f"{MILESTONE}/model.safetensors",
-        trajectories=lambda wildcards: (
-            SOLVED.format(trajectories=STUDY.tune[wildcards.recipe].trajectories)
-            + "/trajectories.safetensors"
+        trajectories=lambda wildcards: f"{SOLVED}/trajectories.safetensors".format(
+            trajectories=STUDY.tune[wildcards.recipe].trajectories
         ),
     output:
         model=f"{TUNING}/model.safetensors",
