@@ -148,7 +148,7 @@ def load(path, plugins=()):
         raise ValueError(
             f"path: found {found}; allowed: that of a model.safetensors, or its folder"
         )
-    require_parts(plugins)
+    require_parts([os.fspath(file) for file in plugins])
     path = Path(path)
     file = path / "model.safetensors" if os.path.isdir(path) else path
     f, process, about = build.load_model(file, plugins)

@@ -275,10 +275,9 @@ def test_a_record_of_the_same_model_is_told(saved, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"settings": {"images": 3}}, {"settings": None}, {"settings": {"recipe": {}}},
+        {"settings": {"images": 3}}, {"settings": {"recipe": {}}}, {"outputs": {}},
         {"settings": TUNE | {"schedule": "zero"}}, {"settings": TUNE | {"last_kimg": "many"}},
-        {"outputs": {"model.safetensors": "0" * 64}}, {"outputs": {}}, {"outputs": ["OWN"]},
-        {"inputs": 3}, {"code": None}, {"packages": []}, {"device": 3},
+        {"code": None}, {"packages": []}, {"device": 3},
     ],
 )  # fmt: skip
 def test_a_card_without_a_record_claims_nothing(saved, tmp_path, change):
@@ -289,3 +288,20 @@ def test_a_card_without_a_record_claims_nothing(saved, tmp_path, change):
     card = (exported(model, tmp_path / "out") / "README.md").read_text()
     assert front_matter(card)["license"] == "unknown" and "No record of its training" in card
     assert "Images seen" not in card
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"settings": None}, "'settings' is null; allowed: an object"),
+        ({"outputs": {"model.safetensors": "0" * 64}}, "found other bytes than its job wrote"),
+        ({"outputs": ["OWN"]}, "allowed: an object"),
+        ({"inputs": 3}, "'inputs' is 3; allowed: an object"),
+    ],
+)
+def test_a_record_that_cannot_be_of_the_model_is_refused(saved, tmp_path, capsys, change, words):
+    model = saved()
+    (model.parent / "run.json").write_text(json.dumps(RECORD | change))
+    assert main.main(["export", str(model), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1 and not (tmp_path / "out").exists()

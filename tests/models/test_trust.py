@@ -104,7 +104,7 @@ def test_a_file_of_the_same_bytes_elsewhere_will_do(here):
     Path("parts/mine.py").write_text(PROCESS + "# edited\n")
     with pytest.raises(ValueError, match=NOT_NAMED):
         ect.load(path, plugins=["parts/mine.py"])
-    with pytest.raises(ValueError, match=r"'none\.py': No such file"):
+    with pytest.raises(ValueError, match=r"none\.py: No such file"):
         ect.load(path, plugins=["none.py"])
 
 
