@@ -135,7 +135,7 @@ def test_in_the_model_card(label):
     settings = {"last_kimg": 1, "seed": 0, "schedule": {"map": label}, "recipe": {}}
     run = {"settings": settings, "code": {"commit": label, "dirty": None}, "device": label}
     run |= {"inputs": {}, "packages": {"torch": label}}
-    lines = card.text(about, run, {}).splitlines()
+    lines = [*card.model_lines(about, run), *card.training_lines(run)]
     for name in ("Process", "Parameterization", "Schedule", "Code", "Device"):
         (line,) = [line for line in lines if line.startswith(f"- {name}:")]
         said = markdown(label) if name in ("Code", "Device") else code_span(label)

@@ -3,6 +3,7 @@ hides them."""
 
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -187,16 +188,22 @@ def test_a_trace_that_lacks_something_is_told_by_name(tmp_path, text):
         plot("loss", {"metrics": inputs.log(), "trace": path, "width_in": 5}, tmp_path / "f")
 
 
-def test_losses_and_traces_that_are_not_finite_are_drawn_as_gaps(tmp_path):
+def test_traces_that_are_not_finite_are_drawn_as_gaps_and_losses_are_refused(tmp_path):
+    """A run stops at a loss that is not finite, so no log of one has any."""
     inputs = Inputs(tmp_path)
+    trace = Path(inputs.trace())
+    trace.write_text(trace.read_text().replace(",0.1\n", ",nan\n"))
+    settings = {"trace": str(trace), "width_in": 5}
     last = LINE | {"images": 8000}
-    for values in ([LINE | {"loss": NAN}, last], [last | {"loss": NAN}]):
+    for values in ([LINE, last], [LINE | {"loss": NAN}, last], [LINE, last | {"loss": NAN}]):
         log = inputs.file("".join(json.dumps(line) + "\n" for line in values))
-        trace = Path(inputs.trace())
-        trace.write_text(trace.read_text().replace(",0.1\n", ",nan\n"))
-        settings = {"metrics": log, "trace": str(trace), "width_in": 5}
-        plot("loss", settings, tmp_path / "loss")
-        plot("curves", {"runs": {"x": [log]}, "width_in": 5}, tmp_path / "curves")
+        finite = all(line["loss"] == line["loss"] for line in values)
+        for figure, more in (
+            ("loss", settings | {"metrics": log}),
+            ("curves", {"runs": {"x": [log]}, "width_in": 5}),
+        ):
+            with nullcontext() if finite else pytest.raises(ValueError, match="a loss of nan"):
+                plot(figure, more, tmp_path / figure)
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "sampler,n,fd_mean,fd_sd\nx,1,two,\n"])
