@@ -141,7 +141,7 @@ def test_without_nvidia_smi_device_files_are_counted(tmp_path, monkeypatch):
 
 LEASING = {
     "train", "sample", "extract", "train_classifier", "evaluate", "trace", "find_nearest",
-    "search_steps",
+    "search_steps", "solve_trajectories",
 }  # fmt: skip
 
 
