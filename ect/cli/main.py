@@ -136,7 +136,8 @@ def main(argv=None):
         try:
             return run(argv)
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it is where file 1 is closed
+                sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
         return 128 + signal.SIGPIPE
@@ -149,7 +150,8 @@ def run(argv=None):
     args = parser().parse_args(argv)
     limit_threads(args.threads)
     if os.environ.get("ECT_BARS") == "0":  # one count stands for the bars of all jobs
-        sys.stderr.isatty = lambda: False  # type: ignore[method-assign]
+        if sys.stderr is not None:
+            sys.stderr.isatty = lambda: False  # type: ignore[method-assign]
         warnings.showwarning = first_only(args.verb)
     warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # Inception uses it
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage and size; errors say them

@@ -217,10 +217,15 @@ def _class_of(pairs, images, path):
     return class_of
 
 
-def classes_of(labels, names, path):
+def classes_of(labels, names, path, label=None):
     """(class names, class index of each image) of labels that are whole numbers or texts; (None,
-    zeros) where all are None. Raises `ValueError`."""
+    zeros) where all are None, unless a `label` was asked for. Raises `ValueError`."""
     if set(map(type, labels)) <= {type(None)}:
+        if label is not None:
+            raise ValueError(
+                f"{shown(path)}: no image has a class by '{shown(label)}'; allowed: a class for"
+                " every image, or no dataset.label"
+            )
         return None, [0] * len(names)
     kind = next(type(label) for label in labels if label is not None)
     for name, label in zip(names, labels):

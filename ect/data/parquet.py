@@ -125,7 +125,7 @@ def listed(settings):
         trained = len(labels) if name in found.train else trained
     if not labels:
         raise ValueError(f"{shown(path)}: no rows; allowed: one or more")
-    classes, labels = _classes(labels, first, rows.names, path)
+    classes, labels = _classes(labels, first, rows.names, path, label)
     tests = len(labels) - trained
     return Listing(rows, rows.names, labels, classes, found.ignored, tests, list(rows.files))
 
@@ -133,6 +133,9 @@ def listed(settings):
 def _columns(schema, label, path):
     """(column of images, column of classes or None, names of the classes or None)."""
     features, names = _features(schema), ", ".join(schema.names)
+    if len(set(schema.names)) < len(schema.names):
+        twice = next(name for name in schema.names if schema.names.count(name) > 1)
+        raise ValueError(f"{shown(path)}: found a column '{shown(twice)}' twice; allowed: once")
     images = [field.name for field in schema
               if _is_image(field, features.get(field.name))]  # fmt: skip
     if len(images) > 1 and "image" in images:
@@ -197,11 +200,11 @@ def _labels(file, column):
     return file.read([column], use_threads=False).column(0).to_pylist()
 
 
-def _classes(labels, columns, rows, path):
+def _classes(labels, columns, rows, path, label):
     """(class names, class index of each image); raises `ValueError`."""
     _, column, names = columns
     if names is None or isinstance(labels[0], str):
-        return classes_of(labels, rows, path)
+        return classes_of(labels, rows, path, label)
     fine = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
     if not fine or len(set(names)) < len(names):
         raise ValueError(

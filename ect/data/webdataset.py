@@ -19,6 +19,7 @@ from ect.data.shards import shards
 from ect.runtime.text import shown
 
 MAX_LABEL = 2**20  # bytes of a .cls or .json
+PIECE = 2**14  # bytes that are read at a time after the end
 BLOCK = 512  # bytes of a header; a block of zeros ends a .tar
 
 
@@ -58,7 +59,7 @@ def listed(settings):
             f"{shown(path)}: no images, found {shown(fields)}; allowed after the first dot of a"
             f" name: {', '.join(SUFFIXES)}"
         )
-    classes, labels = classes_of(labels, names, path)
+    classes, labels = classes_of(labels, names, path, settings.get("label"))
     files = [*(found.train | found.tests).values()]
     return Listing(members, names, labels, classes, dict(ignored), len(names) - trained, files)
 
@@ -107,6 +108,9 @@ def _entries(path):
             file.fileobj.seek(file.offset)
             if file.fileobj.read(BLOCK) != bytes(BLOCK):  # tarfile ends there without a word
                 raise tarfile.ReadError(f"no member and no end at byte {file.offset:,}")
+            while more := file.fileobj.read(PIECE):
+                if any(more):  # as of `cat a.tar b.tar`
+                    raise tarfile.ReadError(f"ends at byte {file.offset:,}, and more comes after")
     except (tarfile.TarError, EOFError, OverflowError) as error:
         hint = "; shards are not compressed" if _is_compressed(path) else ""
         raise ValueError(f"{shown(path)}: not a whole .tar ({shown(error)}){hint}") from None

@@ -6,8 +6,9 @@ the work: with the words, the files 0 to 2, the folder and the environment of wh
 passes signals on, and ends as the child does. A child computes the same bits as a process of its
 own (a test).
 
-The server declines, and the work is done by who was asked, where the environment is another one or
-the code was edited after the server loaded it. If who asks is killed, so is the child.
+The server declines, and the work is done by who was asked, where the environment, Python, the umask
+or a limit of the process is another one, the code was edited after the server loaded it, or a
+package cannot be loaded. If who asks is killed, so is the child.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import ctypes
 import importlib
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -36,6 +38,7 @@ THREADS = (  # where Snakemake tells libraries how many a job has; a job with mo
 ANY = {"_", "SHLVL", "PWD", "OLDPWD", "TMPDIR", "TMP", "TEMP", "TEMPDIR"}  # may differ
 SIZE = struct.Struct("!I")  # of what is asked, before it
 ALONE = ("--gpus", "--nodes")  # jobs that become other programs, or load CUDA's driver anyway
+LONGEST = 107  # bytes of a socket's path
 DEATH = 1  # prctl's PR_SET_PDEATHSIG: the signal that a process gets when its parent ends
 
 # {verb: what the server loads before it first forks a child for it}, and before the first of all.
@@ -53,7 +56,10 @@ def start():
     environment has an empty ECT_FORKS there is none."""
     if sys.platform != "linux" or PLACE in os.environ:
         return
-    place = str(Path(tempfile.mkdtemp(prefix="ect-")) / "forks")
+    folder = Path(tempfile.mkdtemp(prefix="ect-"))
+    if len(os.fsencode(place := str(folder / "forks"))) > LONGEST:
+        folder.rmdir()
+        return
     environment = os.environ | dict.fromkeys(THREADS, "1") | {PLACE: place}
     command = [sys.executable, "-m", "ect", SERVE, place]
     pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
@@ -68,7 +74,7 @@ def delegated(words):
     exit code, ends by the signal that ended it, or returns None if there is no server or it
     declines: the work is to be done here."""
     place = os.environ.get(PLACE)
-    if not place or any(word.startswith(ALONE) for word in words):
+    if not place or any(word.startswith(ALONE) for word in words) or not _has_files():
         return None
     before = {n: signal.getsignal(n) for n in SIGNALS}
     ignored = [int(n) for n, handler in before.items() if handler == signal.SIG_IGN]
@@ -85,7 +91,8 @@ def delegated(words):
             line.connect(place)
             for number in set(SIGNALS) - set(ignored):
                 signal.signal(number, pass_on)
-            _ask(line, {"words": words, "folder": os.getcwd(), "ignored": ignored})
+            here = {"folder": os.getcwd(), "held": held_to()}
+            _ask(line, {"words": words, "ignored": ignored, **here})
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             if said.readline() == b"yes\n" and (status := said.readline()):
                 return _ended(int(status))
@@ -98,6 +105,15 @@ def delegated(words):
     for number in received:
         os.kill(os.getpid(), number)
     return None
+
+
+def _has_files():
+    """Whether the files 0 to 2 are open. Where one is closed, what is opened next takes its number:
+    the line to the server, which a child would then write to."""
+    try:
+        return bool([os.fstat(file) for file in range(3)])
+    except OSError:
+        return False
 
 
 def _ask(line, what):
@@ -127,6 +143,7 @@ class Server:
     def __init__(self, place):
         self.place = Path(place)
         self.environment, self.sources = _fixed(os.environ), _sources()
+        self.held = held_to()
         self.lines: dict[socket.socket, int] = {}
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(place)
@@ -193,9 +210,14 @@ class Server:
         """Whether a child would do what a process of its own does; loads what its verb needs."""
         if _fixed(asked["environment"]) != self.environment or _sources() != self.sources:
             return False
+        if asked["held"] != self.held:
+            return False
         verb = next((word for word in asked["words"] if word in LOADED), "")
-        for module in (*FIRST, *LOADED.get(verb, ())):
-            importlib.import_module(module)
+        try:
+            for module in (*FIRST, *LOADED.get(verb, ())):
+                importlib.import_module(module)
+        except (Exception, SystemExit):  # of a package that is broken, as who asked will say
+            return False
         return True
 
     def _begin(self, asked, files):
@@ -221,7 +243,7 @@ class Server:
     def _pass_on(self, line):
         """A signal for the child, or its end if who asked for it was killed."""
         with contextlib.suppress(ConnectionError):
-            for number in (received := line.recv(64)):
+            for number in set(received := line.recv(64)) & set(SIGNALS):
                 os.kill(self.lines[line], number)
             if received:
                 return
@@ -250,6 +272,17 @@ def _exactly(line, size):
         if not parts[-1]:
             raise ConnectionError("ended early")
     return b"".join(parts)
+
+
+def held_to():
+    """What a process is held to beside its environment, and a child would have of the server: the
+    options of Python and which one it is, umask, niceness, processors and limits."""
+    os.umask(mask := os.umask(0o77))
+    names = sorted(name for name in dir(resource) if name.startswith("RLIMIT_"))
+    limits = [list(resource.getrlimit(getattr(resource, name))) for name in names]
+    python = [sys.prefix, *map(int, sys.flags), dict(sys._xoptions), sys.warnoptions]
+    processors = sorted(os.sched_getaffinity(0))
+    return [python, mask, os.getpriority(os.PRIO_PROCESS, 0), processors, limits]
 
 
 def _fixed(environment):

@@ -1,6 +1,8 @@
 """The command line: a mistake is one line on stderr and an exit code, never a traceback."""
 
 import json
+import sys
+import warnings
 
 import pytest
 
@@ -65,6 +67,15 @@ def test_settings_that_cannot_be_read(folder, capsys, settings):
     with pytest.raises(SystemExit) as left:
         main(["sample", settings, "--model", "m", "--out", "o"])
     assert left.value.code != 0 and settings in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_closed_stdout_or_stderr_is_no_error(monkeypatch, closed):
+    monkeypatch.setenv("ECT_BARS", "0")
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, closed, None)
+        patched.setattr("warnings.showwarning", warnings.showwarning)
+        assert main(["completion", "bash"]) == 0
 
 
 def test_every_verb_has_help(capsys):

@@ -233,6 +233,8 @@ TARS = {
     "large": ({"0.png": png(0), "0.cls": bytes(2**20 + 1)}, {}, ["'0.cls' has 1,048,577 bytes"]),
     "a link": ({"0.png": png(0), "0.cls": "x"}, {}, ["'0.cls'"]),
     "no such key": (samples(range(3)), {"label": "kid"}, ["000.json' cannot be read", "key 'kid'"]),
+    "no .json at all": ({f"{n}.png": png(n) for n in range(3)}, {"label": "kind"},
+                        ["no image has a class by 'kind'; allowed"]),
     "deep": ({"0.png": png(0), "0.json": b"[" * 10**5}, {"label": "x"}, ["'0.json' cannot be re"]),
     "a list": (samples(range(2)) | {"002.png": png(2), "002.json": b'{"kind": [1]}'},
                {"label": "kind"}, ["'a.tar/002.png' is [1]"]),
@@ -261,6 +263,11 @@ def test_a_damaged_tar_is_never_read_as_a_shorter_one(tmp_path):
     second = whole.index(b"001.png")
     path.write_bytes(whole[:second] + b"\xff" * 512 + whole[second + 512 :])
     refused(path, f"not a whole .tar (no member and no end at byte {second:,})")
+    for more in (whole, whole[-512:] + b"x"):  # as `cat` puts two together
+        path.write_bytes(whole + more)
+        refused(path, "a.tar: not a whole .tar (ends at byte ", "and more comes after")
+    path.write_bytes(whole + bytes(2**15))
+    assert len(rows(prepared(path, tmp_path / "d", held_out=1))) == 3
     with tarfile.open(tmp_path / "b.tar", "w:gz") as file:
         file.add(tmp_path)
     refused(tmp_path / "b.tar", "b.tar: not a whole .tar", "shards are not compressed")
@@ -288,6 +295,8 @@ PARQUETS = {
     "twice": ({"kinds": {"label": {"_type": "ClassLabel", "names": ["a", "a"]}}}, {},
               ["names of 'label' are ['a', 'a']"]),
     "a number": ({}, {"label": "size"}, ["row 0' is 0.5"]),
+    "no class at all": ({"kind": arrow.nulls(3)}, {"label": "kind"},
+                        ["no image has a class by 'kind'; allowed"]),
 }  # fmt: skip
 
 
@@ -321,6 +330,16 @@ def test_files_of_one_dataset_have_the_same_columns(tmp_path):
     parquet(tmp_path / "s" / "1.parquet", range(3), kinds={"label": {"_type": "ClassLabel",
             "names": ["dog", "cat", "owl"]}})  # fmt: skip
     refused(tmp_path / "s", "1.parquet: has other columns of images or classes than the first")
+
+
+def test_a_column_twice_is_refused(tmp_path):
+    from pyarrow.parquet import read_table, write_table
+
+    table = read_table(parquet(tmp_path / "a.parquet", range(3)))
+    for index in range(2):
+        twice = table.append_column(table.schema[index], table.column(index))
+        write_table(twice, tmp_path / "a.parquet")
+        refused(tmp_path / "a.parquet", f"a column '{table.column_names[index]}' twice")
 
 
 def test_a_damaged_parquet_file_is_one_line(tmp_path):

@@ -1,6 +1,7 @@
 """A forked process does what one of its own does: words, files, folder, signals, end."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ import os, sys
 from pathlib import Path
 from ect.runtime import forks
 forks.FIRST, forks._sources = (), Path("edited").exists
+forks.LOADED = {"broken": ("no_such_package",)}
 words = forks.serve(sys.argv[1])
 if words is not None:
     exec(words[0])
@@ -162,12 +164,68 @@ def test_nobody_forks_for_another_environment_other_code_or_gpus(server, tmp_pat
     assert asked(line).wait(60) == 1
 
 
+HELD = {
+    "umask": lambda: os.umask(0o137),
+    "niceness": lambda: os.nice(1),
+    "processors": lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
+    "file size": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**30, 2**30)),
+}
+
+
+@pytest.mark.parametrize("hold", HELD.values(), ids=HELD)
+def test_nobody_forks_for_a_process_that_is_held_to_something_else(server, hold):
+    if hold is HELD["processors"] and len(os.sched_getaffinity(0)) == 1:
+        pytest.skip("one processor")
+    process = asked("sys.exit(3)", preexec_fn=hold)
+    assert process.communicate(timeout=60)[1] == "nobody did it\n"
+
+
+def test_nobody_forks_for_another_python(server):
+    process = begun("-X", "dev", "-c", CLIENT, "sys.exit(3)", stderr=subprocess.PIPE)
+    assert "nobody did it" in process.communicate(timeout=60)[1]
+
+
+@pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1, 2]])
+def test_nobody_forks_for_who_has_a_file_closed(server, closed):
+    """The line to the server would take its number, and the child would write signals to it."""
+    process = asked("print(200 * 'z')", preexec_fn=lambda: [*map(os.close, closed)])
+    assert process.wait(60) == 1
+    assert asked("sys.exit(3)").wait(60) == 3
+
+
+def test_nobody_forks_where_a_package_is_broken(server):
+    assert asked("sys.exit(3)", "broken").communicate(timeout=60)[1] == "nobody did it\n"
+    assert asked("sys.exit(3)").wait(60) == 3
+
+
 def test_what_is_no_request_does_not_end_the_server(server):
     for said in (b"", b"\0\0\0\5{", b"\0\0\0\1{", b"\0\0\0\2{}"):
         with socket.socket(socket.AF_UNIX) as line:
             line.connect(os.environ[forks.PLACE])
             line.sendall(said)
     assert asked("sys.exit(3)").wait(60) == 3
+
+
+def test_what_is_no_signal_is_not_passed_on(server, monkeypatch):
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    here = {"folder": os.getcwd(), "ignored": [], "held": forks.held_to()}
+    with socket.socket(socket.AF_UNIX) as line, line.makefile("rb") as said:
+        line.connect(os.environ[forks.PLACE])
+        forks._ask(line, {"words": ["import time; time.sleep(1); sys.exit(4)"], **here})
+        assert said.readline() == b"yes\n"
+        line.sendall(b"\xff\x01\x09")
+        assert said.readline() == b"4\n"
+    assert asked("sys.exit(3)").wait(60) == 3
+
+
+def test_no_server_where_its_path_would_be_too_long(tmp_path, monkeypatch):
+    monkeypatch.delenv(forks.PLACE, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 100)))
+    Path(tempfile.tempdir).mkdir()
+    servers = [*forks.SERVERS]
+    forks.start()
+    assert servers == forks.SERVERS and forks.PLACE not in os.environ
+    assert not any(Path(tempfile.tempdir).iterdir())
 
 
 def test_the_command_line_is_that_of_a_process_of_its_own(tmp_path, monkeypatch):
