@@ -130,8 +130,8 @@ def first_only(verb):
 
 
 def main(argv=None):
-    """Run a verb, and return its exit code; that of a Unix tool, and no word, where whoever read
-    stdout has ended, as `| head` does."""
+    """Run a verb, and return its exit code: that of a Unix tool after Ctrl-C and, without a word,
+    where whoever read stdout has ended, as `| head` does."""
     try:
         try:
             return run(argv)
@@ -141,6 +141,9 @@ def main(argv=None):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
         return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:  # of a verb that saves nothing on its way
+        print("ect: stopped by SIGINT", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def run(argv=None):

@@ -77,7 +77,8 @@ class Terminal(logging.Handler):
         counts = dict(record.stats)
         self.total = counts.pop("total", sum(counts.values()))
         self.left = counts
-        self.line(f"{self.total} jobs; `python -m ect status` in another terminal has the details")
+        details = f"`python -m ect status {self.root}` in another terminal has the details"
+        self.line(f"{self.total} job{'s' * (self.total != 1)}; {details}")
 
     def _job_info(self, record):
         file = (record.output or [""])[0].split(" ")[0]

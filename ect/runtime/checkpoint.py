@@ -114,7 +114,10 @@ def save(path, tensors, **about):
     metadata = {"about": json.dumps(about, sort_keys=True)}  # more keys: in random order
     try:
         with replacing(path) as scratch:
+            scratch.touch()
+            mode = scratch.stat().st_mode  # that of any new file; safetensors' is the owner's alone
             save_file(plain, scratch, metadata)
+            scratch.chmod(mode)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be written ({error})") from None
 
