@@ -2,7 +2,8 @@
 
 A shard's name says its split, as a folder's does: `train-00000-of-00002.parquet`, `val-000.tar`,
 `test/0000.parquet`. Training shards beside those of one other split give the dataset a test split
-of its own; any other mixture is refused. Loads no torch.
+of its own; any other mixture is refused, and so is a folder that lacks some of the files that a
+name counts. Loads no torch.
 """
 
 import os
@@ -16,7 +17,7 @@ from ect.data.classes import split_of
 from ect.data.folder import Folder
 from ect.runtime.text import shown
 
-_NUMBER = re.compile(r"[-_.]*\d+-of-\d+.*$")  # of datasets: train-00000-of-00002-a09b74b3
+_NUMBER = re.compile(r"[-_.]*(\d+)-of-(\d+).*$")  # of datasets: train-00000-of-00002-a09b74b3
 
 
 class Shards(NamedTuple):
@@ -46,6 +47,7 @@ def shards(path, suffix):
     files = {name: os.path.join(path, name) for name in names}
     for file in files.values():
         _require_file(file)
+    _require_all(names, path)
     train, tests = _parted(files, path)
     return Shards(train, tests, ignored)
 
@@ -53,6 +55,21 @@ def shards(path, suffix):
 def _require_file(path):
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe or a device may never end
         raise ValueError(f"{shown(path)}: not a regular file")
+
+
+def _require_all(names, path):
+    """Raise `ValueError` unless all files are there of those that one name counts: 3 of -of-3."""
+    counted: dict[tuple, set] = {}
+    for name in names:
+        if number := _NUMBER.search(os.path.splitext(name)[0]):
+            key = name[: number.start()], int(number[2])
+            counted.setdefault(key, set()).add(int(number[1]))
+    for (start, total), numbers in counted.items():
+        if len(numbers) != total:
+            raise ValueError(
+                f"{shown(path)}: found {len(numbers)} of the {total} files '{shown(start)}-...-of-"
+                f"{total}'; allowed: all of them, one alone as the path, or names without a count"
+            )
 
 
 def set_of(name):

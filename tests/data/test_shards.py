@@ -375,3 +375,15 @@ def test_the_fingerprint_is_of_the_shards(tmp_path):
     assert fingerprint(tmp_path / "s", ".parquet") == first
     parquet(tmp_path / "s" / "a.parquet", range(4))
     assert fingerprint(tmp_path / "s", ".parquet") != first
+
+
+@pytest.mark.parametrize("numbers, total", [((0,), 3), ((0, 2), 3), ((0, 1, 2), 2)])
+def test_shards_that_their_names_miss_are_told(tmp_path, numbers, total):
+    """One of them alone may be the path: someone wants no more."""
+    for number in numbers:
+        tar(tmp_path / "all" / f"train-{number:05}-of-{total:05}.tar", samples([number]))
+    words = f"found {len(numbers)} of the {total} files 'train-...-of-{total}'"
+    with pytest.raises(ValueError, match=words):
+        shards(str(tmp_path / "all"), ".tar")
+    one = next((tmp_path / "all").iterdir())
+    assert list(shards(str(one), ".tar").train) == [one.name]
