@@ -10,7 +10,7 @@ from ect.cli import main
 from ect.models.export import results
 from ect.runtime import checkpoint, record
 from tests.helpers.runs import TUNE
-from tests.models.test_pipeline import EDM, NETWORK, saved
+from tests.models.test_diffusers_pipeline import EDM, NETWORK, saved
 
 huggingface_hub = pytest.importorskip("huggingface_hub", reason="the extra 'hub' is not installed")
 CELL = {"sampler": "one_step", "label": "1 step", "nfe": 1}

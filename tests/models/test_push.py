@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from ect.cli import main
-from tests.models.test_pipeline import EDM, NETWORK, saved
+from tests.models.test_diffusers_pipeline import EDM, NETWORK, saved
 
 pytest.importorskip("huggingface_hub", reason="the extra 'hub' is not installed")
 TOKEN = "hf_standin"

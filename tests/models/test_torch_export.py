@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import ect
-from tests.models.test_pipeline import EDM, NETWORK, saved
+from tests.models.test_diffusers_pipeline import EDM, NETWORK, saved
 
 SMALL = NETWORK | {"multipliers": [1]}
 COSINE = {"process": "vp_cosine", "parameterization": "velocity", "c_noise": "time"}
