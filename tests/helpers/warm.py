@@ -54,6 +54,7 @@ def door(module):
     """The socket at which a Python with the packages of a module waits. It ends with this one."""
     path = f"{_folder()}/door"
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # read once, where torch is loaded
     command = [sys.executable, "-P", __file__, path, *PACKAGES[module]]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
     assert server.stdout.readline() == b"open\n", f"no Python with {PACKAGES[module]}"

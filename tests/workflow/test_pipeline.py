@@ -90,8 +90,9 @@ def test_the_page_is_made_of_every_record_and_again_of_what_changed(study):
     text = (results(study) / "index.html").read_text()
     kinds = ("run.json", "reference.json", "features.json")
     records = [path for kind in kinds for path in results(study).rglob(kind)]
-    assert f"<td>{len(records)}</td>" in text and text.count("data:image/png") == 8
-    assert text.count("<h2>") == 10 and ": no verdict" in text
+    sets = list(results(study).rglob("samples.npz"))  # each with a strip in the gallery
+    assert f"<td>{len(records)}</td>" in text and text.count("data:image/png") == 8 + len(sets)
+    assert text.count("<h2>") == 11 and ": no verdict" in text
     for overlay, jobs in (({}, set()), ({"figures": {"widths_in": {"loss": 5.0}}}, {"draw_loss"})):
         (study / "overlay.yaml").write_text(yaml.safe_dump(overlay))
         done = snakemake(study, "-n", "write_page", "--configfile", SMOKE, "overlay.yaml")
