@@ -24,7 +24,7 @@ SOURCE_KEYS = {
 OWN_TEST = ("cifar10", "mnist", "fashion_mnist")
 SHARDS = {"parquet": ".parquet", "webdataset": ".tar"}  # files of sources that may have one
 MISSING = "missing; its files hold no test split, by their names (docs/datasets.md)"
-KEYS = ("path", "classes", "label", "resolution", "resize", "channels", "on_error")
+KEYS = tuple(dict.fromkeys(key for keys in SOURCE_KEYS.values() for key in keys))
 # What is read as an image: by its name, and, in Pillow's words, by its content.
 SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",

@@ -9,7 +9,7 @@ from ect.data import parquet, webdataset
 from ect.data.classes import listed, of_imagenet
 
 LOOKS = 64  # images whose headers are read at most, spread over all of a folder
-FIRST = 8  # of shards, which are read from their begin
+FIRST = 8  # of shards, which are read from their beginning
 LISTED: dict[str, tuple[Callable, Callable]] = {  # {source: whose settings, how it is listed}
     "images": (dict, listed),
     "imagenet64": (of_imagenet, listed),

@@ -51,9 +51,10 @@ class Trajectories(Images):
             self.file = safe_open(path, framework="pt")
             about = parsed((self.file.metadata() or {})["about"])
             _require_parts(self.file)
-            self.levels, self.ways = (self.file.get_tensor(name) for name in ("levels", "labels"))
+            self.levels = self.file.get_tensor("levels")
+            self.path_classes = self.file.get_tensor("labels")  # of each trajectory
             self.points = self.file.get_slice("points")
-            self.told = about["classes"]  # how many the solved network was told of; 0: none
+            self.conditions = about["classes"]  # how many classes the solved network has; 0: none
             found = {key: about[key] for key in ("shape", "shift", "scale")}
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             lost = f"no {error}" if isinstance(error, KeyError) else error
@@ -70,7 +71,7 @@ class Trajectories(Images):
         """Points `seen`, `seen` + 1, ... of an endless sequence: all points of one trajectory, then
         all of the next, in shuffled epochs. Returns (x, eps, s, labels): the ends x of their
         trajectories (size, C, H, W), the eps by which y = x + s eps, and s (size,)."""
-        count, steps = len(self.ways), len(self.levels) - 1
+        count, steps = len(self.path_classes), len(self.levels) - 1
         numbers = range(seen // steps, (seen + size - 1) // steps + 1)
         rows = {n: int(shuffled(seed, n // count, count)[n % count]) for n in numbers}
         paths = {n: self.points[row : row + 1][0] for n, row in rows.items()}
@@ -78,7 +79,7 @@ class Trajectories(Images):
         y = torch.stack([paths[n][k] for n, k in places])
         x = torch.stack([paths[n][-1] for n, _ in places])
         s = self.levels[[k for _, k in places]]
-        labels = self.ways[[rows[n] for n, _ in places]]
+        labels = self.path_classes[[rows[n] for n, _ in places]]
         return x, (y - x) / s[:, None, None, None], s, labels
 
 

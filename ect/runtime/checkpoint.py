@@ -107,16 +107,21 @@ def _not_finite(value, name=""):
 def save(path, tensors, **about):
     """Write tensors by name, with JSON-able `about` in the file's metadata, atomically; raises
     `CheckpointError` if the file cannot be written."""
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    save_with(path, plain, {"about": json.dumps(about, sort_keys=True)})
+
+
+def save_with(path, tensors, metadata):
+    """Write contiguous tensors of the CPU and `metadata`, {text: text}, atomically; of several keys
+    the order is random. Raises `CheckpointError` if the file cannot be written."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    metadata = {"about": json.dumps(about, sort_keys=True)}  # more keys: in random order
     try:
         with replacing(path) as scratch:
             scratch.touch()
             mode = scratch.stat().st_mode  # that of any new file; safetensors' is the owner's alone
-            save_file(plain, scratch, metadata)
+            save_file(tensors, scratch, metadata)
             scratch.chmod(mode)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be written ({error})") from None

@@ -35,7 +35,8 @@ THREADS = (  # where Snakemake tells libraries how many a job has; a job with mo
     *(f"{name}_NUM_THREADS" for name in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")),
     "VECLIB_MAXIMUM_THREADS",
 )
-ANY = {"_", "SHLVL", "PWD", "OLDPWD", "TMPDIR", "TMP", "TEMP", "TEMPDIR"}  # may differ
+# Variables that each shell or job sets anew; all others must be those of the server.
+MAY_DIFFER = {"_", "SHLVL", "PWD", "OLDPWD", "TMPDIR", "TMP", "TEMP", "TEMPDIR"}
 SIZE = struct.Struct("!I")  # of what is asked, before it
 ALONE = ("--gpus", "--nodes")  # jobs that become other programs, or load CUDA's driver anyway
 LONGEST = 107  # bytes of a socket's path
@@ -111,7 +112,7 @@ def _has_files():
     """Whether the files 0 to 2 are open. Where one is closed, what is opened next takes its number:
     the line to the server, which a child would then write to."""
     try:
-        return bool([os.fstat(file) for file in range(3)])
+        return all(os.fstat(file) for file in range(3))
     except OSError:
         return False
 
@@ -286,7 +287,7 @@ def held_to():
 
 
 def _fixed(environment):
-    return {name: value for name, value in environment.items() if name not in ANY}
+    return {name: value for name, value in environment.items() if name not in MAY_DIFFER}
 
 
 def _sources():

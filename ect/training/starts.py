@@ -46,7 +46,7 @@ def require_classes(settings, images, data, exact):
             f"networks: classes is {classes}, but {data} has {count or 'no classes'}; allowed:"
             f" {allowed}"
         )
-    told = getattr(images, "told", classes)
-    if told != classes:
-        found = f"found trajectories of a network with {told} classes"
+    solved = getattr(images, "conditions", classes)
+    if solved != classes:
+        found = f"found trajectories of a network with {solved} classes"
         raise ValueError(f"networks: {found}, for one with {classes}; allowed: as many")

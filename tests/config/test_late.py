@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -203,3 +204,12 @@ def test_a_reader_that_ends_early_ends_a_verb_quietly(tmp_path):
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_verb_that_is_interrupted_says_so_in_one_line(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ect.cli.made.require", interrupted)
+    assert main(["status"]) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == "ect: stopped by SIGINT\n"

@@ -1,5 +1,6 @@
 """Checkpoint files: round trip, the same bytes each time, never half a file."""
 
+import os
 import subprocess
 import sys
 
@@ -81,3 +82,13 @@ def test_a_reader_never_sees_the_file_before_it_is_whole(tmp_path):
         assert not path.exists() and scratch.parent == path.parent
     assert path.read_text() == "half"
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_weights_are_for_whom_the_umask_says(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        checkpoint.save(tmp_path / "x.safetensors", {"a": torch.zeros(2)})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == mode

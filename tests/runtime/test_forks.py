@@ -1,5 +1,6 @@
 """A forked process does what one of its own does: words, files, folder, signals, end."""
 
+import json
 import os
 import resource
 import signal
@@ -11,8 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from ect.runtime import forks
+from ect.training import train
+from tests.helpers.runs import ARTEFACTS, PRETRAIN
 from tests.helpers.workflow import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks only on Linux")
@@ -228,24 +232,49 @@ def test_no_server_where_its_path_would_be_too_long(tmp_path, monkeypatch):
     assert not any(Path(tempfile.tempdir).iterdir())
 
 
-def test_the_command_line_is_that_of_a_process_of_its_own(tmp_path, monkeypatch):
+@pytest.fixture
+def own_server(monkeypatch):
+    """The server that a run of Snakemake starts, for jobs of one thread."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv(forks.PLACE, raising=False)
     monkeypatch.setattr(forks, "SERVERS", [])
     for name in forks.THREADS:
         monkeypatch.setenv(name, "1")
-    words = [sys.executable, "-m", "ect", "completion"]
-    alone = [subprocess.run([*words, shell], capture_output=True) for shell in ("bash", "cat")]
+    # pytest gives it another value in the test than in its fixtures, for which a server declines.
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
     forks.start()
-    (server,) = forks.SERVERS
+    (process,) = forks.SERVERS
     until(Path(os.environ[forks.PLACE]).exists)
-    forked = [subprocess.run([*words, shell], capture_output=True) for shell in ("bash", "cat")]
-    server.stdin.close()
-    assert server.wait(60) == 0
-    for one, other in zip(alone, forked):
-        assert (one.returncode, one.stdout, one.stderr) == (
-            other.returncode, other.stdout, other.stderr,
-        )  # fmt: skip
-    assert [one.returncode for one in alone] == [0, 2]
+    yield process
+    process.stdin.close()
+    assert process.wait(60) == 0
+
+
+def run(*words, **environment):
+    """`python -m ect WORDS` in the environment of the server, but for what is given."""
+    env = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"} | environment
+    return subprocess.run([sys.executable, "-m", "ect", *words], capture_output=True, env=env)
+
+
+def test_the_command_line_is_that_of_a_process_of_its_own(own_server):
+    for shell, code in (("bash", 0), ("cat", 2)):
+        forked, alone = run("completion", shell), run("completion", shell, **{forks.PLACE: ""})
+        assert forked.returncode == alone.returncode == code
+        assert (forked.stdout, forked.stderr) == (alone.stdout, alone.stderr)
     forks.start()
-    assert [server] == forks.SERVERS  # none below another, and none where the user wants none
+    assert [own_server] == forks.SERVERS  # none below another, and none where the user wants none
+
+
+def test_a_child_trains_to_the_bits_of_a_process_of_its_own(own_server, digits_file, tmp_path):
+    words = ["--threads", "1", "train", json.dumps(PRETRAIN), "--data", str(digits_file)]
+    done = run(*words, "--out", str(tmp_path / "forked"))
+    assert done.returncode == 0, done.stderr
+    assert "libtorch" in Path(f"/proc/{own_server.pid}/maps").read_text()  # it did not decline
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train.run(PRETRAIN, digits_file, tmp_path / "own")
+    finally:
+        torch.set_num_threads(threads)
+    for name in ARTEFACTS:
+        assert (tmp_path / "forked" / name).read_bytes() == (tmp_path / "own" / name).read_bytes()

@@ -1,14 +1,10 @@
 """An exported folder to Hugging Face's hub, or to a server of its kind that HF_ENDPOINT names."""
 
 import os
-import re
 from pathlib import Path
 
 from ect.models.about import said
 from ect.runtime.text import shown
-
-PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
-NAME = re.compile(f"{PART}/{PART}")
 
 
 def push(name, folder, private=False):
@@ -17,12 +13,18 @@ def push(name, folder, private=False):
 
     Raises `ValueError` for a name that is none, another folder, no token, no answer, or a refusal.
     """
-    if not NAME.fullmatch(name) or "--" in name or ".." in name or name.endswith(".git"):
+    client = library()
+    try:
+        client.utils.validate_repo_id(name)
+    except client.errors.HFValidationError:
+        fits = False
+    else:
+        fits = "/" in name
+    if not fits:
         found = f"found {shown(name, 80)!r}"
         allowed = "owner/name, each of letters, digits and between them - . _, no -- or .."
         raise ValueError(f"name: {found}; allowed: {allowed}")
     folder = exported(folder)
-    client = library()
     if client.get_token() is None:
         found = "found no token of Hugging Face"
         raise ValueError(f"token: {found}; allowed: one in HF_TOKEN, or `hf auth login` before")

@@ -7,8 +7,6 @@ diffusers knows one process and one parameterization, and rounds otherwise.
 
 import hashlib
 
-from safetensors.torch import save_file
-
 from ect.models import steps
 from ect.models.about import Foreign
 from ect.models.export.joined import Joined
@@ -63,7 +61,7 @@ def write_network(folder, weights, about, header):
         library = write_code(folder, "ECTNetwork", parts, header, last)
         weights = {f"network.{key}": value for key, value in weights.items()}
     checkpoint.write_json(folder / "config.json", {"_class_name": library[1]} | config)
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    checkpoint.save_with(folder / WEIGHTS, weights, {"format": "pt"})
     return library
 
 
