@@ -146,7 +146,7 @@ def test_distances_by_the_verbs_and_what_their_records_say(tmp_path):
     found = json.loads(out.read_text())
     assert found["features"] == efficientnet.SPACE and found["fd"] > 0
     for path in (reference, out):
-        assert record.of(path)["inputs"][str(PUBLISHED)] == efficientnet.SHA256
+        assert efficientnet.SHA256 in record.of(path)["inputs"].values()
 
 
 def test_its_distance_has_its_name():

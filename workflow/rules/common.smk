@@ -236,7 +236,7 @@ onstart:
         missing.require(STUDY, DeploymentMethod.CONDA not in DEPLOYED)
     except ValueError as error:
         raise WorkflowError(f"the study cannot be run: {error}") from None
-    if workflow.local_exec and not workflow.deployment_settings.deployment_method:
+    if workflow.local_exec and not DEPLOYED:
         forks.start()
 
 
