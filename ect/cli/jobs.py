@@ -84,6 +84,8 @@ def export(args):
     from ect.models import export
 
     export.export(args.model, args.out, args.diffusers)
+    first = "README.md" if args.diffusers else "sample.py"
+    print(f"{args.out}: a model that draws images without this package; begin with its {first}")
 
 
 def push(args):

@@ -20,6 +20,7 @@ OWN = "DefaultStreamHandler"  # the name of Snakemake's handler for the terminal
 BEFORE = ("Assuming unrestricted", "Config file ", "Using workflow specific profile")
 NOTHING = "Nothing to be done"
 STOPPING = "Terminating processes on user request"
+NO_JOBS = ("total", "study", "all")  # the sum, and the rules that only name all results
 BARS = "ECT_BARS"  # 0 in the environment of jobs: none draws a bar of its own
 KILLED = re.compile(r"died with <Signals\.(\w+)")  # what Snakemake says of such a job
 CLEAR = "\r\x1b[K"
@@ -63,7 +64,7 @@ class Terminal(logging.Handler):
             self._said(str(record.msg))
         self._show_running()
         if event in ("run_info", "job_info", "job_finished"):
-            whole.tell(self.root, self.total, self.done, self.left_seconds())
+            whole.tell(self.root, self.total, self.done, self.left_seconds(), self.bound())
 
     def _before(self, record):
         """Whatever is not a run, such as --unlock, keeps its words."""
@@ -74,9 +75,8 @@ class Terminal(logging.Handler):
         self.began = time.monotonic()
 
     def _run_info(self, record):
-        counts = dict(record.stats)
-        self.total = counts.pop("total", sum(counts.values()))
-        self.left = counts
+        self.left = {rule: n for rule, n in record.stats.items() if rule not in NO_JOBS}
+        self.total = sum(self.left.values())
         details = f"`python -m ect status {self.root}` in another terminal has the details"
         self.line(f"{self.total} job{'s' * (self.total != 1)}; {details}")
 
@@ -87,10 +87,10 @@ class Terminal(logging.Handler):
     def _job_finished(self, record):
         rule, file, began = self.running.pop(record.job_id, ("", "", time.monotonic()))
         seconds = time.monotonic() - began
-        self.took.setdefault(rule, []).append(seconds)
-        self.left[rule] = self.left.get(rule, 1) - 1
-        self.done += 1
         if file:  # the job that only names all results has none
+            self.left[rule] = self.left.get(rule, 1) - 1
+            self.took.setdefault(rule, []).append(seconds)
+            self.done += 1
             took = f"{duration(seconds)}{self.rest()}"
             self.line(f"{self.count()} {rule} {self._short(file)}: {took}")
 
@@ -157,17 +157,27 @@ class Terminal(logging.Handler):
     def rest(self):
         """The time left, in words; nothing before the first jobs are done."""
         seconds = self.left_seconds()
-        return "" if seconds is None else f"; about {duration(seconds)} left"
+        return "" if seconds is None else f"; {self.bound()} {duration(seconds)} left"
+
+    def bound(self):
+        """`at least` while more than a tenth of the jobs left are of rules of which none has ended:
+        these count as the mean of all others, and may be the long ones."""
+        unknown = sum(n for rule, n in self.left.items() if rule not in self.took)
+        return "at least" if 10 * unknown > sum(self.left.values()) else "about"
 
     def left_seconds(self):
-        """The time left, as a rule's jobs have taken so far; None before the first ones, and at the
-        end."""
+        """The time left, as a rule's jobs have taken so far, or as the mean of all where none has
+        ended, and no less than one that runs; None before the first ones, and at the end."""
         seconds = [s for times in self.took.values() for s in times]
-        elapsed = time.monotonic() - (self.began or time.monotonic())
+        now = time.monotonic()
+        elapsed = now - (self.began or now)
         if self.done >= self.total or not sum(seconds) or not elapsed:
             return None
         mean = sum(seconds) / len(seconds)
-        means = {rule: sum(times) / len(times) for rule, times in self.took.items()}
+        means: dict[str, float] = {}
+        for rule, _, began in self.running.values():
+            means[rule] = max(means.get(rule, mean), now - began)
+        means |= {rule: sum(times) / len(times) for rule, times in self.took.items()}
         work = sum(n * means.get(rule, mean) for rule, n in self.left.items())
         return work * elapsed / sum(seconds)
 

@@ -15,7 +15,8 @@ from ect.runtime import checkpoint
 from ect.runtime.progress import NUMBER, alive
 
 FOLDER = Path(".snakemake", "progress")
-MOMENT = {"jobs": int, "done": int, "left": NUMBER, "time": (int, float), "pid": int, "host": str}
+NUMBERS = {"jobs": int, "done": int, "left": NUMBER, "time": (int, float), "pid": int}
+MOMENT = NUMBERS | {"host": str, "bound": str}
 
 
 def file_of(root):
@@ -23,10 +24,10 @@ def file_of(root):
     return FOLDER / f"{str(root).replace(os.sep, '__')}.json"
 
 
-def tell(root, jobs, done, left):
-    """Write that `done` of `jobs` jobs are done and about `left` seconds are left, None where that
-    is unknown. A run goes on if it cannot be written."""
-    moment = {"jobs": jobs, "done": done, "left": left, "time": time.time()}
+def tell(root, jobs, done, left, bound="about"):
+    """Write that `done` of `jobs` jobs are done and `left` seconds are left, None where that is
+    unknown; `bound` says how well it is known. A run goes on if it cannot be written."""
+    moment = {"jobs": jobs, "done": done, "left": left, "time": time.time(), "bound": bound}
     with suppress(OSError, ValueError):
         about = {"pid": os.getpid(), "host": socket.gethostname()}
         checkpoint.write_json(file_of(root), moment | about)
@@ -54,4 +55,4 @@ def line(moment):
     if moment["left"] is None:
         return f"{count}; time left: unknown before the first ones"
     left = max(0.0, moment["left"] - (time.time() - moment["time"]))
-    return f"{count}; about {duration(left)} left"
+    return f"{count}; {moment['bound']} {duration(left)} left"

@@ -80,7 +80,8 @@ def clock(monkeypatch, tmp_path):
 
 
 def test_a_job_is_one_line_with_the_count_and_the_time_left(logger, clock):
-    """Two of four `tune` took 10 s each, `evaluate` is as long as the mean: 10 s x 3 are left."""
+    """Two of four `tune` took 10 s each, `evaluate` is as long as the mean: 10 s x 3 are left, or
+    more."""
     stream = attached(logger)
     start(logger, tune=4, evaluate=1)
     for number in (1, 2):
@@ -89,9 +90,34 @@ def test_a_job_is_one_line_with_the_count_and_the_time_left(logger, clock):
     first, *lines = stream.getvalue().splitlines()
     assert first.startswith("5 jobs; ")
     assert lines == [
-        "[1/5, 20 %] tune tune/1/model: 10 s; about 40 s left",
-        "[2/5, 40 %] tune tune/2/model: 10 s; about 30 s left",
+        "[1/5, 20 %] tune tune/1/model: 10 s; at least 40 s left",
+        "[2/5, 40 %] tune tune/2/model: 10 s; at least 30 s left",
     ]
+
+
+def test_the_target_that_names_all_results_is_no_job(logger, clock):
+    """The count is that of `ect plan`, and it is full at the end."""
+    stream = attached(logger)
+    start(logger, tune=1, study=1)
+    job(logger, 1, "tune", "a", 1, clock)
+    tell(logger, "job_info", jobid=0, rule_name="study", output=[])
+    tell(logger, "job_finished", job_id=0)
+    first, last = stream.getvalue().splitlines()
+    assert first.startswith("1 job; ") and last == "[1/1, 100 %] tune a: 1 s"
+
+
+def test_a_rule_of_which_no_job_has_ended_takes_as_long_as_one_that_runs(logger, clock):
+    """One `sample` of 1 s has ended, and an `evaluate` began with it and runs 20 s later: nineteen
+    `sample` take 1 s each and two `evaluate` 20 s or more, two at once."""
+    stream = attached(logger)
+    start(logger, sample=20, evaluate=2)
+    tell(logger, "job_info", jobid=1, rule_name="evaluate", output=["a"])
+    for number in range(2, 22):
+        job(logger, number, "sample", "b", 1, clock)
+    left = 2 * 20 * 20 / 20  # seconds of work, by the time that the run took for one second of it
+    assert stream.getvalue().endswith(f"at least {left:.0f} s left\n")
+    tell(logger, "job_finished", job_id=1)
+    assert stream.getvalue().endswith("about 10 s left\n")  # 20 s, as 40 s of work took 20
 
 
 def test_jobs_at_a_time_leave_less_time(logger, clock):
@@ -114,11 +140,11 @@ def test_the_whole_run_is_told_to_who_watches_it(logger, clock, monkeypatch):
     assert whole.line(whole.read(root)).startswith("the run: 0 of 5 jobs done; time left: unknown")
     job(logger, 1, "tune", "results/digits/tune/1/model", 10, clock)
     told = whole.read(root)
-    assert stream.getvalue().endswith("about 40 s left\n")
+    assert stream.getvalue().endswith("at least 40 s left\n")
     monkeypatch.setattr(whole.time, "time", lambda: told["time"] + 15)
-    assert whole.line(told) == "the run: 1 of 5 jobs done; about 25 s left"
+    assert whole.line(told) == "the run: 1 of 5 jobs done; at least 25 s left"
     monkeypatch.setattr(whole.time, "time", lambda: now + 1000)
-    assert whole.line(told).endswith("about 0 s left") and whole.read("results/other") is None
+    assert whole.line(told).endswith("at least 0 s left") and whole.read("results/other") is None
     checkpoint.write_json(whole.file_of(root), told | {"pid": 2**22 + 1})  # that was killed
     assert whole.read(root) is None
     checkpoint.write_json(whole.file_of(root), told)

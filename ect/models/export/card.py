@@ -55,7 +55,7 @@ def text(model, about, samplers, name, diffusers=False):
     `samplers` are those of its study. What it says of training and of distances is in the records
     beside the file."""
     run, measured = run_beside(model), results.measured(model)
-    parts = [front_matter(run, name, measured, diffusers), *model_lines(about, run)]
+    parts = [front_matter(run, name, measured, diffusers), *model_lines(about, run, diffusers)]
     parts += [*training_lines(run), *measured_lines(measured)]
     how = pipeline_lines(about, name) if diffusers else script_lines(about, run)
     return "\n".join([*parts, *how, *known_lines(samplers), *citation_lines()]) + "\n"
@@ -87,11 +87,14 @@ def front_matter(run, name, measured, diffusers):
     return f"---\n{yaml.safe_dump(held, sort_keys=False, allow_unicode=True)}---\n"
 
 
-def model_lines(about, run):
+def model_lines(about, run, diffusers):
     depth, height, width = about["shape"]
     count = build.parameters(about["network"], about["shape"])
     process, form = about["process"], about["parameterization"]
     betas = f", betas {json.dumps(about['betas'])}" if "betas" in about else ""
+    files = (
+        ("unet/config.json", "scheduler/scheduler_config.json") if diffusers else ("config.json",)
+    )
     return [
         f"# A {kind_of(run)} for images of {height} x {width} x {depth}",
         "",
@@ -100,10 +103,10 @@ def model_lines(about, run):
         "",
         f"- Network: {code_span(about['network'].get('architecture', 'ddpmpp'))},"
         f" {count:,} parameters, {about['network'].get('classes', 0) or 'no'} classes",
-        f"- Process: {code_span(process)}: {PROCESSES.get(process, 'see config.json')}{betas}",
-        f"- Parameterization: {code_span(form)}: {PARAMETERIZATIONS.get(form, 'see config.json')}",
+        f"- Process: {code_span(process)}: {PROCESSES.get(process, f'see {files[-1]}')}{betas}",
+        f"- Parameterization: {code_span(form)}: {PARAMETERIZATIONS.get(form, f'see {files[-1]}')}",
         f"- Pixels: x = (pixel - {about['shift']:g}) * {about['scale']:g}",
-        "- All of it, exactly: `config.json`",
+        f"- All of it, exactly: {' and '.join(map(code_span, files))}",
         "",
     ]
 
