@@ -24,7 +24,7 @@ run: .venv/installed
 	$(SNAKEMAKE) --report results/$(NAME)/report.html
 
 test: .venv/installed
-	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed
 	ruff check .
