@@ -49,10 +49,14 @@ def plan(args):
     facts = study.fit(look.facts)
     from ect.models import build  # and torch, which a mistake need not wait for
     from ect.report import planned
+    from ect.runs import pending
     from ect.study import advice, cost, noise, table
     from ect.training import memory
 
-    costs = cost.plan(study, args.rate, build.parameters, facts.shape, memory.of_step)
+    costs = cost.plan(
+        study, args.rate, build.parameters, facts.shape, memory.of_step,
+        lambda: pending.outputs(*args.studies),
+    )  # fmt: skip
     lines, powers = advice.advice(study), planned.lines(noise.planned(study))
     text = "\n".join([table.table(costs), *lines, *powers])
     costs |= {"advice": lines, "power": powers}

@@ -49,6 +49,7 @@ class Terminal(logging.Handler):
         self.left: dict[str, int] = {}  # {rule: its jobs that are not done}
         self.running: dict[int, tuple] = {}  # {id: (rule, file, when it began)}
         self.took: dict[str, list] = {}  # {rule: seconds of its finished jobs}
+        self.before: dict[str, float] = {}  # {rule: mean seconds of its jobs in earlier runs}
         self.total = self.done = 0
 
     def emit(self, record):
@@ -64,7 +65,7 @@ class Terminal(logging.Handler):
             self._said(str(record.msg))
         self._show_running()
         if event in ("run_info", "job_info", "job_finished"):
-            whole.tell(self.root, self.total, self.done, self.left_seconds(), self.bound())
+            whole.tell(self.root, self.total, self.done, self.left_seconds(), self.untimed())
 
     def _before(self, record):
         """Whatever is not a run, such as --unlock, keeps its words."""
@@ -77,6 +78,7 @@ class Terminal(logging.Handler):
     def _run_info(self, record):
         self.left = {rule: n for rule, n in record.stats.items() if rule not in NO_JOBS}
         self.total = sum(self.left.values())
+        self.before = whole.means(self.root)
         details = f"`python -m ect status {self.root}` in another terminal has the details"
         self.line(f"{self.total} job{'s' * (self.total != 1)}; {details}")
 
@@ -91,6 +93,7 @@ class Terminal(logging.Handler):
             self.left[rule] = self.left.get(rule, 1) - 1
             self.took.setdefault(rule, []).append(seconds)
             self.done += 1
+            whole.keep_means(self.root, self.means())
             took = f"{duration(seconds)}{self.rest()}"
             self.line(f"{self.count()} {rule} {self._short(file)}: {took}")
 
@@ -156,30 +159,30 @@ class Terminal(logging.Handler):
 
     def rest(self):
         """The time left, in words; nothing before the first jobs are done."""
-        seconds = self.left_seconds()
-        return "" if seconds is None else f"; {self.bound()} {duration(seconds)} left"
+        told = whole.left(self.left_seconds(), self.untimed())
+        return f"; {told}" if told else ""
 
-    def bound(self):
-        """`at least` while more than a tenth of the jobs left are of rules of which none has ended:
-        these count as the mean of all others, and may be the long ones."""
-        unknown = sum(n for rule, n in self.left.items() if rule not in self.took)
-        return "at least" if 10 * unknown > sum(self.left.values()) else "about"
+    def means(self):
+        """{rule: mean seconds of its jobs}, in this run or, if none has ended, in earlier ones."""
+        return self.before | {rule: sum(took) / len(took) for rule, took in self.took.items()}
+
+    def untimed(self):
+        """{rule: its jobs left} of rules of which no job has ever ended, if there are many."""
+        known, many = self.means(), sum(self.left.values()) / 10
+        return {rule: n for rule, n in self.left.items() if n > many and rule not in known}
 
     def left_seconds(self):
-        """The time left, as a rule's jobs have taken so far, or as the mean of all where none has
-        ended, and no less than one that runs; None before the first ones, and at the end."""
-        seconds = [s for times in self.took.values() for s in times]
-        now = time.monotonic()
-        elapsed = now - (self.began or now)
-        if self.done >= self.total or not sum(seconds) or not elapsed:
+        """The time left without the `untimed` jobs, as a rule's jobs have taken so far; None before
+        the first ones, and at the end."""
+        seconds = sum(map(sum, self.took.values()))
+        elapsed = time.monotonic() - (self.began or time.monotonic())
+        if self.done >= self.total or not seconds or not elapsed:
             return None
-        mean = sum(seconds) / len(seconds)
-        means: dict[str, float] = {}
-        for rule, _, began in self.running.values():
-            means[rule] = max(means.get(rule, mean), now - began)
-        means |= {rule: sum(times) / len(times) for rule, times in self.took.items()}
-        work = sum(n * means.get(rule, mean) for rule, n in self.left.items())
-        return work * elapsed / sum(seconds)
+        means, untimed = self.means(), self.untimed()
+        mean = seconds / sum(map(len, self.took.values()))
+        timed = {rule: n for rule, n in self.left.items() if rule not in untimed}
+        work = sum(n * means.get(rule, mean) for rule, n in timed.items())
+        return work * elapsed / seconds
 
     def line(self, text):
         """A line of its own."""

@@ -16,18 +16,19 @@ from ect.runtime.progress import NUMBER, alive
 
 FOLDER = Path(".snakemake", "progress")
 NUMBERS = {"jobs": int, "done": int, "left": NUMBER, "time": (int, float), "pid": int}
-MOMENT = NUMBERS | {"host": str, "bound": str}
+MOMENT = NUMBERS | {"host": str, "untimed": dict}
 
 
-def file_of(root):
+def file_of(root, what=""):
     """Where the run whose results are in the folder `root` says how far it is."""
-    return FOLDER / f"{str(root).replace(os.sep, '__')}.json"
+    return FOLDER / f"{str(root).replace(os.sep, '__')}{what}.json"
 
 
-def tell(root, jobs, done, left, bound="about"):
-    """Write that `done` of `jobs` jobs are done and `left` seconds are left, None where that is
-    unknown; `bound` says how well it is known. A run goes on if it cannot be written."""
-    moment = {"jobs": jobs, "done": done, "left": left, "time": time.time(), "bound": bound}
+def tell(root, jobs, done, left, untimed):
+    """Write that `done` of `jobs` jobs are done and about `left` seconds are left, None where that
+    is unknown, beside the jobs of `untimed`, {rule: jobs}. A run goes on if it cannot be written.
+    """
+    moment = {"jobs": jobs, "done": done, "left": left, "untimed": untimed, "time": time.time()}
     with suppress(OSError, ValueError):
         about = {"pid": os.getpid(), "host": socket.gethostname()}
         checkpoint.write_json(file_of(root), moment | about)
@@ -49,10 +50,34 @@ def read(root):
     return None
 
 
+def keep_means(root, means):
+    """Keep {rule: mean seconds of its jobs} for later runs, which may have other jobs left."""
+    with suppress(OSError, ValueError):
+        checkpoint.write_json(file_of(root, "-means"), means)
+
+
+def means(root):
+    """What `keep_means` kept last; {} before the first run."""
+    with suppress(OSError, ValueError):
+        found = checkpoint.read_json(file_of(root, "-means"))
+        return {rule: float(mean) for rule, mean in found.items() if isinstance(mean, (int, float))}
+    return {}
+
+
+def left(seconds, untimed):
+    """The time left in words, beside the jobs of `untimed`; None if nothing is known."""
+    parts = [] if seconds is None else [f"about {duration(seconds)} left"]
+    if untimed and parts:
+        parts.append(
+            "and, not timed yet, " + ", ".join(f"{n} {rule}" for rule, n in untimed.items())
+        )
+    return " ".join(parts) or None
+
+
 def line(moment):
     """One line on what `read` returned; between two jobs the time left runs down."""
     count = f"the run: {moment['done']} of {moment['jobs']} jobs done"
     if moment["left"] is None:
         return f"{count}; time left: unknown before the first ones"
-    left = max(0.0, moment["left"] - (time.time() - moment["time"]))
-    return f"{count}; {moment['bound']} {duration(left)} left"
+    seconds = max(0.0, moment["left"] - (time.time() - moment["time"]))
+    return f"{count}; {left(seconds, moment['untimed'])}"

@@ -1,7 +1,7 @@
 """What a study costs, before it starts: jobs, images, evaluations, hours, disk. Loads no torch.
 
-A job counts as finished if its file exists; `snakemake -n` says whether a changed setting will run
-it again. Hours come from the run.json of earlier jobs with the same network, images and kind of
+A job counts as finished if its file exists and, where Snakemake can be asked, it would not run it
+again. Hours come from the run.json of earlier jobs with the same network, images and kind of
 work, and do not include distances, tables and figures. Disk space is that of models, training
 states, snapshots, trajectories and samples.
 """
@@ -29,20 +29,21 @@ TUNING = ("tune", "midtrain")
 MOMENTS = 2  # of Adam, for each parameter
 
 
-def plan(config, rate=None, count=None, shape=None, memory=None):
+def plan(config, rate=None, count=None, shape=None, memory=None, pending=None):
     """The costs of the jobs that are to do and of all jobs, JSON-able; None if unknown.
 
     `rate` (images/s) is a rate of training besides the measured ones; `count(network, shape)` gives
     a network's number of parameters. That of an imported start is told by its file's name, if it is
     a released one, or unknown until it was imported. With the `shape` (C, H, W) of the images, by
     default the config's, also the disk and the levels of each network. `memory(settings, shape)`
-    says what a step holds, of the largest run.
+    says what a step holds, of the largest run. `pending()` gives the outputs of all jobs that will
+    run, or None; it is asked where a job has its file.
     Raises `ValueError` on a rate that is not > 0.
     """
     if rate is not None and not rate > 0:
         raise ValueError(f"--rate is {rate:g}; allowed: > 0 images/s")
     every = jobs(config)
-    left = [job for job in every if not _is_there(config, job)]
+    left = _left(config, every, pending)
     shape = shape or config.dataset.shape
     facts = {job: _facts(config, job, shape) for job in every if job.model}
     speeds, sizes = measured(), {}
@@ -118,8 +119,23 @@ def _levels(config, shape):
     return {name: [level._asdict() for level in levels(used[name], shape[1])] for name in used}
 
 
-def _is_there(config, job):
-    return any(Path().glob(os.path.normpath(f"{config.root}/{job.path}")))
+def _left(config, every, pending):
+    """The jobs that are to do."""
+    lacking = [job for job in every if not any(Path().glob(_file_of(config, job)))]
+    outputs = pending() if pending and len(lacking) < len(every) else None
+    if outputs is None:
+        return lacking
+    folders = {os.path.dirname(path) for path in outputs}
+
+    def runs(file):
+        return file in outputs or ("*" in file and os.path.dirname(file) in folders)
+
+    return [job for job in every if runs(_file_of(config, job))]
+
+
+def _file_of(config, job):
+    """The path of the file that says that a job is finished; it may be a pattern."""
+    return os.path.normpath(f"{config.root}/{job.path}")
 
 
 def _rows(facts, speeds, rate):

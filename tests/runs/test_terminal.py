@@ -80,8 +80,7 @@ def clock(monkeypatch, tmp_path):
 
 
 def test_a_job_is_one_line_with_the_count_and_the_time_left(logger, clock):
-    """Two of four `tune` took 10 s each, `evaluate` is as long as the mean: 10 s x 3 are left, or
-    more."""
+    """Two of four `tune` took 10 s each: 10 s x 2 are left, and `evaluate`."""
     stream = attached(logger)
     start(logger, tune=4, evaluate=1)
     for number in (1, 2):
@@ -90,8 +89,8 @@ def test_a_job_is_one_line_with_the_count_and_the_time_left(logger, clock):
     first, *lines = stream.getvalue().splitlines()
     assert first.startswith("5 jobs; ")
     assert lines == [
-        "[1/5, 20 %] tune tune/1/model: 10 s; at least 40 s left",
-        "[2/5, 40 %] tune tune/2/model: 10 s; at least 30 s left",
+        "[1/5, 20 %] tune tune/1/model: 10 s; about 30 s left and, not timed yet, 1 evaluate",
+        "[2/5, 40 %] tune tune/2/model: 10 s; about 20 s left and, not timed yet, 1 evaluate",
     ]
 
 
@@ -106,18 +105,27 @@ def test_the_target_that_names_all_results_is_no_job(logger, clock):
     assert first.startswith("1 job; ") and last == "[1/1, 100 %] tune a: 1 s"
 
 
-def test_a_rule_of_which_no_job_has_ended_takes_as_long_as_one_that_runs(logger, clock):
-    """One `sample` of 1 s has ended, and an `evaluate` began with it and runs 20 s later: nineteen
-    `sample` take 1 s each and two `evaluate` 20 s or more, two at once."""
+def test_jobs_that_were_never_timed_are_named(logger, clock):
+    """Ten `sample` of 1 s have ended, and no `evaluate`; the count of what is left names these."""
     stream = attached(logger)
-    start(logger, sample=20, evaluate=2)
-    tell(logger, "job_info", jobid=1, rule_name="evaluate", output=["a"])
-    for number in range(2, 22):
+    start(logger, sample=20, evaluate=5, write_page=1)
+    for number in range(10):
         job(logger, number, "sample", "b", 1, clock)
-    left = 2 * 20 * 20 / 20  # seconds of work, by the time that the run took for one second of it
-    assert stream.getvalue().endswith(f"at least {left:.0f} s left\n")
-    tell(logger, "job_finished", job_id=1)
-    assert stream.getvalue().endswith("about 10 s left\n")  # 20 s, as 40 s of work took 20
+    assert stream.getvalue().endswith("about 11 s left and, not timed yet, 5 evaluate\n")
+    job(logger, 30, "evaluate", "c", 30, clock)
+    assert stream.getvalue().endswith("about 2 min 14 s left\n")  # 10 + 4 x 30 + the mean, 40 / 11
+
+
+def test_a_run_that_goes_on_knows_what_jobs_took_before(logger, clock):
+    """The first run had `tune` of 50 s; the second, of three more, knows it after a `sample`."""
+    stream = attached(logger)
+    start(logger, tune=4, sample=1)
+    job(logger, 1, "tune", "a", 50, clock)
+    again = Terminal(logger.handlers[0].plain, "results/digits")
+    logger.handlers[:] = [again]
+    start(logger, tune=3, sample=1)
+    job(logger, 1, "sample", "b", 2, clock)
+    assert stream.getvalue().endswith("about 2 min 30 s left\n")
 
 
 def test_jobs_at_a_time_leave_less_time(logger, clock):
@@ -140,16 +148,18 @@ def test_the_whole_run_is_told_to_who_watches_it(logger, clock, monkeypatch):
     assert whole.line(whole.read(root)).startswith("the run: 0 of 5 jobs done; time left: unknown")
     job(logger, 1, "tune", "results/digits/tune/1/model", 10, clock)
     told = whole.read(root)
-    assert stream.getvalue().endswith("at least 40 s left\n")
+    assert stream.getvalue().endswith("about 30 s left and, not timed yet, 1 evaluate\n")
     monkeypatch.setattr(whole.time, "time", lambda: told["time"] + 15)
-    assert whole.line(told) == "the run: 1 of 5 jobs done; at least 25 s left"
+    assert whole.line(told) == (
+        "the run: 1 of 5 jobs done; about 15 s left and, not timed yet, 1 evaluate"
+    )
     monkeypatch.setattr(whole.time, "time", lambda: now + 1000)
-    assert whole.line(told).endswith("at least 0 s left") and whole.read("results/other") is None
+    assert "about 0 s left" in whole.line(told) and whole.read("results/other") is None
     checkpoint.write_json(whole.file_of(root), told | {"pid": 2**22 + 1})  # that was killed
     assert whole.read(root) is None
     checkpoint.write_json(whole.file_of(root), told)
     terminal.finish(logger)
-    assert whole.read(root) is None and not list(whole.FOLDER.iterdir())
+    assert whole.read(root) is None and not whole.file_of(root).exists()
 
 
 def test_a_job_tells_the_first_warning_of_its_libraries_on_one_line(capsys, monkeypatch):
