@@ -110,6 +110,9 @@ def best_of(rows):
     if not others:
         return f"{_told(first)}; there is no other row to compare it with."
     second, count = others[0], len(others)
+    if (least := min(first["n"], second["n"])) < LEAST_N:
+        told = f"the lowest is {_told(first)}, then {_told(second)}"
+        return f"no verdict, as n = {least} in {_where(first, second)}; {told}."
     start = f"best is {_told(first)}, then {_told(second)}. {verdict(first, second, count)}"
     alike = [row["name"] for row in others if (p_value(first, row, count) or 0) >= LEVEL]
     if second["name"] in alike[:1] and len(alike) > 1:
@@ -118,7 +121,8 @@ def best_of(rows):
 
 
 def gains(rows, label):
-    """For each start among one sampler's named rows, its FD before tuning and the best after it."""
+    """For each start among one sampler's named rows, its FD before tuning and the least after it;
+    their ratio where both have an n of at least `LEAST_N`."""
     for before in rows:
         start = (before["pretrain"], before["pretrain_kimg"])
         after = [r for r in rows if r["schedule"] and start == (r["pretrain"], r["pretrain_kimg"])]
@@ -126,7 +130,8 @@ def gains(rows, label):
             continue
         best = min(after, key=lambda row: row["fd_mean"])
         low, high, way = _value(best), _value(before), ""
-        if min(before["fd_mean"], best["fd_mean"]) > 0:  # else there is no ratio
+        many = min(before["n"], best["n"]) >= LEAST_N
+        if many and min(before["fd_mean"], best["fd_mean"]) > 0:  # else there is no ratio
             ratio = before["fd_mean"] / best["fd_mean"]
             times = markup.digits(max(ratio, 1 / ratio))
             way = f": {times} times {'less' if ratio > 1 else 'more'}"
@@ -162,8 +167,7 @@ def verdict(less, more, comparisons=1):
         least = min(less["n"], more["n"])
         if least >= LEAST_N:
             return "No spread is known, no verdict"
-        where = "both" if less["n"] == more["n"] else "one of them"
-        return f"n = {least} in {where}: no verdict"
+        return f"n = {least} in {_where(less, more)}: no verdict"
     apart, low, high, p = found
     if apart < 0:
         apart, low, high = -apart, -high, -low
@@ -171,6 +175,10 @@ def verdict(less, more, comparisons=1):
     if p >= LEVEL:
         return f"No difference beyond noise: {of} ({_probability(p)})"
     return f"The difference of {of} is beyond noise ({_probability(p)})"
+
+
+def _where(one, other):
+    return "both" if one["n"] == other["n"] else "one of them"
 
 
 def p_value(one, other, comparisons=1):

@@ -130,20 +130,30 @@ def test_every_row_that_noise_may_explain_is_named():
 
 
 def test_each_sampler_has_its_own_best():
-    rows = [row([1, 2]), row([3, 4], "constant")]
-    rows += [row([9, 9.5], sampler="two_step"), row([5, 6], "constant", "two_step")]
+    rows = [row([1, 2, 1.5]), row([3, 4, 3.5], "constant")]
+    rows += [row([9, 9.5, 9], sampler="two_step"), row([5, 6, 5], "constant", "two_step")]
     one, two = said("schedules", *rows)
     assert one.startswith("1 step: best is sigmoid") and two.startswith("2 steps: best is constant")
 
 
-@pytest.mark.parametrize("after, way", [(25.0, "4.00 times less"), (200.0, "2.00 times more")])
+@pytest.mark.parametrize("after, way", [(25, "4.00 times less"), (200, "2.00 times more")])
 def test_what_tuning_gives_is_the_ratio_to_its_own_start(after, way):
-    other = row([1.0], schedule="", pretrain="flow")
-    gained, best = said("methods", row([100.0], schedule=""), row([after]), other)
-    assert gained == (
-        f"1 step: from 100 (1), ve / before tuning, to {after:#.3g} (1), ve / sigmoid: {way}."
-    ).replace("200. ", "200 ")
+    other = row([1.0] * 3, schedule="", pretrain="flow")
+    values = [after - 1, after, after + 1]
+    gained, best = said("methods", row([100.0] * 3, schedule=""), row(values), other)
+    told = markup.mean_and_sd(after, 1, 3)
+    assert gained.startswith("1 step: from 100") and gained.endswith(
+        f"to {told}, ve / sigmoid: {way}."
+    )
     assert best.startswith("1 step: best is flow / before tuning")
+
+
+def test_without_three_seeds_nothing_is_called_best_and_no_ratio_is_told():
+    gained, best = said("methods", row([100.0], schedule=""), row([25.0, 24.0, 26.0]))
+    assert gained.endswith("ve / sigmoid.") and "times" not in gained
+    assert best.startswith(
+        "1 step: no verdict, as n = 1 in one of them; the lowest is ve / sigmoid"
+    )
 
 
 def solved(values, nfe, schedule="", solver="heun", **changes):
