@@ -52,12 +52,14 @@ def _count_or_share(value, check):
         return check(value)
     except ValidationError:
         raise ValueError(
-            f"found {short(value)}; allowed: a whole number greater than or equal to 1, or a share"
+            f"found {short(value)}; allowed: a whole number greater than or equal to 0, or a share"
             " above 0 and below 1"
         ) from None
 
 
-Part = Annotated[Count | Annotated[float, Field(gt=0, lt=1)], WrapValidator(_count_or_share)]
+Part = Annotated[
+    whole(10**9, 0) | Annotated[float, Field(gt=0, lt=1)], WrapValidator(_count_or_share)
+]
 
 
 def counted(part, images):
@@ -83,8 +85,8 @@ class Dataset(Block):
     normalize: Literal["standard", "unit"] = "unit"
     """`standard`: mean 0 and sd 0.5; `unit`: the range [-1, 1]."""
     held_out: Part | None = None
-    """Number of images to test with, or their share of all, such as 0.2. Needed where a source has
-    no test split of its own."""
+    """Number of images to test with, or their share of all, such as 0.2; 0: none, all are trained
+    with. Needed where a source has no test split of its own."""
     split_seed: Seed = 0
     """The seed by which those images are chosen."""
     path: PathText | None = None
@@ -162,6 +164,11 @@ class Dataset(Block):
             return self.resize or "dhariwal"
         own = self.resolution and self.source in ("images", *SHARDS)
         return (self.resize or "lanczos") if own else None
+
+    @property
+    def tests(self):
+        """Whether there are images to test with."""
+        return self.held_out != 0
 
     @property
     def shape(self):

@@ -129,11 +129,12 @@ def _check_sets(config, train, test):
     """Each metric has enough images: the held-out ones are measured against those to train with."""
     metric = max(config.evaluation.metrics, key=LEAST.__getitem__)
     least = LEAST[metric]
-    if test is not None and test < least:
+    if config.dataset.tests and test is not None and test < least:
         found = config.dataset.held_out
         images = f"{found}" if found == test else f"{found}, which is {test} of the images"
         raise ValueError(
-            f"dataset.held_out: found {images}, measured with {metric}; allowed: at least {least}"
+            f"dataset.held_out: found {images}, measured with {metric}; allowed: at least {least},"
+            " or 0"
         )
     if train is not None and train < least:
         key = "held_out" if config.dataset.max_images is None else "max_images"
@@ -147,6 +148,11 @@ def _check_grid(config, train, test):
     """The figure of samples shows the first images of a model, and of those to train with."""
     images = config.evaluation.images
     most = images if train is None else min(train, images)
+    if config.figures.nearest and not config.dataset.tests:
+        raise ValueError(
+            "figures.nearest: set with dataset.held_out 0; allowed: with images held out, beside"
+            " which it shows the generated ones"
+        )
     if config.figures.nearest and config.figures.grid_columns > (test or most):
         raise ValueError(
             f"figures.grid_columns: found {config.figures.grid_columns}; allowed: at most {test},"

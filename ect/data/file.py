@@ -1,8 +1,8 @@
 """The prepared dataset file: a safetensors file, written in a stream and read image by image.
 
-It holds `train` and `test`, uint8 (N, H, W, C), `train_labels` and `test_labels`, int64 (N,), and
-in its metadata the mapping `about`. Writing and reading keep only the images of the current call
-in memory.
+It holds `train` and, where images were held out, `test`, uint8 (N, H, W, C), `train_labels` and
+`test_labels`, int64 (N,), and in its metadata the mapping `about`. Writing and reading keep only
+the images of the current call in memory.
 """
 
 import json
@@ -52,16 +52,19 @@ class Pixels:
 
 def read(path, split):
     """(pixels, labels, about) of a split. The whole file is checked, but for its pixels' values;
-    raises `CheckpointError`."""
+    raises `CheckpointError`, also where no images were held out and they are asked for."""
     checkpoint.require_no_pipe(path)
     try:
         with safe_open(path, framework="np") as file:  # checks the header and the file's length
             about = parsed((file.metadata() or {})["about"])
-            _require_parts({key: _kind(file.get_slice(key)) for key in file.keys()})  # noqa: SIM118
-            labels = {each: file.get_tensor(f"{each}_labels") for each in SPLITS}
+            kinds = {key: _kind(file.get_slice(key)) for key in file.keys()}  # noqa: SIM118
+            splits = _require_parts(kinds)
+            labels = {each: file.get_tensor(f"{each}_labels") for each in splits}
         _require_meaning(about)
-        for each in SPLITS:
+        for each in splits:
             _require_labels(f"{each}_labels", labels[each], about["classes"])
+        if split not in splits:
+            raise ValueError("no held-out images; allowed: one of dataset.held_out above 0")
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             entry = json.loads(file.read(length))[split]
@@ -72,16 +75,24 @@ def read(path, split):
     return Pixels(path, start, tuple(entry["shape"])), labels[split], about
 
 
+def holds(path, split):
+    """Whether a dataset file, which can be read, has images of a split."""
+    with safe_open(path, framework="np") as file:
+        return split in file.keys()  # noqa: SIM118
+
+
 def _kind(part):
     """(dtype, shape) of a part of a safetensors file."""
     return part.get_dtype(), tuple(part.get_shape())
 
 
 def _require_parts(kinds):
-    """Raise `ValueError` unless both splits hold images of one shape, with a label for each."""
+    """The splits that are there; raises `ValueError` unless all hold images of one shape, with a
+    label for each."""
     from ect.config.dataset import MAX_PIXELS  # a model that was given away has no pydantic
 
-    for split in SPLITS:
+    splits = [s for s in SPLITS if s == "train" or {s, f"{s}_labels"} & kinds.keys()]
+    for split in splits:
         for name, wanted, sides in ((split, "U8", 4), (f"{split}_labels", "I64", 1)):
             if name not in kinds:
                 raise ValueError(f"no '{name}'; allowed: {', '.join(map(repr, PARTS))}")
@@ -100,9 +111,10 @@ def _require_parts(kinds):
         images, labels = kinds[split][1][0], kinds[f"{split}_labels"][1][0]
         if images != labels:
             raise ValueError(f"{split} has {images} images and {labels} labels; allowed: as many")
-    one, other = (kinds[split][1][1:] for split in SPLITS)
+    one, other = (kinds[split][1][1:] for split in (splits[0], splits[-1]))
     if one != other:
         raise ValueError(f"train has images of {one}, test of {other}; allowed: of one shape")
+    return splits
 
 
 def _require_meaning(about):

@@ -20,9 +20,10 @@ DARK = 16  # values below are of masks, or of 12 bits in files of 16
 
 
 def run(settings, out, threads=None):
-    """Write a dataset file (see `ect/data/file.py`) of the splits `train` and `test`, with the
-    names of the classes and the `shift` and `scale` that map pixels to the network's range; beside
-    it run.json, which is returned, and, where images were skipped, skipped.txt.
+    """Write a dataset file (see `ect/data/file.py`) of the splits `train` and, unless `held_out`
+    is 0, `test`, with the names of the classes and the `shift` and `scale` that map pixels to the
+    network's range; beside it run.json, which is returned, and, where images were skipped,
+    skipped.txt.
 
     `held_out`, a number or a share, and `max_images` choose images at random, fixed by
     `split_seed`. `threads`, by default one for each processor, changes only the time.
@@ -37,7 +38,7 @@ def run(settings, out, threads=None):
         for split, kept, pixels in decoded(found, splits, threads, skipped, out.parent):
             writer.add(split, pixels, [found.labels[row] for row in kept])
         about |= _range(settings, writer, {split: len(rows) for split, rows in splits.items()})
-    counts = {split: len(labels) for split, labels in writer.labels.items()}
+    counts = {split: len(writer.labels.get(split, ())) for split in file.SPLITS}
     record = job_record(
         settings, found.files, started, [out], images=counts, shape=writer.shape,
         classes=found.classes, skipped=skipped or [], **found.about,
@@ -57,14 +58,15 @@ def _splits(settings, found):
         tests = None if held_out is None else counted(held_out, found.tests)
         if (tests or 0) > found.tests:
             raise ValueError(f"dataset.held_out is {held_out}; allowed: <= {found.tests}")
-        return {"train": order, "test": count + random.permutation(found.tests)[:tests]}
+        test = count + random.permutation(found.tests)[:tests]
+        return {"train": order} | ({"test": test} if len(test) else {})
     if held_out is None:
         raise ValueError(f"dataset.held_out: {MISSING}")
     tests = counted(held_out, len(order))
     if tests >= len(order):
         raise ValueError(f"dataset.held_out is {held_out}; allowed: < {len(order)}")
     test, train = np.split(order, [tests])
-    return {"train": train, "test": test}
+    return {"train": train} | ({"test": test} if tests else {})
 
 
 def _range(settings, writer, asked):

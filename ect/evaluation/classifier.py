@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ect.data import file
 from ect.data.batches import Images, encode
 from ect.evaluation.features import of_images
 from ect.models.about import CLASSES, MEANING, fits, named, one_of, whole
@@ -85,11 +86,11 @@ def build(about):
 
 
 def run(settings, data, out):
-    """Train the classifier on the training images; its accuracy on the held-out ones goes into
-    run.json beside the weights. `settings` holds channels (of the plain network), epochs, batch, lr
-    and, unless they are plain and false, network and augment."""
+    """Train the classifier on the training images; its accuracy on the held-out ones, if there are
+    any, goes into run.json beside the weights. `settings` holds channels (of the plain network),
+    epochs, batch, lr and, unless they are plain and false, network and augment."""
     started, out = time.monotonic(), Path(out)
-    images, test = Images(data), Images(data, "test")
+    images = Images(data)
     if len(images.classes or ()) < 2:
         raise ValueError(
             f"{data}: fewer than two classes for a classifier; allowed: dataset.classes: folders,"
@@ -106,22 +107,27 @@ def run(settings, data, out):
             f" less than a batch of {settings['batch']}; allowed: a smaller batch, or more epochs"
         )
     network = _fit(settings, images, about)
+    weights = out / "classifier.safetensors"
+    checkpoint.save(weights, network.state_dict(), **about)
+    told = _tested(network, about, Images(data, "test")) if file.holds(data, "test") else {}
+    record = job_record(settings, [data], started, [weights], **told)
+    checkpoint.write_json(out / "run.json", record)
+
+
+def _tested(network, about, test):
+    """The accuracy on held-out images, for the record, and on stderr where it is that of chance."""
     answers = of_images(
         lambda pixels: network(encode(pixels, about).to(device.current())), test.pixels
     )
     accuracy = float((answers.argmax(1) == test.labels).mean())
-    weights = out / "classifier.safetensors"
-    checkpoint.save(weights, network.state_dict(), **about)
-    chance = at_chance(accuracy, test.labels)
-    if chance:
-        print(
-            f"ect train-classifier: a test accuracy of {accuracy:.1%} is that of chance: distances"
-            " in its features say little; allowed all the same: more epochs, another lr, channels",
-            file=sys.stderr,
-        )
-    told = {"test_accuracy": accuracy} | ({"at_chance": True} if chance else {})
-    record = job_record(settings, [data], started, [weights], **told)
-    checkpoint.write_json(out / "run.json", record)
+    if not at_chance(accuracy, test.labels):
+        return {"test_accuracy": accuracy}
+    print(
+        f"ect train-classifier: a test accuracy of {accuracy:.1%} is that of chance: distances"
+        " in its features say little; allowed all the same: more epochs, another lr, channels",
+        file=sys.stderr,
+    )
+    return {"test_accuracy": accuracy, "at_chance": True}
 
 
 def at_chance(accuracy, labels):

@@ -88,7 +88,7 @@ def _experiment(layout, name, block, samplers, more):
         "measure": measure,
         "said": said,
         "figure": picture(block["figure"]),
-        "caption": caption(layout, "experiment", block["kind"]),
+        "caption": caption(layout, "experiment", block["kind"], floor is not None),
         "table": distances_first(table(block["table"]), measure.split()[0], floor is not None),
     }
 
@@ -100,9 +100,9 @@ def _alone(layout, name, shown):
     return part | {"figure": None, "table": None} | shown
 
 
-def caption(layout, name, kind=None):
-    """A caption of Snakemake's report as one line of text."""
-    facts = {"snakemake": {"params": {"kind": kind}}}
+def caption(layout, name, kind=None, floor=False):
+    """A caption of Snakemake's report as one line of text; `floor`: of real test images too."""
+    facts = {"snakemake": {"params": {"kind": kind}, "input": {"floor": floor}}}
     return " ".join(_laid_out(layout, f"{name}.rst", facts).split())
 
 

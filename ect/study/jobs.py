@@ -26,7 +26,8 @@ class Job(NamedTuple):
 def jobs(config):
     """Every job of a study but `all`, as the Snakefile makes them."""
     milestones, tuned = models(config)
-    every = [Job("prepare_data", "data/dataset.*"), Job("measure_floor", "data/floor.json")]
+    every = [Job("prepare_data", "data/dataset.*")]
+    every += [Job("measure_floor", "data/floor.json")] * config.dataset.tests
     every.append(Job("extract_reference", "features/reference.safetensors"))
     every.append(Job("summarize_reference", "features/summary.safetensors"))
     if config.features.extractor == "classifier":

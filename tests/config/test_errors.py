@@ -76,7 +76,7 @@ WRONG_FILES = {
     "milestone.yaml": "figures: {samples: {kimg: 61}}\n",
     "share.yaml": "experiments: {split: {rows: [{pretrain: [ve], total_kimg: 120, shares: [120],"
     " tune: ect, schedules: [sigmoid], samplers: [one_step]}]}}\n",
-    "held_out.yaml": "dataset: {held_out: 0}\n",
+    "held_out.yaml": "dataset: {held_out: -1}\n",
     "images.yaml": "evaluation: {images: 5}\n",
     "null.yaml": "evaluation: null\n",
     "number_key.yaml": "1: 2\n",
@@ -107,7 +107,7 @@ STUDIES = {
     "like.yaml": ["tune.mine.like", "'etc'", "ect"],
     "milestone.yaml": ["figures.samples.kimg", "61", "0, 12, 24"],
     "share.yaml": ["experiments.split.rows.0.shares.0", "120", "less than 100"],
-    "held_out.yaml": ["dataset.held_out", "0", "greater than or equal to 1"],
+    "held_out.yaml": ["dataset.held_out", "-1", "greater than or equal to 0"],
     "images.yaml": ["evaluation.images", "5", "greater than or equal to 10"],
     "null.yaml": ["evaluation", "None"],
     "number_key.yaml": ["1: ", "keys should be strings"],

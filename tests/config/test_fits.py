@@ -83,7 +83,15 @@ WRONG = {
     ),
     "a share of one": ({"dataset/held_out": 5e-4}, ["0.0005, which is 1 of", "at least 2"]),
     "a share of all": ({"dataset/held_out": 0.9999}, ["held_out: found 0.9999 of 1797", "0.2"]),
-    "one held out": ({"dataset/held_out": 1}, ["held_out: found 1", "fd", "at least 2"]),
+    "one held out": ({"dataset/held_out": 1}, ["held_out: found 1", "fd", "at least 2, or 0"]),
+    "none held out, one shown": (
+        {"dataset/held_out": 0, "figures/nearest": CUT | {"sampler": "two_step"}},
+        ["figures.nearest: set with dataset.held_out 0", "with images held out"],
+    ),
+    "none held out, one to train": (
+        {"dataset/held_out": 0, "dataset/max_images": 1},
+        ["max_images: found 1", "leaves 1 images", "2 of them"],
+    ),
     "one of the split": (
         {**MNIST, "dataset": MNIST["dataset"] | {"held_out": 1}},
         ["held_out: found 1", "at least 2"],
@@ -189,6 +197,8 @@ RIGHT = {
     "no loss page": {"figures/loss": None, "tune/ect_slope/snapshots": 0},
     "two to train": {"dataset/held_out": 1785},
     "least": {"dataset/held_out": 2},
+    "none held out": {"dataset/held_out": 0, "evaluation/metrics": ["fd", "recall"]},
+    "none of the split": {**MNIST, "dataset": MNIST["dataset"] | {"held_out": 0}},
     "least of precision": {"dataset/held_out": 4, "evaluation/metrics": ["fd", "precision"]},
     "grid": {"evaluation/images": 12, "evaluation/batch": 10},
     "a batch": {"features/classifier/epochs": 1, "features/classifier/batch": 1437},

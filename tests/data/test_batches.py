@@ -9,6 +9,7 @@ import torch
 from ect.data.batches import Images
 from ect.data.prepare import run
 from ect.data.sources import digits
+from ect.runtime.checkpoint import CheckpointError
 from ect.runtime.seeds import seed_of
 
 
@@ -45,6 +46,21 @@ def test_prepare_splits_all_digits(tmp_path, held_out):
         originals, found.labels
     )  # disjoint, complete, each with its own label
     assert (train.encode(train.pixels[:]).min(), train.encode(train.pixels[:]).max()) == (-1, 1)
+
+
+def test_all_images_are_trained_with_where_none_is_held_out(tmp_path):
+    """In the order of the seed; the range is that of all of them."""
+    path = tmp_path / "digits.safetensors"
+    settings = {"source": "digits", "normalize": "standard", "split_seed": 3, "held_out": 0}
+    record = run(settings, path)
+    train, found = Images(path), digits(settings)
+    assert record["images"] == {"train": 1797, "test": 0} and record["shape"] == (8, 8, 1)
+    order = np.random.default_rng(3).permutation(1797)
+    assert np.array_equal(train.pixels[:], np.stack([found.read(i) for i in order]))
+    assert train.labels.tolist() == [found.labels[i] for i in order]
+    assert train.encode(train.pixels[:]).double().std(correction=0).item() == pytest.approx(0.5)
+    with pytest.raises(CheckpointError, match=r"no held-out images; allowed: .*held_out above 0"):
+        Images(path, "test")
 
 
 def test_the_split_is_the_seeds(tmp_path):

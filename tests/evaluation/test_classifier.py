@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ect.config.evaluation import Classifier
+from ect.data import prepare
 from ect.data.batches import Images
 from ect.evaluation import classifier, features
 from ect.evaluation.evaluate import extractor
@@ -41,6 +42,15 @@ def test_a_classifier_is_its_settings_and_says_how_good_it_is(trained, digits_fi
     labels, accuracy = Images(digits_file, "test").labels, record["test_accuracy"]
     assert record.get("at_chance", False) == classifier.at_chance(accuracy, labels)
     assert record["settings"] == RESNET and 0 <= accuracy <= 1
+
+
+def test_without_held_out_images_nothing_is_said_of_its_accuracy(tmp_path):
+    settings = {"source": "digits", "normalize": "unit", "held_out": 0, "split_seed": 0}
+    prepare.run(settings | {"max_images": 200}, tmp_path / "d.safetensors")
+    classifier.run(RESNET, tmp_path / "d.safetensors", tmp_path / "c")
+    record = json.loads((tmp_path / "c" / "run.json").read_text())
+    assert not {"test_accuracy", "at_chance"} & set(record)
+    assert extractor({"extractor": "classifier"}, tmp_path / "c" / "classifier.safetensors")
 
 
 def test_a_batch_larger_than_the_training_is_one_line(digits_file, tmp_path):

@@ -115,7 +115,8 @@ DATA = f"{ROOT}/data/dataset.safetensors"
 CLASSIFIER = f"{ROOT}/features/classifier.safetensors"
 REFERENCE = f"{ROOT}/features/reference.safetensors"
 SUMMARY = f"{ROOT}/features/summary.safetensors"
-FLOOR = f"{ROOT}/data/floor.json"
+# [The distance of held-out images], where there are some.
+FLOOR = [f"{ROOT}/data/floor.json"] if STUDY.dataset.tests else []
 
 CELLS = {cell.folder: cell for cell in STUDY.all_cells()}
 MODELS = list(dict.fromkeys(cell.model for cell in CELLS.values()))

@@ -70,7 +70,7 @@ rule measure_floor:
         reference=REFERENCE,
         summary=SUMMARY,
     output:
-        FLOOR,
+        f"{ROOT}/data/floor.json",
     params:
         settings=verbatim(as_json(settings.evaluate(STUDY, None))),
         classifier=verbatim(classifier_option()),

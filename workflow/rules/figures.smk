@@ -4,10 +4,11 @@ from ect.study.jobs import drawn, grid
 PLOTS = [*STUDY.experiments, *drawn(STUDY), *(["nearest"] if COMPARED else [])]
 FIGURES = expand(f"{ROOT}/figures/{{figure}}.{{kind}}", figure=PLOTS, kind=["pdf", "png"])
 
-# {label: the logs of a run, in order}: whole pretraining chains, and tuning runs of seed 0.
+# {label: the logs of a run, in order}: whole pretraining chains that are used, and tuning runs of seed 0.
 RUNS = {
     f"pretrain {chain}": [f"{ROOT}/{m.folder}/metrics.jsonl" for m in STUDY.chain(chain)]
     for chain in STUDY.pretrain
+    if STUDY.chain(chain)
 } | {
     f"{m.schedule}, {m.recipe}, {m.start.pretrain} {m.start.kimg} + {m.kimg}": [
         f"{ROOT}/{m.folder}/metrics.jsonl"
@@ -51,7 +52,7 @@ rule draw_experiment:
         settings=lambda wildcards: plotting(
             wildcards.experiment,
             metrics=metrics_of(wildcards.experiment),
-            floor=FLOOR,
+            **({"floor": FLOOR[0]} if FLOOR else {}),
             **solvers_of(wildcards.experiment),
             **about_of(wildcards.experiment),
         ),
