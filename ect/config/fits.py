@@ -153,11 +153,6 @@ def _check_grid(config, train, test):
             "figures.nearest: set with dataset.held_out 0; allowed: with images held out, beside"
             " which it shows the generated ones"
         )
-    if config.figures.nearest and config.figures.grid_columns > (test or most):
-        raise ValueError(
-            f"figures.grid_columns: found {config.figures.grid_columns}; allowed: at most {test},"
-            " the held-out images, which figures.nearest shows"
-        )
     if config.figures.samples is not None and config.figures.grid_columns > most:
         what = "evaluation.images" if most == images else "images to train with"
         raise ValueError(

@@ -88,8 +88,10 @@ def _caption(about):
 def plot_nearest(nearest, samples, data, out, width_in, columns):
     """Above, how many of the images have a training image within a distance, in pixels and in
     features. Below, the generated images that are nearest in pixels, beside their training images,
-    and the same of held-out ones, the nearest first."""
+    and the same of held-out ones, the nearest first: `columns` of each, or all if there are fewer.
+    """
     found = load(nearest)[0]
+    columns = min(columns, len(found["held_out.rows"]))
     strips = _strips(found, samples, data, columns)
     height = (width_in - 1.1) / columns * 1.06 * len(strips)
     with style.figure(out, width_in, 2.3 + height, 1 + len(strips), 2,
@@ -126,10 +128,10 @@ def _strips(found, samples, data, columns):
     training, test = read(data, "train")[0], read(data, "test")[0]
     made, chosen = np.concatenate(list(npz.read(samples))), found["held_out.rows"]
     count = len(chosen)
-    if len(made) < count or count < columns:
+    if not 0 < count <= len(made):
         raise ValueError(
             f"{samples}: {len(made)} images, of which {count} were searched; allowed: those that"
-            f" were searched, at least {columns}, as the figure has columns"
+            " were searched, one at least"
         )
     strips = []
     for of in ("generated", "held_out"):

@@ -71,10 +71,14 @@ def _laid_out(layout, name, page):
 
 
 def power_of(name, facts):
-    """The sentences on how many replicates an experiment needs, with their method at the end."""
+    """The sentences on how many replicates an experiment needs, with their method at the end; one
+    for all samplers where no spread is known."""
     own = [fact for fact in facts if fact["experiment"] == name]
+    if own and not any(fact["spread"] for fact in own):
+        own = own[:1]
+        return [f"{text[0].upper()}{text[1:]}" for text in map(planned_for.sentence, own)]
     told = [f"{fact['label']}: {planned_for.sentence(fact)}" for fact in own]
-    return [*told, planned_for.METHOD] if any(fact["spread"] for fact in own) else told
+    return [*told, planned_for.METHOD] if told else told
 
 
 def _experiment(layout, name, block, samplers, more):

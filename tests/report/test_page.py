@@ -221,7 +221,7 @@ def test_it_needs_no_other_file_and_every_link_leads_somewhere(written, given):
 
 def test_captions_are_those_of_snakemakes_report(written):
     text = html.unescape(" ".join(written.read_text().split()))
-    assert "Rows whose bars overlap are not told apart by these seeds. Large markers" in text
+    assert "are beyond noise, the sentences say. Large markers" in text
     assert "What does tuning do to single images?" in text and "{%" not in text
 
 

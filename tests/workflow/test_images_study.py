@@ -4,12 +4,17 @@ re-runs."""
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from ect.config import load
+from ect.config.config import Config
+from ect.runs import pending
+from ect.study import cost
 from tests.helpers.workflow import copy_workflow, snakemake
 
 STUDY = ("--configfile", "workflow/studies/images.yaml", "mine.yaml", "--")
@@ -66,6 +71,9 @@ def test_the_jobs_of_the_study(folder):
         "summarize_reference",
         "trace_tuning",
         "perfect_loss",
+        "find_nearest",
+        "tabulate_nearest",
+        "draw_nearest",
         "write_page",
         "study",
     )
@@ -125,11 +133,19 @@ experiments:
       - {pretrain: [ve], kimg: [1], samplers: [one_step],
          tune: ect, tune_kimg: 1, schedules: [sigmoid]}
   schedules: null
-figures: {samples: {kimg: 1, tune_kimg: 1}, loss: {kimg: 1, tune_kimg: 1}}
+figures: {samples: {kimg: 1, tune_kimg: 1}, loss: {kimg: 1, tune_kimg: 1},
+          nearest: {kimg: 1, tune_kimg: 1, sampler: one_step}}
 """
 
 
-def test_three_keys_lead_from_a_folder_to_the_page(tmp_path):
+def to_do(*studies):
+    """How many jobs a plan counts as to do."""
+    study = Config.read(load.read("config.yaml", *studies))
+    jobs = cost.plan(study, pending=lambda: pending.outputs(*studies))["jobs"]
+    return sum(counts["to_do"] for counts in jobs.values())
+
+
+def test_three_keys_lead_from_a_folder_to_the_page(tmp_path, monkeypatch):
     """From 40 PNG files in two folders; a second file makes the study tiny."""
     copy_workflow(tmp_path)
     for index in range(40):
@@ -142,5 +158,12 @@ def test_three_keys_lead_from_a_folder_to_the_page(tmp_path):
     root = tmp_path / "results" / "pets"
     data = json.loads((root / "data" / "run.json").read_text())
     assert data["images"] == {"train": 32, "test": 8} and data["classes"] == ["cat", "dog"]
+    monkeypatch.chdir(tmp_path)
+    assert to_do(*studies) == 0
+    Path("more.yaml").write_text("evaluation: {images: 24}")
+    changed = to_do(*studies, "more.yaml")
+    dry = snakemake(tmp_path, "-n", "--configfile", *studies, "more.yaml").stdout
+    total = re.search(r"^total +(\d+)$", dry, re.MULTILINE)
+    assert changed == int(total[1]) - 1 > 0  # but the target that names all results
     page = (root / "index.html").read_text()
-    assert "study “pets”" in page and page.count("data:image/") >= 5
+    assert "study “pets”" in page and page.count("data:image/") >= 6

@@ -38,7 +38,7 @@ JOBS = {  # with `all`
     "ablations": 321,
     "precision": 176,
     "split-scaling": 1013,
-    "images": 61,
+    "images": 64,
     "start": 26,
     "objectives": 698,
     "noise": 133,
