@@ -15,6 +15,12 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SNAKEMAKE = snakemake --cores all $(if $(STUDY),--configfile workflow/studies/$(STUDY).yaml)
 NAME = $(subst -,_,$(if $(STUDY),$(STUDY),digits))
 
+# `import ect` finds this clone, from any folder: the environment links to it.
+define made
+	ln -sfn "$(CURDIR)/ect" "$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	touch .venv/installed
+endef
+
 .PHONY: help run test lint docs wheels offline cpu lock
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
@@ -40,7 +46,7 @@ docs: .venv/installed
 	  "make: $(PYTHON) is Python %d.%d; allowed: 3.11 to 3.13 (make PYTHON=python3.12 ...)" % v)'
 	$(PYTHON) -m venv .venv
 	python -m pip install --quiet --require-hashes --requirement requirements.lock
-	touch $@
+	$(made)
 
 # The lock's packages but torch's, and the lock's versions of torch and torchvision.
 BUT_TORCH = awk '/^[a-z]/ {kept = !/^(torch|torchvision|triton|nvidia-|cuda-)/} kept' requirements.lock
@@ -55,7 +61,7 @@ wheels:
 offline:
 	$(PYTHON) -m venv --system-site-packages .venv
 	python -m pip install --quiet --no-index --no-deps wheels/*.whl
-	touch .venv/installed
+	$(made)
 
 cpu:
 	@test -n "$(TORCH_INDEX)" || { echo "make cpu: TORCH_INDEX is empty; allowed: the address of an \
@@ -64,7 +70,7 @@ cpu:
 	python -m pip install --quiet --no-deps --index-url "$(TORCH_INDEX)" $(TORCHES)
 	$(BUT_TORCH) > .venv/lock
 	python -m pip install --quiet --no-deps --require-hashes --requirement .venv/lock
-	touch .venv/installed
+	$(made)
 
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

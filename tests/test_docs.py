@@ -248,7 +248,7 @@ def test_a_snippet_of_config_with_a_mistake_would_be_seen(here):
 def test_python_snippets_run(here):
     programs = [text for _, text in blocks("python") if "import ect\n" in text]
     programs.append(re.search(r"In a program:\n\n(.*)", ect.__doc__, re.DOTALL).group(1))
-    assert len(programs) == 3
+    assert len(programs) == 4
     for text in programs:
         names = {}
         exec("\n".join(line.removeprefix("    ") for line in text.splitlines()), names)

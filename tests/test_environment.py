@@ -3,11 +3,14 @@
 import contextlib
 import importlib.metadata
 import importlib.util
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 
@@ -107,3 +110,14 @@ def test_the_image_has_the_packages_of_the_lock():
     text = (ROOT / "Dockerfile").read_text()
     assert "COPY requirements.lock" in text and "--require-hashes" in text
     assert f"FROM python:{CONDA_PYTHON}-slim" in text
+
+
+def test_the_package_is_found_from_any_folder(tmp_path):
+    """In the environment that `make` builds; what its records say of the code is this clone's."""
+    if Path(sys.prefix).resolve() != ROOT / ".venv":
+        pytest.skip("not in an environment that make built")
+    code = "import ect; from ect.runtime import record; print(ect.__file__, record.PACKAGE)"
+    command = [sys.executable, "-P", "-c", code]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.split()[1] == str(ROOT / "ect"), done.stderr

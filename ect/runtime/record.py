@@ -17,7 +17,7 @@ from ect.runtime.device import device_name
 from ect.runtime.text import shown
 from ect.runtime.versions import STAGES
 
-PACKAGE = Path(__file__).parent.parent  # ect/
+PACKAGE = Path(__file__).resolve().parent.parent  # ect/
 # What counts as code, as git names it, from the repository's root.
 CODE = (
     "ect/*.py", "ect/*.c", "ect/*.h", "ect/*.rst", "ect/*.html", "Snakefile", "workflow/Snakefile",
