@@ -3,6 +3,7 @@
 ========== ===============================================
 `find`     the runs under a folder
 `whole`    how far a whole run of Snakemake is
+`pending`  which jobs Snakemake would run
 `status`   what runs, how far it is, what waits
 `compare`  runs side by side, and what differs between two
 `form`     what is wrong with a file's form
