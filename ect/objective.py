@@ -3,7 +3,8 @@
 The noise levels s and r are on the clock that all processes share. Where r = 0 the target is x_0
 itself, so with the schedule `zero` this is the loss of diffusion or flow pretraining. In tuning
 (ECT) x_r has the noise of x_t; in distillation (ECD) a frozen teacher's ODE step leads from x_t to
-x_r.
+x_r. In consistency training as first proposed (CT, Song et al. 2023) the target is of a moving
+average of the weights.
 """
 
 from collections.abc import Callable
@@ -124,7 +125,8 @@ class Objective:
 
     `snap(s, progress)` first moves s to the grid of a schedule that has one. `step`, of ect/ode.py,
     leads from x_t to x_r by the frozen consistency function `teacher`; without it x_r has the noise
-    of x_t. Without `shared_dropout` the target has dropout masks of its own.
+    of x_t. The target is f's own, or that of `averaged`, which nothing here changes. Without
+    `shared_dropout` the target has dropout masks of its own.
 
     With `uncertain` the network's u(t) weighs the loss of pretraining (EDM2, eq. 21): w d / exp(u)
     + n u, n the number of terms that `distance` adds up. At its best exp(u) is w d / n on average,
@@ -139,6 +141,7 @@ class Objective:
     snap: Callable | None = None
     step: Callable | None = None
     teacher: Any = None
+    averaged: Any = None
     shared_dropout: bool = True
     uncertain: bool = False
 
@@ -191,6 +194,8 @@ class Objective:
             teacher = self.teacher.conditioned_on(f.label).augmented(f.augment)
             arrived = self.step(teacher, self.process, x + expand(s, x) * eps, s, r)
             eps = torch.where(positive, (arrived - x) / expand(r, x), eps)
+        if self.averaged is not None:
+            f = self.averaged.conditioned_on(f.label).augmented(f.augment)
         return torch.where(positive, self.evaluate(f, x, eps, r, masks), x)
 
 

@@ -208,7 +208,7 @@ def test_registry_names_are_the_tables():
         "C_NOISE": consistency.C_NOISE,
         "PRIORS": objective.PRIORS,
         "JOINTS": flowmap.JOINTS,
-        "TARGETS": {"own": None} | ode.STEPS,
+        "TARGETS": {"own": None, "ema": None} | ode.STEPS,
         "DISTANCES": objective.DISTANCES,
         "WEIGHTS": objective.WEIGHTS,
         "SAMPLERS": sampler.SAMPLERS,

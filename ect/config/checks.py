@@ -263,7 +263,7 @@ def _check_teacher(config, key, recipe, start, kimg):
     known(key, recipe, config.tune)
     _check_kernels(config, key, config.tune[recipe], start)
     target = config.tune[recipe].target
-    if target != "own" and kimg == 0 and start not in config.given:
+    if target not in ("own", "ema") and kimg == 0 and start not in config.given:
         raise ValueError(
             f"{key}: '{recipe}' has the target '{target}', whose teacher is the start; allowed:"
             " starts with pretraining, not one of 0 thousand images"

@@ -17,6 +17,7 @@ from ect.config.base import (
     Deviation,
     Name,
     Seed,
+    Share,
     distinct_list,
     part,
     plugin_parts,
@@ -34,6 +35,7 @@ from ect.config.tune import (
     OF_FLOW,
     DerivativeStep,
     Truncate,
+    require_decay,
     require_exact,
     require_loss,
     require_stage,
@@ -60,6 +62,7 @@ class Recipe(training.Recipe):
     adaptive: bool = False
     derivative: Literal[registry.DERIVATIVES] = "jvp"
     derivative_step: DerivativeStep = 0.005
+    mu0: Share | None = None
     joint: parts.Joint = Absent
     masks: Count = Absent  # the version of dropout's masks
 
@@ -103,6 +106,7 @@ class Run(parts.Whole):
             )
         name = self.schedule.map
         own = name in CONTINUOUS_TIME or name in plugin_parts("objective", info)
+        require_decay(self.recipe, self.target)
         require_loss(name, own, self.recipe, self.target)
         if self.network is not None:
             require_defined(self.process, self.parameterization)

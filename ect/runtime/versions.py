@@ -48,6 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "augment": None,
     "ema_ramp_before": False,
     "joint": None,
+    "mu0": None,
     # of a network
     "classes": 0,
     "span": False,

@@ -100,7 +100,8 @@ def _largest(config, every, facts, count):
 
 
 def _held(run):
-    """How many times its weights a step holds: them, gradients, moments, averages, a teacher."""
+    """How many times its weights a step holds: them, gradients, moments, averages, a teacher or an
+    averaged target."""
     lengths = setting(run["recipe"], "ema_std")
     averages = len(lengths) if isinstance(lengths, list) else 1
     return 2 + MOMENTS + averages + (run["target"] != "own")
@@ -287,10 +288,11 @@ def _file(config, model):
 
 def _copies(config, job):
     """How many copies of its network's weights a job writes: the moving average; the state, which
-    is weights, moving averages and moments; the snapshots."""
+    is weights, moving averages, an averaged target and moments; the snapshots."""
     if job.rule in GIVEN:
         return 1
     tuned = job.rule in TUNING
     recipe = config.tune[job.model.recipe] if tuned else config.pretrain[job.model.pretrain]
     state = 1 + len(recipe.ema_std or [None]) + (MOMENTS if job.trained else 0)
+    state += tuned and recipe.target == "ema"
     return 1 + state + (recipe.snapshots if tuned else 0)

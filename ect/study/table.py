@@ -7,7 +7,7 @@ WHY = (
     "Unknown: that work was not measured on that device yet (--rate gives a rate of training), or a"
     " start's network is known only after its import."
 )
-PARTS = ("weights", "gradients", "moments", "averages", "teacher", "activations")
+PARTS = ("weights", "gradients", "moments", "averages", "teacher", "target", "activations")
 
 
 def table(costs):

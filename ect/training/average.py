@@ -9,7 +9,8 @@ after a batch of B images, n of them seen in all. Two profiles:
   weights at n' <= n by n'^gamma. Its length is a share of the run, whatever the run's length, and
   nothing of the start is left after the first batch.
 
-A run may keep several of the second kind, each of its own length.
+A run may keep several of the second kind, each of its own length. The target of consistency
+training as first proposed is another average, of its own profile.
 """
 
 import functools
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from ect.runtime.versions import setting
+from ect.schedule import GRIDS
 
 
 @functools.cache
@@ -51,6 +53,15 @@ def kept(recipe: dict, seen: int, size: int) -> float:
         before = size if setting(recipe, "ema_ramp_before") else 0
         halflife = min(halflife, recipe["ema_ramp"] * (seen - before))
     return 0.5 ** (size / max(halflife, 1e-8))
+
+
+def of_target(settings: dict, progress: float) -> float:
+    """mu = exp(s0 ln mu0 / N): the share of an averaged target that stays after the step at
+    `progress`, N being the number of points of its grid (CT: Song et al. 2023, appendix C). At the
+    start of a run of `ct` it is mu0."""
+    schedule, mu0 = settings["schedule"], settings["recipe"]["mu0"]
+    s0, s1 = (schedule["options"][key] for key in ("s0", "s1"))
+    return mu0 ** (s0 / GRIDS[schedule["map"]](progress, s0, s1))
 
 
 @torch.no_grad()

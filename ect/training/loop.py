@@ -59,7 +59,11 @@ def step(state, settings, images, objective, f, total):
     whole = Terms(*distributed.all_gather([torch.cat(term) for term in zip(*terms)], size))
     fine = state.take_step(whole.loss.mean())
     state.seen += size
-    average.advance(state.averages, recipe, state.network.state_dict(), state.seen, size)
+    weights = state.network.state_dict()
+    average.advance(state.averages, recipe, weights, state.seen, size)
+    if state.target is not None:
+        mu = average.of_target(settings, seen / total)
+        average.update(state.target.state_dict(), weights, mu)
     return whole, fine, rate
 
 
@@ -99,6 +103,8 @@ def loop(state, settings, images, teacher=None):
     objective = make_objective(settings, about["sd"], teacher)
     require_gap(objective, settings)
     f = build.make_consistency(state.network, objective.process, about)
+    if state.target is not None:
+        objective.averaged = build.make_consistency(state.target, objective.process, about)
     if is_pretraining(settings):
         f = f.denoiser()
     marks, keeps = _marks(settings, _log_lines(settings)), _marks(settings, settings["snapshots"])

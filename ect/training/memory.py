@@ -34,6 +34,7 @@ def of_step(settings, shape):
         "moments": MOMENTS * weights,
         "averages": len(average.singly(recipe)) * weights,
         "teacher": weights if parts.needs_teacher(settings) else 0,
+        "target": weights if settings["target"] == "ema" else 0,
         "activations": activations(network, shape, recipe, size),
     }
     return sizes | {"total": sum(sizes.values()), "images": size}

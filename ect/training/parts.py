@@ -130,7 +130,7 @@ def is_pretraining(settings):
 
 def needs_teacher(settings):
     """Whether the loss has a part of the frozen start."""
-    return settings["target"] != "own" or setting(settings["recipe"], "truncate") is not None
+    return settings["target"] in STEPS or setting(settings["recipe"], "truncate") is not None
 
 
 def derivative(recipe):

@@ -1,6 +1,7 @@
 """What a run starts from and reads: whether its files are there, and fit its settings."""
 
 from ect.models import build
+from ect.ode import STEPS
 from ect.runtime.versions import setting
 from ect.training.parts import needs_teacher
 
@@ -15,8 +16,8 @@ def require(settings, resume, init, trajectories=None):
         raise ValueError(f"first_kimg is {first} without --resume; allowed: 0, or with a state")
     if first >= last and (first, last) != (0, 0):
         raise ValueError(f"first_kimg is {first}; allowed: < last_kimg = {last}")
-    if settings["target"] != "own" and not init:
-        raise ValueError(f"target is '{settings['target']}' without --init; allowed: own")
+    if settings["target"] in STEPS and not init:
+        raise ValueError(f"target is '{settings['target']}' without --init; allowed: own, ema")
     if needs_teacher(settings) and not init:
         raise ValueError("truncate is set without --init; allowed: with a tuned model as the start")
     named = setting(settings["recipe"], "trajectories")

@@ -1,5 +1,7 @@
 """What a training run is at one moment, and as tensors that can be saved."""
 
+import copy
+
 import torch
 
 from ect.models import build
@@ -49,7 +51,8 @@ def _require_moments(slots, seen, least):
 class State:
     """What a run is at one moment: network, moving averages, optimizer, images seen, and the log;
     the seconds it took so far, and the images at which it was resumed. In fp16 also the loss scale,
-    and how many steps were skipped since the start of its chain."""
+    and how many steps were skipped since the start of its chain; with an averaged target its
+    network, `target`, which no gradient reaches."""
 
     def __init__(self, settings, images):
         recipe = settings["recipe"]
@@ -66,6 +69,9 @@ class State:
             native.use(self.network, precision)
         self.network.train()
         self.averages = [self._weights() for _ in average.singly(recipe)]
+        self.target = None
+        if settings["target"] == "ema":
+            self.target = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = parts.make_optimizer(recipe["optimizer"], self.network.parameters())
         self.scaler = torch.amp.GradScaler(
             device.current().type, SCALE, enabled=precision == "fp16"
@@ -80,6 +86,8 @@ class State:
         self.network.load_state_dict(weights)
         force_unit_weights(self.network)
         self.averages = [self._weights() for _ in self.averages]
+        if self.target is not None:
+            self.target.load_state_dict(self.network.state_dict())
 
     def _weights(self):
         return {name: value.clone() for name, value in self.network.state_dict().items()}
@@ -121,6 +129,7 @@ class State:
         return (
             checkpoint.prefixed("network", self.network.state_dict())
             | self._average_tensors()
+            | self._target_tensors()
             | checkpoint.prefixed("optimizer", slots)
             | checkpoint.prefixed("scaler", self.scaling())
         )
@@ -134,6 +143,11 @@ class State:
         named = zip(average.names(len(self.averages)), self.averages)
         return {k: v for name, one in named for k, v in checkpoint.prefixed(name, one).items()}
 
+    def _target_tensors(self):
+        """The tensors of an averaged target, headed by `target`; {} without one."""
+        weights = {} if self.target is None else self.target.state_dict()
+        return checkpoint.prefixed("target", weights)
+
     def snapshot_tensors(self):
         """The snapshots' tensors by name, headed by their number of images."""
         snapshots = (checkpoint.prefixed(seen, weights) for seen, weights in self.snapshots.items())
@@ -141,10 +155,11 @@ class State:
 
     def require(self, tensors, seen):
         """Raise `Foreign` unless these are the tensors of such a run after `seen` images: network,
-        averages, optimizer and, in fp16, the loss scale, all of their shapes and finite."""
-        parts = ("network", *average.names(len(self.averages)), "optimizer", "scaler")
+        averages, target, optimizer and, in fp16, the loss scale, all of their shapes and
+        finite."""
+        parts = ("network", *average.names(len(self.averages)), "target", "optimizer", "scaler")
         expected = checkpoint.prefixed("network", self.network.state_dict())
-        expected |= self._average_tensors()
+        expected |= self._average_tensors() | self._target_tensors()
         expected |= checkpoint.prefixed("scaler", self.scaling())
         found = {k: v for k, v in tensors.items() if k.split(".", 1)[0] in parts}
         slots, skips = checkpoint.within("optimizer", tensors), self.scaler.is_enabled()
@@ -168,6 +183,8 @@ class State:
         """Go on from the tensors of `tensors()` after `seen` images; raises `Foreign`."""
         self.require(tensors, seen)
         self.network.load_state_dict(checkpoint.within("network", tensors))
+        if self.target is not None:
+            self.target.load_state_dict(checkpoint.within("target", tensors))
         for name, one in zip(average.names(len(self.averages)), self.averages):
             for key, value in checkpoint.within(name, tensors).items():
                 one[key].copy_(value)

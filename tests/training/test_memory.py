@@ -92,7 +92,7 @@ def test_a_plan_prints_the_largest_run(tmp_path, monkeypatch, capsys):
     Path("config.yaml").write_text(yaml.safe_dump(DEFAULT))
     assert main(["plan", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["memory"]
-    names = ("weights", "gradients", "moments", "averages", "teacher", "activations")
+    names = ("weights", "gradients", "moments", "averages", "teacher", "target", "activations")
     assert found["total"] == sum(found[name] for name in names)
     assert found["weights"] == 4 * build.parameters(DEFAULT["networks"]["small"], (1, 8, 8))
     assert main(["plan"]) == 0

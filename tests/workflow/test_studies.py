@@ -34,7 +34,7 @@ JOBS = {  # with `all`
     "afhqv2-64": 57,
     "edm2": 97,
     "smoke": 68,
-    "baselines": 108,
+    "baselines": 113,
     "ablations": 321,
     "precision": 176,
     "split-scaling": 1013,
