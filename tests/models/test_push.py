@@ -130,6 +130,28 @@ def test_without_a_token_nothing_is_sent(hub, folder, monkeypatch, capsys):
     assert "found no token" in refused(capsys, "a/b", folder)
 
 
+@pytest.mark.parametrize("token", ["hf_\u00fc", "hf a", "hf_a\u2013b"])
+def test_a_token_that_no_header_holds_is_named_and_not_shown(
+    hub, folder, monkeypatch, capsys, token
+):
+    monkeypatch.setenv("HF_TOKEN", token)
+    line = refused(capsys, "a/b", folder)
+    assert "token: found one with '" in line and "ASCII" in line and token not in line
+    assert hub.repositories == {}
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["huggingface.co", "ftp://x", "http://[::1", "http://a b", "http://127.0.0.1:99999", "http://",
+     "http://\u00fc.de"],
+)  # fmt: skip
+def test_an_endpoint_that_is_no_address_is_named(hub, folder, monkeypatch, capsys, address):
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    line = refused(capsys, "a/b", folder)
+    assert "HF_ENDPOINT: found " in line and "such as https://huggingface.co" in line
+    assert hub.repositories == {}
+
+
 def test_a_wrong_token_is_named(hub, folder, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", "hf_other")
     assert "does not know this token" in refused(capsys, "a/b", folder)
