@@ -52,7 +52,8 @@ def plan(args):
     from ect.study import advice, cost, noise, table
     from ect.training import memory
 
-    costs = cost.plan(study, args.rate, build.parameters, facts.shape, memory.of_step)
+    changed = look.changed(study.dataset, f"{study.root}/data/run.json")
+    costs = cost.plan(study, args.rate, build.parameters, facts.shape, memory.of_step, changed)
     lines, powers = advice.advice(study), planned.lines(noise.planned(study))
     text = "\n".join([table.table(costs), *lines, *powers])
     costs |= {"advice": lines, "power": powers}

@@ -15,7 +15,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from ect.config.dataset import LABELS, MAX_BYTES, SUFFIXES
+from ect.config.dataset import LABELS, MAX_BYTES, SHARDS, SUFFIXES
 from ect.runtime.text import shown
 
 PIECE = 2**14  # bytes that are unpacked at a time: a few bytes of bzip2 can hold a gigabyte
@@ -163,6 +163,15 @@ def _walk(folder, prefix, above):
             yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, here))
         else:
             yield prefix + entry.name, entry
+
+
+def content_of(source, path):
+    """The `fingerprint` of the folder of images that a source reads; None where it reads none."""
+    suffix = SHARDS.get(source)
+    folder = os.path.join(path or "", "train") if source == "imagenet64" else path
+    if source not in ("images", "imagenet64", *SHARDS) or not os.path.isdir(folder):
+        return None
+    return fingerprint(folder, suffix)
 
 
 def fingerprint(folder, suffix=None):

@@ -1,12 +1,15 @@
 """What a look at a source says of its images, before its job reads them all. Loads no torch."""
 
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from ect.config.dataset import Facts
 from ect.data import parquet, webdataset
 from ect.data.classes import listed, of_imagenet
+from ect.data.folder import content_of
+from ect.runtime.checkpoint import read_json
 
 LOOKS = 64  # images whose headers are read at most, spread over all of a folder
 FIRST = 8  # of shards, which are read from their beginning
@@ -34,6 +37,18 @@ def facts(dataset):
     except (ValueError, OSError) as error:
         raise ValueError(f"dataset.path: {error}") from None
     return Facts(dataset.shape or seen, count - found.tests, found.tests, len(found.classes or ()))
+
+
+def changed(dataset, record):
+    """Whether the files of the images of a block `dataset` are others than those of which a job
+    left a record, or newer ones; False where that is not known."""
+    try:
+        made = read_json(record, known={"content": str}).get("content")
+        if dataset.archive:
+            return os.stat(dataset.archive).st_mtime > os.stat(record).st_mtime
+    except (ValueError, OSError):
+        return False
+    return made is not None and made != content_of(dataset.source, dataset.path)
 
 
 def _elsewhere(dataset):

@@ -9,6 +9,7 @@ import numpy as np
 from ect.config.dataset import MISSING, counted
 from ect.data import file
 from ect.data.classes import without_images
+from ect.data.folder import content_of
 from ect.data.sources import LONG, SOURCES, decoded
 from ect.runtime import checkpoint
 from ect.runtime.record import job_record
@@ -30,6 +31,7 @@ def run(settings, out, threads=None):
     started, out = time.monotonic(), Path(out)
     found = SOURCES[settings["source"]](settings)
     skipped = [] if settings.get("on_error") == "skip" else None
+    content = content_of(settings["source"], settings.get("path"))
     about = {"classes": found.classes}
     about |= {key: settings[key] for key in ("resize",) if key in settings}
     with file.writing(out, about) as writer:
@@ -41,6 +43,7 @@ def run(settings, out, threads=None):
     record = job_record(
         settings, found.files, started, [out], images=counts, shape=writer.shape,
         classes=found.classes, skipped=skipped or [], **found.about,
+        **({} if content is None else {"content": content}),
         **_note(without_images(found.classes, writer.labels["train"])),
     )  # fmt: skip
     checkpoint.write_json(out.with_name("run.json"), record)

@@ -1,14 +1,13 @@
 """What a study costs, before it starts: jobs, images, evaluations, hours, disk. Loads no torch.
 
-A job counts as finished if its file exists; `snakemake -n` says whether a changed setting will run
-it again. Hours come from the run.json of earlier jobs with the same network, images and kind of
-work, and do not include distances, tables and figures. Disk space is that of models, training
-states, snapshots, trajectories and samples.
+What is to do is said by `ect/study/left.py`; `snakemake -n` knows of all changes. Hours come from
+the run.json of earlier jobs with the same network, images and kind of work, and do not include
+distances, tables and figures. Disk space is that of models, training states, snapshots,
+trajectories and samples.
 """
 
 import json
 import math
-import os
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from ect.runtime.versions import setting
 from ect.schedule import CONTINUOUS_TIME, SCHEDULES
 from ect.study import settings
 from ect.study.jobs import jobs
+from ect.study.left import left as left_of
 
 FLOAT = 4  # bytes
 GIVEN = ("import_model", "reconstruct_average", "adopt_tuned")  # rules that write a model alone
@@ -29,20 +29,20 @@ TUNING = ("tune", "midtrain")
 MOMENTS = 2  # of Adam, for each parameter
 
 
-def plan(config, rate=None, count=None, shape=None, memory=None):
+def plan(config, rate=None, count=None, shape=None, memory=None, images_changed=False):
     """The costs of the jobs that are to do and of all jobs, JSON-able; None if unknown.
 
     `rate` (images/s) is a rate of training besides the measured ones; `count(network, shape)` gives
     a network's number of parameters. That of an imported start is told by its file's name, if it is
     a released one, or unknown until it was imported. With the `shape` (C, H, W) of the images, by
     default the config's, also the disk and the levels of each network. `memory(settings, shape)`
-    says what a step holds, of the largest run.
+    says what a step holds, of the largest run; `images_changed` is as in `left`.
     Raises `ValueError` on a rate that is not > 0.
     """
     if rate is not None and not rate > 0:
         raise ValueError(f"--rate is {rate:g}; allowed: > 0 images/s")
     every = jobs(config)
-    left = [job for job in every if not _is_there(config, job)]
+    left = left_of(config, every, images_changed)
     shape = shape or config.dataset.shape
     facts = {job: _facts(config, job, shape) for job in every if job.model}
     speeds, sizes = measured(), {}
@@ -116,10 +116,6 @@ def _levels(config, shape):
     images' shape is unknown."""
     used = {network.name: network.block for network in fits.networks(config)} if shape else {}
     return {name: [level._asdict() for level in levels(used[name], shape[1])] for name in used}
-
-
-def _is_there(config, job):
-    return any(Path().glob(os.path.normpath(f"{config.root}/{job.path}")))
 
 
 def _rows(facts, speeds, rate):

@@ -23,7 +23,7 @@ from ect.config.config import Config
 from ect.evaluation import search
 from ect.models.build import parameters
 from ect.runtime import checkpoint
-from ect.study import cost, jobs
+from ect.study import cost, jobs, left
 from ect.study import settings as study_settings
 from ect.training import train
 from tests.helpers.configs import DEFAULT, SEARCH, changed
@@ -159,9 +159,11 @@ def test_what_is_finished_is_not_to_do():
         path.touch()
     found = cost.plan(study)
     counts = found["jobs"].values()
-    assert sum(both["in_all"] - both["to_do"] for both in counts) == len(done) > 40
-    left = sum(job.trained for job in every if job not in done)
-    assert found["tuning_images"]["to_do"] + found["pretraining_images"]["to_do"] == left
+    reports = [job for job in done if job.rule.startswith(left.REPORTS) and job.rule != "draw_maps"]
+    finished = len(done) - len(reports)  # reports follow what is to do
+    assert sum(both["in_all"] - both["to_do"] for both in counts) == finished > 40
+    images = sum(job.trained for job in every if job not in done)
+    assert found["tuning_images"]["to_do"] + found["pretraining_images"]["to_do"] == images
 
 
 SMALL = {"channels": 8, "multipliers": [1, 1], "blocks": 1, "attention": []}
