@@ -50,8 +50,9 @@ def plan(args):
     from ect.models import build  # and torch, which a mistake need not wait for
     from ect.report import planned
     from ect.study import advice, cost, noise, table
-    from ect.training import memory
+    from ect.training import memory, reconstruct
 
+    reconstruct.require_near(study)
     changed = look.changed(study.dataset, f"{study.root}/data/run.json")
     costs = cost.plan(study, args.rate, build.parameters, facts.shape, memory.of_step, changed)
     lines, powers = advice.advice(study), planned.lines(noise.planned(study))

@@ -56,6 +56,7 @@ class Trajectories(Images):
             self.path_classes = self.file.get_tensor("labels")  # of each trajectory
             self.points = self.file.get_slice("points")
             self.conditions = about["classes"]  # how many classes the solved network has; 0: none
+            self._require_classes()
             found = {key: about[key] for key in ("shape", "shift", "scale")}
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             lost = f"no {error}" if isinstance(error, KeyError) else error
@@ -67,6 +68,12 @@ class Trajectories(Images):
             raise ValueError(
                 f"{path}: trajectories of images {found}; allowed: {wanted}, as {data}"
             )
+
+    def _require_classes(self):
+        last = max(self.conditions, 1) - 1
+        if not 0 <= self.path_classes.min() <= self.path_classes.max() <= last:
+            found = f"{self.path_classes.min()} to {self.path_classes.max()}"
+            raise ValueError(f"labels are {found}; allowed: 0 to {last}")
 
     def draw(self, seed, seen, size):
         """Points `seen`, `seen` + 1, ... of an endless sequence: all points of one trajectory, then

@@ -3,12 +3,16 @@
 import base64
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from ect.cli import main
+from tests.helpers.configs import ROOT
 from tests.models.test_diffusers_pipeline import EDM, NETWORK, saved
 
 pytest.importorskip("huggingface_hub", reason="the extra 'hub' is not installed")
@@ -128,6 +132,14 @@ def test_what_was_not_exported_is_refused(hub, tmp_path, capsys):
 def test_without_a_token_nothing_is_sent(hub, folder, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     assert "found no token" in refused(capsys, "a/b", folder)
+
+
+def test_in_a_new_process_a_name_is_checked_too(folder):
+    """There no other import has loaded the client's errors."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "ect", "push", "a/b/c", str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1 and "allowed: owner/name" in done.stderr
 
 
 @pytest.mark.parametrize("token", ["hf_\u00fc", "hf a", "hf_a\u2013b"])

@@ -228,6 +228,16 @@ def test_points_and_levels_made_by_hand_are_checked(digits_file, tmp_path, level
         Trajectories(digits_file, tmp_path / "t")
 
 
+@pytest.mark.parametrize("classes, labels", [(0, [0, 1]), (3, [0, 3]), (3, [-1, 2]), ("x", [0, 0])])
+def test_labels_made_by_hand_are_classes(digits_file, tmp_path, classes, labels):
+    images = Images(digits_file)
+    about = {"shape": [1, 8, 8], "shift": images.shift, "scale": images.scale, "classes": classes}
+    points = torch.zeros(2, 3, 1, 8, 8)
+    trajectories.write(tmp_path / "t", about, [2.0, 1.0, 0.0], labels, (1, 8, 8), [points])
+    with pytest.raises(checkpoint.CheckpointError, match="not readable trajectories"):
+        Trajectories(digits_file, tmp_path / "t")
+
+
 WRONG = {
     "map": ({"schedule": TUNE["schedule"]}, "found trajectories with the map 'sigmoid'"),
     "target": ({"target": "heun"}, "found target 'heun'"),

@@ -77,6 +77,8 @@ def library():
     """The package huggingface_hub; raises `ValueError` where it is not installed."""
     try:
         import huggingface_hub
+        import huggingface_hub.errors  # no attributes of the package before they are imported
+        import huggingface_hub.utils
     except ImportError:
         raise ValueError(
             "huggingface_hub: found no such package, which `push` needs; allowed: the extra 'hub'"
