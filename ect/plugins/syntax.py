@@ -78,7 +78,7 @@ def imported(text):
     found = []
     for node in _sure(ast.parse(text)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         found += [(node.lineno, name) for name in names]
     return found
 
