@@ -51,8 +51,9 @@ def plan(args):
     from ect.report import planned
     from ect.runs import pending
     from ect.study import advice, cost, noise, table
-    from ect.training import memory
+    from ect.training import memory, reconstruct
 
+    reconstruct.require_near(study)
     costs = cost.plan(
         study, args.rate, build.parameters, facts.shape, memory.of_step,
         lambda: pending.outputs(*args.studies),

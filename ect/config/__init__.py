@@ -26,7 +26,7 @@
 `kinds`        what the kind of an experiment asks of its rows
 `checks`       checks across the blocks of a config
 `unused`       keys that nothing of a study reads
-`compared`     what is compared with its nearest training images
+`compared`     what the grid of samples and `nearest` compare
 `trajectories` solved trajectories of a pretrained model, for mid-training
 `seeds`        whether the seeds of runs and images are apart
 `fits`         what jobs will need: sizes, counts, classes, labels

@@ -72,6 +72,7 @@ class Config(Grid):
         try:
             require_plain(mapping, place_of)
             study = cls._checked(load.resolve(mapping), _plugins(mapping))
+            unused.check_prior(mapping, study)
             study._place_of = place_of
             return study
         except ValidationError as error:

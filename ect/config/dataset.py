@@ -116,7 +116,10 @@ class Dataset(Block):
         for key in KEYS:
             if key not in keys and getattr(self, key) is not None:
                 allowed = names(("normalize", "held_out", "split_seed", "max_images", *keys))
-                raise ValueError(f"{key} is set for '{self.source}'; allowed: {allowed}")
+                raise ValueError(
+                    f"{key} is set for '{self.source}'; allowed: {allowed}; `{key}: null` takes"
+                    " back what a file below sets"
+                )
         if self.held_out is None and self.source not in (*OWN_TEST, *SHARDS):
             raise ValueError(f"held_out: missing; '{self.source}' has no test split of its own")
         if self.source == "imagenet64" and self.resolution not in (None, 64):

@@ -235,6 +235,9 @@ class Search(Block):
     def _ordered(self):
         if self.low >= self.high:
             raise ValueError(f"low is {self.low}; allowed: < high = {self.high}")
+        if self.high < 2 * self.low:
+            found = f"high is {self.high} with low {self.low}, which leaves its levels no room"
+            raise ValueError(f"{found}; allowed: at least twice low")
         return self
 
 

@@ -126,9 +126,9 @@ class Grid(Block):
         return f"results/{self.study}"
 
     def cells(self, experiment):
-        """The evaluated cells of an experiment, in the order of its rows."""
+        """The evaluated cells of an experiment, in the order of its rows, each once."""
         rows = self.experiments[experiment].asked()
-        return [cell for block in rows for cell in self._expand(block)]
+        return list(dict.fromkeys(cell for block in rows for cell in self._expand(block)))
 
     def solvers(self, experiment):
         """{sampler: its kind} of an experiment."""

@@ -23,6 +23,11 @@ def check(config, name):
 def _check_solvers(config, name):
     """A table of solvers has one column for each NFE: in it a model has one sampler of a kind."""
     seen = {}
+    if all(isinstance(cell.model, Tuned) for cell in config.cells(name)):
+        raise ValueError(
+            f"experiments.{name}.rows: found tuned models alone with kind 'solvers'; allowed: with"
+            " a row without tune, whose samplers are the solvers"
+        )
     for cell in config.cells(name):
         block = config.samplers[cell.sampler]
         other = seen.setdefault((cell.model, block.kind, block.evaluations), cell.sampler)
@@ -65,6 +70,13 @@ def _check_lengths(config, name):
             f"experiments.{name}.rows: found averages of several runs, {found}; allowed: of one"
             " pretraining run and one number of images"
         )
+    lengths = [block.ema_std for block in used.values()]
+    if len(lengths) < 2 or len(set(lengths)) < len(lengths):
+        found = names(f"{start} ({block.ema_std:g})" for start, block in used.items())
+        raise ValueError(
+            f"experiments.{name}.rows: found the lengths {found}; allowed with kind 'lengths': two"
+            " or more averages, no two with the same ema_std"
+        )
 
 
 def _starts(experiment):
@@ -90,8 +102,26 @@ def check_figure(config, name):
             f"experiments.{name}: found totals of {names(map(str, totals))} thousand images;"
             " allowed with kind 'split': one total, such as by total_kimg and shares"
         )
+    if kind == "split" and len(shares := {model.start.kimg for model in tuned}) < 2:
+        raise ValueError(
+            f"experiments.{name}: found one share of pretraining, {max(shares)} of {totals[0]}"
+            " thousand images; allowed with kind 'split': two shares or more"
+        )
+    if kind == "scaling":
+        _check_scaling(config, name)
     if kind == "ends":
         _check_ends(config, name, models)
+
+
+def _check_scaling(config, name):
+    """What grows is the total: there are two, though `up_to_kimg` may leave one for now."""
+    rows = [rows for rows in config.experiments[name].rows if rows.tune is not None]
+    totals = {sum(budget) for block in rows for budget in block.budgets()}
+    if len(totals) < 2:
+        raise ValueError(
+            f"experiments.{name}.rows: found one total of {max(totals)} thousand images; allowed"
+            " with kind 'scaling': two totals or more"
+        )
 
 
 def _check_ends(config, name, models):
@@ -118,4 +148,10 @@ def _check_ends(config, name, models):
         raise ValueError(
             f"{key}.rows: found recipes {names(medians)}, whose priors have other medians; allowed:"
             " one, at which last gaps are compared"
+        )
+    schedules = {model.schedule for model in models}
+    if len(schedules) < 2:
+        raise ValueError(
+            f"{key}.rows: found the schedule '{max(schedules)}' alone; allowed with kind 'ends':"
+            " two schedules or more"
         )

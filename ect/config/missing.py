@@ -1,9 +1,14 @@
 """Files that a study needs and that are not there: where to get them, and how large they are. A
 plan and a dry run list them; a run needs those that no job fetches. Loads no torch."""
 
+import importlib.util
+import os
+import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import NamedTuple
 
+from ect import plugins
 from ect.config.base import short
 from ect.config.evaluation import EFFICIENTNET, FETCHED, efficientnet_file
 from ect.config.released import released
@@ -35,6 +40,7 @@ class Needed(NamedTuple):
 def missing(config) -> list[Needed]:
     """What a study needs and does not find, in the order of the config."""
     every = [*_images(config.dataset), *_features(config.features), *_starts(config)]
+    every += _plugins(config.plugins)
     return [needed for needed in every if needed.package or not Path(needed.path).exists()]
 
 
@@ -46,7 +52,7 @@ def _images(block):
     elif block.source == "imagenet64":
         yield Needed("dataset.path", str(Path(block.path, "train")), IMAGENET, 148_000_000_000)
     elif block.path is not None:
-        yield Needed("dataset.path", block.path)
+        yield Needed("dataset.path", block.path, "your own images")
 
 
 def _features(block):
@@ -69,6 +75,28 @@ def _starts(config):
             known = released(block.file)
             about = (known.url, known.size) if known else ("", None)
             yield Needed(f"init.{name}.file", block.file, *about)
+
+
+def _plugins(paths):
+    """The packages that plugins import. An environment without torch, such as Snakemake's own, is
+    not the one that runs them."""
+    if not _is_there("torch"):
+        return
+    for path in paths:
+        for line, name in plugins.imports(path):
+            if not _is_there(name):
+                yield Needed("plugins", name, f"{path}, line {line}, imports it", package=True)
+
+
+def _is_there(name):
+    """Whether a package is there, by its first name, or a module of `ect`; a job finds those of its
+    working directory too."""
+    first = name.partition(".")[0]
+    try:
+        found = importlib.util.find_spec(name if first == "ect" else first)
+    except (ImportError, ValueError):  # of a module inside what is no package; of one without spec
+        return first in sys.modules and first != "ect"
+    return found is not None or PathFinder.find_spec(first, [os.getcwd()]) is not None
 
 
 def told(needed: Needed) -> str:

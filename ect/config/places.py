@@ -131,6 +131,8 @@ def read(path, name=None):
 def _text(path, name):
     """The text of a file in UTF-8."""
     allowed = "allowed: a study's YAML file, or a folder"
+    if "\0" in str(path):
+        raise ValueError(f"{name}: found a NUL character; {allowed}")
     if waits(path):
         raise ValueError(f"{name}: found a device, pipe or socket; {allowed}")
     try:

@@ -49,7 +49,8 @@ class Tune(Recipe):
     """A second stage, from a start of `tuned`, on high noise levels alone (TCM)."""
     trajectories: Name | None = None
     """Mid-training (CMT), with the map `zero`: points of these trajectories and their ends, in
-    place of images with noise. Noise levels are theirs, whatever the prior."""
+    place of images with noise. Noise levels are theirs, so the recipe is `like` another one and
+    has no prior in its own block."""
     adaptive: bool = False
     """Of `continuous` and a network with `uncertainty`: also learn u(s), by which sCM weighs its
     loss: loss / exp(u) + u."""

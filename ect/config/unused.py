@@ -4,7 +4,7 @@ Whoever sets one expects another result than the study gives. Each check raises 
 key, what was found, what is allowed.
 """
 
-from ect.config.base import short
+from ect.config.base import names, short
 
 # Keys of `features` that one extractor alone reads.
 READ_BY = {"inception_mode": "inception", "inception_path": "inception", "dinov2_path": "dinov2"}
@@ -14,6 +14,7 @@ def check(config):
     """Raise `ValueError` at the first key that is set and that no job reads."""
     _check_features(config.features)
     _check_labels(config)
+    _check_widths(config)
 
 
 def _check_features(block):
@@ -37,4 +38,29 @@ def _check_labels(config):
             raise ValueError(
                 f"networks.{name}.augment_labels: found {block.augment_labels}, which no"
                 " pretraining tells it; allowed: no such key, or a pretraining with augment"
+            )
+
+
+def _check_widths(config):
+    """A width is of a figure that is drawn."""
+    figures = config.figures
+    for name in ("samples", "loss", "nearest"):
+        if name in figures.widths_in and getattr(figures, name) is None:
+            drawn = [*config.experiments, "maps", "curves"]
+            drawn += [key for key in ("samples", "loss", "nearest") if getattr(figures, key)]
+            raise ValueError(
+                f"figures.widths_in: found '{name}', which is not drawn, as figures.{name} is null;"
+                f" allowed: {names(drawn)}"
+            )
+
+
+def check_prior(mapping, config):
+    """Raise `ValueError` for a prior in the block of a recipe that trains on trajectories, whose
+    noise levels are theirs. `mapping` is the config before `like` is resolved: there a prior comes
+    from the other recipe."""
+    for name, recipe in config.tune.items():
+        if recipe.trajectories is not None and "prior" in mapping["tune"][name]:
+            raise ValueError(
+                f"tune.{name}.prior: found one with trajectories, whose noise levels are theirs;"
+                " allowed: no such key in a recipe that is `like` another"
             )

@@ -190,7 +190,26 @@ def _label(schema, features, path):
             f"{shown(path)}: found the classes {shown(', '.join(found))}; allowed: dataset.label"
             " with one of them"
         )
+    if not found:
+        _require_no_classes(schema, path)
     return "label" if "label" in found else found[0] if found else None
+
+
+def _require_no_classes(schema, path):
+    """Raise `ValueError` for a column with the name of one of classes that would not be read."""
+    from pyarrow import types
+
+    for name in LABELS:
+        kind = schema.field(name).type if name in schema.names else None
+        if kind is None or types.is_null(kind) or types.is_nested(kind):  # masks, boxes, several
+            continue
+        value = kind.value_type if types.is_dictionary(kind) else kind
+        texts = types.is_string(value) or types.is_large_string(value)
+        meant = f"dataset.label: {name}, by which each text is a class" if texts else ""
+        raise ValueError(
+            f"{shown(path)}: found a column '{name}' of {shown(str(kind), 60)}, and no names of"
+            f" classes; allowed: {meant or 'whole numbers or texts in it'}, or another name for it"
+        )
 
 
 def _labels(file, column):

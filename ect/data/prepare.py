@@ -73,11 +73,13 @@ def _range(settings, writer, asked):
     """{shift, scale} from pixels to the network's range; `sd`, their standard deviation there."""
     for split, wanted in asked.items():
         left = len(writer.labels.get(split, ()))
-        if left < min(LEAST, wanted):
-            raise ValueError(
-                f"{left} of {wanted} {split} images could be read; allowed: {LEAST} at least, to"
-                " measure a distance"
-            )
+        if left < (
+            LEAST if split == "train" else min(LEAST, wanted)
+        ):  # one test image is asked for
+            found = f"{left} of {wanted} {split} images could be read"
+            if left == wanted:
+                found = f"held_out and max_images leave {left} of them to train with"
+            raise ValueError(f"{found}; allowed: {LEAST} at least, to measure a distance")
     mean, deviation = writer.moments("train")
     if deviation == 0:
         raise ValueError("all pixels of the training images have the same value")

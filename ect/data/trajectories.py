@@ -17,6 +17,7 @@ from ect.data.batches import Images, shuffled
 from ect.runtime.checkpoint import CheckpointError, replacing, require_no_pipe
 from ect.runtime.text import parsed, shown
 
+HIGHEST = 1e5  # a noise level, as of a prior
 PARTS = {"levels": ("F32", 1), "labels": ("I64", 1), "points": ("F32", 5)}  # (type, axes)
 
 
@@ -55,6 +56,7 @@ class Trajectories(Images):
             self.path_classes = self.file.get_tensor("labels")  # of each trajectory
             self.points = self.file.get_slice("points")
             self.conditions = about["classes"]  # how many classes the solved network has; 0: none
+            self._require_classes()
             found = {key: about[key] for key in ("shape", "shift", "scale")}
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             lost = f"no {error}" if isinstance(error, KeyError) else error
@@ -66,6 +68,12 @@ class Trajectories(Images):
             raise ValueError(
                 f"{path}: trajectories of images {found}; allowed: {wanted}, as {data}"
             )
+
+    def _require_classes(self):
+        last = max(self.conditions, 1) - 1
+        if not 0 <= self.path_classes.min() <= self.path_classes.max() <= last:
+            found = f"{self.path_classes.min()} to {self.path_classes.max()}"
+            raise ValueError(f"labels are {found}; allowed: 0 to {last}")
 
     def draw(self, seed, seen, size):
         """Points `seen`, `seen` + 1, ... of an endless sequence: all points of one trajectory, then
@@ -95,5 +103,11 @@ def _require_parts(file):
         found = f"points of {sides['points']}, labels of {sides['labels']}"
         raise ValueError(f"{found}, levels of {sides['levels']}")
     levels = file.get_tensor("levels").tolist()
-    if levels[-1] != 0 or any(not low < high for high, low in itertools.pairwise(levels)):
-        raise ValueError(f"levels are {shown(levels, 60)}; allowed: falling ones, the last one 0")
+    falling = all(low < high for high, low in itertools.pairwise(levels))
+    if not falling or levels[-1] != 0 or not levels[0] <= HIGHEST:
+        allowed = f"falling ones from {HIGHEST:g} or less, the last one 0"
+        raise ValueError(f"levels are {shown(levels, 60)}; allowed: {allowed}")
+    points = file.get_slice("points")
+    for row in range(sides["labels"][0]):
+        if not points[row : row + 1].isfinite().all():
+            raise ValueError(f"trajectory {row} holds NaN or infinity; allowed: finite points")

@@ -73,6 +73,9 @@ def models(init, snapshots):
     if odd := [key for key in counts if not (key.isascii() and key.isdigit())]:
         allowed = "allowed: weights named by the images seen, as `train` writes"
         raise checkpoint.CheckpointError(f"{snapshots}: found {shown(odd[0], 60)!r}; {allowed}")
+    if not counts:
+        allowed = "allowed: those of a run with snapshots >= 1"
+        raise checkpoint.CheckpointError(f"{snapshots}: found no snapshots; {allowed}")
     for seen in sorted(map(int, counts)):
         yield seen, build.from_description(checkpoint.within(str(seen), tensors), about, snapshots)
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ect.plugins import guard
-from ect.plugins.syntax import BUILT_IN, a, converted, declared
+from ect.plugins.syntax import BUILT_IN, a, converted, declared, imported
 
 __all__ = ["BUILT_IN", "converted"]  # beside what is defined here
 BYTES = 2**20  # of a plugin's file
@@ -98,6 +98,11 @@ def read(paths):
             _require_free(kind, name, path, found)
             found[kind][name] = Part(path, digest, options)
     return found
+
+
+def imports(path):
+    """[(line, module)] of what a plugin surely imports when it is run."""
+    return imported(_bytes(path))
 
 
 def load(digests):

@@ -4,6 +4,7 @@ torch loaded: what can be known of a part without its job is told here.
 
 import ast
 import math
+import sys
 import warnings
 
 from ect import registry
@@ -46,6 +47,8 @@ def declared(text, path):
         line = f"line {error.lineno or 1}: {error.msg}" if isinstance(error, SyntaxError) else error
         line = str(line) or "nested too deep"
         raise ValueError(f"plugins: {path}: {line}; allowed: a Python file") from None
+    for node in _sure(tree):
+        _require_import(node, path)
     marks = {
         alias.asname or alias.name: alias.name
         for node in tree.body
@@ -68,6 +71,36 @@ def declared(text, path):
     for _, name, _ in found:
         _require_kept(name, tree, path)
     return found
+
+
+def imported(text):
+    """[(line, module)] of what a file imports whenever it is run, or a part of it."""
+    found = []
+    for node in _sure(ast.parse(text)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        found += [(node.lineno, name) for name in names]
+    return found
+
+
+def _sure(tree):
+    """The imports at the top level of a file and of its decorated functions: none in a `try`, an
+    `if`, or a function that may not be called."""
+    inside = [node.body for node in tree.body
+              if isinstance(node, ast.FunctionDef) and node.decorator_list]  # fmt: skip
+    every = (node for body in (tree.body, *inside) for node in body)
+    return [node for node in every if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
+def _require_import(node, path):
+    """Raises `ValueError` for an import that fails in every environment."""
+    where = f"plugins: {path}: line {node.lineno}"
+    if isinstance(node, ast.ImportFrom) and node.level:
+        raise ValueError(f"{where}: {_written(node)}; allowed: imports by whole names, no dots")
+    if isinstance(node, ast.ImportFrom) and node.module == "ect.plugins":
+        names = [alias.name for alias in node.names]
+        if odd := [name for name in names if not hasattr(sys.modules["ect.plugins"], name)]:
+            raise ValueError(f"{where}: imports {odd[0]}; allowed: {', '.join(BUILT_IN)}")
 
 
 def _require_kept(name, tree, path):

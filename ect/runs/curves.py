@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ect.runs import find
 from ect.runtime import checkpoint
-from ect.runtime.text import parsed
+from ect.runtime.text import parsed, shown
 from ect.runtime.work import work_folder
 from ect.schedule import LN_S_EDGES
 
@@ -51,10 +51,19 @@ def log_of(folder):
     """The lines of a run's log: of its metrics.jsonl or, before there is one, of its saved work."""
     path = folder / "metrics.jsonl"
     if path.is_file():
-        return checkpoint.read_jsonl(path, {"images": int})
+        lines = checkpoint.read_jsonl(path, {"images": int})
+        _require_rising(path, [line["images"] for line in lines])
+        return lines
     lines = _saved(work_folder(folder) / "state.safetensors").get("lines")
     lines = lines if isinstance(lines, list) else []
     return [line for line in lines if isinstance(line, dict) and type(line.get("images")) is int]
+
+
+def _require_rising(path, images):
+    for number, (before, now) in enumerate(pairwise([0, *images]), 1):
+        if not before < now < 2**53:
+            found = f"{path}, line {number}: found {shown(now, 60)} images after {before}"
+            raise ValueError(f"{found}; allowed: rising numbers")
 
 
 def _saved(path):

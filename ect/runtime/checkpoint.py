@@ -185,6 +185,8 @@ def _text(path):
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
+    except ValueError as error:  # of a NUL character in the path
+        raise ValueError(f"{shown(path, 1000)}: cannot be read ({error})") from None
 
 
 def _mapping(text, place, needed, known):

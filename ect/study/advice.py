@@ -24,7 +24,8 @@ def _other_budget(config):
 def _without_kernel_distance(config):
     """A line where a number of subsets is set for a distance that is not measured."""
     block = config.evaluation
-    if "kd" in block.metrics or "kd_subsets" not in block.model_fields_set:
+    searched = config.search is not None and config.search.metric == "kd"
+    if searched or "kd" in block.metrics or "kd_subsets" not in block.model_fields_set:
         return []
     return [f"evaluation.kd_subsets: {block.kd_subsets} has no effect, as metrics has no kd"]
 

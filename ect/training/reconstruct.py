@@ -43,6 +43,30 @@ def solve(stored, wanted):
     return x, float(np.sqrt(max(error, 0.0)))
 
 
+def near(times, lengths, wanted):
+    """`solve` for an average over `wanted` of the images of the last milestone, of those after
+    `times` images that keep `lengths`; raises `ValueError` where it is farther than `FARTHEST`."""
+    x, error = solve([(t, std) for t in times for std in lengths], (max(times), wanted))
+    if error > FARTHEST:
+        raise ValueError(
+            f"ema_std: found {wanted:g}, which averages of {', '.join(map(str, lengths))} at"
+            f" {len(times)} milestones reproduce to {error:.0%} only; allowed: to"
+            f" {FARTHEST:.0%}, by more milestones, or a length nearer to theirs"
+        )
+    return x, error
+
+
+def require_near(config):
+    """Raise `ValueError` for an average of a config that its job would refuse."""
+    for name, block in config.averages.items():
+        chain = config.pretrain[block.pretrain]
+        times = [1000 * kimg for kimg in chain.milestones_to(block.kimg)[1:]]
+        try:
+            near(times, chain.ema_std, block.ema_std)
+        except ValueError as error:
+            raise ValueError(f"averages.{name}.{error}") from None
+
+
 def run(settings, model, states, out):
     """Write the model whose weights are averaged over `ema_std` of the images that the last of the
     training states has seen; returns the distance of its profile from the wanted one.
@@ -53,7 +77,7 @@ def run(settings, model, states, out):
     """
     wanted, lengths = settings["ema_std"], settings["stored"]
     _, about = build.read(model)
-    _require_one_chain([model, *states])
+    _require_lengths(_require_one_chain([model, *states]), lengths, states[0])
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(safe_open(path, framework="pt")) for path in states]
         times = [_seen(file, path) for file, path in zip(files, states)]
@@ -61,24 +85,29 @@ def run(settings, model, states, out):
         if len(set(times)) < len(times):
             found = ", ".join(map(str, times))
             raise ValueError(f"states: found images seen {found}; allowed: milestones, each once")
-        x, error = solve([(t, std) for t in times for std in lengths], (max(times), wanted))
-        if error > FARTHEST:
-            raise ValueError(
-                f"ema_std: found {wanted:g}, which averages of {', '.join(map(str, lengths))} at"
-                f" {len(times)} milestones reproduce to {error:.0%} only; allowed: to"
-                f" {FARTHEST:.0%}, by more milestones, or a length nearer to theirs"
-            )
+        x, error = near(times, lengths, wanted)
         weights = _combined(names, x, states)
     checkpoint.save(out, build.fitted(weights, about), **about)
     return error
 
 
 def _require_one_chain(paths):
-    """Raise `ValueError` unless the runs of all files, by the records beside them, are of one
-    chain."""
+    """The settings of a run, None where no record tells them; raises `ValueError` unless the runs
+    of all files, by the records beside them, are of one chain."""
     known = None
     for path in paths:
         known = require_chain(path, known) or known
+    return known
+
+
+def _require_lengths(known, lengths, path):
+    """Raise `ValueError` unless the chain, of these settings, keeps averages of these lengths."""
+    if known is None:
+        return
+    kept = (known.get("recipe") or {}).get("ema_std")
+    if (kept if isinstance(kept, list) else [kept]) != lengths:
+        found = "an average with a half-life" if kept is None else f"averages over {kept}"
+        raise ValueError(f"{path}: found {found}; allowed: over {lengths}, as `stored` says")
 
 
 def _seen(file, path):

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from ect.cli.main import main
-from ect.config import fits
+from ect.config import fits, load
 from ect.config.config import Config, ConfigError
 from ect.config.dataset import COUNTS
 from ect.config.evaluation import INCEPTION_FILE
@@ -26,7 +26,7 @@ from ect.networks import edm2
 from ect.networks.unet import Attention
 from ect.networks.widths import levels
 from ect.runtime import checkpoint
-from tests.helpers.configs import CUT, DEFAULT, PICKLE, SEARCH, changed
+from tests.helpers.configs import CUT, DEFAULT, PICKLE, ROOT, SEARCH, changed
 
 TEN = {"networks/small/classes": 10}
 MNIST = {"dataset": {"source": "mnist", "path": "no"}, "networks/small/attention": [14]}
@@ -420,6 +420,17 @@ def test_what_no_job_could_do_is_told_by_a_look_at_the_source(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and all(word in said[0] for word in words), said
     assert time.process_time() - started < 3
+
+
+def test_the_study_of_own_images_runs_from_15_images_on(tmp_path, monkeypatch):
+    """As README says: 12 to train with, for the grid, and 3 to test with."""
+    monkeypatch.chdir(tmp_path)
+    config = load.read(ROOT / "config.yaml", ROOT / "workflow/studies/images.yaml")
+    pictures("photos", count=14, side=16)
+    with pytest.raises(ConfigError, match="at most 11, the images to train with"):
+        Config.read(config).fit(look.facts)
+    pictures("photos", count=15, side=16)
+    assert Config.read(config).fit(look.facts).images == 15
 
 
 def test_a_damaged_image_hides_no_size(tmp_path, monkeypatch):

@@ -178,3 +178,37 @@ def test_the_study_of_matched_ends_has_matched_ends():
         assert block.options()["q"] == pytest.approx(gaps.matched(block, gap, level), rel=1e-5)
     for name in ("sigmoid", "smooth", "fixed", "constant"):  # as they are in the default study
         assert study.schedules[name] == Config.read(DEFAULT).schedules[name]
+
+
+TUNED = {k: v for k, v in ROW.items() if k not in ("pretrainings", "tunings")}
+SHARE = {"pretrain": ["ve"], "total_kimg": 120, "shares": [50], "tune": "ect"}
+SHARE |= {"schedules": ["sigmoid"], "samplers": ["one_step"]}
+ONE = {
+    "split": ([TUNED], "found one share of pretraining, 12 of 24 thousand images"),
+    "split by shares": ([SHARE, SHARE | {"seeds": [1]}], "one share of pretraining, 60 of 120"),
+    "scaling": ([SHARE | {"shares": [10, 50]}], "one total of 120 thousand images"),
+    "ends": ([TUNED | {"seeds": [0, 1]}], "found the schedule 'sigmoid' alone"),
+    "solvers": ([TUNED], "found tuned models alone with kind 'solvers'"),
+}
+
+
+@pytest.mark.parametrize("rows, words", ONE.values(), ids=ONE)
+def test_what_is_compared_is_two_or_more(request, rows, words):
+    kind = request.node.callspec.id.split()[0]
+    block = {"question": "?", "kind": kind, "rows": rows}
+    with pytest.raises(ConfigError, match=words) as caught:
+        Config.read(changed("experiments/split", block))
+    assert "\n" not in str(caught.value)
+    if kind == "scaling":  # of two totals one may wait
+        block = block | {"rows": [*rows, rows[0] | {"total_kimg": 240}], "up_to_kimg": 120}
+        config = changed("experiments/split", block)
+        config["pretrain"]["ve"]["kimg"] = 120
+        Config.read(config)
+
+
+def test_a_cell_that_two_rows_ask_for_is_one():
+    """A table refuses the same file twice, after all jobs."""
+    rows = [TUNED | {"seeds": [0, 1]}, TUNED | {"seeds": [1, 2]}]
+    block = {"question": "?", "kind": "methods", "rows": rows}
+    cells = Config.read(changed("experiments/split", block)).cells("split")
+    assert [cell.model.seed for cell in cells] == [0, 1, 2]

@@ -9,6 +9,7 @@ from ect.config.config import Config, ConfigError
 from ect.study import cost
 from ect.study import settings as study_settings
 from tests.config.test_fits import PLAIN, laid
+from tests.helpers.configs import SEARCH
 
 FIRST = {"pretrain": "ve", "kimg": 60, "tune": "ect", "schedule": "sigmoid", "tune_kimg": 12}
 SECOND = {
@@ -26,7 +27,12 @@ IMPORT = {"imp": {"format": "edm", "file": "edm-cifar10-32x32-uncond-vp.pkl"}}
 IMPORTED = STAGES | {"init": IMPORT, "dataset/normalize": "unit"}
 IMPORTED |= {"tuned": {"first": FIRST | {"pretrain": "imp", "kimg": 0}}}
 FM = {"kind": "flow_map", "times": [1.0], "label": "fm"}
+ONE_STEP = {"kind": "heun", "steps": 2, "label": "1  step"}
 FLOWS = {"question": "?", "kind": "methods", "rows": [PLAIN | {"samplers": ["fm"]}]}
+MID = {
+    "trajectories": {"solved": {"pretrain": "ve", "kimg": 60, "count": 100}},
+    "tune/mid": {"like": "ect", "trajectories": "solved"},
+}
 CHAIN = {f"a{n}": {"like": f"a{n + 1}", "label": str(n)} for n in range(60)}
 
 WRONG = {
@@ -86,6 +92,33 @@ WRONG = {
     "an address": (
         {"init": {"a": {"format": "edm", "file": "https://a.b/c.pkl"}}}, "not an address",
     ),
+    "width of a figure that is null": (
+        {"figures/loss": None, "figures/widths_in": {"loss": 5.0}}, "'loss', which is not drawn",
+    ),
+    "width of a figure that nobody asks for": (
+        {"figures/widths_in": {"nearest": 5.0}}, "as figures.nearest is null; allowed: methods",
+    ),
+    "the solver's row twice": (
+        {"figures/solver": "one_step"}, "figures.solver: found 'one_step', labelled as 'one_step'",
+    ),
+    "two rows of one label": (
+        {"figures/solver": "mine", "samplers/mine": ONE_STEP},
+        "figures.solver: found 'mine', labelled as 'one_step', which the grid",
+    ),
+    "a search without room": (
+        {"search": SEARCH | {"low": 1.0, "high": 1.9}}, "high is 1.9 with low 1.0, which leaves",
+    ),
+    "a prior of trajectories": (MID | {"tune/mid/prior": {"mean": 0.0, "std": 1.0}},
+                                "tune.mid.prior: found one with trajectories"),
+    "its prior again": (
+        MID | {"tune/more": {"like": "mid", "prior": {"mean": 1.0, "std": 1.0}}},
+        "tune.more.prior: found one with trajectories",
+    ),
+    "a key of another source": (
+        {"dataset": {"source": "parquet", "path": "p", "classes": "folders"}},
+        "classes is set for 'parquet'; allowed: normalize, held_out, split_seed, max_images, path,"
+        " label, resolution, resize, channels, on_error; `classes: null` takes back what a file",
+    ),
     "a chain of like": ({"samplers": CHAIN | {"a60": {"kind": "multistep", "label": "z"}}},
                         "at most 50"),
 }  # fmt: skip
@@ -96,6 +129,12 @@ def test_it_is_one_line(changes, words):
     with pytest.raises(ConfigError) as caught:
         Config.read(laid(copy.deepcopy(changes)))
     assert words in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
+
+
+def test_a_recipe_on_trajectories_has_the_prior_of_another():
+    more = {"tune/more": {"like": "mid", "batch": 32}}
+    study = Config.read(laid(copy.deepcopy(MID | more)))
+    assert study.tune["more"].prior == study.tune["ect"].prior
 
 
 @pytest.mark.parametrize("stages", [STAGES, IMPORTED])

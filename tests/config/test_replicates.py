@@ -79,6 +79,7 @@ def test_an_imported_start_is_the_same_in_all_replicates():
     row = {"pretrain": ["edm"], "kimg": [0], "tune_kimg": 12, "total_kimg": None, "shares": None}
     config = replicated(2, **row) | {"init": start}
     config["dataset"] |= {"normalize": "unit"}
+    config["experiments"]["split"]["kind"] = "methods"
     cells = Config.read(config).cells("split")
     assert {cell.model.start for cell in cells} == {Milestone("edm", 0, 0)}
     found = {(cell.model.seed, cell.replicate) for cell in cells}

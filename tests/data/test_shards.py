@@ -1,6 +1,7 @@
 """Parquet files of HF `datasets` and webdataset's .tar shards: every image once with its class,
 splits by the shards' names, and what is wrong is one line."""
 
+import datetime
 import io
 import json
 import tarfile
@@ -321,8 +322,24 @@ def test_the_classes_of_a_parquet_file(tmp_path):
     ):
         out = prepared(path, tmp_path / "d", label=label)
         assert Images(out).classes == names
-    captions = parquet(tmp_path / "b.parquet", range(4), None, classes=["a", "b", "c", "d"])
-    assert Images(prepared(captions, tmp_path / "d")).classes is None
+    boxes = parquet(tmp_path / "b.parquet", range(4), None, classes=[[1], [2, 3], [], [4]])
+    assert Images(prepared(boxes, tmp_path / "d")).classes is None
+
+
+OTHER_LABELS = {
+    "texts": (["a", "b", "a", "b"], ["'label' of string", "dataset.label: label, by which each"]),
+    "coded": (arrow.array(["a", "b"] * 2).dictionary_encode(), ["of dictionary", "by which each"]),
+    "truths": ([True, False] * 2, ["'label' of bool", "allowed: whole numbers or texts in it"]),
+    "parts": ([0.0, 1.0] * 2, ["'label' of double", "or another name for it"]),
+    "days": ([datetime.date(2020, 1, 1)] * 4, ["'label' of date32"]),
+    "bytes": ([b"a", b"b"] * 2, ["'label' of binary"]),
+}
+
+
+@pytest.mark.parametrize("labels, words", OTHER_LABELS.values(), ids=OTHER_LABELS)
+def test_a_column_of_classes_that_would_not_be_read_is_named(tmp_path, labels, words):
+    """Without a word the dataset would have no classes."""
+    refused(parquet(tmp_path / "a.parquet", range(4), None, classes=labels), *words)
 
 
 def test_files_of_one_dataset_have_the_same_columns(tmp_path):

@@ -292,6 +292,16 @@ def test_images_of_which_none_can_be_read(photos, tmp_path):
         prepared(photos, tmp_path / "d", on_error="skip")
 
 
+def test_one_image_to_train_with_is_too_few(tmp_path):
+    settings = {"source": "digits", "normalize": "unit", "split_seed": 0}
+    for counts in ({"max_images": 3, "held_out": 2}, {"held_out": 1796}):
+        with pytest.raises(
+            ValueError, match="max_images leave 1 of them to train with; allowed: 2"
+        ):
+            run(settings | counts, tmp_path / "d")
+    run(settings | {"max_images": 4, "held_out": 2}, tmp_path / "d")
+
+
 def test_one_test_image_that_is_left_is_too_few(tmp_path):
     """A covariance needs two; whoever asks for one has it."""
     (tmp_path / "photos").mkdir()

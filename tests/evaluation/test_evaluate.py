@@ -291,6 +291,9 @@ def test_snapshots_are_named_by_the_images_seen(files, tmp_path):
     checkpoint.save(path, checkpoint.prefixed("last", weights), **about)
     with pytest.raises(ValueError, match=r"snapshots\.safetensors: found 'last'; allowed: weights"):
         list(trace.models(files["model"], path))
+    checkpoint.save(path, {}, **about)
+    with pytest.raises(ValueError, match=r"found no snapshots; allowed: those of a run with snap"):
+        list(trace.models(files["model"], path))
 
 
 def test_images_of_another_size_than_the_datas_are_refused(files, tmp_path, capsys):

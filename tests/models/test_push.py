@@ -3,12 +3,16 @@
 import base64
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from ect.cli import main
+from tests.helpers.configs import ROOT
 from tests.models.test_diffusers_pipeline import EDM, NETWORK, saved
 
 pytest.importorskip("huggingface_hub", reason="the extra 'hub' is not installed")
@@ -128,6 +132,36 @@ def test_what_was_not_exported_is_refused(hub, tmp_path, capsys):
 def test_without_a_token_nothing_is_sent(hub, folder, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     assert "found no token" in refused(capsys, "a/b", folder)
+
+
+def test_in_a_new_process_a_name_is_checked_too(folder):
+    """There no other import has loaded the client's errors."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "ect", "push", "a/b/c", str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1 and "allowed: owner/name" in done.stderr
+
+
+@pytest.mark.parametrize("token", ["hf_\u00fc", "hf a", "hf_a\u2013b"])
+def test_a_token_that_no_header_holds_is_named_and_not_shown(
+    hub, folder, monkeypatch, capsys, token
+):
+    monkeypatch.setenv("HF_TOKEN", token)
+    line = refused(capsys, "a/b", folder)
+    assert "token: found one with '" in line and "ASCII" in line and token not in line
+    assert hub.repositories == {}
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["huggingface.co", "ftp://x", "http://[::1", "http://a b", "http://127.0.0.1:99999", "http://",
+     "http://\u00fc.de"],
+)  # fmt: skip
+def test_an_endpoint_that_is_no_address_is_named(hub, folder, monkeypatch, capsys, address):
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    line = refused(capsys, "a/b", folder)
+    assert "HF_ENDPOINT: found " in line and "such as https://huggingface.co" in line
+    assert hub.repositories == {}
 
 
 def test_a_wrong_token_is_named(hub, folder, monkeypatch, capsys):

@@ -92,6 +92,22 @@ def test_a_mistake_in_its_rows_is_named(changes, words):
         Config.read(config)
 
 
+@pytest.mark.parametrize(
+    "starts, equal, found",
+    [
+        (["short"], {}, r"lengths short \("),
+        (["short", "long"], {"long": "short"}, "no two with the"),
+    ],
+)
+def test_lengths_are_several(starts, equal, found):
+    config = copy.deepcopy(edm2())
+    for name, other in equal.items():
+        config["averages"][name]["ema_std"] = config["averages"][other]["ema_std"]
+    config["experiments"]["lengths"]["rows"][0]["pretrain"] = starts
+    with pytest.raises(ConfigError, match=found):
+        Config.read(config)
+
+
 def test_averages_of_several_runs_are_not_compared():
     config = copy.deepcopy(edm2())
     config["averages"]["long"]["kimg"] = 42

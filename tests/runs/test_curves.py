@@ -98,3 +98,11 @@ def test_without_the_package_one_line_says_how_to_install_it(root, monkeypatch, 
 def test_a_folder_without_runs_is_refused(tmp_path, place, said, capsys):
     assert main.main(["tensorboard", str(tmp_path / place)]) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("images", [[-5], [0], [500, 100], [3, 3], [2**60]], ids=str)
+def test_a_log_whose_images_do_not_rise_is_named(tmp_path, images, capsys):
+    finished(tmp_path / "run", [{"images": number, "loss": 1.0} for number in images])
+    assert main.main(["tensorboard", str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"metrics.jsonl, line {len(images)}: found {images[-1]} images after" in line

@@ -174,6 +174,13 @@ def test_no_control_character_of_a_file_is_printed(root, capsys):
     assert "\x1b" not in out + err and out.count(r"\x1b[2Jx") > 10 and r"\x1b" in err
 
 
+@pytest.mark.parametrize("verb", ["status", "plan", "show", "diff", "verify", "tensorboard"])
+def test_a_path_that_no_file_has_is_named(tmp_path, capsys, verb):
+    assert main([verb, "a\0b", *["c"] * (verb == "diff")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ect {verb}: a\\x00b")
+
+
 def test_a_log_without_a_loss_is_named(root, capsys):
     path = spoiled(root, "metrics.jsonl", '{"images": 3}\n')
     assert f"{path}, line 1: no key 'loss'" in said_by(["status", str(root)], path, capsys)

@@ -2,7 +2,7 @@
 
 from ect.config.config import Config
 from ect.study.advice import advice
-from tests.helpers.configs import DEFAULT, changed
+from tests.helpers.configs import DEFAULT, SEARCH, changed
 
 
 def with_halflife(kimg):
@@ -35,3 +35,5 @@ def test_the_ramp_leaves_nothing_of_a_random_start():
 def test_subsets_of_a_distance_that_is_not_measured_are_told():
     (line,) = advice(Config.read(changed("evaluation/metrics", ["fd"])))
     assert line == "evaluation.kd_subsets: 20 has no effect, as metrics has no kd"
+    searched = changed("evaluation/metrics", ["fd"]) | {"search": SEARCH | {"metric": "kd"}}
+    assert advice(Config.read(searched)) == []

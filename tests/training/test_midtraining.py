@@ -209,6 +209,35 @@ def test_trajectories_of_other_images_are_refused(files, digits_file, write_digi
         train.run(MID, digits_file, tmp_path / "run", init=files[0], trajectories=other)
 
 
+ODD_POINTS = {
+    "nan": ([2.0, 1.0, 0.0], float("nan"), "trajectory 1 holds NaN or infinity; allowed: finite"),
+    "infinite": ([2.0, 1.0, 0.0], float("inf"), "trajectory 1 holds NaN or infinity"),
+    "far": ([1e30, 1.0, 0.0], 0.0, "levels are [1.0000000150474662e+30, 1.0, 0.0]; allowed: fall"),
+    "infinitely far": ([float("inf"), 1.0, 0.0], 0.0, "falling ones from 100000 or less"),
+}
+
+
+@pytest.mark.parametrize("levels, value, words", ODD_POINTS.values(), ids=ODD_POINTS)
+def test_points_and_levels_made_by_hand_are_checked(digits_file, tmp_path, levels, value, words):
+    images = Images(digits_file)
+    about = {"shape": [1, 8, 8], "shift": images.shift, "scale": images.scale, "classes": 0}
+    points = torch.zeros(3, 3, 1, 8, 8)
+    points[1, 2, 0, 4, 4] = value
+    trajectories.write(tmp_path / "t", about, levels, [0] * 3, (1, 8, 8), [points])
+    with pytest.raises(checkpoint.CheckpointError, match=re.escape(words)):
+        Trajectories(digits_file, tmp_path / "t")
+
+
+@pytest.mark.parametrize("classes, labels", [(0, [0, 1]), (3, [0, 3]), (3, [-1, 2]), ("x", [0, 0])])
+def test_labels_made_by_hand_are_classes(digits_file, tmp_path, classes, labels):
+    images = Images(digits_file)
+    about = {"shape": [1, 8, 8], "shift": images.shift, "scale": images.scale, "classes": classes}
+    points = torch.zeros(2, 3, 1, 8, 8)
+    trajectories.write(tmp_path / "t", about, [2.0, 1.0, 0.0], labels, (1, 8, 8), [points])
+    with pytest.raises(checkpoint.CheckpointError, match="not readable trajectories"):
+        Trajectories(digits_file, tmp_path / "t")
+
+
 WRONG = {
     "map": ({"schedule": TUNE["schedule"]}, "found trajectories with the map 'sigmoid'"),
     "target": ({"target": "heun"}, "found target 'heun'"),

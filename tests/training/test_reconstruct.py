@@ -1,14 +1,18 @@
 """Averages of other lengths, after the fact: what the stored ones determine, and how nearly."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from ect.cli import main
 from ect.models import build
 from ect.runtime import checkpoint
 from ect.training import average, train
 from ect.training.reconstruct import product, solve
+from tests.helpers.configs import DEFAULT
 from tests.helpers.runs import PRETRAIN, changed
 
 GRID = [(k / 8, std) for k in range(1, 9) for std in (0.05, 0.1)]
@@ -144,7 +148,8 @@ def test_a_length_that_a_run_kept_itself_is_reconstructed(chain, digits_file, tm
 
 MISTAKES = {
     "far": ({"std": 0.01}, "ema_std: found 0.01, which averages of 0.05, 0.1 at 3 milestones"),
-    "more": ({"std": 0.07, "stored": (0.05, 0.1, 0.2)}, "found none of 'average2."),
+    "more": ({"std": 0.07, "stored": (0.05, 0.1, 0.2)}, "found averages over [0.05, 0.1]; allowed"),
+    "others": ({"std": 0.07, "stored": (0.05, 0.2)}, "over [0.05, 0.2], as `stored` says"),
     "twice": ({"std": 0.07, "kimgs": (1, 1)}, "found images seen 1000, 1000; allowed: milestones"),
 }
 
@@ -177,3 +182,21 @@ def test_a_state_without_one_of_the_averages_is_not_resumed(chain, digits_file, 
     more = changed(SETTINGS, recipe__ema_std=[0.05, 0.1, 0.2], first_kimg=1, last_kimg=2)
     with pytest.raises(ValueError, match="found missing: average2"):
         train.run(more, digits_file, tmp_path, resume=chain / "k1" / "state.safetensors")
+
+
+def test_averages_with_a_half_life_have_no_lengths(digits_file, tmp_path, capsys):
+    train.run(PRETRAIN, digits_file, tmp_path / "k1")
+    assert main.main(words(tmp_path, str(tmp_path / "out.safetensors"), 0.1, (1,), (0.1,))) == 1
+    assert "found an average with a half-life; allowed: over [0.1]" in capsys.readouterr().err
+
+
+def test_the_plan_refuses_an_average_that_its_job_would(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    keys = {"ema_std": [0.05, 0.1], "ema_halflife_kimg": None, "ema_ramp": None}
+    config = changed(DEFAULT, pretrain__ve=DEFAULT["pretrain"]["ve"] | keys)
+    for ema_std, code in ((0.07, 0), (0.25, 1)):
+        average = {"pretrain": "ve", "kimg": 12, "ema_std": ema_std}
+        Path("config.yaml").write_text(yaml.safe_dump(config | {"averages": {"a": average}}))
+        assert main.main(["plan"]) == code
+    line = capsys.readouterr().err
+    assert "averages.a.ema_std: found 0.25, which averages of 0.05, 0.1 at 1 milestones" in line

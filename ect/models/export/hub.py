@@ -1,7 +1,9 @@
 """An exported folder to Hugging Face's hub, or to a server of its kind that HF_ENDPOINT names."""
 
 import os
+import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ect.models.about import said
 from ect.runtime.text import shown
@@ -25,10 +27,9 @@ def push(name, folder, private=False):
         allowed = "owner/name, each of letters, digits and between them - . _, no -- or .."
         raise ValueError(f"name: {found}; allowed: {allowed}")
     folder = exported(folder)
-    if client.get_token() is None:
-        found = "found no token of Hugging Face"
-        raise ValueError(f"token: {found}; allowed: one in HF_TOKEN, or `hf auth login` before")
+    require_token(client.get_token())
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    require_address(endpoint)
     hub = client.HfApi(endpoint=endpoint)
     try:
         hub.create_repo(name, exist_ok=True, private=private or None)
@@ -38,6 +39,28 @@ def push(name, folder, private=False):
     except Exception as error:  # of the client, the network, the server or the disk
         raise ValueError(f"{name}: {_why(error, endpoint)}") from None
     return commit.commit_url
+
+
+def require_token(token):
+    """Raise `ValueError` unless a token is one that a header of HTTP can hold; it is not shown."""
+    if token is None:
+        found = "found no token of Hugging Face"
+        raise ValueError(f"token: {found}; allowed: one in HF_TOKEN, or `hf auth login` before")
+    if odd := [letter for letter in token if not "!" <= letter <= "~"]:
+        found = f"found one with {odd[0]!a}"
+        raise ValueError(f"token: {found}; allowed: ASCII letters, digits and signs, no spaces")
+
+
+def require_address(endpoint):
+    """Raise `ValueError` unless an endpoint is the address of a server."""
+    try:
+        parts = urlsplit(endpoint)
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of a port, or of the brackets of IPv6
+        fits = False
+    if not fits or re.search(r"[^!-~]", endpoint):
+        found = f"HF_ENDPOINT: found {shown(endpoint, 80)!r}"
+        raise ValueError(f"{found}; allowed: an address such as https://huggingface.co")
 
 
 def exported(folder):
@@ -54,6 +77,8 @@ def library():
     """The package huggingface_hub; raises `ValueError` where it is not installed."""
     try:
         import huggingface_hub
+        import huggingface_hub.errors  # no attributes of the package before they are imported
+        import huggingface_hub.utils
     except ImportError:
         raise ValueError(
             "huggingface_hub: found no such package, which `push` needs; allowed: the extra 'hub'"
