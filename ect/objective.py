@@ -62,7 +62,12 @@ def huber(a, b, c=0.0):
     return (square + torch.finfo(square.dtype).tiny).sqrt()  # keeps the gradient finite at 0
 
 
-DISTANCES = {"squared": squared, "sum_squared": sum_squared, "huber": huber}
+def lpips(a, b, network):
+    """LPIPS per image, as `network` of ect/networks/lpips.py computes it (CT, Song et al. 2023)."""
+    return network(a, b)
+
+
+DISTANCES = {"squared": squared, "sum_squared": sum_squared, "huber": huber, "lpips": lpips}
 
 
 def uniform(s, r, sd):

@@ -228,6 +228,9 @@ def _sources(args):
         plugins, weights = part.get("plugins"), part.get("inception_path")
         flat += [*(plugins if isinstance(plugins, dict) else ()), part.get("dinov2_path")]
         flat += [*Path(weights).glob("*.pt")] if isinstance(weights, str) else []
+    recipe = settings.get("recipe")
+    distance = recipe.get("distance") if isinstance(recipe, dict) else None
+    flat.append(distance.get("path") if isinstance(distance, dict) else None)
     if verb == "prepare" and isinstance(settings.get("path"), str):
         flat += [Path(settings["path"], inside) for inside in _inside(settings.get("source"))]
     return [path for path in flat if isinstance(path, (str, Path))]

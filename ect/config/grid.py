@@ -245,8 +245,10 @@ class Grid(Block):
         return name in CONTINUOUS_TIME or name in self.plugin_parts.get("objective", {})
 
     def has_pairs(self, model):
-        """Whether a tuned model's loss compares f at pairs of noise levels that a map gives."""
-        return not self.has_own_loss(model.schedule)
+        """Whether a tuned model's loss compares f at pairs of noise levels that a map gives, by a
+        distance of numbers, so that it is known of Gaussian data."""
+        perceptual = self.tune[model.recipe].distance.kind == "lpips"
+        return not (perceptual or self.has_own_loss(model.schedule))
 
     def stages_of(self, model):
         """The number of stages of a tuned model's schedule; None if it has no stages."""

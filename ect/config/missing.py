@@ -16,6 +16,7 @@ from ect.config.released import released
 IMAGENET = "https://image-net.org, ILSVRC2012_img_train.tar unpacked, a folder for each class"
 INCEPTION, INCEPTION_SIZE = "clean-fid's Inception", 96_000_000
 EFFICIENTNET_SIZE = 17_400_000
+LPIPS_SIZE = 4 * 14_716_160  # the parameters of VGG-16's convolutions, and 1,472 weights
 # What torchvision downloads for a source: a file that shows that it has, and bytes.
 DOWNLOADED = {
     "cifar10": ("cifar-10-batches-py", 170_000_000),
@@ -40,7 +41,7 @@ class Needed(NamedTuple):
 def missing(config) -> list[Needed]:
     """What a study needs and does not find, in the order of the config."""
     every = [*_images(config.dataset), *_features(config.features), *_starts(config)]
-    every += _plugins(config.plugins)
+    every += [*_distances(config), *_plugins(config.plugins)]
     return [needed for needed in every if needed.package or not Path(needed.path).exists()]
 
 
@@ -97,6 +98,15 @@ def _is_there(name):
     except (ImportError, ValueError):  # of a module inside what is no package; of one without spec
         return first in sys.modules and first != "ect"
     return found is not None or PathFinder.find_spec(first, [os.getcwd()]) is not None
+
+
+def _distances(config):
+    """The weights of LPIPS of the recipes that the study uses."""
+    for name in dict.fromkeys(model.recipe for model in config.all_tuned()):
+        for file in config.tune[name].distance.files:
+            yield Needed(
+                f"tune.{name}.distance.path", file, "see ect/networks/lpips.py", LPIPS_SIZE
+            )
 
 
 def told(needed: Needed) -> str:

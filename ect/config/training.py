@@ -14,6 +14,7 @@ from ect.config.base import (
     Block,
     Count,
     Deviation,
+    InputPath,
     Name,
     Seed,
     Share,
@@ -115,9 +116,31 @@ class Distance(Block):
     kind: Literal[registry.DISTANCES]
     """`squared`: |a - b|^2 / D, the mean over the D numbers of an image; `sum_squared`: |a - b|^2,
     their sum, as in EDM's code; `huber`: sqrt(|a - b|^2 + c^2) - c, of the sum too. Which one
-    matters for Adam's eps: docs/mathematics.md."""
+    matters for Adam's eps: docs/mathematics.md. `lpips`: of VGG-16's features, resized to 224 x 224
+    (CT); in tuning."""
     c: Annotated[float, Field(ge=0, le=100)] = 0.0
     """The constant of `huber`, 0 or at least 1e-8; 0 gives the L2 norm."""
+    path: InputPath | None = None
+    """The weights of `lpips`, a safetensors file: ect/networks/lpips.py says how to make it."""
+
+    @model_validator(mode="after")
+    def _path_is_of_lpips(self):
+        if (self.kind == "lpips") != (self.path is not None):
+            allowed = "with a path" if self.kind == "lpips" else "kind 'lpips' only"
+            raise ValueError(f"path is {self.path} with kind '{self.kind}'; allowed: {allowed}")
+        if self.path is not None and not self.path.endswith(".safetensors"):
+            raise ValueError(f"path is '{self.path}'; allowed: a .safetensors file")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler):
+        """Without `path` where it is not set: as before there was such a key."""
+        return {k: v for k, v in handler(self).items() if (k, v) != ("path", None)}
+
+    @property
+    def files(self):
+        """[The file that it reads], or []."""
+        return [] if self.path is None else [self.path]
 
     @model_validator(mode="after")
     def _c_is_used(self):
@@ -233,6 +256,8 @@ class Pretrain(Recipe):
     @model_validator(mode="after")
     def _chain(self):
         self._check_milestones()
+        if self.distance.kind == "lpips":
+            raise ValueError("distance.kind is 'lpips'; allowed: in tune only")
         require_defined(self.process, self.parameterization)
         if self.optimizer.decay_from < 1:
             raise ValueError(

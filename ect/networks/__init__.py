@@ -8,6 +8,7 @@
 `edm2`     EDM2's U-Net, whose layers preserve magnitudes
 `kernels`  for the CPU: convolution; norm, SiLU and dropout (kernels/*.c)
 `native`   the U-Net's blocks in these kernels
+`lpips`    how unlike two images look: VGG-16's features
 `unet2d`   diffusers' U-Net, built by diffusers
 =========  ==============================================================
 """

@@ -201,10 +201,11 @@ def _drawing(settings):
 
 def _training(settings):
     """The kind of work of a training run: its map where that decides the cost, as a plugin's may,
-    else its target; and its precision."""
+    else its target; whether it measures LPIPS, and its precision."""
     name = settings["schedule"]["map"]
     decides = name == "zero" or name in CONTINUOUS_TIME or name not in SCHEDULES
     kind = name if decides else settings["target"]
+    kind += ", lpips" if settings["recipe"]["distance"]["kind"] == "lpips" else ""
     return f"{kind}, {setting(settings['recipe'], 'precision')}"
 
 

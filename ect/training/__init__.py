@@ -1,6 +1,7 @@
 """One training run.
 
 =============  =====================================================================
+`distances`    the distance of f to its target
 `parts`        settings -> objective, optimizer, learning rate
 `average`      the moving averages of the weights
 `reconstruct`  an average of a length that no run kept, from its milestones

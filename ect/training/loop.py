@@ -100,7 +100,8 @@ def loop(state, settings, images, teacher=None):
     where a run can be saved, and stopped."""
     total = 1000 * settings["last_kimg"]
     about = build.description(settings, images)
-    objective = make_objective(settings, about["sd"], teacher)
+    pixels = {key: about[key] for key in ("shift", "scale")}
+    objective = make_objective(settings, about["sd"], teacher, pixels)
     require_gap(objective, settings)
     f = build.make_consistency(state.network, objective.process, about)
     if state.target is not None:

@@ -10,13 +10,14 @@ from ect import flowloss, limit, plugins
 from ect.flowmap import JOINTS
 from ect.models import build, trust
 from ect.models.build import make_process
-from ect.objective import DISTANCES, PRIORS, WEIGHTS, Objective, PluginObjective, Truncated, huber
+from ect.objective import PRIORS, WEIGHTS, Objective, PluginObjective, Truncated
 from ect.ode import STEPS
 from ect.runtime import device, record
 from ect.runtime.seeds import generator_of
 from ect.runtime.text import shown
 from ect.runtime.versions import DEFAULTS, setting
 from ect.schedule import SCHEDULES, SNAPS
+from ect.training.distances import make_distance
 
 # What makes f, and is equal in a start and in the run that goes on from it.
 START = ("process", "parameterization", "c_noise", "c_in", "shape", "shift", "scale", "network")
@@ -79,10 +80,11 @@ def _refuse_lost(lost, most, where, settings):
         )
 
 
-def make_objective(settings, sd, teacher=None):
+def make_objective(settings, sd, teacher=None, pixels=None):
     """The loss of a cell, its schedule and distance bound to their options. `sd` is that of f, as
     `build.description` decides it. `teacher`, the frozen consistency function of the start, is used
-    if the target is one step of its ODE, and in a second stage of tuning."""
+    if the target is one step of its ODE, and in a second stage of tuning; `pixels` are those of
+    `make_distance`."""
     recipe, schedule = settings["recipe"], settings["schedule"]
     process = make_process(settings)
     weight = plugins.with_plugins(WEIGHTS, "weight", settings)[recipe["weight"]]
@@ -102,16 +104,13 @@ def make_objective(settings, sd, teacher=None):
     bound = on_clock(maps[schedule["map"]], schedule, process)
     if schedule["map"] not in SCHEDULES:
         check_plugin_map(maps[schedule["map"]].described, bound)
-    distance = DISTANCES[recipe["distance"]["kind"]]
-    if distance is huber:
-        distance = functools.partial(huber, c=recipe["distance"]["c"])
     truncate = setting(recipe, "truncate")
     kind = Truncated if truncate else Objective
     return kind(
         **({"frozen": teacher, **truncate} if truncate else {}),
         process=process,
         schedule=bound,
-        distance=distance,
+        distance=make_distance(recipe["distance"], pixels),
         weight=weight,
         sd=sd,
         snap=on_clock(SNAPS.get(schedule["map"]), schedule, process),

@@ -19,6 +19,7 @@ from ect.runtime.versions import STAGES, setting
 from ect.runtime.work import Work, locked, log_line, work_folder
 from ect.training import starts
 from ect.training.augment import require_labels
+from ect.training.distances import files
 from ect.training.log import Diverged
 from ect.training.loop import loop, skipped, step_ends, written_by
 from ect.training.parts import require_chain, require_same_images, settings_with_start
@@ -52,7 +53,7 @@ def run(
     original, settings = settings, settings_with_start(settings, init, images)
     starts.require_classes(settings, images, data, exact="network" in original)
     require_labels(settings)
-    inputs = [path for path in (data, resume, init, trajectories) if path]
+    inputs = [path for path in (data, resume, init, trajectories, *files(settings)) if path]
     fingerprint = [STAGES["train"], settings, [record.digest(path) for path in inputs]]
     require_same_images(resume, data, fingerprint[2][0])
     with distributed.together(), _held(out) as folder, stop.signals() as received:

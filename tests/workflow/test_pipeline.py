@@ -202,7 +202,9 @@ def test_new_budget_below_the_trained_end(study):
     assert first["pretrain"] == 1 and first["tune"] == 1
     trained = snakemake(study, "--configfile", SMOKE, "overlay.yaml")
     assert trained.returncode == 0, trained.stderr
-    again = planned(study, longer | {"experiments": {"split": {"rows": [rows[0] | {"kimg": [1]}]}}})
+    again = planned(
+        study, longer | {"experiments": {"methods": {"rows": [rows[0] | {"kimg": [1]}]}}}
+    )
     assert "pretrain" not in again
     below = [rows[0] | {"kimg": [1], "tune_kimg": 3}]
     jobs = planned(study, longer | {"experiments": {"schedules": {"rows": below}}})

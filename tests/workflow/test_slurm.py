@@ -132,7 +132,7 @@ def states(comment):
 
 def under_way(folder, comment, model, process):
     """(SLURM's id, images seen) of a training run, once it has taken ten steps."""
-    end = time.monotonic() + 200
+    end = time.monotonic() + 400
     while time.monotonic() < end and process.poll() is None:
         told = progress.read(folder / "results" / "cluster" / model)
         if told and told["images"] >= 200:
@@ -157,7 +157,7 @@ def study(cluster, tmp_path_factory):
         subprocess.run(["scontrol", "update", f"jobid={late}", "TimeLimit=1"], check=True)
         victim, seen = under_way(folder, COMMENTS[CANCELLED], CANCELLED, process)
         subprocess.run(["scancel", victim], check=True)
-        assert process.wait(400) == 0, (folder / "snakemake.log").read_text()[-6000:]
+        assert process.wait(600) == 0, (folder / "snakemake.log").read_text()[-6000:]
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)  # ends its jobs too

@@ -45,6 +45,11 @@ def read_of(wildcards):
     }
 
 
+def distance_of(wildcards):
+    """The weights of a recipe's distance, where it is LPIPS."""
+    return outside(STUDY.tune[wildcards.recipe].distance.files)
+
+
 def granted(wildcards, resources):
     """The options of `train` that depend on resources; no change of these re-runs a job. Where a
     profile sets `runtime` (minutes), a time limit: the run saves its state and stops a little
@@ -153,6 +158,7 @@ rule tune:
     input:
         data=DATA,
         init=f"{MILESTONE}/model.safetensors",
+        distance=distance_of,
     output:
         model=f"{TUNING}/model.safetensors",
         snapshots=f"{TUNING}/snapshots.safetensors",
@@ -214,6 +220,7 @@ rule midtrain:
         trajectories=lambda wildcards: f"{SOLVED}/trajectories.safetensors".format(
             trajectories=STUDY.tune[wildcards.recipe].trajectories
         ),
+        distance=distance_of,
     output:
         model=f"{TUNING}/model.safetensors",
         snapshots=f"{TUNING}/snapshots.safetensors",
