@@ -47,8 +47,10 @@ def test_strips_show_the_nearest_images_above_what_they_are_near_to(inputs):
         "generated", "its nearest\ntraining image", "held-out", "its nearest\ntraining image"
     ]  # fmt: skip
     assert np.array_equal(strips[0][1], np.load(samples)["arr_0"][[1, 2, 0]])
-    with pytest.raises(ValueError, match=r"12 images, of which 10 were searched; allowed: .* 11"):
-        nearest._strips(found, samples, data, 11)
+    assert [len(images) for _, images in nearest._strips(found, samples, data, 11)] == [10] * 4
+    np.savez(inputs.folder / "few.npz", np.load(samples)["arr_0"][:9])
+    with pytest.raises(ValueError, match=r"few.npz: 9 images, of which 10 were searched; allowed:"):
+        nearest._strips(found, inputs.folder / "few.npz", data, 3)
 
 
 def test_another_file_is_refused(tmp_path):

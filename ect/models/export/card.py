@@ -87,7 +87,7 @@ def front_matter(run, name, measured, diffusers):
     return f"---\n{yaml.safe_dump(held, sort_keys=False, allow_unicode=True)}---\n"
 
 
-def model_lines(about, run, diffusers):
+def model_lines(about, run, diffusers=False):
     depth, height, width = about["shape"]
     count = build.parameters(about["network"], about["shape"])
     process, form = about["process"], about["parameterization"]
