@@ -92,7 +92,9 @@ def test_a_module_from_a_repository_takes_the_installed_package(snakefile, tmp_p
     instead |= {"GIT_CONFIG_KEY_0": f"url.{tmp_path}/.insteadOf"}
     instead |= {"XDG_CACHE_HOME": f"{tmp_path}/cache"}
     there = deployed(tmp_path / "deployed", snakefile.format(folder=tmp_path))
-    found, said = plan(there, **instead)
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "ect.py").write_text("raise ModuleNotFoundError  # as if not installed")
+    found, said = plan(there, PYTHONPATH=f"{tmp_path}/none", **instead)
     assert not found and "the package ect is neither beside the workflow nor installed" in said
     shutil.copytree(ROOT / "ect", installed / "ect")
     shutil.rmtree(repository / "ect")
