@@ -184,7 +184,7 @@ def test_saving_takes_a_fiftieth_of_the_time_at_most(monkeypatch, tmp_path):
         state, times = SimpleNamespace(seen=0, lines=[]), []
 
         def steps():
-            while state.seen < 20_000:
+            while state.seen < 2_000:
                 clock[0] += 1
                 state.seen += 1
                 yield
@@ -193,7 +193,7 @@ def test_saving_takes_a_fiftieth_of_the_time_at_most(monkeypatch, tmp_path):
             times.append(clock[0])
             clock[0] += cost
 
-        settings, never = {"first_kimg": 0, "last_kimg": 20}, Requests([], 0.0)
+        settings, never = {"first_kimg": 0, "last_kimg": 2}, Requests([], 0.0)
         train._advance(state, steps(), settings, tmp_path, save, save_seconds, never)
         return [after - before - cost for before, after in itertools.pairwise(times)]
 
