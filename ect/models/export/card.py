@@ -71,15 +71,16 @@ def kind_of(run):
 
 def front_matter(run, name, measured, diffusers):
     """What Hugging Face reads of a card. The licence is this project's if every weight was trained
-    here, and unknown otherwise; datasets and distances are named where records hold them."""
-    known = run is not None and "network" in run["settings"]
+    here, and not on a reader's own images, and unknown otherwise; datasets and distances are named
+    where records hold them."""
+    dataset = results.dataset_of(run)
+    known = run is not None and "network" in run["settings"] and dataset != "images"
     held = {
         "license": "apache-2.0" if known else "unknown",
         "library_name": "diffusers" if diffusers else "ect-pipeline",
         "pipeline_tag": "unconditional-image-generation",
         "tags": ["consistency-models", "easy-consistency-tuning"],
     }
-    dataset = results.dataset_of(run)
     if dataset is not None and dataset != "images":  # a reader's own have no public name
         held["datasets"] = [dataset]
     if dataset is not None and measured:
