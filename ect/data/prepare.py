@@ -73,9 +73,8 @@ def _range(settings, writer, asked):
     """{shift, scale} from pixels to the network's range; `sd`, their standard deviation there."""
     for split, wanted in asked.items():
         left = len(writer.labels.get(split, ()))
-        if left < (
-            LEAST if split == "train" else min(LEAST, wanted)
-        ):  # one test image is asked for
+        least = LEAST if split == "train" else min(LEAST, wanted)  # who asks for one test image
+        if left < least:
             found = f"{left} of {wanted} {split} images could be read"
             if left == wanted:
                 found = f"held_out and max_images leave {left} of them to train with"

@@ -15,8 +15,10 @@ from ect.runtime import checkpoint
 from ect.runtime.progress import NUMBER, alive
 
 FOLDER = Path(".snakemake", "progress")
-NUMBERS = {"jobs": int, "done": int, "left": NUMBER, "time": (int, float), "pid": int}
-MOMENT = NUMBERS | {"host": str, "untimed": dict}
+MOMENT = {
+    "jobs": int, "done": int, "left": NUMBER, "untimed": dict, "time": (int, float), "pid": int,
+    "host": str,
+}  # fmt: skip
 
 
 def file_of(root, what=""):
@@ -66,12 +68,10 @@ def means(root):
 
 def left(seconds, untimed):
     """The time left in words, beside the jobs of `untimed`; None if nothing is known."""
-    parts = [] if seconds is None else [f"about {duration(seconds)} left"]
-    if untimed and parts:
-        parts.append(
-            "and, not timed yet, " + ", ".join(f"{n} {rule}" for rule, n in untimed.items())
-        )
-    return " ".join(parts) or None
+    if seconds is None:
+        return None
+    others = ", ".join(f"{n} {rule}" for rule, n in untimed.items())
+    return f"about {duration(seconds)} left" + (f" and, not timed yet, {others}" if others else "")
 
 
 def line(moment):

@@ -43,7 +43,7 @@ def plan(config, rate=None, count=None, shape=None, memory=None, pending=None):
     if rate is not None and not rate > 0:
         raise ValueError(f"--rate is {rate:g}; allowed: > 0 images/s")
     every = jobs(config)
-    left = _left(config, every, pending)
+    left, by_files = _left(config, every, pending)
     shape = shape or config.dataset.shape
     facts = {job: _facts(config, job, shape) for job in every if job.model}
     speeds, sizes = measured(), {}
@@ -67,6 +67,7 @@ def plan(config, rate=None, count=None, shape=None, memory=None, pending=None):
     ]
     networks = _levels(config, shape)
     found: dict[str, Any] = {"missing": [one._asdict() for one in missing(config)], "memory": None}
+    found["by_files"] = by_files
     if memory and (run := _largest(config, every, facts, count)):
         found["memory"] = {"run": run.name, **memory(run.settings, run.shape)}
     return {
@@ -121,17 +122,17 @@ def _levels(config, shape):
 
 
 def _left(config, every, pending):
-    """The jobs that are to do."""
+    """The jobs that are to do, and whether their files alone say so, as nobody else could."""
     lacking = [job for job in every if not any(Path().glob(_file_of(config, job)))]
     outputs = pending() if pending and len(lacking) < len(every) else None
     if outputs is None:
-        return lacking
+        return lacking, bool(pending) and len(lacking) < len(every)
     folders = {os.path.dirname(path) for path in outputs}
 
     def runs(file):
         return file in outputs or ("*" in file and os.path.dirname(file) in folders)
 
-    return [job for job in every if runs(_file_of(config, job))]
+    return [job for job in every if runs(_file_of(config, job))], False
 
 
 def _file_of(config, job):

@@ -7,6 +7,10 @@ WHY = (
     "Unknown: that work was not measured on that device yet (--rate gives a rate of training), or a"
     " start's network is known only after its import."
 )
+BY_FILES = (
+    "To do are jobs without a file; `snakemake -n`, which also knows of changed settings and"
+    " images, did not answer here."
+)
 PARTS = ("weights", "gradients", "moments", "averages", "teacher", "target", "activations")
 
 
@@ -26,6 +30,7 @@ def table(costs):
     rows = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in lines]
     rows += [f"network {name}: {_sizes(found)}" for name, found in costs["networks"].items()]
     rows += [_memory(costs["memory"])] if costs["memory"] else []
+    rows += [BY_FILES] if costs["by_files"] else []
     rows += [WHY] if any(UNKNOWN in line for line in lines) else []
     return "\n".join([*rows, *_missing(costs["missing"])])
 

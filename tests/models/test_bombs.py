@@ -57,7 +57,7 @@ def nested(content):
 
 KEY = b"}h\x00K\x01s."
 MANY = b"\x80\x02](" + b"".join(b"K" + bytes([n % 256]) for n in range(1500)) + b"eq\x00"
-SECONDS = 20  # of CPU time; one that goes off takes hours or all memory
+SECONDS = 10  # of CPU time, for a million steps; 3.4 were seen on a busy machine
 BOMBS = {
     "a key": doubled(b"\x86", KEY),
     "the top": doubled(b"\x86", b"h\x00."),
@@ -103,7 +103,7 @@ def test_a_bomb_is_one_line_in_seconds(content, tmp_path, capsys):
     path.write_bytes(content)
     said, seconds = imported("edm", path, capsys)
     assert said.startswith(f"ect import-model: {path}: ") and len(said) < 1500
-    assert seconds < SECONDS
+    assert seconds < (1 if len(content) < 10_000 else SECONDS)
 
 
 def network():
@@ -129,7 +129,7 @@ def test_an_argument_that_folds_upon_itself_is_one_line(written, capsys, name):
         "out_channels": folded(),
     }
     said, seconds = imported("edm", written({"ema": net}), capsys)
-    assert seconds < SECONDS and len(said) < 1500
+    assert seconds < 1 and len(said) < 1500
 
 
 def test_modules_that_fold_upon_themselves_are_one_line(written, capsys):
@@ -138,7 +138,7 @@ def test_modules_that_fold_upon_themselves_are_one_line(written, capsys):
         part = Persistent("Layer", {"a": part, "b": part})
     net.state["_modules"]["model"].state["_modules"]["more"] = part
     said, seconds = imported("edm", written({"ema": net}), capsys)
-    assert "the same module at two places" in said and seconds < SECONDS
+    assert "the same module at two places" in said and seconds < 1
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_bare_weights_are_bounded_too(case, bare, tmp_path, capsys):
         how = zipfile.ZIP_DEFLATED if case == "swelling" else zipfile.ZIP_STORED
         zipped(key, path, how)
     said, seconds = imported("state_dict", path, capsys, *bare)
-    assert seconds < SECONDS and f"{path}: " in said
+    assert seconds < 1 and f"{path}: " in said
 
 
 def test_what_torch_and_pickle_write_of_a_large_network_is_in_bounds(tmp_path):

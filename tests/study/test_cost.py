@@ -23,7 +23,7 @@ from ect.config.config import Config
 from ect.evaluation import search
 from ect.models.build import parameters
 from ect.runtime import checkpoint
-from ect.study import cost, jobs
+from ect.study import cost, jobs, table
 from ect.study import settings as study_settings
 from ect.training import train
 from tests.helpers.configs import DEFAULT, SEARCH, changed
@@ -162,6 +162,20 @@ def test_what_is_finished_is_not_to_do():
     assert sum(both["in_all"] - both["to_do"] for both in counts) == len(done) > 40
     left = sum(job.trained for job in every if job not in done)
     assert found["tuning_images"]["to_do"] + found["pretraining_images"]["to_do"] == left
+
+
+def test_what_snakemake_would_run_again_is_to_do_and_its_silence_is_told():
+    study = Config.read(DEFAULT)
+    outputs = {f"{study.root}/data/{name}" for name in ("dataset.safetensors", "run.json")}
+    assert not cost.plan(study, pending=pytest.fail)["by_files"]  # nothing is there to ask about
+    Path(study.root, "data").mkdir(parents=True)
+    Path(study.root, "data", "dataset.safetensors").touch()
+    found = cost.plan(study, pending=lambda: outputs)
+    assert [rule for rule, both in found["jobs"].items() if both["to_do"]] == ["prepare_data"]
+    assert not found["by_files"] and table.BY_FILES not in table.table(found)
+    found = cost.plan(study, pending=lambda: None)
+    assert found["jobs"]["prepare_data"]["to_do"] == 0 and found["by_files"]
+    assert table.BY_FILES in table.table(found)
 
 
 SMALL = {"channels": 8, "multipliers": [1, 1], "blocks": 1, "attention": []}
