@@ -54,10 +54,13 @@ def exported(model, out):
 
 # What the card says the script needs.
 NEEDED = ("torch", "safetensors", "numpy", "pillow")
-# Runs a script that can import only these packages and those that they need.
+# Runs a script that can import only these packages and those that they need, or all if none is
+# named, and of this one what lies beside the script, whether it is installed or not.
 BARE = """
-import importlib.metadata, re, runpy, sys
-allowed, waiting = set(), sys.argv[2].split(",")
+import importlib.metadata, os, re, runpy, sys
+from importlib.machinery import PathFinder
+script, needed, *words = sys.argv[1:]
+allowed, waiting = set(), needed.split(",") if needed else []
 while waiting:
     name = re.sub("[-_.]+", "-", waiting.pop().lower())
     if name not in allowed:
@@ -70,16 +73,19 @@ while waiting:
 owners = importlib.metadata.packages_distributions().items()
 blocked = {
     module for module, names in owners
-    if not {re.sub("[-_.]+", "-", name.lower()) for name in names} & allowed
+    if needed and not {re.sub("[-_.]+", "-", name.lower()) for name in names} & allowed
 }
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
+        if name == "ect":
+            if found := PathFinder.find_spec(name, [os.path.dirname(script)]):
+                return found
+            raise ModuleNotFoundError("No module named 'ect'", name=name)
         if name.partition(".")[0] in blocked:
             raise ModuleNotFoundError(f"No module named '{name}' (blocked)", name=name)
 
 sys.meta_path.insert(0, Blocked())
-script, _, *words = sys.argv[1:]
 sys.argv = [script, *words]
 runpy.run_path(script, run_name="__main__")
 """
@@ -89,9 +95,7 @@ def alone(folder, cwd, *words, needed=NEEDED):
     """Run the script in an isolated interpreter in the folder `cwd`, with only the packages
     `needed`; if that is None, with all."""
     script = str(folder / "sample.py")
-    command = [sys.executable, "-I", script, *words]
-    if needed:
-        command = [sys.executable, "-I", "-c", BARE, script, ",".join(needed), *words]
+    command = [sys.executable, "-I", "-c", BARE, script, ",".join(needed or ()), *words]
     return subprocess.run(command, cwd=cwd, env={"OMP_NUM_THREADS": "1"}, capture_output=True,
                           text=True, check=False)  # fmt: skip
 
@@ -123,9 +127,9 @@ def same_bits(model, tmp_path, words, settings, needed=NEEDED):
 
 def test_the_package_is_out_of_the_scripts_reach(tmp_path):
     """Otherwise the tests below would prove nothing."""
-    command = [sys.executable, "-I", "-c", "import ect"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "No module named 'ect'" in done.stderr
+    (tmp_path / "sample.py").write_text("import ect\n")
+    for needed in (NEEDED, None):
+        assert "No module named 'ect'" in alone(tmp_path, tmp_path, needed=needed).stderr
 
 
 @pytest.mark.parametrize("name", ["pydantic", "yaml", "tqdm", "pandas", "snakemake"])
