@@ -129,7 +129,7 @@ class MeanFlow(TwoTimes):
             _, slope = along(network, path, way, masks)
         else:
             reach = within(self.process, t, way[1], self.step)
-            slope = difference(network, path, way, masks, reach)
+            _, slope = difference(network, path, way, masks, reach)
         return v - expand(t - r, v) * slope
 
     def direction(self, f, x_t, v, t, masks):
@@ -249,9 +249,19 @@ class Lagrangian(TwoTimes):
     velocity: LSD, the Lagrangian self-distillation of Boffi, Albergo and Vanden-Eijnden 2025 (arXiv
     2505.18825). Its gradient passes through the derivative in r."""
 
+    step: float | None = field(default=None, kw_only=True)  # of a difference; None: forward mode
+
     def error(self, f, pair, progress, masks):
         point, way = (pair.r,), (torch.ones_like(pair.r),)
-        arrived, slope = along(lambda r: f(pair.x_t, pair.t, r), point, way, masks)
+
+        def arrival(r):
+            return f(pair.x_t, pair.t, r)
+
+        if self.step is None:
+            arrived, slope = along(arrival, point, way, masks)
+        else:
+            reach = within(self.process, pair.r, way[0], self.step)
+            arrived, slope = difference(arrival, point, way, masks, reach)
         with torch.no_grad(), masks.applied():
             ahead = f.velocity(arrived.detach(), pair.r)
         return slope - pair.where_equal(pair.v, ahead)

@@ -91,7 +91,7 @@ class Continuous:
             with masks.applied():
                 out = network(t) if out is None else out
             reach = within(self.process, t, rate, self.step)
-            d_out = difference(network, (t,), (rate,), masks, reach)
+            _, d_out = difference(network, (t,), (rate,), masks, reach)
         first = expand(k, x) * du + expand(dc_out, x) * out
         return c_out, out, first + warm * (expand(dk, x) * u + expand(c_out, x) * d_out)
 
@@ -109,14 +109,14 @@ def along(function, point, direction, masks):
 
 
 def difference(function, point, direction, masks, step):
-    """The derivative of a function to a tensor, at a point along a direction, by a central
-    difference of `step` (B,): of second order, in two evaluations."""
+    """(value, derivative) of a function to a tensor, at a point along a direction, by the mean and
+    the difference of two evaluations, `step` (B,) to either side: both of second order."""
     sides = []
     for sign in (1, -1):
         moved = [p + sign * expand(step, p) * d for p, d in zip(point, direction)]
         with masks.applied():
             sides.append(function(*moved))
-    return (sides[0] - sides[1]) / expand(2 * step, sides[0])
+    return sum(sides) / 2, (sides[0] - sides[1]) / expand(2 * step, sides[0])
 
 
 def within(process, t, rate, step):

@@ -210,7 +210,7 @@ def _snap(points_of):
 TWO_TIMES = ("meanflow", "imf", "soflow", "alphaflow", "shortcut", "psd", "lsd")
 CONTINUOUS_TIME = ("continuous", *TWO_TIMES)
 # Their losses differentiate the network along a path.
-DIFFERENTIATED = ("continuous", "meanflow", "imf", "alphaflow")
+DIFFERENTIATED = ("continuous", "meanflow", "imf", "alphaflow", "lsd")
 # (progress, s0, s1) -> N, the number of points, of the maps with a grid.
 GRIDS = {"ct": _ct_points, "ict": _ict_points}
 SNAPS = {"ct": _snap(_ct_points), "ict": _snap(_ict_points)}

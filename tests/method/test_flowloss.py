@@ -184,6 +184,24 @@ def test_psd_is_two_halves_and_lsd_the_networks_own_velocity(draw):
         torch.testing.assert_close(found, slope - f.velocity(whole, r), rtol=1e-4, atol=1e-4)
 
 
+def test_a_difference_of_lsd_is_its_derivative_up_to_the_square_of_its_step(draw):
+    """The error, and its gradient."""
+    f = flowing()
+    pair = pair_of(f.process, SD * draw(0), draw(1), S, R)
+
+    def found(step):
+        objective = make("lsd")
+        objective.step = step
+        error, weights = objective.error(f, pair, 0.0, Masks()), list(f.network.parameters())
+        slopes = torch.autograd.grad(error.square().sum(), weights, allow_unused=True)
+        return torch.cat([error.flatten(), *(g.flatten() for g in slopes if g is not None)])
+
+    exact, steps = found(None), (2e-3, 1e-3)
+    errors = torch.stack([(found(step) - exact).abs() for step in steps])
+    ratio = errors[0].norm() / errors[1].norm()
+    assert errors[0].norm() > 1e-8 and abs(ratio - 4) < 0.2, ratio
+
+
 def test_the_gradient_of_lsd_passes_through_its_derivative(draw):
     """Against the quotient of the loss along one weight, its target held."""
     f, h = flowing("end"), 1e-8
