@@ -35,7 +35,7 @@ JOBS = {  # with `all`
     "edm2": 97,
     "smoke": 68,
     "baselines": 113,
-    "ablations": 321,
+    "ablations": 432,
     "precision": 176,
     "split-scaling": 1013,
     "images": 64,
