@@ -87,10 +87,10 @@ def images_of(args, folder, count=512):
 
 
 class Ours:
-    """The trainer's step, at the end of a run."""
+    """The trainer's step, at the end of a run. `changes` are settings in place of the usual ones."""
 
-    def __init__(self, args, images, work):
-        self.settings, self.images = settings_of(args, work), images
+    def __init__(self, args, images, work, **changes):
+        self.settings, self.images = settings_of(args, work) | changes, images
         self.state = state.State(self.settings, images)
         self.state.seen = FAR - 10**6
         self.objective = parts.make_objective(self.settings, images.sd)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ect import objective
+from ect.schedule import CONTINUOUS_TIME, DIFFERENTIATED
 from ect.training import train
 from tests.helpers.runs import TUNE, changed
 
@@ -75,6 +76,13 @@ def test_the_share_of_own_targets_falls_from_stage_to_stage(printed):
     stages = json.loads(printed("target.py", *ONE))["stages"]
     shares = [stage["share_r_zero"] for stage in stages]
     assert shares[0] == pytest.approx(0.811, abs=2e-3) and shares[0] > shares[1] > shares[2] == 0
+
+
+def test_the_cost_of_each_objective_is_told_beside_ects(printed):
+    found = json.loads(printed("objectives.py", *ONE, "--warm-up", "0"))["objectives"]
+    differences = {f"{name}, difference" for name in {*DIFFERENTIATED} - {"alphaflow"}}
+    assert set(found) == {"sigmoid", *CONTINUOUS_TIME, *differences}
+    assert found["sigmoid"]["over_ect"] == [1, 1, 1]
 
 
 def test_saving_is_timed(monkeypatch, tmp_path):
