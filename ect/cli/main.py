@@ -20,7 +20,7 @@ from ect.cli.arguments import UNFIT, count, line_of, require, threads
 from ect.models.trust import allowed, require_parts
 from ect.runtime import crash
 from ect.runtime.stop import Stopped
-from ect.runtime.text import shown
+from ect.runtime.text import brief_words, shown
 
 VERBS: dict[Callable, tuple[str, dict]] = (
     jobs.VERBS | measure.VERBS | lease.VERBS | report.VERBS | runs.VERBS | completion.VERBS
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         """Print the message and what was meant, and exit."""
         found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
-        message = shown(message, 2000)
+        message = shown(brief_words(message), 2000)
         super().error(
             message + _meant(found[1], re.findall(r"[\w-]+", found[2])) if found else message
         )
@@ -178,7 +178,7 @@ def run(argv=None):
     except (ValueError, OSError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError) and files.place(args) is None:
             raise  # of stdout, all that such a verb writes to
-        lines = (shown(line, len(line) * 12) for line in str(error).split("\n"))
+        lines = (brief_words(shown(line, len(line) * 12)) for line in str(error).split("\n"))
         print(f"ect {args.verb}:", "\n".join(lines), file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:

@@ -61,7 +61,8 @@ class Trajectories(Images):
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             lost = f"no {error}" if isinstance(error, KeyError) else error
             raise CheckpointError(
-                f"{shown(path, 1000)}: not readable trajectories ({lost})"
+                f"{shown(path, 1000)}: not readable trajectories ({lost}); allowed: the file that"
+                " `solve-trajectories` writes"
             ) from None
         wanted = {"shape": list(self.shape), "shift": self.shift, "scale": self.scale}
         if found != wanted:

@@ -40,6 +40,8 @@ MISTAKES = {
     ),
     "no model": (["sample", "{}", "--model", "none.file", "--out", "o"], "none.file"),
     "no metrics": (["tabulate", "split", "--metrics", "none.json", "--out", "t"], "none.json"),
+    "a long path": ([*TRAIN, "--data", "d/" * 3000 + "n.file"], "d/n.file does not exist; allowed"),
+    "a long source": (["import-model", "ect", "d" * 4000, "--out", "o"], "d: not a readable"),
     "figure": (["draw", "pie", "{}", "--out", "f"], "'pie'; allowed: methods"),
     "figure's setting": (["draw", "maps", '{"colour": 1}', "--out", "f"], "width_in: missing"),
     "all held out": (
@@ -58,6 +60,7 @@ MISTAKES = {
 def test_mistake_is_one_line(folder, capsys, words, named):
     assert main(words) == 1
     said = capsys.readouterr().err.strip()
+    assert len(said) < 700, said
     assert named in said and said.startswith(f"ect {words[0]}: ") and len(said.splitlines()) == 1
     assert not (folder / "out" / "model.safetensors").exists()
 
