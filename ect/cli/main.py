@@ -146,6 +146,13 @@ def main(argv=None):
         return 128 + signal.SIGINT
 
 
+def _said(error):
+    """An error's message; of the machine's about a file, the file and what may stand there."""
+    if not isinstance(error, OSError) or error.filename is None or "allowed" in str(error):
+        return str(error)
+    return f"{error.filename}: {error.strerror}; allowed: a path that can be read or written"
+
+
 def run(argv=None):
     """Run a verb, and return its exit code. An error in its input is one line and exit code 1. A
     run that saved its work and stopped is one line and exit code 75 (time), 69 (the end of
@@ -178,7 +185,7 @@ def run(argv=None):
     except (ValueError, OSError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError) and files.place(args) is None:
             raise  # of stdout, all that such a verb writes to
-        lines = (brief_words(shown(line, len(line) * 12)) for line in str(error).split("\n"))
+        lines = (brief_words(shown(line, len(line) * 12)) for line in _said(error).split("\n"))
         print(f"ect {args.verb}:", "\n".join(lines), file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:

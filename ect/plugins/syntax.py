@@ -56,7 +56,6 @@ def declared(text, path):
         raise ValueError(f"plugins: {path}: {line}; allowed: a Python file") from None
     for node in _sure(tree):
         _require_import(node, path)
-    _require_defined(text, tree, path)
     marks = {
         alias.asname or alias.name: alias.name
         for node in tree.body
@@ -76,6 +75,7 @@ def declared(text, path):
             f"plugins: {path}: found no part; allowed: a file with `from ect.plugins import"
             f" {' or '.join(BUILT_IN)}` and a part under @schedule, ..."
         )
+    _require_defined(text, tree, path)
     for _, name, _ in found:
         _require_kept(name, tree, path)
     return found
@@ -128,8 +128,9 @@ def _require_defined(text, tree, path):
     if stars or read & LATE:
         return
     places = [(n.lineno, n.id) for n in nodes if isinstance(n, ast.Name) and n.id in read - known]
+    arguments = {node.arg for node in nodes if isinstance(node, ast.arg)}
     for line, name in sorted(places)[:1]:
-        near = get_close_matches(name, known, 1)
+        near = get_close_matches(name, known | arguments, 1)
         meant = f"; did you mean '{near[0]}'?" if near else ""
         raise ValueError(
             f"plugins: {path}: line {line}: {name} is not defined; allowed: names of the file, its"

@@ -163,7 +163,7 @@ def _row(path):
         raise ValueError(f"{path}: its cell has no {', '.join(missing)}; they are needed")
     typed(cell, f"{path}: cell", {key: COUNT if key in COUNTS else NAME for key in CELL})
     typed(cell, f"{path}: cell", known={"replicate": int, "pretraining": int})
-    blank = [key for key in CELL if isinstance(cell[key], str) and not cell[key].strip()]
+    blank = [key for key in CELL if isinstance(cell[key], str) and not _is_text(cell[key])]
     if null := [*blank, *(key for key in GIVEN if cell[key] is None)]:
         raise ValueError(
             f"{path}: cell: {null[0]} is {cell[null[0]]!r}; allowed: what it says of it"
@@ -180,6 +180,11 @@ def _row(path):
     known = {key: cell[key] for key in CELL} | {"replicate": cell.get("replicate", 0)}
     known["pretraining"] = cell.get("pretraining", known["replicate"])
     return {**known, **metrics, **repeats, "fd_of_sets": each, "path": path}
+
+
+def _is_text(value):
+    """Whether there is something to see in a text, and a file can hold it: no lone surrogate."""
+    return bool(value.strip()) and not any("\ud800" <= one <= "\udfff" for one in value)
 
 
 def _measured(path):

@@ -40,8 +40,14 @@ MISTAKES = {
     ),
     "no model": (["sample", "{}", "--model", "none.file", "--out", "o"], "none.file"),
     "no metrics": (["tabulate", "split", "--metrics", "none.json", "--out", "t"], "none.json"),
-    "a long path": ([*TRAIN, "--data", "d/" * 3000 + "n.file"], "d/n.file does not exist; allowed"),
-    "a long source": (["import-model", "ect", "d" * 4000, "--out", "o"], "d: not a readable"),
+    "a long path": (
+        [*TRAIN, "--data", "d/" * 3000 + "n.file"],
+        "d/n.file: File name too long; allowed",
+    ),
+    "a long source": (
+        ["import-model", "ect", "d" * 4000, "--out", "o"],
+        "d: File name too long; allowed",
+    ),
     "figure": (["draw", "pie", "{}", "--out", "f"], "'pie'; allowed: methods"),
     "figure's setting": (["draw", "maps", '{"colour": 1}', "--out", "f"], "width_in: missing"),
     "all held out": (

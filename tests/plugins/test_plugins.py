@@ -311,7 +311,6 @@ FILES = {
         written("schedule", "t, progress", "return t * progres"),
         ["line 4: progres is not defined", "did you mean 'progress'?"],
     ),
-    "undefined default": (option("power: float = POWER"), ["POWER is not defined; allowed: names"]),
     "undefined helper": (
         written("schedule", "t, progress", "return half(t)") + "\ndef alf(t): return numpy.abs(t)",
         ["line 4: half is not defined"],
