@@ -132,18 +132,29 @@ def first_only(verb):
 def main(argv=None):
     """Run a verb, and return its exit code: that of a Unix tool after Ctrl-C and, without a word,
     where whoever read stdout has ended, as `| head` does."""
+    _open_streams()
     try:
         try:
             return run(argv)
         finally:
-            if sys.stdout is not None:  # it is where file 1 is closed
-                sys.stdout.flush()
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:  # of a verb that saves nothing on its way
         print("ect: stopped by SIGINT", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _open_streams():
+    """Open files 0 to 2 where the caller has closed them: the next file that is opened would be one
+    of them, and get what is printed; and what goes to no stderr, `print` writes to stdout."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
 
 
 def _said(error):
@@ -160,8 +171,7 @@ def run(argv=None):
     args = parser().parse_args(argv)
     limit_threads(args.threads)
     if os.environ.get("ECT_BARS") == "0":  # one count stands for the bars of all jobs
-        if sys.stderr is not None:
-            sys.stderr.isatty = lambda: False  # type: ignore[method-assign]
+        sys.stderr.isatty = lambda: False  # type: ignore[method-assign]
         warnings.showwarning = first_only(args.verb)
     warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # Inception uses it
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage and size; errors say them

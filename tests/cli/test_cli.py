@@ -1,6 +1,7 @@
 """The command line: a mistake is one line on stderr and an exit code, never a traceback."""
 
 import json
+import subprocess
 import sys
 import warnings
 
@@ -85,6 +86,13 @@ def test_a_closed_stdout_or_stderr_is_no_error(monkeypatch, closed):
         patched.setattr(sys, closed, None)
         patched.setattr("warnings.showwarning", warnings.showwarning)
         assert main(["completion", "bash"]) == 0
+
+
+def test_a_message_goes_into_no_other_file(tmp_path):
+    """Where stderr is closed, neither to stdout nor into the file that is opened next."""
+    words = f"{sys.executable} -m ect plan none.yaml > out 2>&-"
+    done = subprocess.run(["sh", "-c", words], cwd=tmp_path, check=False)
+    assert done.returncode == 1 and (tmp_path / "out").read_text() == ""
 
 
 def test_every_verb_has_help(capsys):
