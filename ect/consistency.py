@@ -110,7 +110,7 @@ class Consistency:
         evaluates it, with 0.003: c_skip and the factor s of c_out are taken at s - sigma_min.
         Raises `ValueError` for a parameterization other than `edm`."""
         if self.parameterization is not edm:
-            raise ValueError("sigma_min is defined for the parameterization edm only")
+            raise ValueError("sigma_min is set; allowed: with the parameterization edm only")
         other = copy.copy(self)
         other.sigma_min = sigma_min
         return other

@@ -56,7 +56,8 @@ def settings_of(text):
     try:
         found = _object(Path(text).read_text(), text)["settings"]
     except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"{text}: neither JSON nor a run.json ({error})") from None
+        found = f"found {shown(text, 300)}, which cannot be read ({shown(error)})"
+        raise argparse.ArgumentTypeError(f"{found}; allowed: JSON, or a run.json") from None
     if isinstance(found, Settings):
         found.path = text
     return found
@@ -73,7 +74,8 @@ def _object(text, name):
     try:
         value = parsed(text, mapping=Settings, parse_constant=_finite, parse_float=_finite)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{name}: no JSON ({error}): {shown(text, 60)}") from None
+        found = f"{shown(name, 300)}: no JSON ({error}): {shown(text, 60)}"
+        raise argparse.ArgumentTypeError(f"{found}; allowed: a JSON object") from None
     if not isinstance(value, Settings):
         raise argparse.ArgumentTypeError(
             f'{name}: found {shown(text, 60)}; allowed: {{"key": value}}'

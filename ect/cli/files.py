@@ -103,6 +103,10 @@ def require_outputs(args):
             allowed = f"a folder with a name, of at most {checkpoint.LONGEST} bytes"
             raise ValueError(f"--out: found {shown(folder, 80)}; allowed: {allowed}")
         checkpoint.require_folder(folder)
+    if verb in ENDINGS and not os.path.basename(args.out):
+        raise ValueError(
+            f"--out: found {shown(repr(args.out), 80)}; allowed: a path with a name, without suffix"
+        )
     for path in files:
         checkpoint.require_regular(path)
     if len(set(files)) < len(files):

@@ -20,7 +20,7 @@ from ect.cli.arguments import UNFIT, count, line_of, require, threads
 from ect.models.trust import allowed, require_parts
 from ect.runtime import crash
 from ect.runtime.stop import Stopped
-from ect.runtime.text import shown
+from ect.runtime.text import brief_words, shown
 
 VERBS: dict[Callable, tuple[str, dict]] = (
     jobs.VERBS | measure.VERBS | lease.VERBS | report.VERBS | runs.VERBS | completion.VERBS
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         """Print the message and what was meant, and exit."""
         found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
-        message = shown(message, 2000)
+        message = shown(brief_words(message), 2000)
         super().error(
             message + _meant(found[1], re.findall(r"[\w-]+", found[2])) if found else message
         )
@@ -132,18 +132,36 @@ def first_only(verb):
 def main(argv=None):
     """Run a verb, and return its exit code: that of a Unix tool after Ctrl-C and, without a word,
     where whoever read stdout has ended, as `| head` does."""
+    _open_streams()
     try:
         try:
             return run(argv)
         finally:
-            if sys.stdout is not None:  # it is where file 1 is closed
-                sys.stdout.flush()
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:  # of a verb that saves nothing on its way
         print("ect: stopped by SIGINT", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _open_streams():
+    """Open files 0 to 2 where the caller has closed them: the next file that is opened would be one
+    of them, and get what is printed; and what goes to no stderr, `print` writes to stdout."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
+
+
+def _said(error):
+    """An error's message; of the machine's about a file, the file and what may stand there."""
+    if not isinstance(error, OSError) or error.filename is None or "allowed" in str(error):
+        return str(error)
+    return f"{error.filename}: {error.strerror}; allowed: a path that can be read or written"
 
 
 def run(argv=None):
@@ -153,8 +171,7 @@ def run(argv=None):
     args = parser().parse_args(argv)
     limit_threads(args.threads)
     if os.environ.get("ECT_BARS") == "0":  # one count stands for the bars of all jobs
-        if sys.stderr is not None:
-            sys.stderr.isatty = lambda: False  # type: ignore[method-assign]
+        sys.stderr.isatty = lambda: False  # type: ignore[method-assign]
         warnings.showwarning = first_only(args.verb)
     warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # Inception uses it
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage and size; errors say them
@@ -178,7 +195,7 @@ def run(argv=None):
     except (ValueError, OSError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError) and files.place(args) is None:
             raise  # of stdout, all that such a verb writes to
-        lines = (shown(line, len(line) * 12) for line in str(error).split("\n"))
+        lines = (brief_words(shown(line, len(line) * 12)) for line in _said(error).split("\n"))
         print(f"ect {args.verb}:", "\n".join(lines), file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:

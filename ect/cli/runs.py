@@ -53,7 +53,8 @@ def plan(args):
     from ect.study import advice, cost, noise, table
     from ect.training import memory, reconstruct
 
-    reconstruct.require_near(study)
+    with study.placed():
+        reconstruct.require_near(study)
     costs = cost.plan(
         study, args.rate, build.parameters, facts.shape, memory.of_step,
         lambda: pending.outputs(*args.studies),

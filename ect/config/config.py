@@ -1,5 +1,6 @@
 """The whole config: its blocks, read and checked together. Loads no torch."""
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,16 @@ class Config(Grid):
     def fit(self, facts):
         """The `Facts` of the images, which `facts` finds of the block `dataset`; raises
         `ConfigError` unless what jobs will need fits them."""
-        try:
+        with self.placed():
             found = facts(self.dataset)
             fits.check(self, found)
             return found
+
+    @contextmanager
+    def placed(self):
+        """Raises a `ValueError` of a check as a `ConfigError`, with the place of its key."""
+        try:
+            yield
         except ValueError as error:
             raise ConfigError(line_of(str(error), self._place_of or (lambda path: None))) from None
 

@@ -56,7 +56,9 @@ class Loader(yaml.SafeLoader):
     def compose_node(self, parent, index):
         mark = self.peek_event().start_mark
         if self.depth > DEPTH:
-            raise Refused(problem=f"nested more than {DEPTH} deep", problem_mark=mark)
+            raise Refused(
+                problem=f"nested more than {DEPTH} deep; allowed: less", problem_mark=mark
+            )
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -75,7 +77,10 @@ class Loader(yaml.SafeLoader):
     def flatten_mapping(self, node):
         """Merge each block that `<<` names once, and no more keys than a config may have."""
         if node in self.merging:
-            raise Refused(problem="<<: a block merged into itself", problem_mark=node.start_mark)
+            raise Refused(
+                problem="<<: a block merged into itself; allowed: others",
+                problem_mark=node.start_mark,
+            )
         for key, value in node.value:
             if key.tag == MERGE and isinstance(value, SequenceNode):
                 value.value = list({id(part): part for part in value.value}.values())
@@ -84,7 +89,9 @@ class Loader(yaml.SafeLoader):
         self.merging.pop()
         self.merged += len(node.value)
         if self.merged > VALUES:
-            raise Refused(problem=f"<<: more than {VALUES} keys", problem_mark=node.start_mark)
+            raise Refused(
+                problem=f"<<: more than {VALUES} keys; allowed: fewer", problem_mark=node.start_mark
+            )
 
     def construct_object(self, node, deep=False):
         number = node.tag in NUMBERS and isinstance(node, ScalarNode)
@@ -164,7 +171,8 @@ def _reason(error, text):
     position = getattr(error, "position", None)
     line = mark.line + 1 if mark else 1 if position is None else text.count("\n", 0, position) + 1
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "no YAML"
-    wrong = problem if isinstance(error, Refused) else f"not YAML ({problem})"
+    allowed = "one study in YAML, of mappings, lists, texts and numbers"
+    wrong = problem if isinstance(error, Refused) else f"not YAML ({problem}); allowed: {allowed}"
     return shown(f"line {line}: {wrong}", LINE)
 
 
@@ -240,7 +248,10 @@ def unfit(value, path=()):
         for key in value:
             if not isinstance(key, str):
                 kind = type(key).__name__
-                yield (*path, key), f"found a key of type {kind}; keys should be strings: quote it"
+                yield (
+                    (*path, key),
+                    f"found a key of type {kind}; allowed: text (keys should be strings: quote it)",
+                )
         for key, part in value.items():
             yield from unfit(part, (*path, key))
     elif isinstance(value, (list, tuple)):

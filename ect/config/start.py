@@ -20,6 +20,12 @@ from ect.config.base import (
 )
 from ect.runtime.text import waits
 
+# What is read of a folder of diffusers, of its unet/ and of its scheduler/.
+DIFFUSERS = (
+    "model_index.json", "config.json", "diffusion_pytorch_model.safetensors",
+    "scheduler_config.json",
+)  # fmt: skip
+
 
 def _of_no_model(path):
     """What a file is that holds no weights, by its first bytes: all formats begin with bytes that
@@ -73,7 +79,8 @@ class Init(Block):
             try:
                 paths = self.files()
             except OSError as error:
-                raise ValueError(f"file: found {error.strerror}, {error.filename}") from None
+                found = f"found {error.strerror}, {short(error.filename)}"
+                raise ValueError(f"file: {found}; allowed: a folder that can be read") from None
             if not self.from_hub and not any(path.endswith(".safetensors") for path in paths):
                 raise ValueError(f"file: found no .safetensors in '{self.file}'; allowed: one")
             for path in paths:
@@ -92,7 +99,9 @@ class Init(Block):
                 f"{names(given)}: set for '{self.format}'; allowed: for a state_dict only"
             )
         if self.format == "state_dict" and (absent := [key for key in needed if key not in given]):
-            raise ValueError(f"found no {names(absent)}; a state_dict needs {names(needed)}")
+            raise ValueError(
+                f"found no {names(absent)}; allowed: a state_dict with {names(needed)}"
+            )
         require_defined(self.process, self.parameterization)
         return self
 
@@ -110,5 +119,6 @@ class Init(Block):
         """The files that are read: of a folder its configs and weights, of the hub none."""
         if self.format != "diffusers":
             return [self.file]
-        paths = sorted(Path(self.file).rglob("*"))
-        return [str(path) for path in paths if path.suffix in (".json", ".safetensors")]
+        folders = (Path(self.file, part) for part in ("", "unet", "scheduler"))
+        paths = sorted(path for folder in folders for path in folder.glob("*"))
+        return [str(path) for path in paths if path.name in DIFFUSERS]

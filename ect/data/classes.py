@@ -136,12 +136,12 @@ def _refuse_labels(files, path):
 def _require_distinct(classes, path):
     seen = {}
     for name in classes:
-        key = unicodedata.normalize("NFC", name).casefold()
+        key = unicodedata.normalize("NFC", name).casefold().rstrip(" .")
         if key in seen:
             raise ValueError(
                 f"{shown(path)}: the classes '{shown(seen[key])}' and '{shown(name)}' differ in"
-                " case or encoding only, and would be one folder on other systems; allowed: names"
-                " that differ"
+                " case or encoding only, or in a last space, and would be one folder on other"
+                " systems; allowed: names that differ"
             )
         seen[key] = name
 
@@ -162,7 +162,8 @@ def classes_by_file(files, names, path):
     lost = class_of.keys() - set(names)
     if lost:
         raise ValueError(
-            f"{shown(path)}: {LABELS} names '{shown(min(lost))}', but there is no such image"
+            f"{shown(path)}: {LABELS} names '{shown(min(lost))}', but there is no such image;"
+            " allowed: the names of its images"
         )
     labels = [class_of[name] for name in names]
     _require_all_classes(set(labels), f"{shown(path)}: {LABELS}")

@@ -5,9 +5,11 @@ It holds `train` and, where images were held out, `test`, uint8 (N, H, W, C), `t
 the images of the current call in memory.
 """
 
+import hashlib
 import json
 import math
 import os
+from array import array
 from contextlib import contextmanager
 
 import numpy as np
@@ -70,7 +72,9 @@ def read(path, split):
             entry = json.loads(file.read(length))[split]
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         lost = f"no {error}" if isinstance(error, KeyError) else error
-        raise CheckpointError(f"{shown(path, 1000)}: not a readable dataset ({lost})") from None
+        found = f"not a readable dataset ({lost})"
+        allowed = "" if "allowed: " in found else "; allowed: the file that `prepare` writes"
+        raise CheckpointError(f"{shown(path, 1000)}: {found}{allowed}") from None
     start = 8 + length + entry["data_offsets"][0]
     return Pixels(path, start, tuple(entry["shape"])), labels[split], about
 
@@ -151,6 +155,7 @@ class Writer:
     def __init__(self, file):
         self.file, self.labels, self.sums, self.shape = file, {}, {}, None
         self.brightest = 0  # of all pixels
+        self.prints = {split: array("Q") for split in SPLITS}  # 64 bits of each image's hash
 
     def add(self, split, pixels, labels):
         """Append uint8 images (N, H, W, C) and their labels to a split, one split after another."""
@@ -158,6 +163,7 @@ class Writer:
         self.file.write(np.ascontiguousarray(pixels))
         self.labels.setdefault(split, []).extend(map(int, labels))
         self.brightest = max(self.brightest, int(pixels.max()))
+        self.prints[split].extend(map(_print, pixels))
         squares = np.square(pixels, dtype=np.uint16)  # 255^2 < 2^16
         more = (pixels.size, *(int(x.sum(dtype=np.uint64)) for x in (pixels, squares)))
         self.sums[split] = [a + b for a, b in zip(self.sums.get(split, (0, 0, 0)), more)]
@@ -166,6 +172,15 @@ class Writer:
         """(mean, standard deviation) of a split's pixel values, exact until the last division."""
         count, total, squares = self.sums[split]
         return total / count, math.sqrt(count * squares - total**2) / count
+
+    def in_both(self):
+        """The numbers of the test images that are among the training images too."""
+        train, test = (np.asarray(self.prints[split]) for split in SPLITS)
+        return np.flatnonzero(np.isin(test, train))
+
+
+def _print(image):
+    return int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), "little")
 
 
 @contextmanager

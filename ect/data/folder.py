@@ -83,7 +83,8 @@ def _archive(path):
     except Exception as error:  # zipfile raises almost any error for a damaged archive
         if isinstance(error, OSError) and error.filename:  # not the archive's fault
             raise
-        raise ValueError(f"{shown(path)}: not a readable .zip ({shown(error)})") from None
+        found = f"not a readable .zip ({shown(error)})"
+        raise ValueError(f"{shown(path)}: {found}; allowed: a whole one") from None
 
 
 def below_top(name):

@@ -31,7 +31,9 @@ def read(path, size=500):
         raise
     except Exception as error:  # zipfile and the decompressors raise almost any for a damaged file
         reason = error.args[0] if isinstance(error, KeyError) else error
-        raise ValueError(f"{path}: not a readable samples.npz ({shown(reason, 300)})") from None
+        found = f"not a readable samples.npz ({shown(reason, 300)})"
+        allowed = "" if "allowed: " in found else "; allowed: what `sample` writes"
+        raise ValueError(f"{path}: {found}{allowed}") from None
 
 
 def _entry(file):

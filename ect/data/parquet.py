@@ -102,7 +102,8 @@ def _parquet(path):
         if isinstance(error, OSError) and error.errno is not None:  # not the file's fault
             raise
         reason = shown(" ".join(str(error).split()), 200)
-        raise ValueError(f"{shown(path)}: not a readable Parquet file ({reason})") from None
+        found = f"not a readable Parquet file ({reason})"
+        raise ValueError(f"{shown(path)}: {found}; allowed: a whole one") from None
 
 
 def listed(settings):

@@ -33,9 +33,11 @@ def run(settings, out, threads=None):
     skipped = [] if settings.get("on_error") == "skip" else None
     about = {"classes": found.classes}
     about |= {key: settings[key] for key in ("resize",) if key in settings}
+    rows = {split: [] for split in file.SPLITS}
     with file.writing(out, about) as writer:
         splits = _splits(settings, found)
         for split, kept, pixels in decoded(found, splits, threads, skipped, out.parent):
+            rows[split] += kept
             writer.add(split, pixels, [found.labels[row] for row in kept])
         about |= _range(settings, writer, {split: len(rows) for split, rows in splits.items()})
     counts = {split: len(writer.labels.get(split, ())) for split in file.SPLITS}
@@ -43,6 +45,7 @@ def run(settings, out, threads=None):
         settings, found.files, started, [out], images=counts, shape=writer.shape,
         classes=found.classes, skipped=skipped or [], **found.about,
         **_note(without_images(found.classes, writer.labels["train"])),
+        **_told_twice([found.names[rows["test"][row]] for row in writer.in_both()]),
     )  # fmt: skip
     checkpoint.write_json(out.with_name("run.json"), record)
     _list_skipped(out.with_name("skipped.txt"), skipped)
@@ -81,7 +84,8 @@ def _range(settings, writer, asked):
             raise ValueError(f"{found}; allowed: {LEAST} at least, to measure a distance")
     mean, deviation = writer.moments("train")
     if deviation == 0:
-        raise ValueError("all pixels of the training images have the same value")
+        found = "all pixels of the training images have the same value"
+        raise ValueError(f"{found}; allowed: images that differ, or that show something")
     if writer.brightest < DARK:
         raise ValueError(
             f"the brightest pixel of all images is {writer.brightest}; allowed: {DARK} to 255, as"
@@ -105,6 +109,19 @@ def _note(empty):
         return {}
     print(f"ect prepare: no training image of {shown(', '.join(empty))}", file=sys.stderr)
     return {"classes_without_training_images": empty}
+
+
+def _told_twice(names):
+    """The test images that are training images too, pixel by pixel, for the record and on stderr:
+    what is measured of them says nothing of new images."""
+    if not names:
+        return {}
+    print(
+        f"ect prepare: {len(names)} of the test images are among the training images too, the first"
+        f" is {shown(names[0])}; a model that copies them is not told apart by these",
+        file=sys.stderr,
+    )
+    return {"test_images_in_training": [shown(name, LONG) for name in names]}
 
 
 def _list_skipped(path, skipped):

@@ -54,7 +54,7 @@ def shards(path, suffix):
 
 def _require_file(path):
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe or a device may never end
-        raise ValueError(f"{shown(path)}: not a regular file")
+        raise ValueError(f"{shown(path)}: found a device, pipe or socket; allowed: a regular file")
 
 
 def _require_all(names, path):

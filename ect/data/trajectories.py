@@ -60,9 +60,9 @@ class Trajectories(Images):
             found = {key: about[key] for key in ("shape", "shift", "scale")}
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             lost = f"no {error}" if isinstance(error, KeyError) else error
-            raise CheckpointError(
-                f"{shown(path, 1000)}: not readable trajectories ({lost})"
-            ) from None
+            wrong = f"not readable trajectories ({lost})"
+            allowed = "" if "allowed: " in wrong else "; allowed: what `solve-trajectories` writes"
+            raise CheckpointError(f"{shown(path, 1000)}: {wrong}{allowed}") from None
         wanted = {"shape": list(self.shape), "shift": self.shift, "scale": self.scale}
         if found != wanted:
             raise ValueError(

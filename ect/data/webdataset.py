@@ -113,7 +113,8 @@ def _entries(path):
                     raise tarfile.ReadError(f"ends at byte {file.offset:,}, and more comes after")
     except (tarfile.TarError, EOFError, OverflowError) as error:
         hint = "; shards are not compressed" if _is_compressed(path) else ""
-        raise ValueError(f"{shown(path)}: not a whole .tar ({shown(error)}){hint}") from None
+        found = f"not a whole .tar ({shown(error)})"
+        raise ValueError(f"{shown(path)}: {found}; allowed: a whole one{hint}") from None
 
 
 def _is_compressed(path):

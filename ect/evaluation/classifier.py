@@ -16,7 +16,7 @@ from torch.nn import functional
 from ect.data import file
 from ect.data.batches import Images, encode
 from ect.evaluation.features import of_images
-from ect.models.about import CLASSES, MEANING, fits, named, one_of, whole
+from ect.models.about import MEANING, fits, named, one_of, whole
 from ect.models.build import buildable, require_match
 from ect.runtime import checkpoint, device
 from ect.runtime.record import job_record
@@ -24,7 +24,8 @@ from ect.runtime.seeds import generator_of, seed_of
 
 WIDTH = 64  # of the plain network's hidden layer
 # What a classifier's file says of it, as of a model's.
-ABOUT = {key: MEANING[key] for key in ("shape", "shift", "scale")} | {"classes": CLASSES}
+CLASSES = {"classes": whole(2, 1_000_000)}
+ABOUT = {key: MEANING[key] for key in ("shape", "shift", "scale")} | CLASSES
 OPTIONAL = {"network": one_of(("plain", "resnet")), "channels": whole(1, 4096)}
 SMALLEST = 4  # side of an image that the plain network can halve twice
 SHIFT = 8  # an augmented image is moved by up to an eighth of its side: 4 of 32 pixels

@@ -20,6 +20,7 @@ from ect.evaluation.classifier import extractor as classifier_space
 from ect.evaluation.sample import drawn_by_all, processes
 from ect.runtime import checkpoint, distributed
 from ect.runtime.record import digest, job_record
+from ect.runtime.text import shown
 from ect.runtime.versions import DEFAULTS, setting
 
 
@@ -121,6 +122,7 @@ def run(settings, drawn, data, out, classifier=None, reference=None, summarized=
     if summarized is not None:
         real = summary.laid_over(real, summarized, reference)
     real = metrics.Reference.of(real)  # of all repeats
+    _require_kind(settings["cell"], drawn)
     _require_origin(settings["features"], drawn, data, classifier, reference)
     if drawn is None:
         sources = [samples.pieces(Images(data, "test").pixels)]
@@ -134,13 +136,27 @@ def run(settings, drawn, data, out, classifier=None, reference=None, summarized=
     for source in sources:
         drawn_name, features_drawn, _ = represented(source, space, shape, where)
         if drawn_name != name:
-            raise ValueError(f"{where}: features are '{name}', not '{drawn_name}' as of the images")
+            found = f"features are '{name}', not '{drawn_name}' as of the images"
+            raise ValueError(f"{where}: {found}; allowed: one feature space")
         features.require_width(_name(source), features_drawn, real.features, where)
         results.append(measured(settings, features_drawn, real))
     made = features.resize_of(reference) if reference else Images(data).resize
     about = {} if made == DEFAULTS["resize"] else {"resize": made}
     about |= {"features": name, "cell": settings["cell"]}
     checkpoint.write_json(out, mean(results) | about)
+
+
+def _require_kind(cell, drawn):
+    """Raise `ValueError` for a floor of drawn images, or a model's cell of held-out ones: what
+    metrics.json says would be another thing than what was measured."""
+    if drawn is not None and cell.get("floor"):
+        found, allowed = "a floor with --samples", "a floor without them, of held-out images"
+    elif drawn is None and cell.get("sampler"):
+        found = f"the sampler {shown(cell['sampler'], 60)} without --samples"
+        allowed = "a model's cell with its samples, or a floor"
+    else:
+        return
+    raise ValueError(f"settings: cell: found {found}; allowed: {allowed}")
 
 
 def _require_origin(space, drawn, data, classifier, reference):

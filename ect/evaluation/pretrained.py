@@ -112,7 +112,8 @@ def script(path):
         return torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path}: not a readable TorchScript ({first})") from None
+        found = f"not a readable TorchScript ({first})"
+        raise ValueError(f"{path}: {found}; allowed: a file of torch.jit.save") from None
 
 
 def resized(resize, pixels):

@@ -74,7 +74,7 @@ def check(settings):
     if search.start < test.stop and test.start < search.stop:
         raise ValueError(
             f"seeds {search.start} to {search.stop - 1} of the search and {test.start} to"
-            f" {test.stop - 1} of the test overlap"
+            f" {test.stop - 1} of the test overlap; allowed: seeds apart"
         )
     if settings["metric"] not in ("fd", "kd"):
         raise ValueError(f"metric is {settings['metric']!r}; allowed: fd, kd")

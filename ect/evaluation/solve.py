@@ -15,9 +15,9 @@ from ect import sampler
 from ect.data import trajectories
 from ect.models import build
 from ect.models.draw import labels_of
-from ect.runtime import checkpoint, device
-from ect.runtime.record import job_record
+from ect.runtime import checkpoint, device, record
 from ect.runtime.seeds import seed_of
+from ect.runtime.text import shown
 from ect.runtime.versions import setting
 
 S_MIN = 0.002  # the lowest level, unless the model says its own
@@ -28,6 +28,7 @@ def run(settings, model, out):
     run.json. Raises `FloatingPointError` where a point is not finite, `ValueError` for a model of
     latents."""
     started, out = time.monotonic(), Path(out)
+    _require_untuned(model)
     f, process, about = build.load_model(model)
     if "latents" in about:
         raise ValueError("model: found one of a VAE's latents; allowed: one of pixels")
@@ -40,8 +41,17 @@ def run(settings, model, out):
     file = out / "trajectories.safetensors"
     numbers = [0] * len(seeds) if labels is None else labels.tolist()
     trajectories.write(file, kept, levels, numbers, about["shape"], batches)
-    record = job_record(settings, [model], started, [file], stage="trajectories")
-    checkpoint.write_json(out / "run.json", record)
+    made = record.job_record(settings, [model], started, [file], stage="trajectories")
+    checkpoint.write_json(out / "run.json", made)
+
+
+def _require_untuned(model):
+    """Raise `ValueError` for a model that was tuned, by the record beside it: it is no denoiser."""
+    schedule = ((record.of(model) or {}).get("settings") or {}).get("schedule")
+    name = schedule.get("map") if isinstance(schedule, dict) else None
+    if name not in (None, "zero"):
+        found = f"found {shown(model)}, tuned with the map {shown(name, 60)} by its record"
+        raise ValueError(f"model: {found}; allowed: a pretrained one")
 
 
 def solved(f, process, about, levels, seeds, labels, settings):

@@ -37,7 +37,11 @@ def build_network(network, shape, dropout=0.0, dropout_at=None):
         return UNet2D(**options)
     channels, height, width = shape
     if height != width or height % 2 ** (len(network["multipliers"]) - 1):
-        raise ValueError(f"the network cannot halve {height} x {width} images often enough")
+        halved = len(network["multipliers"]) - 1
+        raise ValueError(
+            f"found images of {height} x {width}; allowed: squares whose side can be halved"
+            f" {halved} times, as the network does"
+        )
     options |= {"dropout_at": dropout_at} | ({"architecture": kind} if kind in STYLES else {})
     return NETWORKS[kind](height, channels, **options)
 

@@ -67,7 +67,7 @@ class Model:
             "options": self._options(steps, times),
             "images": _needed("n", _whole(n, 1, most), n, f"a number of images from 1 to {most:,}"),
             "batch": BATCH,
-            "seed": _needed("seed", _whole(seed, 0), seed, "a whole number >= 0"),
+            "seed": _needed("seed", _whole(seed, 0), seed, "a whole number >= 0 and <= 10^18"),
             "labels": None,
         }
         if labels is not None:

@@ -3,9 +3,12 @@ torch loaded: what can be known of a part without its job is told here.
 """
 
 import ast
+import builtins
 import math
+import symtable
 import sys
 import warnings
+from difflib import get_close_matches
 
 from ect import registry
 from ect.schedule import CONTINUOUS_TIME, SCHEDULES
@@ -35,6 +38,10 @@ KEYS = {  # of the config's block: no option may have such a name
     "objective": ("map", "clock", "like"),
     "sampler": ("kind", "label", "labels", "nfe", "like"),
 }
+# What a module has before its first line.
+MODULE = ("__name__", "__file__", "__doc__", "__builtins__", "__annotations__")
+# What may define other names as a file runs, or expects one to be missing.
+LATE = {"globals", "vars", "locals", "exec", "eval", "setattr", "NameError"}
 
 
 def declared(text, path):
@@ -68,6 +75,7 @@ def declared(text, path):
             f"plugins: {path}: found no part; allowed: a file with `from ect.plugins import"
             f" {' or '.join(BUILT_IN)}` and a part under @schedule, ..."
         )
+    _require_defined(text, tree, path)
     for _, name, _ in found:
         _require_kept(name, tree, path)
     return found
@@ -101,6 +109,33 @@ def _require_import(node, path):
         names = [alias.name for alias in node.names]
         if odd := [name for name in names if not hasattr(sys.modules["ect.plugins"], name)]:
             raise ValueError(f"{where}: imports {odd[0]}; allowed: {', '.join(BUILT_IN)}")
+
+
+def _require_defined(text, tree, path):
+    """Raises `ValueError` for a name that the file reads and that nothing in it defines, unless it
+    may define names as it runs."""
+    read, known, tables = set(), {*dir(builtins), *MODULE}, [symtable.symtable(text, path, "exec")]
+    for table in tables:
+        tables += table.get_children()
+        for one in table.get_symbols():
+            outer = table is tables[0] or one.is_global()
+            if outer and (one.is_assigned() or one.is_imported()):
+                known.add(one.get_name())
+            elif outer and one.is_referenced():
+                read.add(one.get_name())
+    nodes = list(ast.walk(tree))
+    stars = [n for n in nodes if isinstance(n, ast.ImportFrom) and n.names[0].name == "*"]
+    if stars or read & LATE:
+        return
+    places = [(n.lineno, n.id) for n in nodes if isinstance(n, ast.Name) and n.id in read - known]
+    arguments = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    for line, name in sorted(places)[:1]:
+        near = get_close_matches(name, known | arguments, 1)
+        meant = f"; did you mean '{near[0]}'?" if near else ""
+        raise ValueError(
+            f"plugins: {path}: line {line}: {name} is not defined; allowed: names of the file, its"
+            f" imports and Python's own{meant}"
+        )
 
 
 def _require_kept(name, tree, path):

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from ect.report import gather, quality, style
+from ect.runtime.checkpoint import typed
 
 LEVEL, LEAST_N = 0.05, 3
 SAME = 0.01  # the part by which last gaps may differ and still be one
@@ -241,5 +242,6 @@ def columns(table, about):
         raise ValueError(
             f"about: found nothing on {lacking[0]}; allowed: map and last gap of all rows"
         )
-    found = [about[name] for name in table["schedule"]]
+    known = {"map": str, "gap": (int, float)}
+    found = [typed(about[name], f"about: {name}", known) for name in table["schedule"]]
     return {"map": [one["map"] for one in found], "last_gap": [one["gap"] for one in found]}

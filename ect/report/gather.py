@@ -126,7 +126,8 @@ def read_floor(path):
     """The floor's {"fd", "images", ...}: real test images against real training images."""
     floor = _measured(path)
     if not floor["cell"].get("floor"):
-        raise ValueError(f"{path}: not a floor, its cell is {floor['cell']}")
+        found = shown(str(floor["cell"]), 100)
+        raise ValueError(f"{path}: found the cell {found}; allowed: a floor, of real test images")
     return floor
 
 
@@ -135,7 +136,8 @@ def require_same_features(frame, floor, path):
     first = frame.iloc[0]
     for key in ("features", "reference_images"):
         if floor[key] != first[key]:
-            raise ValueError(f"{path}: {key} is {floor[key]}, but {first[key]} in {first['path']}")
+            found = f"{key} is {floor[key]}, but {first[key]} in {first['path']}"
+            raise ValueError(f"{path}: {found}; allowed: one for both")
 
 
 def metric_name(features, metric="fd"):
@@ -158,10 +160,10 @@ def _row(path):
     cell = metrics.pop("cell")
     missing = [key for key in CELL if key not in cell]
     if missing:
-        raise ValueError(f"{path}: its cell has no {', '.join(missing)}")
+        raise ValueError(f"{path}: its cell has no {', '.join(missing)}; they are needed")
     typed(cell, f"{path}: cell", {key: COUNT if key in COUNTS else NAME for key in CELL})
     typed(cell, f"{path}: cell", known={"replicate": int, "pretraining": int})
-    blank = [key for key in CELL if isinstance(cell[key], str) and not cell[key].strip()]
+    blank = [key for key in CELL if isinstance(cell[key], str) and not _is_text(cell[key])]
     if null := [*blank, *(key for key in GIVEN if cell[key] is None)]:
         raise ValueError(
             f"{path}: cell: {null[0]} is {cell[null[0]]!r}; allowed: what it says of it"
@@ -178,6 +180,11 @@ def _row(path):
     known = {key: cell[key] for key in CELL} | {"replicate": cell.get("replicate", 0)}
     known["pretraining"] = cell.get("pretraining", known["replicate"])
     return {**known, **metrics, **repeats, "fd_of_sets": each, "path": path}
+
+
+def _is_text(value):
+    """Whether there is something to see in a text, and a file can hold it: no lone surrogate."""
+    return bool(value.strip()) and not any("\ud800" <= one <= "\udfff" for one in value)
 
 
 def _measured(path):
@@ -236,7 +243,8 @@ def _require_equal(frame, keys=EQUAL):
         if len(others):
             other = others.iloc[0]
             raise ValueError(
-                f"{other['path']}: {key} is {other[key]}, but {first[key]} in {first['path']}"
+                f"{other['path']}: {key} is {other[key]}, but {first[key]} in {first['path']};"
+                " allowed: one for all"
             )
 
 
@@ -268,11 +276,12 @@ def _require_one_meaning(frame):
 def _require_once(frame, keys, words):
     again = frame[frame.duplicated(keys)]
     if len(again):
-        raise ValueError(f"{again['path'].iloc[0]}: {words}")
+        raise ValueError(f"{again['path'].iloc[0]}: {words}; allowed: each once")
 
 
 def _require_solvers(frame):
     for _, row in frame[frame["solver"].isna()].iterrows():
-        raise ValueError(f"{row['path']}: solvers has no '{row['sampler']}', its sampler")
+        found = f"solvers has no '{row['sampler']}', its sampler"
+        raise ValueError(f"{row['path']}: {found}; allowed: a kind for each sampler")
     words = "another file has this model, kind of sampler and NFE too"
     _require_once(frame, [*MODEL, "solver", "nfe", "seed", "replicate"], words)

@@ -48,5 +48,6 @@ def _samples(path, columns):
 
 def _first(path, images, columns):
     if len(images) < columns:
-        raise ValueError(f"{path}: {len(images)} images, but the grid has {columns} columns")
+        found = f"found {len(images)} images for a grid of {columns} columns"
+        raise ValueError(f"{path}: {found}; allowed: an image for each, or fewer columns")
     return images[:columns]

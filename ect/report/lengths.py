@@ -3,6 +3,7 @@ deviation of its profile as a share of the images (EDM2, Karras et al. 2024, sec
 """
 
 from ect.report import gather, quality, style
+from ect.runtime.checkpoint import typed
 
 
 def columns(table, about):
@@ -11,7 +12,10 @@ def columns(table, about):
     lacking = sorted(set(table["pretrain"]) - set(about))
     if lacking:
         raise ValueError(f"about: found nothing on {lacking[0]}; allowed: ema_std of all starts")
-    return {"ema_std": [float(about[name]["ema_std"]) for name in table["pretrain"]]}
+    found = {
+        name: typed(about[name], f"about: {name}", {"ema_std": (int, float)}) for name in about
+    }
+    return {"ema_std": [float(found[name]["ema_std"]) for name in table["pretrain"]]}
 
 
 def plot_lengths(metrics, out, width_in, floor=None, about=None):

@@ -124,7 +124,8 @@ def _read_csv(path, verb, numbers, texts):
         found = None if text.endswith("\n") else "an end within a line"
     except ValueError as error:
         reason = shown(" ".join(str(error).split()), 200)
-        raise ValueError(f"{path}: not a table of `{verb}` ({reason})") from None
+        found = f"not a table of `{verb}` ({reason})"
+        raise ValueError(f"{path}: {found}; allowed: the csv that it writes") from None
     lacking = sorted({*numbers, *texts} - set(table))
     if lacking or table.empty:
         found = f"no columns {', '.join(lacking)}" if lacking else "no rows"

@@ -232,7 +232,8 @@ def counted(rows):
 def _tuned(frame):
     tuned = frame[frame["schedule"].notna()]
     if tuned.empty:
-        raise ValueError(f"{frame['path'].iloc[0]}: this figure needs a tuned model, found none")
+        path = frame["path"].iloc[0]
+        raise ValueError(f"{path}: found no tuned model; allowed: one at least, for this figure")
     return tuned
 
 
@@ -243,5 +244,6 @@ def _one_total(frame):
     others = tuned[tuned["total_kimg"] != total]
     if len(others):
         path, found = others["path"].iloc[0], others["total_kimg"].iloc[0]
-        raise ValueError(f"{path}: {found} kimg in total, but {total} in {tuned['path'].iloc[0]}")
+        found = f"{found} kimg in total, but {total} in {tuned['path'].iloc[0]}"
+        raise ValueError(f"{path}: {found}; allowed: one total")
     return frame[frame["total_kimg"] == total]

@@ -22,7 +22,8 @@ def plot_scaling(metrics, out, width_in, floor=None):
     labels = dict(zip(table["sampler"], table["label"]))
     found = optimum.series(map(_row, table[table["fd_mean"].notna()].to_dict("records")))
     if not found:
-        raise ValueError(f"{frame['path'].iloc[0]}: this figure needs a tuned model, found none")
+        path = frame["path"].iloc[0]
+        raise ValueError(f"{path}: found no tuned model; allowed: one at least, for this figure")
     starts = list(dict.fromkeys(key[:3] for key in found))
     totals = sorted({total for of in found.values() for total in of})
     rows, columns = len(starts) + 1, len(labels)

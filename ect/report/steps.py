@@ -31,7 +31,7 @@ def tabulate(models, out):
             if steps[key] != found[0][key]:
                 raise ValueError(
                     f"{model['path']}: {key} is {steps[key]}, but {found[0][key]} in"
-                    f" {models[0]['path']}"
+                    f" {models[0]['path']}; allowed: one for all"
                 )
     _require_once(models, "model", MODEL)
     rows = [
@@ -82,7 +82,7 @@ def _require_step(place, step, metric):
     """Raise `ValueError` unless one row of a steps.json can be what `search-steps` found."""
     times = step["times"]
     if not all(isinstance(time, (int, float)) and type(time) is not bool for time in times):
-        raise ValueError(f"{place}: found times that are no numbers")
+        raise ValueError(f"{place}: found times that are no numbers; allowed: noise levels")
     falling = all(high > low for high, low in zip([80, *times], [*times, 0]))
     if not times or not falling or step["k"] != len(times) + 1:
         found = f"k = {step['k']} with the times {shown(times, 80)}"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ect.report import markup
 from ect.runs import find
-from ect.runtime.text import csv_cell, one_line
+from ect.runtime.text import csv_cell, one_line, shown
 
 BUDGET = ("kimg", "tune_kimg")
 COST = ("seconds", "images_per_second")
@@ -109,7 +109,7 @@ def chosen(frame, text):
     rows = frame[[_same(value, wanted) for value in values]]
     if rows.empty:
         found = ", ".join(map(str, values.dropna().unique()))
-        raise ValueError(f"--filter {text}: no such run; found: {found}")
+        raise ValueError(f"--filter {shown(text)}: no such run; allowed: {shown(found, 1000)}")
     return rows
 
 

@@ -31,6 +31,8 @@ PLACE = re.compile(
 def files(root, name):
     """The files called `name` under a folder, sorted, not in hidden ones, nor hidden themselves
     unless `name` asks for them; raises `ValueError`."""
+    if not str(root):  # a variable of a shell that is not set, and no word for where one is
+        raise ValueError("found no text; allowed: a folder with runs, such as results/digits")
     root = Path(root)
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; allowed: one with runs, such as results/digits")

@@ -143,6 +143,7 @@ def load(path):
         of_machine = isinstance(error, OSError) or "(os error" in str(error)
         kind = Unreadable if of_machine else CheckpointError
         said = f"not a readable checkpoint ({shown(error)})"
+        said += "" if "allowed: " in said else "; allowed: a whole safetensors file"
         raise kind(f"{shown(path, 1000)}: {said}") from None
 
 
@@ -182,18 +183,20 @@ def _text(path):
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+        found = f"cannot be read ({error.strerror})"
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
+        found = f"not JSON ({error})"
     except ValueError as error:  # of a NUL character in the path
-        raise ValueError(f"{shown(path, 1000)}: cannot be read ({error})") from None
+        found = f"cannot be read ({error})"
+    raise ValueError(f"{shown(path, 1000)}: {found}; allowed: a file of JSON in UTF-8")
 
 
 def _mapping(text, place, needed, known):
     try:
         value = parsed(text)
     except ValueError as error:
-        raise ValueError(f"{place}: not JSON ({error})") from None
+        allowed = "" if "allowed: " in str(error) else "; allowed: a JSON object"
+        raise ValueError(f"{place}: not JSON ({error}){allowed}") from None
     return typed(value, place, needed, known)
 
 

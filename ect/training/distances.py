@@ -31,7 +31,8 @@ def read_lpips(path, shift, scale):
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not readable as safetensors ({error})") from None
+        found = f"not readable as safetensors ({error})"
+        raise ValueError(f"{path}: {found}; allowed: what ect/networks/lpips.py names") from None
     network = Lpips([width or 1 for width in widths(weights)], shift, scale)
     with named(path):
         require_match(weights, network.state_dict(), of="LPIPS of VGG-16")

@@ -1,6 +1,7 @@
 """The command line: a mistake is one line on stderr and an exit code, never a traceback."""
 
 import json
+import subprocess
 import sys
 import warnings
 
@@ -40,6 +41,14 @@ MISTAKES = {
     ),
     "no model": (["sample", "{}", "--model", "none.file", "--out", "o"], "none.file"),
     "no metrics": (["tabulate", "split", "--metrics", "none.json", "--out", "t"], "none.json"),
+    "a long path": (
+        [*TRAIN, "--data", "d/" * 3000 + "n.file"],
+        "d/n.file: File name too long; allowed",
+    ),
+    "a long source": (
+        ["import-model", "ect", "d" * 4000, "--out", "o"],
+        "d: File name too long; allowed",
+    ),
     "figure": (["draw", "pie", "{}", "--out", "f"], "'pie'; allowed: methods"),
     "figure's setting": (["draw", "maps", '{"colour": 1}', "--out", "f"], "width_in: missing"),
     "all held out": (
@@ -58,6 +67,7 @@ MISTAKES = {
 def test_mistake_is_one_line(folder, capsys, words, named):
     assert main(words) == 1
     said = capsys.readouterr().err.strip()
+    assert len(said) < 700, said
     assert named in said and said.startswith(f"ect {words[0]}: ") and len(said.splitlines()) == 1
     assert not (folder / "out" / "model.safetensors").exists()
 
@@ -76,6 +86,13 @@ def test_a_closed_stdout_or_stderr_is_no_error(monkeypatch, closed):
         patched.setattr(sys, closed, None)
         patched.setattr("warnings.showwarning", warnings.showwarning)
         assert main(["completion", "bash"]) == 0
+
+
+def test_a_message_goes_into_no_other_file(tmp_path):
+    """Where stderr is closed, neither to stdout nor into the file that is opened next."""
+    words = f"{sys.executable} -m ect plan none.yaml > out 2>&-"
+    done = subprocess.run(["sh", "-c", words], cwd=tmp_path, check=False)
+    assert done.returncode == 1 and (tmp_path / "out").read_text() == ""
 
 
 def test_every_verb_has_help(capsys):

@@ -344,8 +344,12 @@ def test_an_imported_start_has_one_milestone_and_brings_its_own_network():
 def test_an_import_is_told_what_its_one_file_does_not_say(tmp_path):
     """The format alone where the file says all: imports of older versions do not run again."""
     (tmp_path / "unet").mkdir()
-    for name in ("unet/config.json", "unet/w.safetensors", "unet/w.bin", "README.md"):
-        (tmp_path / name).touch()
+    (tmp_path / "deep" / "unet").mkdir(parents=True)
+    weights = "diffusion_pytorch_model.safetensors"
+    for name in ("config.json", weights, "w.safetensors", "w.bin"):
+        (tmp_path / "unet" / name).touch()
+        (tmp_path / "deep" / "unet" / name).touch()
+    (tmp_path / "my.json").touch()
     file = str(PICKLE)
     starts = {
         "edm": {"format": "edm", "file": file},
@@ -370,7 +374,7 @@ def test_an_import_is_told_what_its_one_file_does_not_say(tmp_path):
     assert (kind, flag) == ("state_dict", "--about")
     assert json.loads(about) == meaning | {"network": network}
     files = {name: block.files() for name, block in study.init.items()}
-    read = [str(tmp_path / "unet" / name) for name in ("config.json", "w.safetensors")]
+    read = [str(tmp_path / "unet" / name) for name in ("config.json", weights)]
     assert files == {
         "edm": [file],
         "ours": [file],

@@ -298,7 +298,7 @@ WORDS = {
     ),
     "tabulate: floor": (
         ["tabulate", "split", "--metrics", METRICS, "--floor", METRICS, "--out", "t"],
-        [METRICS, "not a floor"],
+        [METRICS, "allowed: a floor"],
     ),
     "draw: figure": (["draw", "pie", "{}", "--out", "f"], ["'pie'", "methods"]),
     "draw: option": (
@@ -317,9 +317,15 @@ WORDS = {
     "show: sort": (["show", "results", "--sort", "fid"], ["fid is not a column", "fd"]),
     "show: two columns": (["show", "results", "--sort", "kind"], ["kind is one of", "prior.kind"]),
     "show: filter": (["show", "results", "--filter", "ve"], ["--filter", "'ve'", "column=value"]),
+    "show: no folder": (["show", ""], ["show: found no text; allowed: a folder with runs"]),
+    "verify: no folder": (["verify", ""], ["verify: found no text; allowed: a folder with runs"]),
+    "tabulate: no name": (
+        ["tabulate", "split", "--metrics", METRICS, "--out", "o/"],
+        ["--out: found 'o/'; allowed: a path with a name"],
+    ),
     "show: none": (
         ["show", "results", "--filter", "pretrain=flow"],
-        ["pretrain=flow", "found: ve"],
+        ["pretrain=flow", "allowed: ve"],
     ),
     "show: format": (["show", "results", "--format", "xls"], ["'xls'", "'csv'"]),
     "diff: one": (["diff", MODEL], ["RUN_B", "required"]),

@@ -31,7 +31,7 @@ FAULTS = [
     ("study: digits\ndataset:\n\tsource: digits\n", 3, ["not YAML", "\\\\t"]),
     ("study: a: b\n", 1, ["not YAML", "mapping values"]),
     ("study: 'a\n", 2, ["not YAML"]),
-    ("study: *nosuch\n", 1, ["not YAML", "nosuch"]),
+    ("study: *nosuch\n", 1, ["not YAML", "nosuch", "; allowed: one study in YAML"]),
     ("study: @a\n", 1, ["not YAML"]),
     ("tune:\n  ? [a]\n  : 1\n", 2, ["not YAML", "unhashable"]),
     ("study: !!python/object:os.system a\n", 1, ["not YAML", "tag"]),
@@ -126,7 +126,7 @@ FAULTS = [
     ("samplers:\n  four_step: {label: '2 steps '}\n", 2, ["'2 steps '", "another label"]),
     ("samplers:\n  four_step: {label: \"2\\nsteps\"}\n", 2, ["another label"]),
     # keys and texts
-    ("1: 2\n", 1, ["1: ", "type int", "keys should be strings"]),
+    ("1: 2\n", 1, ["1: ", "type int; allowed: text", "keys should be strings"]),
     ("tune:\n  ect:\n    yes: 2\n", 3, ["tune.ect.True", "type bool", "strings"]),
     ("tune:\n  ~: {like: ect}\n", 2, ["tune.None", "NoneType"]),
     ('study: "a\\0b"\n', 1, ["study", "NUL"]),

@@ -285,6 +285,24 @@ def test_images_that_would_be_dim_are_told(tmp_path, bits, told, capsys):
     assert (line in capsys.readouterr().err) == told
 
 
+def test_test_images_that_are_training_images_too_are_told(tmp_path, capsys):
+    """Also where two files of other names or formats hold the same pixels."""
+    for index in range(24):
+        draw(tmp_path / "twice" / f"{index}.{('png', 'bmp')[index // 12]}", index % 12)
+        draw(tmp_path / "once" / f"{index}.png", index)
+    prepared(tmp_path / "once", tmp_path / "o" / "d", held_out=8)
+    assert "among the training images" not in capsys.readouterr().err
+    assert "test_images_in_training" not in json.loads((tmp_path / "o" / "run.json").read_text())
+    prepared(tmp_path / "twice", tmp_path / "t" / "d", held_out=8)
+    train, test = (Images(tmp_path / "t" / "d", split).pixels[:] for split in ("train", "test"))
+    both = [any(np.array_equal(image, other) for other in train) for image in test]
+    named = json.loads((tmp_path / "t" / "run.json").read_text())["test_images_in_training"]
+    assert len(named) == sum(both) > 0
+    said = capsys.readouterr().err
+    assert f"prepare: {sum(both)} of the test images are among the training images too" in said
+    assert f"the first is {named[0]};" in said
+
+
 def test_images_of_which_none_can_be_read(photos, tmp_path):
     for path in photos.rglob("deep/*"):
         path.write_bytes(b"")

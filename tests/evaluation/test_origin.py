@@ -68,7 +68,7 @@ def run(capsys, verb, settings, out, **options):
     return code, err
 
 
-MEASURED = {"features": SPACE | {"kd_subsets": 2}, "cell": {"floor": True}}
+MEASURED = {"features": SPACE | {"kd_subsets": 2}, "cell": {}}
 
 
 def test_features_of_another_network_are_refused(made, tmp_path, capsys):
@@ -275,6 +275,18 @@ def test_a_cell_is_that_of_its_images(cell, words, made, tmp_path):
         return
     with pytest.raises(ValueError, match=f"{ours}: {words}|{ours}: drawn from .*{words}"):
         evaluate.run(settings, ours, None, tmp_path / "out", *both)
+
+
+@pytest.mark.parametrize("floor", [True, False])
+def test_a_floor_is_of_held_out_images_and_another_cell_of_drawn_ones(
+    floor, made, tmp_path, capsys
+):
+    cell = {"floor": True} if floor else {"sampler": "one_step", "nfe": 1}
+    given = {"samples": features(made, "kind")} if floor else {"data": made["data"]}
+    given |= {"reference": made["reference"], "classifier": made["classifier"]}
+    code, line = run(capsys, "evaluate", MEASURED | {"cell": cell}, tmp_path / "out", **given)
+    found = "a floor with --samples" if floor else "the sampler one_step without --samples"
+    assert code == 1 and f"settings: cell: found {found}; allowed: a " in line
 
 
 @pytest.mark.parametrize("shape", [(3, 9, 9, 1), (3, 16, 16, 1), (3, 8, 8, 3)])

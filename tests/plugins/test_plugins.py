@@ -307,6 +307,18 @@ FILES = {
     "hexadecimal": (option(f"power: int = 0x{'f' * 9000}"), ["is ...; allowed: a literal int"]),
     "a million signs": (option(f"power: int = {'not ' * 900}1"), ["allowed: a"]),
     "no number": (option("power: float = 1e999 - 1e999"), ["option power", "literal float"]),
+    "undefined": (
+        written("schedule", "t, progress", "return t * progres"),
+        ["line 4: progres is not defined", "did you mean 'progress'?"],
+    ),
+    "undefined helper": (
+        written("schedule", "t, progress", "return half(t)") + "\ndef alf(t): return numpy.abs(t)",
+        ["line 4: half is not defined"],
+    ),
+    "undefined base": (
+        "from ect.plugins import process\n@process\nclass own(VE): pass",
+        ["line 3: VE is not defined"],
+    ),
     "large": ("#" * 2**20 + BITS, ["more than 1048576 bytes", "a Python file"]),
     "no Python": ("def (:", ["line 1", "allowed: a Python file"]),
     "null": ("\0", ["allowed: a Python file"]),
@@ -371,6 +383,25 @@ def test_mistake_in_a_file_is_named(config, text, words):
     said = str(caught.value)
     assert len(said.splitlines()) == 1 and said.startswith("plugins: other.py: "), said
     assert all(word in said for word in words), said
+
+
+DEFINED = {
+    "argument": "return t * progress",
+    "comprehension": "return sum(t * part for part in (progress, len(str(progress))))",
+    "inner function": "half = lambda x: x / 2; return half(t)",
+    "global": "global SEEN; SEEN = progress; return t * SEEN",
+    "walrus": "return [y := t, y * progress][1]",
+    "later": "return late(t)",
+    "its own file": "return t * len(__file__)",
+    "as it runs": "globals()['half'] = 0.5; return t * half",
+}
+
+
+@pytest.mark.parametrize("body", DEFINED.values(), ids=DEFINED)
+def test_a_name_that_the_file_defines_is_taken(config, body):
+    text = written("schedule", "t, progress", body) + "\ndef late(t): return t * t\n"
+    Path("other.py").write_text(text)
+    Config.read(config | {"plugins": ["maps.py", "rest.py", "other.py"]})
 
 
 KEYS = [

@@ -4,9 +4,10 @@ import json
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from ect.report import curves, gather, losspage, page, steps
+from ect.report import curves, ends, gather, lengths, losspage, page, steps
 from tests.helpers.reports import Inputs
 from tests.report.test_tables_and_figures import searched
 
@@ -35,6 +36,23 @@ def test_what_is_no_object_is_named(tmp_path, reader, content):
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     said = line_of(READERS[reader], str(path), tmp_path)
     assert said.startswith(str(path)) and ("not JSON" in said or "allowed: a JSON object" in said)
+
+
+@pytest.mark.parametrize("value", [5, "0.1", {}, None, {"gap": "x"}, {"ema_std": [0.1]}], ids=str)
+@pytest.mark.parametrize("kind, key", [("ends", "schedule"), ("lengths", "pretrain")])
+def test_what_is_said_of_a_row_is_typed(tmp_path, kind, key, value):
+    table = pd.DataFrame({key: ["one"]})
+    said = line_of({"ends": ends, "lengths": lengths}[kind].columns, table, {"one": value})
+    assert said.startswith("about: ") and ("allowed" in said or "needed" in said)
+
+
+def test_a_text_that_no_file_can_hold_is_named(tmp_path):
+    path = tmp_path / "m.json"
+    good = Inputs(tmp_path).metrics(1.0, CELL)
+    made = json.loads(Path(good).read_text())
+    path.write_text(json.dumps(made | {"cell": made["cell"] | {"label": "\ud800"}}))
+    said = line_of(gather.read, [str(path)])
+    assert said.startswith(f"{path}: cell: label is ") and "allowed" in said
 
 
 def test_an_empty_log_is_named(tmp_path):

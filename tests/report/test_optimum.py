@@ -139,5 +139,5 @@ def test_table_sentence_and_figure_of_files(tmp_path):
     settings = {"metrics": paths, "floor": inputs.floor(), "width_in": 5}
     figures.plot("scaling", settings, tmp_path / "f")
     assert (tmp_path / "f.png").stat().st_size > 10_000
-    with pytest.raises(ValueError, match="needs a tuned model"):
+    with pytest.raises(ValueError, match="found no tuned model; allowed"):
         figures.plot("scaling", settings | {"metrics": [inputs.cell("heun", 2.0)]}, tmp_path / "f")

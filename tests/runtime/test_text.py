@@ -2,7 +2,7 @@
 
 import pytest
 
-from ect.runtime.text import parsed, shown
+from ect.runtime.text import brief_words, parsed, shown
 
 
 @pytest.mark.parametrize("text", ["a\nb", "\x1b[2Jgone", "\u202egpj.exe", "\ud800", "a\x7f", "\r"])
@@ -13,6 +13,14 @@ def test_control_characters_are_written_as_escapes(text):
 def test_other_text_is_as_it_was_and_long_text_is_cut():
     assert shown("Grüße, 東京.png") == "Grüße, 東京.png"
     assert len(shown("x" * 500)) == 200 and shown("x" * 500).endswith("...")
+
+
+def test_a_long_path_lacks_its_middle_and_the_rest_of_its_line_nothing():
+    line = f"--data: /a{'b' * 4000}/c.file does not exist; allowed: the file that `prepare` writes"
+    found = brief_words(line)
+    assert len(found) < 400 and found.startswith("--data: /abb") and "..." in found
+    assert found.endswith("b/c.file does not exist; allowed: the file that `prepare` writes")
+    assert brief_words(found) == found
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,13 @@ def test_settings_that_do_not_fit_trajectories_are_refused(changes, words):
         verbs.require("train", changed(MID, **changes))
 
 
+def test_a_tuned_model_has_no_trajectories(files, digits_file, tmp_path):
+    """Its f leads to the end at once, and is no denoiser."""
+    train.run(changed(TUNE, last_kimg=1), digits_file, tmp_path, init=files[0])
+    with pytest.raises(ValueError, match=r"tuned with the map .* by its record; allowed: a pretr"):
+        solve.run(SOLVE, tmp_path / "model.safetensors", tmp_path / "solved")
+
+
 def test_the_verb_repeats_a_record(files, tmp_path):
     record = str(files[1].with_name("run.json"))
     main(["solve-trajectories", record, "--model", str(files[0]), "--out", str(tmp_path)])

@@ -199,4 +199,5 @@ def test_the_plan_refuses_an_average_that_its_job_would(tmp_path, monkeypatch, c
         Path("config.yaml").write_text(yaml.safe_dump(config | {"averages": {"a": average}}))
         assert main.main(["plan"]) == code
     line = capsys.readouterr().err
+    assert line.startswith("ect plan: config.yaml: line ")
     assert "averages.a.ema_std: found 0.25, which averages of 0.05, 0.1 at 1 milestones" in line

@@ -96,6 +96,11 @@ try:
     STUDY = Config.read(config, PLACES)
     if workflow.is_main_process:  # a job of a cluster has a Snakemake of its own
         STUDY.fit(look.facts)
+        if STUDY.averages and importlib.util.find_spec("torch"):  # else only their job tells
+            from ect.training import reconstruct
+
+            with STUDY.placed():
+                reconstruct.require_near(STUDY)
 except ValueError as error:
     raise WorkflowError(f"the config cannot be run:\n{error}") from None
 if workflow.is_main_process:
