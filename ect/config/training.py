@@ -189,6 +189,9 @@ class Recipe(Block):
     gradient overflows is skipped and counted. What each costs: docs/speed.md."""
     kernels: Literal[registry.KERNELS] = "torch"
     """What computes on a CPU: torch, or this project's kernels, not in `fp16` (docs/speed.md)."""
+    compile: bool = False
+    """Compile the network by torch.compile, which takes minutes at the start of a run
+    (docs/speed.md)."""
 
     @property
     def weight_reads_sd(self):
@@ -221,6 +224,8 @@ class Recipe(Block):
             raise ValueError(f"{found}; allowed: at most batch = {self.batch}")
         if self.kernels != "torch" and self.precision == "fp16":
             raise ValueError("precision is fp16 with kernels 'native'; allowed: fp32, tf32, bf16")
+        if self.compile and self.kernels != "torch":
+            raise ValueError("compile is true with kernels 'native'; allowed: torch")
         if self.dropout_at is not None and not self.dropout:
             raise ValueError(
                 f"dropout_at is {self.dropout_at} with dropout 0; allowed: dropout > 0"

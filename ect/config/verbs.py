@@ -144,6 +144,7 @@ class Solving(Solution):
     """Of trajectories of a model, which is a file."""
 
     precision: Literal[registry.PRECISIONS] = "fp32"
+    compile: bool = False
 
 
 class Sampling(parts.Whole):
@@ -156,6 +157,7 @@ class Sampling(parts.Whole):
     batch: Batch
     seed: Seed
     precision: Literal[registry.PRECISIONS] = "fp32"
+    compile: bool = False
 
     @model_validator(mode="after")
     def _options_fit(self, info):
@@ -244,6 +246,7 @@ class StepSearch(Search):
     test_images: whole(10**7, 10)
     batch: Batch
     precision: Literal[registry.PRECISIONS] = "fp32"
+    compile: bool = False
 
     @model_validator(mode="after")
     def _tested_apart(self):

@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "microbatch": None,
     "precision": "fp32",
     "kernels": "torch",
+    "compile": False,
     "shared_dropout": True,
     "ema_halflife_kimg": None,
     "ema_std": None,
