@@ -125,12 +125,11 @@ class Run(parts.Whole):
 
     def _require_rate(self):
         """Of a milestone of pretraining, its config knows whether others go on from it."""
-        if self.schedule.map == "zero":
-            return
-        try:
-            require_rate(self.recipe, self.first_kimg, self.last_kimg)
-        except ValueError as error:
-            raise ValueError(f"recipe.{error}") from None
+        if self.schedule.map != "zero":
+            try:
+                require_rate(self.recipe, self.first_kimg, self.last_kimg)
+            except ValueError as error:
+                raise ValueError(f"recipe.{error}") from None
 
 
 class Averaging(Block):

@@ -60,12 +60,14 @@ def differentiates():
 class Compiled:
     """A network whose evaluations are compiled. The network itself stays as it is, with its names.
 
-    Inside a transformation, as of forward-mode differentiation, it is evaluated without.
+    Inside a transformation, as of forward-mode differentiation, it is evaluated without, and so is
+    a network that cannot be traced as one graph.
     """
 
     def __init__(self, network):
         prepare()
-        self.network, self.graph = network, torch.compile(network.computed, dynamic=False)
+        self.network = network
+        self.graph = torch.compile(network.computed, dynamic=False, fullgraph=True)
 
     def __getattr__(self, name):
         return getattr(self.network, name)
@@ -75,4 +77,10 @@ class Compiled:
             tell("derivatives in forward mode are computed without it")
             return self.network(x, c_noise, **conditions)
         deal(self.network.dropouts, x)
-        return self.graph(x, c_noise, **conditions)
+        try:
+            return self.graph(x, c_noise, **conditions)
+        except torch._dynamo.exc.Unsupported as error:
+            kind = type(self.network).__name__
+            tell(f"{kind} is computed without it: {str(error).strip().splitlines()[0]}")
+            self.graph = self.network.computed
+            return self.graph(x, c_noise, **conditions)

@@ -195,19 +195,25 @@ def _released(config, start):
     return known and _text(known.network, known.shape)
 
 
+def _computed(settings):
+    """How a recipe's network is computed, or a sampled one."""
+    compiled = ", compiled" if setting(settings, "compile") else ""
+    return setting(settings, "precision") + compiled
+
+
 def _drawing(settings):
-    """The kind of work of sampling: it depends on the precision."""
-    return f"drawing, {setting(settings, 'precision')}"
+    """The kind of work of sampling: it depends on the precision, and on whether it is compiled."""
+    return f"drawing, {_computed(settings)}"
 
 
 def _training(settings):
     """The kind of work of a training run: its map where that decides the cost, as a plugin's may,
-    else its target; whether it measures LPIPS, and its precision."""
+    else its target; whether it measures LPIPS, and how its network is computed."""
     name = settings["schedule"]["map"]
     decides = name == "zero" or name in CONTINUOUS_TIME or name not in SCHEDULES
     kind = name if decides else settings["target"]
     kind += ", lpips" if settings["recipe"]["distance"]["kind"] == "lpips" else ""
-    return f"{kind}, {setting(settings['recipe'], 'precision')}"
+    return f"{kind}, {_computed(settings['recipe'])}"
 
 
 def measured(folder="results"):
