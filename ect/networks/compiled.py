@@ -79,7 +79,7 @@ class Compiled:
         deal(self.network.dropouts, x)
         try:
             return self.graph(x, c_noise, **conditions)
-        except torch._dynamo.exc.Unsupported as error:
+        except (torch._dynamo.exc.Unsupported, torch._dynamo.exc.UserError) as error:
             kind = type(self.network).__name__
             tell(f"{kind} is computed without it: {str(error).strip().splitlines()[0]}")
             self.graph = self.network.computed
