@@ -66,3 +66,8 @@ DEFAULTS: dict[str, Any] = {
 def setting(settings, key):
     """A key of a job's settings, of a network or of a model's description; or its default."""
     return settings.get(key, DEFAULTS[key])
+
+
+def computed(settings):
+    """How the network of a recipe, or of sampling, is computed, in words."""
+    return setting(settings, "precision") + ", compiled" * setting(settings, "compile")

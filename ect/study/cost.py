@@ -18,7 +18,7 @@ from ect.config.cells import Tuned
 from ect.config.missing import missing
 from ect.config.released import released
 from ect.networks.widths import levels
-from ect.runtime.versions import setting
+from ect.runtime.versions import computed, setting
 from ect.schedule import CONTINUOUS_TIME, SCHEDULES
 from ect.study import settings
 from ect.study.jobs import jobs
@@ -195,15 +195,9 @@ def _released(config, start):
     return known and _text(known.network, known.shape)
 
 
-def _computed(settings):
-    """How a recipe's network is computed, or a sampled one."""
-    compiled = ", compiled" if setting(settings, "compile") else ""
-    return setting(settings, "precision") + compiled
-
-
 def _drawing(settings):
     """The kind of work of sampling: it depends on the precision, and on whether it is compiled."""
-    return f"drawing, {_computed(settings)}"
+    return f"drawing, {computed(settings)}"
 
 
 def _training(settings):
@@ -213,7 +207,7 @@ def _training(settings):
     decides = name == "zero" or name in CONTINUOUS_TIME or name not in SCHEDULES
     kind = name if decides else settings["target"]
     kind += ", lpips" if settings["recipe"]["distance"]["kind"] == "lpips" else ""
-    return f"{kind}, {_computed(settings['recipe'])}"
+    return f"{kind}, {computed(settings['recipe'])}"
 
 
 def measured(folder="results"):

@@ -13,6 +13,7 @@ from ect.networks import compiled
 from ect.objective import WEIGHTS, Objective, PluginObjective, Truncated, huber
 from ect.process import VE
 from ect.runtime import checkpoint, stop
+from ect.study import cost
 from ect.training import parts, train
 from tests.helpers.compiling import Tiny, without_kernels
 from tests.helpers.runs import TUNE, changed, contents
@@ -126,3 +127,9 @@ def test_compiled_drawing_draws_the_same_images(monkeypatch, make_unet):
         assert abs(found - plain).max() <= 1  # of 255: rounding
     assert graphs == [(3, 1, 8, 8), (2, 1, 8, 8)]
     assert not isinstance(f.network, compiled.Compiled)
+
+
+def test_a_plan_keeps_the_speed_of_compiled_work_apart():
+    assert cost._drawing({"compile": True}) == "drawing, fp32, compiled"
+    assert cost._training(SETTINGS) == "own, fp32, compiled"
+    assert cost._drawing({}) == "drawing, fp32" and cost._training(TUNE) == "own, fp32"
