@@ -89,13 +89,15 @@ def images_of(args, folder, count=512):
 class Ours:
     """The trainer's step, at the end of a run. `changes` are settings in place of the usual ones."""
 
-    def __init__(self, args, images, work, **changes):
+    def __init__(self, args, images, work, compiled=False, **changes):
         self.settings, self.images = settings_of(args, work) | changes, images
         self.state = state.State(self.settings, images)
         self.state.seen = FAR - 10**6
         self.objective = parts.make_objective(self.settings, images.sd)
         about = build.description(self.settings, images)
         self.f = build.make_consistency(self.state.network, self.objective.process, about)
+        if compiled:
+            self.f = parts.compiled(self.f, self.objective)
 
     @device.deterministic()
     def step(self):
@@ -105,9 +107,9 @@ class Ours:
 class Sampling:
     """One-step images, as `python -m ect sample` draws them."""
 
-    def __init__(self, args, images, precision="fp32"):
+    def __init__(self, args, images, precision="fp32", compiled=False):
         self.precision = precision
-        self.ours = Ours(args, images, "tune")
+        self.ours = Ours(args, images, "tune", compiled)
         self.ours.state.network.eval()
         self.eps = sampler.noise(range(args.batch), 1, images.shape).to(device.current())
 

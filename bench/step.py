@@ -10,12 +10,14 @@ With `--against`, a folder that holds a checkout of locuslab/ect, its network, l
 moving average take turns with ours in one process, on batches of the same shape. The result is the
 ratio of times, turn by turn. The losses are compared too, with its weights, the same images, noise
 and noise levels, without dropout. With `--released fp16` it runs in its own fp16 and in tf32. With
-`--kernels native` the step of torch's kernels takes turns too.
+`--kernels native` the step of torch's kernels takes turns too, with `--compile` the compiled step
+and drawing: with ratios, turn by turn, and the processor seconds of their first call.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import resource
 import statistics
 import sys
@@ -46,6 +48,13 @@ def timed(step):
     if device.current().type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def processor(step):
+    """Processor seconds of one call, those of a compiler that it starts included."""
+    before = os.times()
+    step()
+    return sum(os.times()[:4]) - sum(before[:4])
 
 
 def turns(steps, warm_up, count):
@@ -163,8 +172,14 @@ def measure(args):
             steps["tune, torch"] = Ours(plain, images, "tune").step
         if args.against:
             steps["released"] = Released(args, images, args.against).step
+        plain, first = dict(steps), {}
+        if args.compile:
+            steps["tune, compiled"] = Ours(args, images, "tune", compiled=True).step
+            drawing = Sampling(args, images, args.precision, compiled=True)
+            steps["sample, compiled"] = drawing.step
+            first = {name: processor(steps[name]) for name in steps if name not in plain}
         taken = turns(steps, args.warm_up, args.steps)
-        peak, counted = peaks(args), {n: flops(s) for n, s in steps.items() if n != "released"}
+        peak, counted = peaks(args), {n: flops(s) for n, s in plain.items() if n != "released"}
         found = {"device": device.device_name(), "threads": torch.get_num_threads()}
         found |= {key: vars(args)[key] for key in ("network", "batch", "precision", "kernels")}
         found["steps"] = {
@@ -186,6 +201,14 @@ def measure(args):
         found["peak_flops_per_second"] = peak
         found["parts_seconds"] = split(ours["tune"], args.steps)
         found["peak_memory_mib"] = memory()
+        if args.compile:
+            found["first_call_processor_seconds"] = first
+            half = "" if args.precision == "fp32" else f", {args.precision}"
+            for name, eager in (("tune", "tune"), ("sample", f"sample{half}")):
+                for index, what in enumerate(("seconds", "processor_seconds")):
+                    ratio = taken[eager][index] / taken[f"{name}, compiled"][index]
+                    key = f"eager_over_compiled_in_{what}"
+                    found.setdefault(key, {})[name] = np.quantile(ratio, QUARTILES).tolist()
         if args.against:
             for index, what in enumerate(("seconds", "processor_seconds")):
                 ratio = taken["released"][index] / taken["tune"][index]
@@ -203,6 +226,7 @@ def main():
     parser.add_argument("--matrix", type=int, default=2048, help="rows of the product, its columns")
     parser.add_argument("--against", type=Path, help="a checkout of locuslab/ect, left as it is")
     parser.add_argument("--released", choices=("fp32", "fp16"), default="fp32")
+    parser.add_argument("--compile", action="store_true", help="time the compiled network too")
     parser.add_argument("--out", type=Path, help="a JSON file")
     args = parser.parse_args()
     if args.threads:

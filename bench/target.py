@@ -17,8 +17,7 @@ import torch
 from runners import FAR, Ours, images_of, options
 from step import QUARTILES, timed
 
-from ect import objective
-from ect.objective import UNIT, lognormal, needed
+from ect.objective import UNIT, lognormal
 from ect.runtime import device
 
 STAGES = 8  # of the schedule
@@ -34,7 +33,7 @@ def step_of(ours, stage, unit):
 
     def step(n):
         ours.state.seen = int(progress_of(stage) * FAR) + n * ours.settings["recipe"]["batch"]
-        objective.needed = lambda r: needed(r, unit or len(r))
+        ours.objective.unit = unit
         ours.step()
 
     return step

@@ -133,6 +133,8 @@ class Objective:
     of x_t. The target is f's own, or that of `averaged`, which nothing here changes. Without
     `shared_dropout` the target has dropout masks of its own.
 
+    Targets are computed of a multiple of `unit` images; without it, of the whole batch or of none.
+
     With `uncertain` the network's u(t) weighs the loss of pretraining (EDM2, eq. 21): w d / exp(u)
     + n u, n the number of terms that `distance` adds up. At its best exp(u) is w d / n on average,
     so that every noise level has one weight.
@@ -149,6 +151,7 @@ class Objective:
     averaged: Any = None
     shared_dropout: bool = True
     uncertain: bool = False
+    unit: int | None = UNIT
 
     def levels(self, draw):
         """Noise levels s (B,) of a batch; `draw()` is the prior."""
@@ -163,7 +166,7 @@ class Objective:
         """
         s = self.snap(s, progress) if self.snap else s
         r = self.schedule(s, progress)
-        indices = needed(r)
+        indices = needed(r, self.unit or len(r))
         s, r = (device.to_device(levels, x.device) for levels in (s, r))
         prediction = self.evaluate(f, x, eps, s, masks)
         masks = masks if self.shared_dropout else masks.apart()
@@ -227,7 +230,7 @@ class Truncated(Objective):
         """As `Objective`; each image has one evaluation of its target, by f or by `frozen`."""
         r = self.schedule(s, progress)
         ours = r >= self.at
-        both = needed(r * ours), needed(r * ~ours)
+        both = (needed(r * part, self.unit or len(r)) for part in (ours, ~ours))
         s, r, ours = (device.to_device(each, x.device) for each in (s, r, ours))
         prediction = self.evaluate(f, x, eps, s, masks)
         masks = masks if self.shared_dropout else masks.apart()

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ect import objective
 from ect.schedule import CONTINUOUS_TIME, DIFFERENTIATED
 from ect.training import train
 from tests.helpers.runs import TUNE, changed
@@ -22,7 +21,6 @@ KINDS = ("tune", "pretrain", "sample", "sample, bf16")
 def printed(monkeypatch, capsys):
     """What a benchmark prints, run as a script in this process."""
     monkeypatch.syspath_prepend(BENCH)
-    monkeypatch.setattr(objective, "needed", objective.needed)  # target.py sets it
 
     def run(name, *words):
         monkeypatch.setattr(sys, "argv", [name, *words])

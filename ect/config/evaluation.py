@@ -269,6 +269,8 @@ class Evaluation(Block):
     """Seed of the first image; the next has `seed` + 1."""
     precision: Literal[registry.PRECISIONS] = "fp32"
     """Precision of the sampled network, as in a recipe. The metrics' networks compute in fp32."""
+    compile: bool = False
+    """Compile the sampled network by torch.compile, as in a recipe."""
     repeats: whole(1000) = 1
     """Number of such sets of images; each set is sampled from the seeds after the last one's."""
     kd_subsets: Subsets = 100

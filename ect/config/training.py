@@ -182,13 +182,14 @@ class Recipe(Block):
     dropout: Share = 0.0
     """Dropout probability."""
     dropout_at: Count | None = None
-    """The largest side, in pixels, of the network's levels that have dropout; without the key all
-    have."""
+    """The largest side, in pixels, of levels that have dropout; without the key all have."""
     precision: Literal[registry.PRECISIONS] = "fp32"
     """Precision of the network's matrix products. In `fp16` the loss is scaled, and a step whose
     gradient overflows is skipped and counted. What each costs: docs/speed.md."""
     kernels: Literal[registry.KERNELS] = "torch"
     """What computes on a CPU: torch, or this project's kernels, not in `fp16` (docs/speed.md)."""
+    compile: bool = False
+    """Compile the network by torch.compile: minutes at a run's start (docs/speed.md)."""
 
     @property
     def weight_reads_sd(self):
@@ -221,10 +222,10 @@ class Recipe(Block):
             raise ValueError(f"{found}; allowed: at most batch = {self.batch}")
         if self.kernels != "torch" and self.precision == "fp16":
             raise ValueError("precision is fp16 with kernels 'native'; allowed: fp32, tf32, bf16")
-        if self.dropout_at is not None and not self.dropout:
-            raise ValueError(
-                f"dropout_at is {self.dropout_at} with dropout 0; allowed: dropout > 0"
-            )
+        if self.compile and self.kernels != "torch":
+            raise ValueError("compile is true with kernels 'native'; allowed: torch")
+        if (at := self.dropout_at) is not None and not self.dropout:
+            raise ValueError(f"dropout_at is {at} with dropout 0; allowed: dropout > 0")
         return self
 
 

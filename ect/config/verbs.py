@@ -125,12 +125,11 @@ class Run(parts.Whole):
 
     def _require_rate(self):
         """Of a milestone of pretraining, its config knows whether others go on from it."""
-        if self.schedule.map == "zero":
-            return
-        try:
-            require_rate(self.recipe, self.first_kimg, self.last_kimg)
-        except ValueError as error:
-            raise ValueError(f"recipe.{error}") from None
+        if self.schedule.map != "zero":
+            try:
+                require_rate(self.recipe, self.first_kimg, self.last_kimg)
+            except ValueError as error:
+                raise ValueError(f"recipe.{error}") from None
 
 
 class Averaging(Block):
@@ -144,6 +143,7 @@ class Solving(Solution):
     """Of trajectories of a model, which is a file."""
 
     precision: Literal[registry.PRECISIONS] = "fp32"
+    compile: bool = False
 
 
 class Sampling(parts.Whole):
@@ -156,6 +156,7 @@ class Sampling(parts.Whole):
     batch: Batch
     seed: Seed
     precision: Literal[registry.PRECISIONS] = "fp32"
+    compile: bool = False
 
     @model_validator(mode="after")
     def _options_fit(self, info):
@@ -244,6 +245,7 @@ class StepSearch(Search):
     test_images: whole(10**7, 10)
     batch: Batch
     precision: Literal[registry.PRECISIONS] = "fp32"
+    compile: bool = False
 
     @model_validator(mode="after")
     def _tested_apart(self):

@@ -91,11 +91,12 @@ def measure(settings, model, reference, classifier=None):
     in `reference`."""
     f, process, about = build.load_model(model)
     name, extract, real = space_of(reference, settings["features"], about["shape"], classifier)
-    precision, real = setting(settings, "precision"), metrics.Reference(real)
+    kinds = {key: setting(settings, key) for key in ("precision", "compile")}
+    real = metrics.Reference(real)
 
     def value(times, seed, images):
         sampling = {"kind": "multistep", "options": {"times": list(times)}, "seed": seed}
-        sampling |= {"images": images, "batch": settings["batch"], "precision": precision}
+        sampling |= {"images": images, "batch": settings["batch"]} | kinds
         drawn = features.of_images(extract, draw(f, process, about, sampling))
         features.require_width(model, drawn, real.features, reference)
         metric, subsets = settings["metric"], settings["features"]["kd_subsets"]
@@ -112,8 +113,8 @@ def run(settings, model, reference, out, classifier=None):
     those of the test, and all values tried, as JSON.
 
     `settings` holds features, metric (fd or kd), steps, images, batch, seed, test_seed,
-    test_images, evaluations (of one line search), low and high, and unless that is fp32 the
-    `precision` of drawing. Raises `ValueError` if the two ranges of seeds overlap.
+    test_images, evaluations (of one line search), low and high, and unless they are fp32 and false
+    the `precision` and `compile` of drawing. Raises `ValueError` if the ranges of seeds overlap.
     """
     check(settings)
     name, value = measure(settings, model, reference, classifier)

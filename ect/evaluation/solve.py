@@ -60,7 +60,7 @@ def solved(f, process, about, levels, seeds, labels, settings):
     from tqdm import tqdm
 
     precision, size = setting(settings, "precision"), settings["batch"]
-    teacher = f.denoiser()
+    teacher = (build.compiled(f) if setting(settings, "compile") else f).denoiser()
     for start in tqdm(range(0, len(seeds), size), disable=None, unit="batch"):
         part = slice(start, start + size)
         noise = device.to_device(sampler.noise(seeds[part], 1, about["shape"])[0])

@@ -1,5 +1,6 @@
 """From a description to its parts: network, process, consistency function."""
 
+import copy
 import math
 from contextlib import contextmanager
 from numbers import Real
@@ -11,6 +12,7 @@ from ect.consistency import Consistency
 from ect.flowmap import FlowMap
 from ect.models import trust
 from ect.models.about import Foreign, least_weights, named, require, said
+from ect.networks.compiled import Compiled
 from ect.networks.edm2 import EDM2
 from ect.networks.unet import STYLES, UNet
 from ect.networks.unet2d import UNet2D
@@ -113,6 +115,14 @@ def make_consistency(network, process, about):
         c_in=setting(about, "c_in"),
         span=span,
     )
+
+
+def compiled(f):
+    """The same function, by a network that is compiled. Raises `ValueError` where nothing can be
+    compiled."""
+    other = copy.copy(f)
+    other.network = Compiled(f.network)
+    return other
 
 
 def description(settings, images):

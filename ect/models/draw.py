@@ -9,6 +9,7 @@ import torch
 from ect import plugins, sampler
 from ect.data.batches import decode
 from ect.flowmap import FlowMap
+from ect.models import build
 from ect.runtime import device
 from ect.runtime.seeds import generator_of
 from ect.runtime.text import shown
@@ -33,8 +34,8 @@ def stream(f, process, about, settings, bar=False):
     """The images of `draw` a batch at a time.
 
     `settings` holds kind, options, images, batch and seed; for a network with classes `labels`;
-    and, if not fp32, `precision`, as in `device.precision`. Raises `FloatingPointError` where an
-    image is not finite, `ValueError` for a model of latents.
+    if not fp32, `precision`, as in `device.precision`; and `compile`, if true. Raises
+    `FloatingPointError` where an image is not finite, `ValueError` for a model of latents.
     """
     if "latents" in about:
         raise ValueError(
@@ -47,6 +48,8 @@ def stream(f, process, about, settings, bar=False):
             "kind is 'flow_map', and the model's network is told one time; allowed: a model whose"
             " network has span"
         )
+    if setting(settings, "compile"):
+        f = build.compiled(f)
     if solves(settings["kind"]):
         f = f.denoiser()
     sample = plugins.with_plugins(sampler.SAMPLERS, "sampler", settings)[settings["kind"]]

@@ -10,5 +10,6 @@
 `native`   the U-Net's blocks in these kernels
 `lpips`    how unlike two images look: VGG-16's features
 `unet2d`   diffusers' U-Net, built by diffusers
+`compiled` any of them, compiled by torch.compile
 =========  ==============================================================
 """

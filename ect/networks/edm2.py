@@ -27,7 +27,7 @@ U_FEATURES = 128
 def unit(x, dims=None):
     """x divided by its magnitude over `dims`, by default over all but the first (eq. 47)."""
     dims = tuple(range(1, x.ndim)) if dims is None else dims
-    count = math.prod(x.shape[dim] for dim in dims)
+    count = math.prod([x.shape[dim] for dim in dims])
     dtype = torch.promote_types(x.dtype, torch.float32)
     norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=dtype)
     return x / (EPS + norm / math.sqrt(count)).to(x.dtype)
@@ -234,7 +234,7 @@ class EDM2(nn.Module):
         deal(self.dropouts, x)
         return self.computed(x, c_noise, label)
 
-    def computed(self, x, c_noise, label):
+    def computed(self, x, c_noise, label=None):
         """`forward` under the masks that were dealt."""
         if label is not None and not self.classes:
             raise ValueError("found labels; allowed: none, as this network has no classes")

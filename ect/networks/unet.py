@@ -246,7 +246,7 @@ class UNet(nn.Module):
         deal(self.dropouts, x)
         return self.computed(x, c_noise, label, span, augment)
 
-    def computed(self, x, c_noise, label, span, augment):
+    def computed(self, x, c_noise, label=None, span=None, augment=None):
         """`forward` under the masks that were dealt."""
         embedding = self.embedding(c_noise, label, span, augment)
         image, pyramid = x, iter(self.pyramid)

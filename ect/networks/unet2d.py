@@ -49,7 +49,7 @@ class UNet2D(nn.Module):
         deal(self.dropouts, x)
         return self.computed(x, c_noise, label)
 
-    def computed(self, x, c_noise, label):
+    def computed(self, x, c_noise, label=None):
         """`forward` under the masks that were dealt."""
         if label is not None and not self.classes:
             raise ValueError("found labels; allowed: none, as this network has no classes")

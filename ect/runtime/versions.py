@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "microbatch": None,
     "precision": "fp32",
     "kernels": "torch",
+    "compile": False,
     "shared_dropout": True,
     "ema_halflife_kimg": None,
     "ema_std": None,
@@ -65,3 +66,8 @@ DEFAULTS: dict[str, Any] = {
 def setting(settings, key):
     """A key of a job's settings, of a network or of a model's description; or its default."""
     return settings.get(key, DEFAULTS[key])
+
+
+def computed(settings):
+    """How the network of a recipe, or of sampling, is computed, in words."""
+    return setting(settings, "precision") + ", compiled" * setting(settings, "compile")

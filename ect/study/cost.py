@@ -18,7 +18,7 @@ from ect.config.cells import Tuned
 from ect.config.missing import missing
 from ect.config.released import released
 from ect.networks.widths import levels
-from ect.runtime.versions import setting
+from ect.runtime.versions import computed, setting
 from ect.schedule import CONTINUOUS_TIME, SCHEDULES
 from ect.study import settings
 from ect.study.jobs import jobs
@@ -196,18 +196,18 @@ def _released(config, start):
 
 
 def _drawing(settings):
-    """The kind of work of sampling: it depends on the precision."""
-    return f"drawing, {setting(settings, 'precision')}"
+    """The kind of work of sampling: it depends on the precision, and on whether it is compiled."""
+    return f"drawing, {computed(settings)}"
 
 
 def _training(settings):
     """The kind of work of a training run: its map where that decides the cost, as a plugin's may,
-    else its target; whether it measures LPIPS, and its precision."""
+    else its target; whether it measures LPIPS, and how its network is computed."""
     name = settings["schedule"]["map"]
     decides = name == "zero" or name in CONTINUOUS_TIME or name not in SCHEDULES
     kind = name if decides else settings["target"]
     kind += ", lpips" if settings["recipe"]["distance"]["kind"] == "lpips" else ""
-    return f"{kind}, {setting(settings['recipe'], 'precision')}"
+    return f"{kind}, {computed(settings['recipe'])}"
 
 
 def measured(folder="results"):

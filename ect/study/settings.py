@@ -115,7 +115,7 @@ def reconstruct_average(config, name):
 def solve_trajectories(config, name):
     """The settings of the job that solves trajectories of a pretrained model."""
     block = config.trajectories[name]
-    return block.model_dump(exclude={"pretrain", "kimg"}) | _precision(config)
+    return block.model_dump(exclude={"pretrain", "kimg"}) | _computed(config)
 
 
 def import_model(config, name):
@@ -146,15 +146,15 @@ def sample(config, sampler, repeat=0, replicate=0):
         "options": block.options(),
         "labels": block.labels,
         **seeds,
-        **_precision(config),
+        **_computed(config),
         **_plugins(config, {"sampler": block.kind}),
     }
 
 
-def _precision(config):
-    """The precision of sampling, if it is not the default."""
-    precision = config.evaluation.precision
-    return {} if precision == DEFAULTS["precision"] else {"precision": precision}
+def _computed(config):
+    """How the sampled network is computed, where that is not the default."""
+    block = config.evaluation.model_dump(include={"precision", "compile"})
+    return {key: value for key, value in block.items() if value != DEFAULTS[key]}
 
 
 def save_samples(config, sampler, repeat, replicate=0):
@@ -284,7 +284,7 @@ def search_steps(config):
         return {}
     test, block = config.evaluation, config.search.model_dump(exclude={"models"})
     seeds = {"test_seed": test.seed, "test_images": test.images, "batch": test.batch}
-    return {"features": _measured_space(config), **block, **seeds, **_precision(config)}
+    return {"features": _measured_space(config), **block, **seeds, **_computed(config)}
 
 
 def plot_maps(config):

@@ -22,6 +22,7 @@ from ect.training import average
 from ect.training.augment import augmented
 from ect.training.log import Meter
 from ect.training.parts import (
+    compiled,
     is_pretraining,
     learning_rate,
     make_objective,
@@ -106,6 +107,8 @@ def loop(state, settings, images, teacher=None):
     f = build.make_consistency(state.network, objective.process, about)
     if state.target is not None:
         objective.averaged = build.make_consistency(state.target, objective.process, about)
+    if setting(settings["recipe"], "compile"):
+        f = compiled(f, objective)
     if is_pretraining(settings):
         f = f.denoiser()
     marks, keeps = _marks(settings, _log_lines(settings)), _marks(settings, settings["snapshots"])

@@ -10,6 +10,7 @@ from ect import flowloss, limit, plugins
 from ect.flowmap import JOINTS
 from ect.models import build, trust
 from ect.models.build import make_process
+from ect.networks.compiled import tell
 from ect.objective import PRIORS, WEIGHTS, Objective, PluginObjective, Truncated
 from ect.ode import STEPS
 from ect.runtime import device, record
@@ -119,6 +120,20 @@ def make_objective(settings, sd, teacher=None, pixels=None):
         shared_dropout=setting(recipe, "shared_dropout"),
         uncertain=setting(settings["network"], "uncertainty") and is_pretraining(settings),
     )
+
+
+def compiled(f, objective):
+    """f with its network compiled, and so those that `objective` evaluates beside it, on whole
+    batches. A plugin's loss may differentiate f in any way, and is left as it is."""
+    if isinstance(objective, PluginObjective):
+        tell("a plugin's loss is computed without it")
+        return f
+    for name in ("teacher", "averaged", "frozen"):
+        if (other := getattr(objective, name, None)) is not None:
+            setattr(objective, name, build.compiled(other))
+    if isinstance(objective, Objective):
+        objective.unit = None
+    return build.compiled(f)
 
 
 def is_pretraining(settings):

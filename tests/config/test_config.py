@@ -41,6 +41,11 @@ MISTAKES = [
         {"like": "ve", "kernels": "native", "precision": "fp16"},
         ["pretrain.flow", "precision is fp16", "fp32, tf32, bf16"],
     ),
+    (
+        "pretrain/flow",
+        {"like": "ve", "kernels": "native", "compile": True},
+        ["pretrain.flow", "compile is true with kernels 'native'", "torch"],
+    ),
     ("pretrain/ve/network", "big", ["pretrain.ve.network", "'big'", "small"]),
     ("pretrain/ve/kimg", 100, ["pretrain.ve", "100", "multiples of every"]),
     (
@@ -386,7 +391,8 @@ def test_an_import_is_told_what_its_one_file_does_not_say(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "key, value", [("microbatch", 16), ("precision", "bf16"), ("kernels", "native")]
+    "key, value",
+    [("microbatch", 16), ("precision", "bf16"), ("kernels", "native"), ("compile", True)],
 )
 def test_a_choice_is_in_the_settings_only_where_it_is_made(key, value):
     """So the settings of other jobs stay the same, and nothing is trained again."""

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ect.cli.main import main
+from ect.config import verbs
 from ect.config.cells import Milestone
 from ect.config.config import Config
 from ect.data.batches import Images
@@ -106,19 +107,21 @@ def test_a_set_of_images_is_one_repeat(files, tmp_path, capsys, link):
     assert f"{again}: found twice among the repeats; allowed: each" in capsys.readouterr().err
 
 
-def test_a_precision_is_of_all_that_is_drawn_and_else_unsaid():
+@pytest.mark.parametrize("key, value", [("precision", "bf16"), ("compile", True)])
+def test_a_precision_is_of_all_that_is_drawn_and_else_unsaid(key, value):
     """Without the key the settings of jobs are as before, so that nothing is drawn again."""
-    plain, half = study(), study(precision="bf16")
+    plain, half = study(), study(**{key: value})
     for told in (
         study_settings.sample(plain, "one_step"),
         *study_settings.trace(plain)["samplers"].values(),
     ):
-        assert "precision" not in told
+        assert key not in told
     for told in (
         study_settings.sample(half, "one_step"),
         *study_settings.trace(half)["samplers"].values(),
     ):
-        assert told["precision"] == "bf16"
+        assert told[key] == value
+        verbs.require("sample", told)
 
 
 def test_a_searchs_seeds_are_apart_from_those_of_every_repeat():

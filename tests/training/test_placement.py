@@ -100,7 +100,7 @@ def on_a_gpu(monkeypatch):
     def make_process(settings):
         return tabulated if settings["process"] == "tabulated" else make(settings)
 
-    def needed(r):
+    def needed(r, unit):
         assert r.device.type == "cpu"  # where reading a value does not wait
         return some
 
