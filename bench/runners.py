@@ -87,7 +87,7 @@ def images_of(args, folder, count=512):
 
 
 class Ours:
-    """The trainer's step, at the end of a run. `changes` are settings in place of the usual ones."""
+    """The trainer's step, at the end of a run; `changes` replace settings."""
 
     def __init__(self, args, images, work, compiled=False, **changes):
         self.settings, self.images = settings_of(args, work) | changes, images
