@@ -140,8 +140,7 @@ def _require_distinct(classes, path):
         if key in seen:
             raise ValueError(
                 f"{shown(path)}: the classes '{shown(seen[key])}' and '{shown(name)}' differ in"
-                " case or encoding only, or in a last space, and would be one folder on other"
-                " systems; allowed: names that differ"
+                " case, encoding or a last space, and would be one folder elsewhere; allowed: others"
             )
         seen[key] = name
 

@@ -196,8 +196,8 @@ def labels_of(labels):
 NAMED = {"classes": "folders"}
 MISTAKES = {
     "outside of classes": (stray, NAMED, ["'stray.png' is not in a class folder"]),
-    "case": (other_case, NAMED, ["'КОТ'", "'кот'", "differ in case or encoding only"]),
-    "encoding": (other_encoding, NAMED, ["café", "cafe\u0301", "differ in case or encoding only"]),
+    "case": (other_case, NAMED, ["'КОТ'", "'кот'", "differ in case, encoding"]),
+    "encoding": (other_encoding, NAMED, ["café", "cafe\u0301", "differ in case, encoding"]),
     "splits": (splits, NAMED, ["test, train, val are splits, not classes"]),
     "torn": (torn, {}, ["01.PNG' cannot be read: ", "dataset.on_error: skip"]),
     "eps": (eps_as_image, {}, ["'кот/x.png' cannot be read: its content is EPS; allowed: AVIF"]),
