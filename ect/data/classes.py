@@ -140,7 +140,7 @@ def _require_distinct(classes, path):
         if key in seen:
             raise ValueError(
                 f"{shown(path)}: the classes '{shown(seen[key])}' and '{shown(name)}' differ in"
-                " case, encoding or a last space, one folder elsewhere; allowed: others"
+                " case, encoding or a last space, and are one folder elsewhere; allowed: others"
             )
         seen[key] = name
 
