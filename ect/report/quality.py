@@ -75,12 +75,12 @@ def plot_schedules(metrics, out, width_in, floor=None):
     table = _with_budget(gather.spread(frame)).sort_values("nfe", kind="stable")
     table["name"] = [_row_label(row, table) for _, row in table.iterrows()]
     names = list(dict.fromkeys(table["name"]))
-    row_in = 0.2 + 0.12 * max(1 + name.count("\n") for name in names)
+    samplers = table.groupby("sampler", sort=False)
+    row_in = 0.2 + 0.12 * max(len(samplers), *(1 + name.count("\n") for name in names))
     with style.figure(out, width_in, 1.1 + row_in * len(names)) as (figure, axes):
         axis = axes[0, 0]
-        samplers = table.groupby("sampler", sort=False)
         for index, (_, rows) in enumerate(samplers):
-            shift = 0.3 * (index - (len(samplers) - 1) / 2)
+            shift = min(0.3, 0.9 / len(samplers)) * (index - (len(samplers) - 1) / 2)
             _dots(axis, frame, rows, names, shift, style.series(index))
         axis.set(xscale="log", xlabel=gather.measure(frame), ylim=(len(names) - 0.5, -0.5))
         axis.set_yticks(range(len(names)), names)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ect.report import figures, maps, style
-from tests.helpers.reports import Inputs
+from ect.report import figures, maps, quality, style
+from tests.helpers.reports import SAMPLERS, Inputs
 
 
 @pytest.fixture
@@ -100,3 +100,19 @@ def test_series_differ_when_printed_in_grey():
     looks = [style.series(index) for index in range(21)]
     assert len({str(look) for look in looks}) == 21
     assert len({str((look["marker"], look["linestyle"])) for look in looks[:7]}) == 7
+
+
+def test_marks_of_any_number_of_samplers_stay_in_their_row(tmp_path, monkeypatch):
+    heights = []
+    monkeypatch.setattr(quality, "draw_dots", lambda *given: heights.append(given[2]["height"]))
+    inputs = Inputs(tmp_path)
+    paths = [
+        inputs.cell(sampler, 20.0, schedule=schedule, tune=96)
+        for schedule in ("sigmoid", "constant")
+        for sampler in SAMPLERS
+    ]
+    quality.plot_schedules(paths, tmp_path / "f", 6)
+    found = np.concatenate(heights)
+    assert len(set(found)) == 2 * len(SAMPLERS)
+    for row in (0, 1):
+        assert (np.abs(found - row) < 0.5).sum() == len(SAMPLERS)
