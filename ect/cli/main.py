@@ -30,6 +30,10 @@ VERBS: dict[Callable, tuple[str, dict]] = (
 class Parser(argparse.ArgumentParser):
     """Names the nearest verb or option where one is mistyped."""
 
+    def _print_message(self, message, file=None):
+        """Print help; raises `OSError` where that fails, which argparse would pass over."""
+        print(message or "", end="", file=file or sys.stderr)
+
     def error(self, message):
         """Print the message and what was meant, and exit."""
         found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
@@ -138,9 +142,12 @@ def main(argv=None):
             return run(argv)
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
-        return 128 + signal.SIGPIPE
+        if isinstance(error, BrokenPipeError):
+            return 128 + signal.SIGPIPE
+        print(f"ect: stdout: {error.strerror}; allowed: one that takes text", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:  # of a verb that saves nothing on its way
         print("ect: stopped by SIGINT", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -159,9 +166,10 @@ def _open_streams():
 
 def _said(error):
     """An error's message; of the machine's about a file, the file and what may stand there."""
-    if not isinstance(error, OSError) or error.filename is None or "allowed" in str(error):
+    if not isinstance(error, OSError) or not error.strerror or "allowed" in str(error):
         return str(error)
-    return f"{error.filename}: {error.strerror}; allowed: a path that can be read or written"
+    place = "a file or stdout" if error.filename is None else error.filename
+    return f"{place}: {error.strerror}; allowed: a path that can be read or written"
 
 
 def run(argv=None):

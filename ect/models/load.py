@@ -14,7 +14,7 @@ from ect.models import steps as of_study
 from ect.models.draw import draw, most_images
 from ect.models.trust import require_parts
 from ect.process import Process
-from ect.runtime import checkpoint, record
+from ect.runtime import checkpoint, device, record
 from ect.runtime.text import shown
 
 BATCH = 250  # that of the default study: the batch size may change the last bit
@@ -50,13 +50,13 @@ class Model:
         number = _whole(steps, 1)
         return of_study.chosen(self.samplers, steps if number is None else number)
 
-    def sample(self, n, steps=2, seed=0, times=None, labels=None):
+    def sample(self, n, steps=None, seed=0, times=None, labels=None):
         """n images as a numpy array, uint8 (n, H, W, C), computed on a GPU if there is one.
 
-        Image i is a function of `seed` + i. `steps` are those of the study's sampler with so many
-        steps, its times and its sigma_min; if none is known, 1, or 2 at ECT's time for CIFAR-10,
-        with a warning. `times` replaces it: falling noise levels s = sigma / alpha from below
-        80 to 1e-6, one less than there are steps. `labels` are the classes to cycle through,
+        Image i is a function of `seed` + i. `steps`, 2 by default, are those of the study's sampler
+        with so many steps, its times and its sigma_min; if none is known, 1, or 2 at ECT's time for
+        CIFAR-10, with a warning. `times` replaces it: falling noise levels s = sigma / alpha from
+        below 80 to 1e-6, one less than there are steps. `labels` are the classes to cycle through,
         for a model with classes; by default they are drawn at random. Raises `ValueError`, and
         `FloatingPointError` where an image is not finite. The same as
         `python -m ect sample` in batches of 250, to the bit.
@@ -74,18 +74,23 @@ class Model:
             given = [_whole(label, 0) for label in _items(labels)]
             chosen = given if given and None not in given else None
             settings["labels"] = _needed("labels", chosen, labels, "a list of classes")
-        return draw(self.f, self.process, self.about, settings)
+        with device.standard():
+            return draw(self.f, self.process, self.about, settings)
 
     def _options(self, steps, times):
         if times is None:
-            options, words, known = self.sampler(steps)
+            options, words, known = self.sampler(2 if steps is None else steps)
             if options["times"] and not known:
                 warnings.warn(words, stacklevel=3)
             return options
         levels = [_number(level) for level in _items(times)]
         fits = None not in levels and of_study.falling(levels)
         allowed = f"falling noise levels below 80, down to {of_study.LEAST:g}"
-        return {"times": _needed("times", levels if fits else None, times, allowed)}
+        found = _needed("times", levels if fits else None, times, allowed)
+        if steps is not None and _whole(steps, 1) != len(found) + 1:
+            given = f"found {shown(repr(steps), 80)} with times {found}"
+            raise ValueError(f"steps: {given}; allowed: {len(found) + 1}, or times alone")
+        return {"times": found}
 
 
 class Function(torch.nn.Module):
@@ -151,7 +156,8 @@ def load(path, plugins=()):
     require_parts([os.fspath(file) for file in plugins])
     path = Path(path)
     file = path / "model.safetensors" if os.path.isdir(path) else path
-    f, process, about = build.load_model(file, plugins)
+    with device.standard():
+        f, process, about = build.load_model(file, plugins)
     record.of(file)  # raises where it has other bytes than its job wrote
     return Model(f, process, about, samplers_beside(file))
 

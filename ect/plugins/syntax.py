@@ -127,7 +127,7 @@ def _require_defined(text, tree, path):
     stars = [n for n in nodes if isinstance(n, ast.ImportFrom) and n.names[0].name == "*"]
     if stars or read & LATE:
         return
-    places = [(n.lineno, n.id) for n in nodes if isinstance(n, ast.Name) and n.id in read - known]
+    places = [(line, name) for line, name, kept in _names(tree) if kept in read - known]
     arguments = {node.arg for node in nodes if isinstance(node, ast.arg)}
     for line, name in sorted(places)[:1]:
         near = get_close_matches(name, known | arguments, 1)
@@ -136,6 +136,17 @@ def _require_defined(text, tree, path):
             f"plugins: {path}: line {line}: {name} is not defined; allowed: names of the file, its"
             f" imports and Python's own{meant}"
         )
+
+
+def _names(node, place=""):
+    """(line, name, the name as Python keeps it) of each name that is read or set; in a class one
+    that begins with __ is kept as _Class__name."""
+    place = node.name.lstrip("_") if isinstance(node, ast.ClassDef) else place
+    if isinstance(node, ast.Name):
+        private = place and node.id.startswith("__") and not node.id.endswith("__")
+        yield node.lineno, node.id, f"_{place}{node.id}" if private else node.id
+    for inner in ast.iter_child_nodes(node):
+        yield from _names(inner, place)
 
 
 def _require_kept(name, tree, path):

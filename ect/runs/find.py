@@ -1,6 +1,7 @@
 """The runs under a folder, from the files that they leave. Loads no torch."""
 
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -48,6 +49,10 @@ def read(path):
     if Path(path).name == "metrics.json":
         return read_json(path, known=METRICS)
     record = read_json(path, known=RECORD)
+    for key in ("seconds", "images_per_second"):
+        value = record.get(key) or 0
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{path}: '{key}' is {value}; allowed: a number >= 0")
     settings, place = record.get("settings", {}), f"{path}: settings"
     parts = {"features": dict, "sampling": dict, "plugins": dict}
     typed(settings, place, known=parts)

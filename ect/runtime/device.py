@@ -39,6 +39,22 @@ def warn_of_an_idle_gpu():
 
 
 @contextmanager
+def standard():
+    """Torch's defaults of a new process, float32 on the CPU, whatever a caller has set; the numbers
+    that torch draws for it afterwards are those that it would have drawn."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    try:
+        with torch.device("cpu"), torch.random.fork_rng(devices):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
 def deterministic():
     """Use only deterministic operations on a GPU; also a decorator. An operation that has no
     deterministic form raises `RuntimeError`: with torch's `warn_only`, attention would use

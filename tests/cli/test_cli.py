@@ -1,6 +1,7 @@
 """The command line: a mistake is one line on stderr and an exit code, never a traceback."""
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -93,6 +94,18 @@ def test_a_message_goes_into_no_other_file(tmp_path):
     words = f"{sys.executable} -m ect plan none.yaml > out 2>&-"
     done = subprocess.run(["sh", "-c", words], cwd=tmp_path, check=False)
     assert done.returncode == 1 and (tmp_path / "out").read_text() == ""
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "plan --help", "completion bash"])
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_what_stdout_does_not_take_is_told(words, buffered):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ect", *words.split()], stdout=full, stderr=subprocess.PIPE,
+            text=True, env=os.environ | {"PYTHONUNBUFFERED": buffered}, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "No space left on device; allowed: " in done.stderr
 
 
 def test_every_verb_has_help(capsys):

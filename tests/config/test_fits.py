@@ -40,6 +40,10 @@ FEW = {"dataset/held_out": 3}
 INCEPTION = {"extractor": "inception"}
 WRONG = {
     "no level": ({"networks/small/attention": [8, 16]}, ["small.attention: found 16", "8, 4"]),
+    "more snapshots than steps": (
+        {"tune/ect_slope/snapshots": 1000, "tune/ect_slope/batch": 500},
+        ["tune.ect_slope.snapshots: found 1000 with a run of", "steps; allowed: at most"],
+    ),
     "too coarse": ({"networks/small/attention": [2]}, ["small.attention: found 2", "8, 4"]),
     "other images": (
         {**MNIST, "networks/small/attention": [8, 4]},

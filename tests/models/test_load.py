@@ -66,7 +66,8 @@ def test_another_seed_is_another_image(run):
         ({"n": None}, "n is None"),
         ({"n": 2, "steps": 1.5}, "steps is 1.5; allowed: 1, 2, or times"),
         ({"n": 2, "steps": True}, "steps is True; allowed: 1, 2, or times"),
-        ({"n": 2, "steps": None}, "steps is None; allowed: 1, 2, or times"),
+        ({"n": 2, "steps": 2, "times": []}, r"steps: found 2 with times \[\]; allowed: 1, or"),
+        ({"n": 2, "steps": "2", "times": [1]}, "steps: found '2' with times"),
         ({"n": 2, "seed": -1}, r"seed is -1; allowed: a whole number >= 0 and <= 10\^18"),
         ({"n": 2, "seed": 1.5}, "seed is 1.5"),
         ({"n": 2, "seed": "1"}, "seed is '1'"),
@@ -112,6 +113,25 @@ def test_numbers_of_numpy_and_torch_are_numbers(run):
         assert np.array_equal(found, wanted)
     two = np.int32(2)
     assert model.sampler(two) == model.sampler(2)
+
+
+@pytest.mark.parametrize("dtype, place", [("float64", "cpu"), ("float32", "meta")])
+def test_torchs_defaults_do_not_matter(run, dtype, place):
+    wanted = ect.load(run[0]).sample(3)
+    torch.manual_seed(5)
+    drawn = torch.rand(3)
+    torch.manual_seed(5)
+    torch.set_default_dtype(getattr(torch, dtype))
+    torch.set_default_device(place)
+    try:
+        found = ect.load(run[0]).sample(3)
+        assert torch.empty(0).dtype == getattr(torch, dtype)
+        assert torch.get_default_device().type == place
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert np.array_equal(found, wanted)
+    assert torch.equal(torch.rand(3), drawn), "the caller's own numbers"
 
 
 def test_a_pipe_is_no_model(tmp_path):

@@ -319,6 +319,11 @@ FILES = {
         "from ect.plugins import process\n@process\nclass own(VE): pass",
         ["line 3: VE is not defined"],
     ),
+    "undefined in a class": (
+        "from ect.plugins import process\nfrom ect.process import VE\n__a = 1\n@process\n"
+        "class _Own(VE):\n    def time(self, s): return __a * s",
+        ["line 6: __a is not defined"],
+    ),
     "large": ("#" * 2**20 + BITS, ["more than 1048576 bytes", "a Python file"]),
     "no Python": ("def (:", ["line 1", "allowed: a Python file"]),
     "null": ("\0", ["allowed: a Python file"]),

@@ -1,6 +1,7 @@
 """Files of runs that hold something else than runs write: one line that names the file."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -104,6 +105,9 @@ WRONG = [
     ("run.json", {"code": "abc"}, "'code' is \"abc\""),
     ("run.json", {"images_per_second": "9"}, "'images_per_second' is \"9\"; allowed: a whole"),
     ("run.json", {"seconds": True}, "'seconds' is true; allowed: a whole number or a number"),
+    ("run.json", {"seconds": math.nan}, "'seconds' is nan; allowed: a number >= 0"),
+    ("run.json", {"seconds": -1}, "'seconds' is -1; allowed: a number >= 0"),
+    ("run.json", {"images_per_second": math.inf}, "'images_per_second' is inf; allowed: a number"),
     ("run.json", {"device": None}, "'device' is null; allowed: a text"),
     ("one_step/metrics.json", {"cell": None}, "'cell' is null; allowed: an object"),
     ("one_step/metrics.json", {"cell": [1]}, "'cell' is [1]"),
