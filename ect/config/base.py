@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticKnownError
 
 from ect import plugins, registry
-from ect.runtime.text import shown
+from ect.runtime.text import shown, waits
 
 Positive = Annotated[float, Field(gt=0)]
 Level = Annotated[float, Field(ge=1e-6, le=80)]  # a noise level, where samplers can be
@@ -108,6 +108,14 @@ def input_path(text):
     return path(text)
 
 
+def file_path(text):
+    """The path of a file that is read; raises `ValueError` for a device or pipe, whose bytes may
+    never end."""
+    if waits(path(text)):
+        raise ValueError(f"found {short(text)}, a device, pipe or socket; allowed: a regular file")
+    return text
+
+
 def visible(text):
     """A text that is shown to a reader; raises `ValueError` where there is nothing to see."""
     if not any(unicodedata.category(character)[0] in "LNPS" for character in text):
@@ -124,6 +132,7 @@ def learning_rate(rate):
 
 Rate = Annotated[float, Field(gt=0, le=10), AfterValidator(learning_rate)]
 PathText = Annotated[str, AfterValidator(path)]
+FilePath = Annotated[str, AfterValidator(file_path)]
 InputPath = Annotated[str, AfterValidator(input_path)]
 
 

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ect import registry
 from ect.config import parts, verbs
-from ect.config.base import Block, PathText, distinct, distinct_list, nearest, part, visible, whole
+from ect.config.base import Block, FilePath, distinct, distinct_list, nearest, part, visible, whole
 from ect.config.experiments import Inches
 from ect.config.schedule import Schedule
 from ect.schedule import CONTINUOUS_TIME
@@ -23,8 +23,8 @@ class Figure(Block):
 class Comparison(Figure):
     """Of metrics.json files, and that of real images."""
 
-    metrics: distinct_list(PathText, Field(min_length=1))
-    floor: PathText | None = None
+    metrics: distinct_list(FilePath, Field(min_length=1))
+    floor: FilePath | None = None
 
 
 class Solvers(Comparison):
@@ -64,18 +64,15 @@ class Maps(Figure):
 class Curves(Figure):
     """Of losses: the logs of each run, in order."""
 
-    runs: Annotated[dict[str, distinct_list(PathText, Field(min_length=1))], Field(min_length=1)]
+    runs: Annotated[dict[str, distinct_list(FilePath, Field(min_length=1))], Field(min_length=1)]
 
 
 class Samples(Figure):
     """Of images: a label and a samples.npz for each row, and the dataset file above them."""
 
-    rows: Annotated[
-        list[Annotated[list[Text], Field(min_length=2, max_length=2)]],
-        Field(min_length=1, max_length=1000),
-    ]
+    rows: Annotated[list[tuple[Text, FilePath]], Field(min_length=1, max_length=1000)]
     columns: whole(1000)
-    data: PathText | None = None
+    data: FilePath | None = None
 
     @model_validator(mode="after")
     def _labels_differ(self):
@@ -89,18 +86,18 @@ class Samples(Figure):
 class Loss(Figure):
     """Of one tuning run's log and trace."""
 
-    metrics: PathText
-    trace: PathText
+    metrics: FilePath
+    trace: FilePath
     stages: whole(1000) | None = None
-    perfect: PathText | None = None
+    perfect: FilePath | None = None
 
 
 class Nearest(Figure):
     """Of generated images and their nearest training images."""
 
-    nearest: PathText
-    samples: PathText
-    data: PathText
+    nearest: FilePath
+    samples: FilePath
+    data: FilePath
     columns: whole(1000)
 
 

@@ -1,17 +1,19 @@
 """The settings of the verbs that make tables and the page, as typed blocks. Loads no torch."""
 
-from typing import Any
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ect.config.base import Block, Count, Seed
+from ect.config.base import Block, Count, FilePath, Seed
 from ect.config.experiments import Kind
+
+Mean = Annotated[float, Field(ge=0)]
 
 
 class Searched(Block):
     """A tuned model, and the file of its searched times."""
 
-    path: str
+    path: FilePath
     schedule: str
     pretrain: str
     recipe: str
@@ -32,7 +34,7 @@ class Ours(Block):
     method: str
     budget_mimg: float | None
     start_mimg: float | None
-    metrics: list[str] = Field(min_length=1)
+    metrics: list[FilePath] = Field(min_length=1)
 
 
 class PaperTable(Block):
@@ -47,8 +49,32 @@ class Shown(Block):
 
     question: str
     kind: Kind
-    table: str
-    figure: str
+    table: FilePath
+    figure: FilePath
+
+
+class Spread(Block):
+    """A measured spread: where, and shape, mean squares and degrees of freedom."""
+
+    at: str
+    squares: tuple[list[Count], list[Mean], list[Count]]
+
+
+class Planned(Block):
+    """What a sampler's rows in an experiment compare, by `planned` of ect/study/noise.py."""
+
+    experiment: str
+    kind: Kind
+    label: str
+    rows: Count
+    totals: Count
+    n: Count
+    over: Literal["tuning seeds", "replicates"]
+    sets: Count
+    spread: Spread | None
+    without: list[str]
+    maps: Count = 1
+    gaps: Count = 1
 
 
 class Page(Block):
@@ -58,9 +84,9 @@ class Page(Block):
     config: str
     samplers: dict[str, str]
     experiments: dict[str, Shown]
-    figures: dict[str, str]
-    tables: dict[str, str]
-    planned: list[dict[str, Any]] = []
+    figures: dict[str, FilePath]
+    tables: dict[str, FilePath]
+    planned: list[Planned] = []
 
 
 BLOCKS: dict[str, type[Block]] = {

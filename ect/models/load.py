@@ -3,6 +3,7 @@
 import operator
 import os
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Model:
         an estimate of x_0 (B, C, H, W)."""
         where = next(self.f.network.parameters()).device
         self.process.coefficients(torch.ones(1, device=where))  # a table is copied there once
-        return Function(self.f)
+        return Function(self.f, self.about["shape"])
 
     def sampler(self, steps):
         """What `sample` does in so many steps: (options, words, of_study). The words say at which
@@ -96,11 +97,21 @@ class Model:
 class Function(torch.nn.Module):
     """A consistency function as a module that holds its network."""
 
-    def __init__(self, f):
+    def __init__(self, f, shape):
         super().__init__()
-        self.f, self.network = f, f.network
+        self.f, self.network, self.image = f, f.network, list(shape)
 
     def forward(self, x_t, t, label=None):
+        for name, value, axes in (("x_t", x_t, 4), ("t", t, 1)):
+            if not torch.is_tensor(value) or value.dtype != torch.float32 or value.ndim != axes:
+                found = (
+                    f"{value.dtype}, {value.ndim} axes" if torch.is_tensor(value) else type(value)
+                )
+                shape = "(B, C, H, W)" if axes == 4 else "(B,)"
+                raise ValueError(f"{name}: found {found}; allowed: a tensor {shape} of float32")
+        if list(x_t.shape[1:]) != self.image:
+            found = f"found images {tuple(x_t.shape[1:])}"
+            raise ValueError(f"x_t: {found}; allowed: {tuple(self.image)}, as the model draws")
         return self.f.conditioned_on(label)(x_t, t)
 
 
@@ -113,27 +124,35 @@ def _needed(name, value, given, allowed):
 
 def _whole(value, least, most=10**18):
     """A whole number of any library as an int from `least` to `most`; None for anything else."""
+    if _no_scalar(value):
+        return None
     try:
         number = operator.index(value)
-    except TypeError:
+    except (TypeError, RuntimeError):  # the latter: a tensor without values
         return None
-    return number if least <= number <= most and not isinstance(value, bool) else None
+    return number if least <= number <= most else None
 
 
 def _number(value):
     """A number of any library as a float; None for anything else."""
-    if isinstance(value, (str, bytes, bool)):
+    if isinstance(value, (str, bytes)) or _no_scalar(value):
         return None
     try:
         return float(value)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: as in `_whole`
         return None
+
+
+def _no_scalar(value):
+    """Whether a value is a truth value, or an array or tensor of any number of values."""
+    truth = isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+    return truth or getattr(value, "ndim", 0) > 0
 
 
 def _items(values):
     """The items of a list, tuple or array; [None] for anything else."""
-    if isinstance(values, (str, bytes, dict)) or not hasattr(values, "__iter__"):
-        return [None]
+    if isinstance(values, (str, bytes, dict)) or not isinstance(values, Collection):
+        return [None]  # also for an iterator, which may have no end
     try:
         return list(values)
     except TypeError:  # an array without dimensions

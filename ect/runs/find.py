@@ -54,6 +54,9 @@ def read(path):
         if not 0 <= value < math.inf:
             raise ValueError(f"{path}: '{key}' is {value}; allowed: a number >= 0")
     settings, place = record.get("settings", {}), f"{path}: settings"
+    for key, value in flat(settings).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{place}: {shown(key, 60)} is {value}; allowed: finite numbers")
     parts = {"features": dict, "sampling": dict, "plugins": dict}
     typed(settings, place, known=parts)
     for key, kind in (("inputs", str), ("outputs", str), ("stages", int)):

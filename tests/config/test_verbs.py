@@ -228,6 +228,8 @@ MISTAKES = [
     ("tabulate_paper", {"cells": [OURS | {"metrics": 5}]}, "cells.0.metrics: found 5"),
     ("write_page", {"template": "x"}, "template: unknown key"),
     ("write_page", {"experiments__b__kind": "x"}, "experiments.b.kind: found 'x'"),
+    ("write_page", {"figures": {"a": "/dev/zero"}}, "figures.a: found '/dev/zero', a device"),
+    ("write_page", {"planned": [{}]}, "planned.0"),
     ("write_page", {"figures": 5}, "figures: found 5; allowed: a mapping"),
     ("evaluate", {"cell__kimg": -5}, "cell.kimg: found -5"),
     ("evaluate", {"cell__tune_kimg": -3}, "cell.tune_kimg: found -3"),

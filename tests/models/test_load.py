@@ -1,5 +1,6 @@
 """The Python interface draws what the command line draws."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -66,6 +67,13 @@ def test_another_seed_is_another_image(run):
         ({"n": None}, "n is None"),
         ({"n": 2, "steps": 1.5}, "steps is 1.5; allowed: 1, 2, or times"),
         ({"n": 2, "steps": True}, "steps is True; allowed: 1, 2, or times"),
+        ({"n": torch.tensor(True)}, r"n is tensor\(True\); allowed: "),
+        ({"n": torch.tensor([3])}, r"n is tensor\(\[3\]\); allowed: "),
+        ({"n": 2, "steps": torch.tensor([1])}, r"steps is tensor\(\[1\]\); allowed: "),
+        ({"n": 2, "times": np.array([True])}, r"times is array\(\[ True\]\); allowed: "),
+        ({"n": 2, "times": torch.empty(1, device="meta")}, "times is tensor.*; allowed: "),
+        ({"n": 2, "times": itertools.repeat(0.5)}, "times is repeat.*; allowed: falling"),
+        ({"n": 2, "labels": itertools.cycle([1])}, "labels is .*; allowed: a list of classes"),
         ({"n": 2, "steps": 2, "times": []}, r"steps: found 2 with times \[\]; allowed: 1, or"),
         ({"n": 2, "steps": "2", "times": [1]}, "steps: found '2' with times"),
         ({"n": 2, "seed": -1}, r"seed is -1; allowed: a whole number >= 0 and <= 10\^18"),
@@ -132,6 +140,22 @@ def test_torchs_defaults_do_not_matter(run, dtype, place):
         torch.set_default_device(None)
     assert np.array_equal(found, wanted)
     assert torch.equal(torch.rand(3), drawn), "the caller's own numbers"
+
+
+def test_what_the_module_takes(run):
+    module = ect.load(run[0]).module()
+    x_t, t = torch.zeros(2, 1, 8, 8), torch.ones(2)
+    wrong = {
+        "x_t: found torch.uint8, 4 axes; allowed: a tensor": (x_t.byte(), t),
+        "x_t: found torch.float32, 3 axes": (x_t[0], t),
+        "x_t: found <class 'numpy.ndarray'>": (x_t.numpy(), t),
+        r"x_t: found images \(1, 7, 7\); allowed: \(1, 8, 8\)": (x_t[..., 1:, 1:], t),
+        r"t: found torch.int64, 1 axes; allowed: a tensor \(B,\)": (x_t, t.long()),
+        "t: found <class 'float'>": (x_t, 1.0),
+    }
+    for words, given in wrong.items():
+        with pytest.raises(ValueError, match=words):
+            module(*given)
 
 
 def test_a_pipe_is_no_model(tmp_path):

@@ -106,6 +106,11 @@ WRONG = [
     ("run.json", {"images_per_second": "9"}, "'images_per_second' is \"9\"; allowed: a whole"),
     ("run.json", {"seconds": True}, "'seconds' is true; allowed: a whole number or a number"),
     ("run.json", {"seconds": math.nan}, "'seconds' is nan; allowed: a number >= 0"),
+    (
+        "run.json",
+        {"settings": {"a": {"c": math.nan}}},
+        "settings: a.c is nan; allowed",
+    ),
     ("run.json", {"seconds": -1}, "'seconds' is -1; allowed: a number >= 0"),
     ("run.json", {"images_per_second": math.inf}, "'images_per_second' is inf; allowed: a number"),
     ("run.json", {"device": None}, "'device' is null; allowed: a text"),
