@@ -47,7 +47,6 @@ def check(config):
     _check_labels(config)
     _check_metrics(config)
     _check_classes(config)
-    _check_snapshots(config)
 
 
 def _check_norms(key, network):
@@ -198,17 +197,6 @@ def _check_cuts(config):
             f"figures.loss.tune: found '{block.loss.tune}', which keeps no snapshots; allowed: a"
             " recipe with snapshots >= 1, or figures.loss: null"
         )
-
-
-def _check_snapshots(config):
-    """A run keeps at most one snapshot at each of its steps."""
-    for key, block in config.tune.items():
-        models = [*(cell.model for cell in config.all_cells()), *config.beside_cells()]
-        runs = [model.kimg for model in models if getattr(model, "recipe", None) == key]
-        steps = min((-(-1000 * kimg // block.batch) for kimg in runs), default=block.snapshots)
-        if block.snapshots > steps:
-            found = f"found {block.snapshots} with a run of {steps} steps"
-            raise ValueError(f"tune.{key}.snapshots: {found}; allowed: at most {steps}")
 
 
 def _check_cut(config, key, cut):

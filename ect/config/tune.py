@@ -124,6 +124,14 @@ def require_stage(truncate, low, batch):
         )
 
 
+def require_steps(run):
+    """Raise `ValueError` where a run keeps more snapshots than it has steps."""
+    steps = -(-1000 * (run.last_kimg - run.first_kimg) // run.recipe.batch)
+    if run.snapshots > steps > 0:
+        found = f"found {run.snapshots} with {steps} steps"
+        raise ValueError(f"snapshots: {found}; allowed: at most {steps}")
+
+
 def misfit(name, own, recipe, target):
     """What of a recipe does not fit the map `name`, and what is allowed; None if all fits. `own` is
     whether that names a loss in place of a map."""

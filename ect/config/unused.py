@@ -15,6 +15,18 @@ def check(config):
     _check_features(config.features)
     _check_labels(config)
     _check_widths(config)
+    _check_snapshots(config)
+
+
+def _check_snapshots(config):
+    """A run keeps at most one snapshot at each of its steps."""
+    for key, block in config.tune.items():
+        models = [*(cell.model for cell in config.all_cells()), *config.beside_cells()]
+        runs = [model.kimg for model in models if getattr(model, "recipe", None) == key]
+        steps = min((-(-1000 * kimg // block.batch) for kimg in runs), default=block.snapshots)
+        if block.snapshots > steps:
+            found = f"found {block.snapshots} with a run of {steps} steps"
+            raise ValueError(f"tune.{key}.snapshots: {found}; allowed: at most {steps}")
 
 
 def _check_features(block):

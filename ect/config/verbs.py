@@ -39,6 +39,7 @@ from ect.config.tune import (
     require_exact,
     require_loss,
     require_stage,
+    require_steps,
 )
 from ect.schedule import CONTINUOUS_TIME, TWO_TIMES
 
@@ -104,10 +105,7 @@ class Run(parts.Whole):
                 f"first_kimg: found {self.first_kimg}; allowed: < last_kimg = {self.last_kimg}, or"
                 " both 0 for the start itself"
             )
-        steps = -(-1000 * (self.last_kimg - self.first_kimg) // self.recipe.batch)
-        if self.snapshots > steps > 0:
-            found = f"found {self.snapshots} with {steps} steps"
-            raise ValueError(f"snapshots: {found}; allowed: at most {steps}")
+        require_steps(self)
         name = self.schedule.map
         own = name in CONTINUOUS_TIME or name in plugin_parts("objective", info)
         require_decay(self.recipe, self.target)
