@@ -1,7 +1,6 @@
 """The class of each image: by its folder, or by EDM's dataset.json. Which folders are splits.
 
-Whatever is doubtful is refused: test images among the training images, and classes that are none,
-are never seen in a loss. Loads no torch.
+Doubtful ones are refused: a loss shows neither test images that train nor false classes. No torch.
 """
 
 import json
