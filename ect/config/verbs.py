@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ect import plugins, registry
-from ect.config import parts, reports, training
+from ect.config import parts, reports, training, tune
 from ect.config.base import (
     Block,
     Count,
@@ -31,16 +31,6 @@ from ect.config.lengths import Length
 from ect.config.network import Network
 from ect.config.rates import require_rate
 from ect.config.trajectories import Solution
-from ect.config.tune import (
-    OF_FLOW,
-    DerivativeStep,
-    Truncate,
-    require_decay,
-    require_exact,
-    require_loss,
-    require_stage,
-    require_steps,
-)
 from ect.schedule import CONTINUOUS_TIME, TWO_TIMES
 
 Point = Annotated[int, Field(ge=0, le=10**9)]
@@ -58,11 +48,11 @@ class Recipe(training.Recipe):
     prior: parts.Prior  # type: ignore[assignment]
     kernels: Annotated[Literal[registry.KERNELS], BeforeValidator(unversioned)] = "torch"
     shared_dropout: bool = True
-    truncate: Truncate | None = None
+    truncate: tune.Truncate | None = None
     trajectories: Name | None = None
     adaptive: bool = False
     derivative: Literal[registry.DERIVATIVES] = "jvp"
-    derivative_step: DerivativeStep = 0.005
+    derivative_step: tune.DerivativeStep = 0.005
     mu0: Share | None = None
     joint: parts.Joint = Absent
     masks: Count = Absent  # the version of dropout's masks
@@ -70,8 +60,8 @@ class Recipe(training.Recipe):
     @model_validator(mode="after")
     def _stage_fits(self):
         if self.truncate is not None:
-            require_stage(self.truncate, self.prior.options.get("low"), self.batch)
-        require_exact(self)
+            tune.require_stage(self.truncate, self.prior.options.get("low"), self.batch)
+        tune.require_exact(self)
         return self
 
 
@@ -105,11 +95,11 @@ class Run(parts.Whole):
                 f"first_kimg: found {self.first_kimg}; allowed: < last_kimg = {self.last_kimg}, or"
                 " both 0 for the start itself"
             )
-        require_steps(self)
+        tune.require_steps(self)
         name = self.schedule.map
         own = name in CONTINUOUS_TIME or name in plugin_parts("objective", info)
-        require_decay(self.recipe, self.target)
-        require_loss(name, own, self.recipe, self.target)
+        tune.require_decay(self.recipe, self.target)
+        tune.require_loss(name, own, self.recipe, self.target)
         if self.network is not None:
             require_defined(self.process, self.parameterization)
             self._require_told(name)
@@ -121,7 +111,7 @@ class Run(parts.Whole):
         if name in TWO_TIMES and not self.network.span:
             raise ValueError(f"network.span: found false with {name}; allowed: true or end")
         form = self.process, self.parameterization
-        if name in OF_FLOW and form != ("flow", "velocity"):
+        if name in tune.OF_FLOW and form != ("flow", "velocity"):
             found = f"found {' and '.join(form)} with {name}"
             raise ValueError(f"process: {found}; allowed: flow, with the parameterization velocity")
 
