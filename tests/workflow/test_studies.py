@@ -40,7 +40,7 @@ JOBS = {  # with `all`
     "split-scaling": 1013,
     "images": 64,
     "start": 26,
-    "objectives": 457,
+    "objectives": 623,
     "noise": 133,
     "matched-ends": 113,
     "fashion": 113,
