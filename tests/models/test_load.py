@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -104,7 +105,7 @@ def test_another_seed_is_another_image(run):
         ({"n": 2, "times": [80.0]}, "below 80, down to 1e-06"),
         ({"n": 2, "times": [0]}, "below 80, down to 1e-06"),
     ],
-    ids=str,
+    ids=lambda given: re.sub(" at 0x[0-9a-f]*", "", str(given)),
 )
 def test_what_cannot_be_drawn_is_named(run, options, words):
     with pytest.raises(ValueError, match=words):
