@@ -6,7 +6,17 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ect import registry
 from ect.config import parts, verbs
-from ect.config.base import Block, FilePath, distinct, distinct_list, nearest, part, visible, whole
+from ect.config.base import (
+    Block,
+    FilePath,
+    distinct,
+    distinct_list,
+    file_path,
+    nearest,
+    part,
+    visible,
+    whole,
+)
 from ect.config.experiments import Inches
 from ect.config.schedule import Schedule
 from ect.schedule import CONTINUOUS_TIME
@@ -67,10 +77,18 @@ class Curves(Figure):
     runs: Annotated[dict[str, distinct_list(FilePath, Field(min_length=1))], Field(min_length=1)]
 
 
+def _row(row):
+    """A label and the path of a file."""
+    return [row[0], file_path(row[1])]
+
+
+Row = Annotated[list[Text], Field(min_length=2, max_length=2), AfterValidator(_row)]
+
+
 class Samples(Figure):
     """Of images: a label and a samples.npz for each row, and the dataset file above them."""
 
-    rows: Annotated[list[tuple[Text, FilePath]], Field(min_length=1, max_length=1000)]
+    rows: Annotated[list[Row], Field(min_length=1, max_length=1000)]
     columns: whole(1000)
     data: FilePath | None = None
 

@@ -57,7 +57,7 @@ class Spread(Block):
     """A measured spread: where, and shape, mean squares and degrees of freedom."""
 
     at: str
-    squares: tuple[list[Count], list[Mean], list[Count]]
+    squares: Annotated[list[list[Mean]], Field(min_length=3, max_length=3)]
 
 
 class Planned(Block):

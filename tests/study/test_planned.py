@@ -1,14 +1,18 @@
 """Which measured spread a study's comparisons meet, if any."""
 
 import copy
+import json
 
 import pytest
 
 from ect.config import load
 from ect.config.config import Config
+from ect.config.reports import Planned
 from ect.report import planned
 from ect.study import noise
 from tests.helpers.configs import DEFAULT, ROOT
+
+STUDIES = ROOT / "workflow" / "studies"
 
 
 def read(*files):
@@ -17,6 +21,15 @@ def read(*files):
 
 def facts(config):
     return {(fact["experiment"], fact["label"]): fact for fact in noise.planned(config)}
+
+
+@pytest.mark.parametrize(
+    "study", [None, *sorted(STUDIES.glob("*.yaml"))], ids=lambda study: study and study.stem
+)
+def test_a_page_takes_what_is_planned_of_each_study_as_json(study):
+    found = noise.planned(read(*[study] * bool(study)))
+    for fact in json.loads(json.dumps(found)):
+        Planned.model_validate(fact)
 
 
 def test_the_package_has_the_published_table():
