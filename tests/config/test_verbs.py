@@ -131,7 +131,7 @@ MISTAKES = [
     ("train_classifier", {"batch": 2.5}, "batch: found 2.5"),
     ("train", {"last_kimg": 0, "first_kimg": 2}, "first_kimg: found 2; allowed: < last_kimg = 0"),
     ("train", {"first_kimg": 1}, "first_kimg: found 1; allowed: < last_kimg = 1"),
-    ("train", {"snapshots": 999}, "snapshots: found 999; allowed: at most "),
+    ("train", {"snapshots": 999}, "snapshots: found 999 with 10 steps; allowed: at most 10"),
     ("train", {"first_kimg": -1}, "first_kimg: found -1"),
     ("train", {"seed": -3}, "seed: found -3"),
     ("train", {"snapshots": -1}, "snapshots: found -1"),

@@ -226,8 +226,8 @@ ARCHIVES = {
     "one folder by case": (["Cat/a.png", "cat/b.png"], ["'Cat' and 'cat' differ in case"]),
     "control": (["a\x1b[31m/x.png", "b\n/y.png", "z.png"], ["'z.png' is not in a class folder"]),
     "control in a class": (["\x1b[2J.png", "b/y.png"], ["'\\x1b[2J.png' is not in a class"]),
-    "one folder by a space": (["cat/a.png", "cat /b.png"], ["'cat' and 'cat ' differ in case or"]),
-    "one folder by a dot": (["cat/a.png", "cat./b.png"], ["'cat' and 'cat.' differ in case or"]),
+    "one folder by a space": (["cat/a.png", "cat /b.png"], ["'cat' and 'cat ' differ in case,"]),
+    "one folder by a dot": (["cat/a.png", "cat./b.png"], ["'cat' and 'cat.' differ in case,"]),
     "newline": (["a\nb/x.png", "A\nB/y.png"], ["'A\\nB' and 'a\\nb' differ in case"]),
 }
 

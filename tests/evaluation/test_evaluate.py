@@ -47,6 +47,11 @@ def files(digits_file, tmp_path_factory):
     return {"model": model, "data": digits_file, "classifier": weights}
 
 
+def measuring(study):
+    """The settings of `evaluate` for drawn images."""
+    return study_settings.evaluate(study, None) | {"cell": {}}
+
+
 def drawn(study, files, folder, repeat=0):
     """The samples.npz of a repeat."""
     sample.run(
@@ -74,7 +79,7 @@ def test_repeats_draw_the_images_of_the_seeds_that_follow(files, tmp_path):
 
 def test_metrics_of_repeats_are_those_of_each_and_their_mean(files, tmp_path):
     one = study(repeats=3, metrics=["fd", "kd", "recall"])
-    settings = {**study_settings.evaluate(one, None), "metrics": ["fd", "kd", "recall"]}
+    settings = {**measuring(one), "metrics": ["fd", "kd", "recall"]}
     paths = [drawn(one, files, tmp_path, repeat) for repeat in range(3)]
     alone = [evaluated(settings, [path], files, tmp_path / "one.json") for path in paths]
     all_three = evaluated(settings, paths, files, tmp_path / "all.json")
@@ -88,7 +93,7 @@ def test_metrics_of_repeats_are_those_of_each_and_their_mean(files, tmp_path):
 
 def test_repeats_of_different_sizes_are_refused(files, tmp_path, capsys):
     paths = [drawn(study(images=n), files, tmp_path / str(n)) for n in (20, 30)]
-    words = ["evaluate", json.dumps(study_settings.evaluate(study(), None)), "--out"]
+    words = ["evaluate", json.dumps(measuring(study())), "--out"]
     words += [tmp_path / "m.json", "--data", files["data"], "--samples", *paths]
     assert main([str(word) for word in [*words, "--classifier", files["classifier"]]]) == 1
     assert "the repeats have [20, 30] images" in capsys.readouterr().err
@@ -101,7 +106,7 @@ def test_a_set_of_images_is_one_repeat(files, tmp_path, capsys, link):
     again = path if link is None else tmp_path / "again.npz"
     if link:
         link(path, again)
-    words = ["evaluate", json.dumps(study_settings.evaluate(study(), None)), "--out"]
+    words = ["evaluate", json.dumps(measuring(study())), "--out"]
     words += [tmp_path / "m.json", "--data", files["data"], "--samples", path, again]
     assert main([str(word) for word in [*words, "--classifier", files["classifier"]]]) == 1
     assert f"{again}: found twice among the repeats; allowed: each" in capsys.readouterr().err
@@ -148,7 +153,7 @@ def test_stored_and_streamed_features_give_the_metrics_to_the_bit(files, tmp_pat
     were never on disk; the training images' features stored or not. 520 images: two batches."""
     one = study(images=520, batch=90)
     streamed = study(images=520, batch=90, export=["features"])
-    settings = study_settings.evaluate(one, None) | {"cell": {"label": "test"}}
+    settings = measuring(one) | {"cell": {"label": "test"}}
     npz = drawn(one, files, tmp_path)
     reference = tmp_path / "reference.safetensors"
     stored(("--data", files["data"]), study_settings.extract(one), files, reference)
@@ -170,7 +175,7 @@ def test_stored_and_streamed_features_give_the_metrics_to_the_bit(files, tmp_pat
 def test_a_summary_of_the_reference_changes_no_byte(names, files, tmp_path, capsys):
     """It is that of one file of features: with others it is refused, and so is it without any."""
     one = study(images=20, metrics=names, repeats=2)
-    settings = study_settings.evaluate(one, None)
+    settings = measuring(one)
     npz, other = (drawn(one, files, tmp_path, repeat) for repeat in (0, 1))
     reference, again = tmp_path / "reference.safetensors", tmp_path / "again.safetensors"
     stored(("--data", files["data"]), study_settings.extract(one), files, reference)
@@ -216,7 +221,7 @@ def test_stored_features_have_their_record(files, tmp_path):
 def test_no_images_at_all_are_one_line(verb, tmp_path, capsys):
     words = [
         verb,
-        json.dumps(study_settings.evaluate(study(), None)),
+        json.dumps(measuring(study())),
         "--out",
         str(tmp_path / "out"),
     ]
@@ -246,7 +251,7 @@ def test_features_of_another_space_are_refused(files, tmp_path, capsys):
     features.save(tmp_path / "r.safetensors", torch.zeros(9, 64), "inception:clean")
     words = [
         "evaluate",
-        json.dumps(study_settings.evaluate(study(), None)),
+        json.dumps(measuring(study())),
         "--data",
         files["data"],
         "--out",
@@ -258,7 +263,7 @@ def test_features_of_another_space_are_refused(files, tmp_path, capsys):
     assert "r.safetensors: features are 'inception:clean'" in said and len(said.splitlines()) == 1
     words = [
         "evaluate",
-        json.dumps(study_settings.evaluate(study(), None)),
+        json.dumps(measuring(study())),
         "--data",
         files["data"],
         "--out",

@@ -164,7 +164,8 @@ def test_ects_presets_for_imagenet_are_the_released_ones(size, folder, monkeypat
         "distance": {"kind": "huber", "c": 0.06}, "ema_std": [0.05, 0.01, 0.1], "ema_ramp": None,
         "optimizer": optimizer | {"decay_from": 1.0, "lr_final": 0.0},
     }  # fmt: skip
-    assert found["recipe"] == recipe and found["target"] == "own"
+    part = {"microbatch": 32} if size == "xl" else {}  # ours, for memory alone
+    assert found["recipe"] == recipe | part and found["target"] == "own"
     options = {"q": 4.0, "stages": 4, "k": 8.0, "b": 1.0}
     assert found["schedule"] == {"map": "sigmoid", "options": options, "clock": "noise"}
     assert 1000 * found["last_kimg"] == 128 * 100_000
