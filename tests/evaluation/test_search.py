@@ -200,7 +200,7 @@ def test_seeds_of_search_and_test_are_apart(test_seed, apart):
     if apart:
         search.check(settings)
         return
-    with pytest.raises(ValueError, match=r"^seeds 1000 to 1079 of the search .* overlap; allowed: seeds apart$"):
+    with pytest.raises(ValueError, match=r"^seeds 1000 to 1079 .* overlap; allowed: seeds apart$"):
         search.run(settings, "none", "none", "none")
 
 
