@@ -148,7 +148,7 @@ RESULTS = {
     "negative": ("-f(x, s).square().flatten(1).mean(1)", "returned a loss of -.*; allowed: 0 or"),
     "constant": ("s", "returned losses without a gradient; allowed: ones that depend on f"),
     "in place": ("f(x.mul_(2), s).flatten(1).mean(1)", "changes its arguments in place"),
-    "error": ("f(x, nothing)", "line 6: NameError: name 'nothing' is not defined"),
+    "error": ("f(x, f.nothing)", "line 6: AttributeError: "),
     "none": ("None and s", "returned NoneType; allowed: a tensor"),
 }
 

@@ -45,5 +45,5 @@ def test_a_full_disk_is_told_as_one(tmp_path):
         preexec_fn=limit, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("ect draw: ")
-    assert "File too large: 'f.pdf'" in done.stderr and "Error:" not in done.stderr
+    assert "f.pdf: File too large; allowed: " in done.stderr and "Error:" not in done.stderr
     assert not list(tmp_path.glob("*f.p*"))
