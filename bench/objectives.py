@@ -1,4 +1,4 @@
-"""What a training step of each objective costs beside one of ECT's, as docs/objectives.md tells it.
+"""What a training step of each objective costs beside one of ECT's.
 
     python bench/objectives.py --network digits --batch 64 --steps 15
 

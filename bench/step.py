@@ -172,14 +172,14 @@ def measure(args):
             steps["tune, torch"] = Ours(plain, images, "tune").step
         if args.against:
             steps["released"] = Released(args, images, args.against).step
-        plain, first = dict(steps), {}
+        eager, first = dict(steps), {}
         if args.compile:
             steps["tune, compiled"] = Ours(args, images, "tune", compiled=True).step
             drawing = Sampling(args, images, args.precision, compiled=True)
             steps["sample, compiled"] = drawing.step
-            first = {name: processor(steps[name]) for name in steps if name not in plain}
+            first = {name: processor(steps[name]) for name in steps if name not in eager}
         taken = turns(steps, args.warm_up, args.steps)
-        peak, counted = peaks(args), {n: flops(s) for n, s in plain.items() if n != "released"}
+        peak, counted = peaks(args), {n: flops(s) for n, s in eager.items() if n != "released"}
         found = {"device": device.device_name(), "threads": torch.get_num_threads()}
         found |= {key: vars(args)[key] for key in ("network", "batch", "precision", "kernels")}
         found["steps"] = {
@@ -204,9 +204,9 @@ def measure(args):
         if args.compile:
             found["first_call_processor_seconds"] = first
             half = "" if args.precision == "fp32" else f", {args.precision}"
-            for name, eager in (("tune", "tune"), ("sample", f"sample{half}")):
+            for name, other in (("tune", "tune"), ("sample", f"sample{half}")):
                 for index, what in enumerate(("seconds", "processor_seconds")):
-                    ratio = taken[eager][index] / taken[f"{name}, compiled"][index]
+                    ratio = taken[other][index] / taken[f"{name}, compiled"][index]
                     key = f"eager_over_compiled_in_{what}"
                     found.setdefault(key, {})[name] = np.quantile(ratio, QUARTILES).tolist()
         if args.against:

@@ -124,9 +124,14 @@ def require_stage(truncate, low, batch):
         )
 
 
+def steps_of(kimg, batch):
+    """The steps of a run, whose last batch may be smaller."""
+    return -(-1000 * kimg // batch)
+
+
 def require_steps(run):
     """Raise `ValueError` where a run keeps more snapshots than it has steps."""
-    steps = -(-1000 * (run.last_kimg - run.first_kimg) // run.recipe.batch)
+    steps = steps_of(run.last_kimg - run.first_kimg, run.recipe.batch)
     if run.snapshots > steps > 0:
         found = f"found {run.snapshots} with {steps} steps"
         raise ValueError(f"snapshots: {found}; allowed: at most {steps}")

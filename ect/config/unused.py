@@ -5,6 +5,7 @@ key, what was found, what is allowed.
 """
 
 from ect.config.base import names, short
+from ect.config.tune import steps_of
 
 # Keys of `features` that one extractor alone reads.
 READ_BY = {"inception_mode": "inception", "inception_path": "inception", "dinov2_path": "dinov2"}
@@ -23,7 +24,7 @@ def _check_snapshots(config):
     for key, block in config.tune.items():
         models = [*(cell.model for cell in config.all_cells()), *config.beside_cells()]
         runs = [model.kimg for model in models if getattr(model, "recipe", None) == key]
-        steps = min((-(-1000 * kimg // block.batch) for kimg in runs), default=block.snapshots)
+        steps = min((steps_of(kimg, block.batch) for kimg in runs), default=block.snapshots)
         if block.snapshots > steps:
             found = f"found {block.snapshots} with a run of {steps} steps"
             raise ValueError(f"tune.{key}.snapshots: {found}; allowed: at most {steps}")

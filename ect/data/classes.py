@@ -1,6 +1,7 @@
 """The class of each image: by its folder, or by EDM's dataset.json. Which folders are splits.
 
-Doubtful ones are refused: a loss shows neither test images that train nor false classes. No torch.
+Whatever is doubtful is refused: test images among the training images, and classes that are none,
+are never seen in a loss. Loads no torch.
 """
 
 import json
@@ -139,7 +140,7 @@ def _require_distinct(classes, path):
         if key in seen:
             raise ValueError(
                 f"{shown(path)}: the classes '{shown(seen[key])}' and '{shown(name)}' differ in"
-                " case, encoding or a last space, and are one folder elsewhere; allowed: others"
+                " case, encoding or a last space; allowed: names that would be different folders"
             )
         seen[key] = name
 

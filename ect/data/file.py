@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from ect.registry import RESIZES
 from ect.runtime import checkpoint
 from ect.runtime.checkpoint import CheckpointError, replacing, typed
-from ect.runtime.text import parsed, shown
+from ect.runtime.text import allowing, parsed, shown
 
 SPLITS = ("train", "test")
 PARTS = (*SPLITS, *(f"{split}_labels" for split in SPLITS))
@@ -72,9 +72,8 @@ def read(path, split):
             entry = json.loads(file.read(length))[split]
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         lost = f"no {error}" if isinstance(error, KeyError) else error
-        found = f"not a readable dataset ({lost})"
-        allowed = "" if "allowed: " in found else "; allowed: the file that `prepare` writes"
-        raise CheckpointError(f"{shown(path, 1000)}: {found}{allowed}") from None
+        said = allowing(f"not a readable dataset ({lost})", "the file that `prepare` writes")
+        raise CheckpointError(f"{shown(path, 1000)}: {said}") from None
     start = 8 + length + entry["data_offsets"][0]
     return Pixels(path, start, tuple(entry["shape"])), labels[split], about
 

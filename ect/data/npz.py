@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ect.config.dataset import MAX_BYTES, MAX_PIXELS
-from ect.runtime.text import shown
+from ect.runtime.text import allowing, shown
 
 ARRAY = "arr_0.npy"
 
@@ -31,9 +31,8 @@ def read(path, size=500):
         raise
     except Exception as error:  # zipfile and the decompressors raise almost any for a damaged file
         reason = error.args[0] if isinstance(error, KeyError) else error
-        found = f"not a readable samples.npz ({shown(reason, 300)})"
-        allowed = "" if "allowed: " in found else "; allowed: what `sample` writes"
-        raise ValueError(f"{path}: {found}{allowed}") from None
+        found = f"{path}: not a readable samples.npz ({shown(reason, 300)})"
+        raise ValueError(allowing(found, "what `sample` writes")) from None
 
 
 def _entry(file):

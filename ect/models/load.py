@@ -102,17 +102,23 @@ class Function(torch.nn.Module):
         self.f, self.network, self.image = f, f.network, list(shape)
 
     def forward(self, x_t, t, label=None):
-        for name, value, axes in (("x_t", x_t, 4), ("t", t, 1)):
-            if not torch.is_tensor(value) or value.dtype != torch.float32 or value.ndim != axes:
-                found = (
-                    f"{value.dtype}, {value.ndim} axes" if torch.is_tensor(value) else type(value)
-                )
-                shape = "(B, C, H, W)" if axes == 4 else "(B,)"
-                raise ValueError(f"{name}: found {found}; allowed: a tensor {shape} of float32")
+        _require_tensor("x_t", x_t, 4, "(B, C, H, W)")
+        _require_tensor("t", t, 1, "(B,)")
         if list(x_t.shape[1:]) != self.image:
             found = f"found images {tuple(x_t.shape[1:])}"
             raise ValueError(f"x_t: {found}; allowed: {tuple(self.image)}, as the model draws")
         return self.f.conditioned_on(label)(x_t, t)
+
+
+def _require_tensor(name, value, axes, shape):
+    """Raise `ValueError` for anything but a tensor of float32 with so many axes."""
+    if not torch.is_tensor(value):
+        found = str(type(value))
+    elif value.dtype != torch.float32 or value.ndim != axes:
+        found = f"{value.dtype}, {value.ndim} axes"
+    else:
+        return
+    raise ValueError(f"{name}: found {found}; allowed: a tensor {shape} of float32")
 
 
 def _needed(name, value, given, allowed):

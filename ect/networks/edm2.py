@@ -27,7 +27,7 @@ U_FEATURES = 128
 def unit(x, dims=None):
     """x divided by its magnitude over `dims`, by default over all but the first (eq. 47)."""
     dims = tuple(range(1, x.ndim)) if dims is None else dims
-    count = math.prod([x.shape[dim] for dim in dims])
+    count = math.prod([x.shape[dim] for dim in dims])  # a list, which torch.compile traces
     dtype = torch.promote_types(x.dtype, torch.float32)
     norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=dtype)
     return x / (EPS + norm / math.sqrt(count)).to(x.dtype)

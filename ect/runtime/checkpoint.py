@@ -11,7 +11,7 @@ import stat
 from contextlib import contextmanager
 from pathlib import Path
 
-from ect.runtime.text import parsed, shown
+from ect.runtime.text import allowing, parsed, shown
 
 LONGEST = 200  # bytes of a file's name: scratch files and records add to it, file systems take 255
 
@@ -143,7 +143,7 @@ def load(path):
         of_machine = isinstance(error, OSError) or "(os error" in str(error)
         kind = Unreadable if of_machine else CheckpointError
         said = f"not a readable checkpoint ({shown(error)})"
-        said += "" if "allowed: " in said else "; allowed: a whole safetensors file"
+        said = allowing(said, "a whole safetensors file")
         raise kind(f"{shown(path, 1000)}: {said}") from None
 
 
@@ -195,8 +195,7 @@ def _mapping(text, place, needed, known):
     try:
         value = parsed(text)
     except ValueError as error:
-        allowed = "" if "allowed: " in str(error) else "; allowed: a JSON object"
-        raise ValueError(f"{place}: not JSON ({error}){allowed}") from None
+        raise ValueError(allowing(f"{place}: not JSON ({error})", "a JSON object")) from None
     return typed(value, place, needed, known)
 
 

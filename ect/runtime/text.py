@@ -85,6 +85,11 @@ def shown(text: object, limit: int = 200) -> str:
     return safe if len(safe) <= limit else safe[: limit - 3] + "..."
 
 
+def allowing(found: str, allowed: str) -> str:
+    """What was found and what is allowed, unless the cause in `found` says that."""
+    return found if "allowed: " in found else f"{found}; allowed: {allowed}"
+
+
 def brief_words(line: str) -> str:
     """A message whose words of over 300 characters, such as paths, lack their middle."""
     return re.sub(r"\S{301,}", lambda word: f"{word[0][:200]}...{word[0][-80:]}", line)
