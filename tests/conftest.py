@@ -1,5 +1,8 @@
 """What the tests share: one thread, the CPU, a small dataset, a small network, a small run."""
 
+import faulthandler
+import sys
+import time
 import warnings
 
 import pytest
@@ -38,6 +41,17 @@ def on_the_device(request, monkeypatch):
     if asked == "cpu":
         monkeypatch.setattr(device, "current", lambda: torch.device("cpu"))
     assert device.current().type == asked
+
+
+@pytest.fixture
+def soon():
+    """Fails a test that takes a minute of CPU time: what it guards against takes hours. What is
+    stuck in C cannot be interrupted; it ends the whole run."""
+    began = time.process_time()
+    faulthandler.dump_traceback_later(300, exit=True, file=sys.__stderr__)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+    assert time.process_time() - began < 60
 
 
 @pytest.fixture(scope="session")

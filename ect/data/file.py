@@ -179,7 +179,8 @@ class Writer:
 
 
 def _print(image):
-    return int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), "little")
+    pixels = np.ascontiguousarray(image)
+    return int.from_bytes(hashlib.blake2b(pixels, digest_size=8).digest(), "little")
 
 
 @contextmanager

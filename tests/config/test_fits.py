@@ -1,7 +1,6 @@
 """What a job would fail for after hours is told before the first one."""
 
 import json
-import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -413,17 +412,15 @@ LOOKS = {
 
 @pytest.mark.parametrize("make, own, changes, words", LOOKS.values(), ids=LOOKS)
 def test_what_no_job_could_do_is_told_by_a_look_at_the_source(
-    tmp_path, monkeypatch, capsys, make, own, changes, words
+    tmp_path, monkeypatch, capsys, make, own, changes, words, soon
 ):
     monkeypatch.chdir(tmp_path)
     make()
     block = {key: value for key, value in (OWN | own).items() if value is not None}
     Path("config.yaml").write_text(yaml.safe_dump(laid({"dataset": block, **changes})))
-    started = time.process_time()
     assert main(["plan"]) == 1
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and all(word in said[0] for word in words), said
-    assert time.process_time() - started < 3
 
 
 def test_the_study_of_own_images_runs_from_15_images_on(tmp_path, monkeypatch):

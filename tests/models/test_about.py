@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import time
 
 import pytest
 import torch
@@ -164,13 +163,13 @@ def tensors():
 
 
 @pytest.mark.parametrize(("key", "value", "said"), CASES.values(), ids=CASES)
-def test_a_description_that_no_model_has_is_one_line(tensors, tmp_path, capsys, key, value, said):
+def test_a_description_that_no_model_has_is_one_line(
+    tensors, tmp_path, capsys, key, value, said, soon
+):
     model = written(tmp_path / "model.safetensors", described(key, value), tensors)
-    began = time.process_time()
     for line in lines(model, tmp_path, capsys):
         assert line.startswith(f"{model}: ") and said in line and "allowed" in line, line
         assert len(line.splitlines()) == 1 and line.isprintable() and len(line) < 1500
-    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("key", about.KEYS)

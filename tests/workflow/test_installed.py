@@ -107,8 +107,6 @@ def test_the_wheel_has_every_file_of_the_package(wheel):
 
 
 def test_import_ect_is_light(wheel):
-    code = "import time; t = time.perf_counter(); import ect; print(time.perf_counter() - t)"
-    assert min(float(typed(wheel, sys.executable, "-c", code)) for _ in range(3)) < 0.3
     heavy = {"torch", "numpy", "pandas", "sklearn", "scipy", "snakemake"}
     loaded = typed(wheel, sys.executable, "-c", "import ect, sys; print(*sys.modules)").split()
     assert not heavy & set(loaded)
