@@ -17,11 +17,16 @@ from ect.runtime import forks  # noqa: E402
 
 def main():
     """The exit code of what was asked for, in a child of the run's server where there is one."""
-    serves = sys.argv[1:2] == [forks.SERVE]
-    code = None if serves else forks.delegated(sys.argv[1:])
-    words = forks.serve(sys.argv[2]) if serves else sys.argv[1:]
-    if code is not None or words is None:
-        return code or 0
+    if sys.argv[1:2] == [forks.SERVE]:
+        from ect.runtime import forkserver
+
+        return forkserver.serve(sys.argv[2], work)
+    code = forks.delegated(sys.argv[1:])
+    return work(sys.argv[1:]) if code is None else code
+
+
+def work(words):
+    """Do what is asked for; returns the exit code."""
     from ect.cli import main
 
     return main.main(words)

@@ -43,7 +43,7 @@ ALLOWED = {
         "registry", "runtime", "config", "study", "data", "models", "training", "evaluation",
         "report", "runs",
     ),
-    "__main__": ("runtime.forks", "cli.main"),
+    "__main__": ("runtime.forks", "runtime.forkserver", "cli.main"),
     "__init__": ("models.load",),  # inside `load`, when it is called
 }  # fmt: skip
 each_file = pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(ROOT)) for p in FILES])

@@ -13,6 +13,7 @@
 `work`         the work in progress of a run: saved, locked, published
 `distributed`  one job in several processes
 `lease`        GPUs of one machine, each lent to one job at a time
-`forks`        a server with torch loaded, that forks the processes of jobs
+`forks`        asks for a job's process to be forked from one with torch loaded
+`forkserver`   which is that one
 =============  ================================================================
 """

@@ -10,6 +10,7 @@ environment, working directory, files 0 to 2, exit code, and imports `ect` itsel
 """
 
 import atexit
+import contextlib
 import functools
 import gc
 import importlib
@@ -22,6 +23,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 PACKAGES = {  # of each module that is started so; what one does not use it must not find loaded
@@ -31,7 +33,7 @@ PACKAGES = {  # of each module that is started so; what one does not use it must
     "ect": (
         "pydantic", "yaml", "torch", "PIL.Image", "safetensors.torch", "pandas", "scipy.linalg",
         "scipy.stats", "sklearn.datasets", "matplotlib.figure", "matplotlib.backends.backend_agg",
-        "tqdm",
+        "matplotlib.backends.backend_pdf", "torch._dynamo", "cleanfid.fid", "tqdm",
     ),
 }  # fmt: skip
 CLIENT = """#!{python} -IS
@@ -150,5 +152,22 @@ def become(line):
     return module
 
 
+def end(code):
+    """End this process, and free nothing: Python would first copy what the fork shares."""
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 if __name__ == "__main__":
-    runpy.run_module(serve(sys.argv[1], sys.argv[2:]), run_name="__main__", alter_sys=True)
+    module = serve(sys.argv[1], sys.argv[2:])
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as exit:
+        end(exit.code)
+    end(0)

@@ -25,12 +25,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks only on L
 SERVER = """
 import os, sys
 from pathlib import Path
-from ect.runtime import forks
-forks.FIRST, forks._sources = (), Path("edited").exists
-forks.LOADED = {"broken": ("no_such_package",)}
-words = forks.serve(sys.argv[1])
-if words is not None:
-    exec(words[0])
+from ect.runtime import forkserver
+forkserver.FIRST, forkserver._sources = (), Path("edited").exists
+forkserver.LOADED = {"broken": ("no_such_package",)}
+forkserver.serve(sys.argv[1], lambda words: exec(words[0]))
 """
 CLIENT = """
 import sys
@@ -101,6 +99,14 @@ def test_a_child_has_the_words_files_folder_and_end_of_who_asked(server, tmp_pat
 def test_who_asked_ends_as_the_child_does(server, end):
     line = f"os._exit({end})" if end >= 0 else f"os.kill(os.getpid(), {-end})"
     assert asked(line).wait(60) == end
+
+
+def test_a_child_that_is_ended_has_said_and_done_all(server):
+    line = "import atexit, threading; atexit.register(print, 'at exit')"
+    line += "; threading.Timer(0.2, print, ['thread']).start()"
+    process = asked(line + "; print('work'); forkserver.end(7)")
+    assert process.communicate(timeout=60)[0] == "work\nthread\nat exit\n"
+    assert process.returncode == 7
 
 
 def test_each_of_many_at_once_has_its_own_output(server):

@@ -3,7 +3,10 @@
 import json
 import os
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import yaml
 
 from ect.config import load
 from ect.config.config import Config
-from ect.runtime import checkpoint
+from ect.runtime import checkpoint, forks, forkserver
 from tests.helpers import warm
 from tests.helpers.checkpoints import Persistent, unet
 from tests.helpers.workflow import SMOKE, copy_workflow, snakemake, stand_in_for_conda
@@ -102,6 +105,44 @@ def test_the_page_is_made_of_every_record_and_again_of_what_changed(study):
 
 def test_nothing_changed(study):
     assert planned(study, {}) == {}
+
+
+WATCHED = """
+import sys
+from ect.runtime import forkserver
+def work(words):
+    from ect.cli import main
+    before = set(sys.modules)
+    code = main.main(words)
+    print(*set(sys.modules) - before, file=open("loaded.txt", "a"))
+    return code
+forkserver.serve(sys.argv[1], work)
+"""
+
+
+def test_a_forked_job_loads_no_package_itself(study, tmp_path, monkeypatch):
+    """The server has loaded what its verb needs: it would cost each job more than its work."""
+    again = snakemake(study, "-n", "-p", "--forceall", "--configfile", SMOKE).stdout
+    jobs = [shlex.split(line)[3:] for line in re.findall(r"python -m ect .*", again)]
+    firsts = {next(word for word in words if word in forkserver.LOADED): words
+              for words in jobs if set(words) & set(forkserver.LOADED)}  # fmt: skip
+    assert len(firsts) >= 10
+    shutil.copytree(study, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "copy"))
+    monkeypatch.setenv(forks.PLACE, str(tmp_path / "forks"))
+    for name in forks.THREADS:
+        monkeypatch.setenv(name, "1")
+    command = [sys.executable, "-c", WATCHED, os.environ[forks.PLACE]]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as server:
+        while not Path(os.environ[forks.PLACE]).exists():
+            assert server.poll() is None
+        for verb in ("tabulate", "sample", "evaluate", "train", *firsts):
+            assert subprocess.run([sys.executable, "-m", "ect", *firsts[verb]]).returncode == 0
+        server.stdin.close()
+    lines = Path("loaded.txt").read_text().splitlines()
+    assert len(lines) == 4 + len(firsts)
+    assert max(len(line.split()) for line in lines) <= 20, max(lines, key=len)
 
 
 @contextmanager
