@@ -179,7 +179,7 @@ class Writer:
 
 
 def _print(image):
-    pixels = np.ascontiguousarray(image)
+    pixels = np.ascontiguousarray(image).data
     return int.from_bytes(hashlib.blake2b(pixels, digest_size=8).digest(), "little")
 
 
