@@ -89,9 +89,14 @@ def _bound(node):
     return [n.id for n in stored if isinstance(n.ctx, ast.Store)]
 
 
-def closure(root, starts):
-    """{(module, name)} of all definitions that `starts` reach."""
-    module, found, todo = functools.cache(lambda name: Module(root, name)), set(), list(starts)
+def reader(root):
+    """A function of a module's name: its `Module`, read once."""
+    return functools.cache(lambda name: Module(root, name))
+
+
+def closure(module, starts):
+    """{(module, name)} of all definitions that `starts` reach; `module` is a `reader`."""
+    found, todo = set(), list(starts)
     while todo:
         name, item = todo.pop()
         if (name, item) in found | LEFT_OUT or (name, None) in LEFT_OUT:
@@ -126,6 +131,7 @@ def _used(module, name, item):
                     yield name, node.id
 
 
+@functools.cache
 def normal(module, statement):
     """The tokens of a statement in its normal form."""
     docs = [_range(node.body[0]) for node in ast.walk(statement) if _documented(node)]
@@ -194,12 +200,11 @@ def _documented(node):
     return isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None
 
 
-def digest(root, starts):
-    """The sha256 of the normal form of all that `starts` reach."""
-    module = functools.cache(lambda name: Module(root, name))
+def digest(module, starts):
+    """The sha256 of the normal form of all that `starts` reach; `module` is a `reader`."""
     forms = [
         [item, *normal(module(name), statement)]
-        for name, item in closure(root, starts)
+        for name, item in closure(module, starts)
         for statement in module(name).definitions[item]
     ]
     return hashlib.sha256(json.dumps(sorted(forms)).encode()).hexdigest()
@@ -212,12 +217,14 @@ def kernels(root):
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
 
+@functools.cache
 def found():
     """{stage, or `native`: {version, digest}} of the code as it is."""
     from ect.runtime.versions import NATIVE, STAGES
 
+    module = reader(ROOT)
     whole = {
-        stage: {"digest": digest(ROOT, starts), "version": STAGES[stage]}
+        stage: {"digest": digest(module, starts), "version": STAGES[stage]}
         for stage, starts in STARTS.items()
     }
     return whole | {"native": {"digest": kernels(ROOT / "networks" / "kernels"), "version": NATIVE}}

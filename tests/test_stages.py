@@ -40,7 +40,8 @@ def test_every_stage_has_a_start_and_a_digest():
 
 def test_a_stage_is_what_it_runs_and_nothing_else():
     """Training reaches the network, no table; a module's statements are its definitions."""
-    reached = {stage: stages.closure(stages.ROOT, s) for stage, s in stages.STARTS.items()}
+    module = stages.reader(stages.ROOT)
+    reached = {stage: stages.closure(module, s) for stage, s in stages.STARTS.items()}
     modules = {stage: {name for name, _ in found} for stage, found in reached.items()}
     unet, state = ("networks.unet", "UNet"), ("training.state", "State")
     assert {unet, state, ("schedule", "ict")} <= reached["train"]
@@ -55,7 +56,7 @@ def test_a_stage_is_what_it_runs_and_nothing_else():
     bare = [
         name
         for name in set().union(*modules.values())
-        for node in stages.Module(stages.ROOT, name).tree.body[1:]
+        for node in module(name).tree.body[1:]
         if isinstance(node, ast.Expr)
     ]
     assert bare == []  # they would be in no digest
@@ -91,7 +92,7 @@ def digest_of(tmp_path):
     def digest(source=SOURCE, other=OTHER):
         (tmp_path / "one.py").write_text(source, encoding="utf-8")
         (tmp_path / "other.py").write_text(other, encoding="utf-8")
-        return stages.digest(tmp_path, [("one", "start")])
+        return stages.digest(stages.reader(tmp_path), [("one", "start")])
 
     return digest
 
@@ -151,4 +152,4 @@ def test_a_name_that_is_not_there_is_told(tmp_path):
     (tmp_path / "one.py").write_text("from ect import other\n\n\ndef f():\n    other.gone()\n")
     (tmp_path / "other.py").write_text("")
     with pytest.raises(ValueError, match="ect/other has no 'gone'"):
-        stages.closure(tmp_path, [("one", "f")])
+        stages.closure(stages.reader(tmp_path), [("one", "f")])
