@@ -23,10 +23,17 @@ def worker(rank, world, port, task, given):
     task(*given)
 
 
+def context():
+    """Processes that are forked from one which has loaded what they all need."""
+    processes = multiprocessing.get_context("forkserver")
+    loaded = ["torch._dynamo", "scipy.linalg", "pytest", "hypothesis", "ect.training.train"]
+    processes.set_forkserver_preload(loaded)
+    return processes
+
+
 def trained(world, settings, data, out, task=train.run):
     """The exit codes of `world` processes that train together, or do another task."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["torch", "scipy.linalg", "pytest", "hypothesis"])
+    processes = context()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -3,7 +3,6 @@
 import errno
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -31,6 +30,7 @@ from ect.runtime.work import Path, Work, fcntl, locked, release
 from ect.training import log, loop, parts, train
 from ect.training.parts import make_objective
 from ect.training.state import State
+from tests.helpers.processes import context
 from tests.helpers.runs import PRETRAIN, TUNE, changed, contents
 
 # Ten steps, three lines of the log: most steps end within a line.
@@ -211,8 +211,7 @@ def child(settings, data, out):
 
 
 def test_a_trainer_that_is_killed_again_and_again(digits_file, undisturbed, tmp_path):
-    processes, source = multiprocessing.get_context("forkserver"), random.Random(0)
-    processes.set_forkserver_preload(["test_progress"])
+    processes, source = context(), random.Random(0)
     kills, lasts = 0, 2.0
     while True:
         began = time.monotonic()
