@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from ect.runtime import crash
+from ect.runtime.options import whole
 from ect.runtime.text import parsed, shown, waits
 
 # Arguments that are files: what writes them, and a name that such a file must hold (a|b: either).
@@ -83,14 +84,8 @@ def _object(text, name):
     return value
 
 
-def count(text, most=1_000_000):
-    """A whole number >= 1, and at most `most`."""
-    value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
-    if not 1 <= value <= most:
-        raise argparse.ArgumentTypeError(
-            f"found '{shown(text, 60)}'; allowed: a whole number >= 1 and <= {most}"
-        )
-    return value
+count = whole(1, 1_000_000)
+threads = whole(1, 1024)
 
 
 def one(text):
@@ -98,28 +93,6 @@ def one(text):
     if text != "1":
         raise argparse.ArgumentTypeError(f"found '{shown(text, 60)}'; allowed: 1")
     return 1
-
-
-def threads(text):
-    """A number of CPU threads."""
-    return count(text, 1024)
-
-
-def amount(least, most):
-    """The type of an option that takes a finite number from `least` to `most`."""
-
-    def number(text):
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value <= most:  # also for nan
-            raise argparse.ArgumentTypeError(
-                f"found '{shown(text, 60)}'; allowed: a number from {least:g} to {most:g}"
-            )
-        return value
-
-    return number
 
 
 def require(args):

@@ -5,7 +5,6 @@ Files in, files out; settings as JSON or from a run.json.
 torch and pandas are imported by the verb that needs them, so that help and errors come at once.
 """
 
-import argparse
 import os
 import re
 import signal
@@ -18,7 +17,7 @@ from ect import __version__
 from ect.cli import completion, files, jobs, lease, made, measure, report, runs
 from ect.cli.arguments import UNFIT, count, line_of, require, threads
 from ect.models.trust import allowed, require_parts
-from ect.runtime import crash
+from ect.runtime import crash, options
 from ect.runtime.stop import Stopped
 from ect.runtime.text import brief_words, shown
 
@@ -27,7 +26,7 @@ VERBS: dict[Callable, tuple[str, dict]] = (
 )
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(options.Parser):
     """Names the nearest verb or option where one is mistyped."""
 
     def _print_message(self, message, file=None):
@@ -37,10 +36,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         """Print the message and what was meant, and exit."""
         found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
-        message = shown(brief_words(message), 2000)
-        super().error(
-            message + _meant(found[1], re.findall(r"[\w-]+", found[2])) if found else message
-        )
+        near = _meant(found[1], re.findall(r"[\w-]+", found[2])) if found else ""
+        super().error(message + near)
 
     def parse_args(self, args=None, namespace=None):
         """The arguments; an option that a verb does not have ends with the nearest one."""
@@ -80,8 +77,8 @@ def parser():
         name = function.__name__.replace("_", "-")
         sub = verbs.add_parser(name, help=help, description=help)
         sub.set_defaults(function=function)
-        for argument, options in arguments.items():
-            sub.add_argument(argument, **options)
+        for argument, details in arguments.items():
+            sub.add_argument(argument, **details)
         if function is completion.completion:
             sub.set_defaults(verbs=options_by_verb())
     return top
@@ -164,14 +161,6 @@ def _open_streams():
             setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
 
 
-def _said(error):
-    """An error's message; of the machine's about a file, the file and what may stand there."""
-    if not isinstance(error, OSError) or not error.strerror or "allowed" in str(error):
-        return str(error)
-    place = "a file or stdout" if error.filename is None else error.filename
-    return f"{place}: {error.strerror}; allowed: a path that can be read or written"
-
-
 def run(argv=None):
     """Run a verb, and return its exit code. An error in its input is one line and exit code 1. A
     run that saved its work and stopped is one line and exit code 75 (time), 69 (the end of
@@ -203,7 +192,8 @@ def run(argv=None):
     except (ValueError, OSError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError) and files.place(args) is None:
             raise  # of stdout, all that such a verb writes to
-        lines = (brief_words(shown(line, len(line) * 12)) for line in _said(error).split("\n"))
+        text = options.said(error)
+        lines = (brief_words(shown(line, len(line) * 12)) for line in text.split("\n"))
         print(f"ect {args.verb}:", "\n".join(lines), file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:

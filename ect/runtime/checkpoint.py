@@ -49,11 +49,15 @@ def require_folder(path):
 
 
 def _lies_at(path):
-    """What lies at a path, links not followed; None if nothing does."""
+    """What lies at a path, links not followed; None if nothing does. Raises `CheckpointError` for
+    a path that cannot be looked up: too long, in a folder of others."""
     try:
         mode = os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        found = f"{shown(path)}: {error.strerror}"
+        raise CheckpointError(f"{found}; allowed: a path that can be written") from None
     kinds = {stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
     return kinds.get(stat.S_IFMT(mode), "a device, pipe or socket")
 

@@ -54,9 +54,14 @@ def _is_number(text):
     return True
 
 
+def whole_number(text: str) -> int:
+    """The whole number >= 0 that ASCII digits are; -1 for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+
+
 def whole(name: str, text: str, least: int, most: int) -> int:
     """The whole number in an environment variable; raises `ValueError` that names it."""
-    value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+    value = whole_number(text)
     if not least <= value <= most:
         raise ValueError(
             f"{name}: found '{shown(text, 60)}'; allowed: a whole number from {least} to {most}"
