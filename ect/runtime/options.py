@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ect.runtime import checkpoint, crash
-from ect.runtime.text import brief_words, shown, whole_number
+from ect.runtime.text import brief_words, shown, shown_path, whole_number
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,7 +20,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """Print the message, and exit."""
-        super().error(shown(brief_words(message), 2000))
+        line = brief_words(shown(message, 100_000))
+        super().error(line if len(line) <= 2000 else f"{line[:300]}...{line[-1600:]}")
 
 
 def whole(least, most):
@@ -83,7 +84,7 @@ def said(error):
     """An error's message; of the machine's about a file, the file and what may stand there."""
     if not isinstance(error, OSError) or not error.strerror or "allowed" in str(error):
         return str(error)
-    place = "a file or stdout" if error.filename is None else error.filename
+    place = "a file or stdout" if error.filename is None else shown_path(error.filename)
     return f"{place}: {error.strerror}; allowed: a path that can be read or written"
 
 

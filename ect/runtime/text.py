@@ -90,6 +90,18 @@ def shown(text: object, limit: int = 200) -> str:
     return safe if len(safe) <= limit else safe[: limit - 3] + "..."
 
 
+def shown_path(path: object) -> str:
+    """A path on one line; one of over 300 characters lacks its middle."""
+    line = shown(path, 100_000)
+    return line if len(line) <= 300 else f"{line[:200]}...{line[-80:]}"
+
+
+def cause(error: BaseException, path: object) -> str:
+    """What an error says, on one line, without the path that it ends with."""
+    said = str(error).replace(f": {path}", "")
+    return shown(said.replace(f": '{path}'", ""))
+
+
 def allowing(found: str, allowed: str) -> str:
     """What was found and what is allowed, unless the cause in `found` says that."""
     return found if "allowed: " in found else f"{found}; allowed: {allowed}"

@@ -38,6 +38,7 @@ def export(model, out, diffusers=False):
     if "plugins" in about:
         plugins = ", ".join(about["plugins"])
         raise ValueError(f"{model}: its process is from {plugins}; allowed: a process of ect")
+    checkpoint.require_folder(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(
             f"{out}: found a file or a non-empty folder; allowed: a new or an empty folder"
