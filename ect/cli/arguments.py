@@ -2,13 +2,14 @@
 
 import argparse
 import math
+import os
 import traceback
 import zipfile
 from pathlib import Path
 
 from ect.runtime import crash
 from ect.runtime.options import whole
-from ect.runtime.text import parsed, shown, waits
+from ect.runtime.text import parsed, shown, shown_path, waits
 
 # Arguments that are files: what writes them, and a name that such a file must hold (a|b: either).
 FILES = {
@@ -55,7 +56,7 @@ def settings_of(text):
     if not text.strip():
         raise argparse.ArgumentTypeError("found no text; allowed: JSON, or a run.json")
     try:
-        found = _object(Path(text).read_text(), text)["settings"]
+        found = _object(Path(text).read_text(encoding="utf-8"), text)["settings"]
     except (OSError, ValueError) as error:
         found = f"found {shown(text, 300)}, which cannot be read ({shown(error)})"
         raise argparse.ArgumentTypeError(f"{found}; allowed: JSON, or a run.json") from None
@@ -96,7 +97,11 @@ def one(text):
 
 
 def require(args):
-    """Raise `ValueError` unless every file among the arguments exists and is of its kind."""
+    """Raise `ValueError` unless every file among the arguments exists and is of its kind, and
+    each record is given once."""
+    runs = [os.path.realpath(path) for path in getattr(args, "runs", None) or []]
+    if twice := [path for path in runs if runs.count(path) > 1]:
+        raise ValueError(f"--runs: found {shown_path(twice[0])} twice; allowed: each file once")
     for name, (allowed, key) in FILES.items():
         paths = getattr(args, name, None) or []
         for path in [paths] if isinstance(paths, str) else paths:
@@ -117,7 +122,7 @@ def _wrong(path, key):
         return "is a device, pipe or socket"
     try:
         if key is None:
-            parsed(Path(path).read_text())
+            parsed(Path(path).read_text(encoding="utf-8"))
             return None
         held = _held(path)
     except (SafetensorError, zipfile.BadZipFile, OSError, ValueError) as error:

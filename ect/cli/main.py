@@ -5,6 +5,7 @@ Files in, files out; settings as JSON or from a run.json.
 torch and pandas are imported by the verb that needs them, so that help and errors come at once.
 """
 
+import io
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ from ect.cli.arguments import UNFIT, count, line_of, require, threads
 from ect.models.trust import allowed, require_parts
 from ect.runtime import crash, options
 from ect.runtime.stop import Stopped
-from ect.runtime.text import brief_words, shown
+from ect.runtime.text import brief_words, shown, whole
 
 VERBS: dict[Callable, tuple[str, dict]] = (
     jobs.VERBS | measure.VERBS | lease.VERBS | report.VERBS | runs.VERBS | completion.VERBS
@@ -93,10 +94,14 @@ def options_by_verb():
 
 
 def limit_threads(number):
-    """Set the number of CPU threads before torch is loaded."""
-    if number:
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    """Set the number of CPU threads before torch is loaded; raises `ValueError` where instead the
+    environment says one that is none."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        if number:
             os.environ[name] = str(number)
+        elif given := os.environ.get(name):
+            for level in given.split(","):  # OpenMP's: one for each level of nesting
+                whole(name, level.strip(), 1, 1024)
 
 
 def require_settings(args):
@@ -152,13 +157,16 @@ def main(argv=None):
 
 def _open_streams():
     """Open files 0 to 2 where the caller has closed them: the next file that is opened would be one
-    of them, and get what is printed; and what goes to no stderr, `print` writes to stdout."""
+    of them, and get what is printed; and what goes to no stderr, `print` writes to stdout. A letter
+    that the terminal's encoding lacks is printed as an escape."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run(argv=None):
@@ -166,7 +174,6 @@ def run(argv=None):
     run that saved its work and stopped is one line and exit code 75 (time), 69 (the end of
     torchrun) or 128 + the number of a signal."""
     args = parser().parse_args(argv)
-    limit_threads(args.threads)
     if os.environ.get("ECT_BARS") == "0":  # one count stands for the bars of all jobs
         sys.stderr.isatty = lambda: False  # type: ignore[method-assign]
         warnings.showwarning = first_only(args.verb)
@@ -174,6 +181,7 @@ def run(argv=None):
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage and size; errors say them
     try:
         files.require_here()
+        limit_threads(args.threads)
         require(args)
         require_settings(args)
         require_parts(getattr(args, "plugins", []))

@@ -96,7 +96,7 @@ def write_json(path, value):
         raise FloatingPointError(f"{path}: {bad}; allowed: a finite number; nothing was written")
     with replacing(path) as scratch:
         text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
-        scratch.write_text(text + "\n")
+        scratch.write_text(text + "\n", encoding="utf-8")
 
 
 def _not_finite(value, name=""):

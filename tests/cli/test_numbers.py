@@ -1,12 +1,13 @@
 """Every number on the command line and in the environment is finite and bounded."""
 
 import argparse
+import os
 import re
 
 import pytest
 
 from ect.cli import arguments
-from ect.cli.main import main, parser
+from ect.cli.main import limit_threads, main, parser
 from ect.models.export import sample
 from ect.runtime import distributed, lease
 
@@ -82,6 +83,22 @@ def test_numbers_of_the_environment_are_told_by_name(text, monkeypatch, capsys):
     monkeypatch.setenv("ECT_STARTER", text)
     with pytest.raises(ValueError, match=r"^ECT_STARTER: found "):
         distributed.parents()
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"])
+def test_threads_of_the_environment_are_numbers(name, monkeypatch, capsys):
+    for text in ("two", "0", "-1", "1025", "2,x", "9" * 5000, "\x1b[2J"):
+        monkeypatch.setenv(name, text)
+        assert main(["verify", "."]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"ect verify: {name}: found '") and len(line) < 200
+        assert "allowed: a whole number from 1 to 1024" in line
+    for text in ("4", "4,2", ""):
+        monkeypatch.setenv(name, text)
+        limit_threads(None)
+    monkeypatch.setenv(name, "two")
+    limit_threads(3)
+    assert os.environ[name] == "3"
 
 
 @pytest.mark.parametrize("option", ["--n", "--steps", "--times", "--labels", "--batch", "--seed"])

@@ -88,7 +88,7 @@ def converted(folder):
 def settings_in(path):
     """The JSON object in a file of diffusers."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Foreign(path.name, said(error), "a JSON file of diffusers") from None
     if not isinstance(content, dict) or "_class_name" not in content:
