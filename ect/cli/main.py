@@ -25,6 +25,7 @@ from ect.runtime.text import brief_words, shown, whole
 VERBS: dict[Callable, tuple[str, dict]] = (
     jobs.VERBS | measure.VERBS | lease.VERBS | report.VERBS | runs.VERBS | completion.VERBS
 )
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Parser(options.Parser):
@@ -94,14 +95,19 @@ def options_by_verb():
 
 
 def limit_threads(number):
-    """Set the number of CPU threads before torch is loaded; raises `ValueError` where instead the
-    environment says one that is none."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        if number:
+    """Set the number of CPU threads before torch is loaded."""
+    if number:
+        for name in THREADS:
             os.environ[name] = str(number)
-        elif given := os.environ.get(name):
-            for level in given.split(","):  # OpenMP's: one for each level of nesting
-                whole(name, level.strip(), 1, 1024)
+
+
+def require_numbers():
+    """Raise `ValueError` where the environment holds no number for what libraries read there."""
+    for name in filter(os.environ.get, THREADS):
+        for level in os.environ[name].split(","):  # OpenMP's: one for each level of nesting
+            whole(name, level.strip(), 1, 1024)
+    if date := os.environ.get("SOURCE_DATE_EPOCH"):  # matplotlib's, of a pdf
+        whole("SOURCE_DATE_EPOCH", date, 0, 10**11)
 
 
 def require_settings(args):
@@ -180,8 +186,9 @@ def run(argv=None):
     warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # Inception uses it
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage and size; errors say them
     try:
-        files.require_here()
+        options.require_here()
         limit_threads(args.threads)
+        require_numbers()
         require(args)
         require_settings(args)
         require_parts(getattr(args, "plugins", []))

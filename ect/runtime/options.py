@@ -68,6 +68,16 @@ def new_folder(text):
     return _writable(text, checkpoint.require_folder)
 
 
+def require_here():
+    """Raise `ValueError` where the working directory was deleted: nothing has a path then."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ValueError(
+            "the working directory was deleted; allowed: one that exists, after `cd`"
+        ) from None
+
+
 def _writable(text, require):
     try:
         require(text)

@@ -1,6 +1,5 @@
 """The command line: a mistake is one line on stderr and an exit code, never a traceback."""
 
-import io
 import json
 import os
 import subprocess
@@ -107,18 +106,6 @@ def test_what_stdout_does_not_take_is_told(words, buffered):
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and "No space left on device; allowed: " in done.stderr
-
-
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_any_name_can_be_printed(encoding, monkeypatch, tmp_path):
-    """Also one that the terminal's encoding lacks, or that is no UTF-8."""
-    settings = {"source": "digits", "normalize": "unit", "held_out": 1700, "split_seed": 0}
-    for folder in ("Größe 東", os.fsdecode(b"\xff")):
-        printed = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-        monkeypatch.setattr(sys, "stdout", printed)
-        assert main(["prepare", json.dumps(settings), "--out", str(tmp_path / folder / "d")]) == 0
-        printed.seek(0)
-        assert "97 images to train with" in printed.read()
 
 
 def test_every_verb_has_help(capsys):

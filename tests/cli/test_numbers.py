@@ -7,7 +7,7 @@ import re
 import pytest
 
 from ect.cli import arguments
-from ect.cli.main import limit_threads, main, parser
+from ect.cli.main import THREADS, limit_threads, main, parser, require_numbers
 from ect.models.export import sample
 from ect.runtime import distributed, lease
 
@@ -85,20 +85,24 @@ def test_numbers_of_the_environment_are_told_by_name(text, monkeypatch, capsys):
         distributed.parents()
 
 
-@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"])
-def test_threads_of_the_environment_are_numbers(name, monkeypatch, capsys):
-    for text in ("two", "0", "-1", "1025", "2,x", "9" * 5000, "\x1b[2J"):
+@pytest.mark.parametrize("name", [*THREADS, "SOURCE_DATE_EPOCH"])
+def test_numbers_that_libraries_read_are_told_by_name(name, monkeypatch, capsys):
+    for text in ("two", "-1", "1.5", "9" * 5000, "\x1b[2J", "2,x", "9" * 15):
         monkeypatch.setenv(name, text)
         assert main(["verify", "."]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"ect verify: {name}: found '") and len(line) < 200
-        assert "allowed: a whole number from 1 to 1024" in line
-    for text in ("4", "4,2", ""):
+        assert "allowed: a whole number from " in line
+    for text in ("4", "", *(["4,2"] if name in THREADS else ["0"])):
         monkeypatch.setenv(name, text)
-        limit_threads(None)
-    monkeypatch.setenv(name, "two")
+        require_numbers()
+
+
+def test_threads_of_the_command_line_come_first(monkeypatch):
+    for name in THREADS:
+        monkeypatch.setenv(name, "two")
     limit_threads(3)
-    assert os.environ[name] == "3"
+    assert [os.environ[name] for name in THREADS] == ["3"] * 3
 
 
 @pytest.mark.parametrize("option", ["--n", "--steps", "--times", "--labels", "--batch", "--seed"])

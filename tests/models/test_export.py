@@ -1,6 +1,8 @@
 """A model as a folder: its script draws the bits of `ect sample`, without this package."""
 
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -228,7 +230,7 @@ def test_a_mistake_of_the_scripts_user_is_one_line(monkeypatch, words, said):
     [
         (".", "found a folder; allowed: the path of a regular file"),
         ("a.png/b.png", "a.png: found a file; allowed: a folder, or a new one"),
-        ("a" * 5000, "...: File name too long; allowed: a path that can be written"),
+        ("a" * 5000, "a: File name too long; allowed: a path that can be written"),
     ],
 )
 def test_a_place_that_takes_no_picture_is_told_at_once(tmp_path, monkeypatch, capsys, place, said):
@@ -255,6 +257,27 @@ def test_what_the_model_cannot_draw_is_one_line(saved, tmp_path, monkeypatch, ca
     with pytest.raises(SystemExit) as left:
         sample.main()
     assert str(left.value).startswith(f"sample.py: {said}") and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_name_can_be_printed(saved, tmp_path, monkeypatch, encoding):
+    """Also one that the terminal's encoding lacks, or that is no UTF-8."""
+    model = saved()
+    for name in ("Größe 東", os.fsdecode(b"\xff")):
+        printed = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", printed)
+        folder = exported(model, tmp_path / encoding / name)
+        printed.seek(0)
+        assert "begin with its sample.py" in printed.read() and (folder / "sample.py").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a working directory stays")
+def test_a_deleted_working_directory_is_one_line(saved, tmp_path):
+    folder, gone = exported(saved(), tmp_path / "model"), tmp_path / "gone"
+    words = f"mkdir {gone} && cd {gone} && rmdir {gone} && {sys.executable} {folder}/sample.py"
+    ended = subprocess.run(["sh", "-c", words], capture_output=True, text=True, check=False)
+    said = "sample.py: the working directory was deleted; allowed: one that exists, after `cd`\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
 
 
 @pytest.mark.parametrize("lost", ["ect", "ect/sampler.py"])

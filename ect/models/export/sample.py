@@ -116,10 +116,11 @@ def parser():
 
 
 def main():
-    from ect.runtime.options import errors_as_lines
+    from ect.runtime.options import errors_as_lines, require_here
 
-    args = parser().parse_args()
     with errors_as_lines(__file__):
+        require_here()
+        args = parser().parse_args()
         require_savable(args.out)
         save(draw(args), args.out)
 
