@@ -10,7 +10,6 @@ set, and corruptions.md, their means; figures/corruptions.png; record.json. What
 not computed again.
 """
 
-import argparse
 import itertools
 import sys
 import time
@@ -30,6 +29,7 @@ from ect.data.sources import digits
 from ect.evaluation import classifier, efficientnet, evaluate, features, metrics
 from ect.report import gather, markup, style
 from ect.runtime import checkpoint, record
+from ect.runtime.options import Parser, errors_as_lines, folder, new_folder, whole
 
 SETS = 4
 POOL = 6  # times the images of a set: held-out ones, of which each set finds enough of two classes
@@ -193,18 +193,27 @@ def prepared(path, work):
     return data, out / "classifier.safetensors", accuracy
 
 
+def parser():
+    most = HELD_OUT // POOL
+    found = Parser(description=__doc__.partition("\n")[0])
+    found.add_argument(
+        "--path", required=True, type=folder, help="folder of images, one subfolder a class"
+    )
+    found.add_argument("--out", required=True, type=new_folder, help="folder of the results")
+    found.add_argument("--count", type=whole(50, most), default=600, help="images in a set")
+    found.add_argument(
+        "--against", type=whole(50, IMAGES - HELD_OUT), default=3000, help="training images"
+    )
+    found.add_argument("--work", required=True, type=new_folder, help="folder of what is kept")
+    return found
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--path", required=True, help="folder of images, one subfolder a class")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the results")
-    parser.add_argument("--count", type=int, default=600, help="images in a set")
-    parser.add_argument("--against", type=int, default=3000, help="training images")
-    parser.add_argument("--work", required=True, type=Path, help="folder of what is kept")
-    args, started = parser.parse_args(), time.monotonic()
+    args, started = parser().parse_args(), time.monotonic()
     tables, figures = args.out / "tables", args.out / "figures"
-    for folder in (tables, figures, args.work):
-        folder.mkdir(parents=True, exist_ok=True)
-    data, weights, accuracy = prepared(args.path, args.work)
+    data, weights, accuracy = prepared(str(args.path), args.work)
+    for place in (tables, figures):
+        place.mkdir(parents=True, exist_ok=True)
     images, test, sizes = Images(data), Images(data, "test"), (args.count, args.against)
     lines = [
         (name, *line)
@@ -227,4 +236,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with errors_as_lines(__file__):
+        main()

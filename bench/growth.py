@@ -28,6 +28,7 @@ import torch
 from ect.data import batches
 from ect.data.file import writing
 from ect.runtime import distributed
+from ect.runtime.options import Parser, errors_as_lines, new_file, whole
 
 SIZES = ("width", "batch", "images", "models", "processes")
 FIELDS = ("what", "kernels", *SIZES, "seconds", "memory_mib", "machine")
@@ -119,19 +120,23 @@ def alone(what, size, *more):
         print(json.dumps(lines))
 
 
+def parser():
+    found, thousands = Parser(description=__doc__.partition("\n")[0]), whole(1000, 10**9)
+    found.add_argument("--out", type=new_file)
+    found.add_argument("--repeats", type=whole(1, 10**6), default=3)
+    found.add_argument("--images", type=thousands, nargs="*", default=[10_000, 100_000, 1_000_000])
+    found.add_argument("--models", type=whole(10, 10**6), nargs="*", default=[100, 300, 1000, 3000])
+    found.add_argument("--processes", type=whole(1, 1024), nargs="*", default=[1, 2, 4])
+    found.add_argument("--alone", nargs="+", help=argparse.SUPPRESS)
+    return found
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--images", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--models", type=int, nargs="*", default=[100, 300, 1000, 3000])
-    parser.add_argument("--processes", type=int, nargs="*", default=[1, 2, 4])
-    parser.add_argument("--alone", nargs="+", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser().parse_args()
     if args.alone:
         return alone(*args.alone)
     if args.out is None:
-        parser.error("--out is missing")
+        parser().error("--out: found nothing; allowed: a csv file")
     torch.set_num_threads(1)
     sizes = [(16, 16), (32, 16), (64, 16), (32, 4), (32, 64)]
     kinds = ("torch", "native")
@@ -157,4 +162,5 @@ def machine_name():
 
 
 if __name__ == "__main__":
-    main()
+    with errors_as_lines(__file__):
+        main()

@@ -8,7 +8,6 @@ undisturbed ones, byte for byte, and no work in progress may be left (half-writt
 jobs may: their names are unique). Training runs save every half second here.
 """
 
-import argparse
 import collections
 import json
 import os
@@ -23,6 +22,10 @@ import time
 from pathlib import Path
 
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from ect.runtime.options import Parser, amount, errors_as_lines, whole
 
 ROOT = Path(__file__).parent.parent
 SMOKE = "workflow/studies/smoke.yaml"
@@ -144,21 +147,24 @@ def report(calm, wild, rounds, made, twice):
     }
 
 
+def parser():
+    found, seconds = Parser(description=__doc__), amount(0.01, 1e6)
+    found.add_argument("--kills", type=whole(1, 10**6), default=50)
+    found.add_argument("--seed", type=whole(0, 10**18), default=0)
+    found.add_argument(
+        "--kimg",
+        type=whole(1, 10**6),
+        default=8,
+        help="thousand images of each of the four training runs",
+    )
+    found.add_argument(
+        "--seconds", type=seconds, nargs=2, default=(4.0, 30.0), help="range of times until a kill"
+    )
+    return found
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--kimg", type=int, default=8, help="thousand images of each of the four training runs"
-    )
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        nargs=2,
-        default=(4.0, 30.0),
-        help="range of times until a kill",
-    )
-    args = parser.parse_args()
+    args = parser().parse_args()
     source = random.Random(args.seed)
     moments = iter(lambda: source.uniform(*args.seconds), None)
     with tempfile.TemporaryDirectory() as folder:
@@ -187,4 +193,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with errors_as_lines(__file__):
+        main()

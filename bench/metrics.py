@@ -1,15 +1,20 @@
 """What the metrics of stored features cost, and whether other libraries agree:
-PYTHONPATH=. python bench/metrics.py [--images N] [--threads N]
+python bench/metrics.py [--images N] [--threads N]
 
 The features are synthetic: as wide as Inception's, with a decaying spectrum, in clusters; only
 their number decides what a metric costs. torchmetrics and torch-fidelity are compared if they are
 installed; neither belongs to the environment.
 """
 
-import argparse
 import importlib.util
 import json
+import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from ect.runtime.options import Parser, errors_as_lines, whole
 
 WIDTH, CLASSES = 2048, 1008
 METRICS = ["fd", "kd", "precision", "recall", "inception_score"]
@@ -87,12 +92,22 @@ def main(words):
     print(json.dumps({"images": words.images, "seconds": cost, "apart": apart}))
 
 
+def parser():
+    found = Parser(description=__doc__.split("\n")[0])
+    found.add_argument(
+        "--images", type=whole(10, 10**7), default=10_000, help="number of features in each set"
+    )
+    found.add_argument(
+        "--metrics", nargs="+", choices=METRICS, default=METRICS, help="fd and others"
+    )
+    found.add_argument("--threads", type=whole(1, 1024), default=2)
+    return found
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--images", type=int, default=10_000, help="number of features in each set")
-    parser.add_argument("--metrics", nargs="+", default=METRICS, help="fd and others")
-    parser.add_argument("--threads", type=int, default=2)
-    words = parser.parse_args()
+    words = parser().parse_args()
+    if "fd" not in words.metrics:
+        parser().error(f"--metrics: found {' '.join(words.metrics)}; allowed: fd, and others")
     from ect.cli.main import limit_threads
 
     limit_threads(words.threads)
@@ -101,4 +116,5 @@ if __name__ == "__main__":
 
     from ect.evaluation import metrics
 
-    main(words)
+    with errors_as_lines(__file__):
+        main(words)

@@ -12,11 +12,12 @@ import tempfile
 
 import numpy as np
 import torch
-from runners import FAR, Ours, images_of, options, settings_of
+from runners import FAR, Ours, images_of, options, parsed, settings_of
 from step import QUARTILES, turns
 
 from ect.registry import schedule_options
 from ect.runtime import device
+from ect.runtime.options import errors_as_lines, whole
 from ect.schedule import CONTINUOUS_TIME, DIFFERENTIATED
 
 FLOW = {"process": "flow", "parameterization": "velocity", "c_noise": "time"}
@@ -47,11 +48,15 @@ def steps_of(args, images):
     return steps
 
 
+def parser():
+    found = options(__doc__)
+    found.add_argument("--warm-up", type=whole(0, 10**6), default=2)
+    found.set_defaults(network="digits", batch=64, dropout=0.0, steps=15)
+    return found
+
+
 def main():
-    parser = options(__doc__)
-    parser.add_argument("--warm-up", type=int, default=2)
-    parser.set_defaults(network="digits", batch=64, dropout=0.0, steps=15)
-    args = parser.parse_args()
+    args = parsed(parser())
     found = {"device": device.device_name(), "threads": torch.get_num_threads(), **vars(args)}
     with tempfile.TemporaryDirectory() as folder:
         taken = turns(steps_of(args, images_of(args, folder)), args.warm_up, args.steps)
@@ -67,4 +72,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with errors_as_lines(__file__):
+        main()

@@ -6,7 +6,6 @@ undisturbed, also of planning it again, with nothing to do, and the share of the
 was not work: mostly starts of processes.
 """
 
-import argparse
 import base64
 import json
 import os
@@ -17,6 +16,10 @@ import time
 from pathlib import Path
 
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from ect.runtime.options import Parser, errors_as_lines, folder, whole
 
 ROOT = Path(__file__).parent.parent
 PLAN = [sys.executable, "-m", "snakemake", "-n", "--quiet", "all"]
@@ -111,11 +114,18 @@ def shares(folder, start):
     return rules | {"beside": 1 - sum(row["work"] for row in rules.values()) / whole}
 
 
+def parser():
+    found = Parser(description=__doc__.partition("\n")[0])
+    found.add_argument("--cells", type=whole(10, 10**6), default=1000)
+    found.add_argument("--study", type=folder)
+    return found
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cells", type=int, default=1000)
-    parser.add_argument("--study", type=Path)
-    args = parser.parse_args()
+    args = parser().parse_args()
+    if args.study and not (args.study / ".snakemake" / "metadata").is_dir():
+        found = f"--study: found {args.study}, without .snakemake/metadata"
+        parser().error(f"{found}; allowed: a folder in which the default study has run")
     found = {"starts": starts(), f"plan of {args.cells} cells": planning(args.cells)}
     if args.study:
         found["nothing to do"] = again(args.study)
@@ -124,4 +134,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with errors_as_lines(__file__):
+        main()

@@ -7,7 +7,6 @@ beside the true one; and |g - g'| / |g'|, where g is the gradient of the mean sq
 with f(x_r) held fixed.
 """
 
-import argparse
 import contextlib
 import copy
 import json
@@ -23,6 +22,8 @@ from ect.models import build
 from ect.networks import native
 from ect.process import expand
 from ect.runtime import device
+from ect.runtime.options import Parser, amount, errors_as_lines, whole
+from ect.runtime.versions import setting
 
 KINDS = [("torch", name) for name in ("fp32", "bf16", "fp16")]
 KINDS += [("native", name) for name in ("fp32", "tf32", "bf16")]
@@ -47,15 +48,31 @@ def norm(x):
     return x.flatten(1).norm(dim=1).mean().item()
 
 
+def parser():
+    found = Parser(description=__doc__.partition("\n")[0])
+    found.add_argument("--model", required=True)
+    found.add_argument("--data", required=True)
+    found.add_argument("--share", type=amount(1e-9, 0.999), default=1 / 256)
+    found.add_argument("--images", type=whole(1, 10**6), default=256)
+    return found
+
+
+def loaded(args):
+    """f, and images (B, C, H, W); raises `ValueError` where they do not fit together."""
+    f, _, about = build.load_model(args.model)
+    images = Images(args.data)
+    if setting(about["network"], "classes"):
+        raise ValueError(f"--model: found classes in {args.model}; allowed: a model without")
+    if list(images.shape) != list(about["shape"]):
+        found = f"--data: found images {images.shape}, (C, H, W)"
+        raise ValueError(f"{found}; allowed: {tuple(about['shape'])}, those of the model")
+    native.use(copy.deepcopy(f.network))  # raises for one that has no native kernels
+    return f, images.batch(0, 0, args.images)
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--share", type=float, default=1 / 256)
-    parser.add_argument("--images", type=int, default=256)
-    args = parser.parse_args()
-    f = build.load_model(args.model)[0]
-    x, random = Images(args.data).batch(0, 0, args.images), torch.Generator().manual_seed(0)
+    args, random = parser().parse_args(), torch.Generator().manual_seed(0)
+    f, x = loaded(args)
     eps = torch.randn(x.shape, generator=random)
     t = (torch.randn(len(x), generator=random) * 1.6).exp()
     images = (x, eps, t, t * (1 - args.share))
@@ -73,4 +90,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with errors_as_lines(__file__):
+        main()

@@ -1,6 +1,5 @@
 """What the benchmarks run: networks, images, the trainer's own step, and sampling."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ect import sampler
 from ect.data import batches, file
 from ect.models import build
 from ect.runtime import device
+from ect.runtime.options import Parser, amount, whole
 from ect.runtime.versions import MASKS
 from ect.training import loop, parts, state
 
@@ -27,14 +27,22 @@ DROPOUT, FAR = 0.2, 10**9  # FAR: so many images that a schedule's last stage do
 def options(text):
     """A parser of the options that say which step is timed, and how often; its description is the
     first line of `text`."""
-    parser = argparse.ArgumentParser(description=text.partition("\n")[0])
+    parser = Parser(description=text.partition("\n")[0])
     parser.add_argument("--network", choices=NETWORKS, default="small")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--dropout", type=float, default=DROPOUT)
+    parser.add_argument("--batch", type=whole(1, 10**6), default=32)
+    parser.add_argument("--dropout", type=amount(0, 0.99), default=DROPOUT)
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--kernels", choices=("torch", "native"), default="torch")
-    parser.add_argument("--steps", type=int, default=7, help="timed steps of each kind")
+    parser.add_argument("--steps", type=whole(1, 10**6), default=7, help="timed steps of each kind")
     return parser
+
+
+def parsed(parser):
+    """The words of the command line; kernels must compute in the precision."""
+    args = parser.parse_args()
+    if (args.kernels, args.precision) == ("native", "fp16"):
+        parser.error("--precision: found fp16 with native kernels; allowed: fp32, tf32, bf16")
+    return args
 
 
 def settings_of(args, work):

@@ -1,10 +1,9 @@
-"""What saving, checking and resuming cost: PYTHONPATH=. python bench/saving.py [--folder DIR]
+"""What saving, checking and resuming cost: python bench/saving.py [--folder DIR]
 
 Two networks: the default study's and DDPM++ as ECT has it for CIFAR-10 (55.7 million parameters).
 The state is saved and read in DIR: use a real disk, not a file system in memory.
 """
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -19,6 +18,7 @@ from runners import NETWORKS
 from ect.config.cells import Milestone
 from ect.config.config import Config
 from ect.models import build
+from ect.runtime.options import Parser, errors_as_lines, folder
 from ect.runtime.work import Work
 from ect.study import settings as study_settings
 from ect.training import log, loop, parts, train
@@ -98,10 +98,14 @@ def costs(settings, images, folder, repeats):
     }
 
 
+def parser():
+    found = Parser(description=__doc__)
+    found.add_argument("--folder", type=folder, help="where the state is saved")
+    return found
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", default=None, help="where the state is saved")
-    args = parser.parse_args()
+    args = parser().parse_args()
     torch.set_num_threads(1)
     study = Config.read(yaml.safe_load((ROOT / "config.yaml").read_text()))
     small = study_settings.train(study, Milestone("ve", 0, 12))
@@ -112,4 +116,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with errors_as_lines(__file__):
+        main()

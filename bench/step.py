@@ -23,16 +23,16 @@ import statistics
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from released import Released, losses_apart
-from runners import NETWORKS, Ours, Sampling, images_of, options
+from runners import NETWORKS, Ours, Sampling, images_of, options, parsed
 from torch.utils.flop_counter import FlopCounterMode
 
 from ect.networks.dropout import Masks
 from ect.runtime import device
+from ect.runtime.options import errors_as_lines, folder, new_file, whole
 from ect.training import average
 
 QUARTILES = (0.25, 0.5, 0.75)
@@ -219,16 +219,25 @@ def measure(args):
         return found
 
 
+def parser():
+    found = options(__doc__)
+    found.add_argument("--warm-up", type=whole(0, 10**6), default=2)
+    found.add_argument("--threads", type=whole(1, 1024))
+    found.add_argument(
+        "--matrix", type=whole(1, 10**5), default=2048, help="rows of the product, its columns"
+    )
+    found.add_argument("--against", type=folder, help="a checkout of locuslab/ect, left as it is")
+    found.add_argument("--released", choices=("fp32", "fp16"), default="fp32")
+    found.add_argument("--compile", action="store_true", help="time the compiled network too")
+    found.add_argument("--out", type=new_file, help="a JSON file")
+    return found
+
+
 def main():
-    parser = options(__doc__)
-    parser.add_argument("--warm-up", type=int, default=2)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--matrix", type=int, default=2048, help="rows of the product, its columns")
-    parser.add_argument("--against", type=Path, help="a checkout of locuslab/ect, left as it is")
-    parser.add_argument("--released", choices=("fp32", "fp16"), default="fp32")
-    parser.add_argument("--compile", action="store_true", help="time the compiled network too")
-    parser.add_argument("--out", type=Path, help="a JSON file")
-    args = parser.parse_args()
+    args = parsed(parser())
+    if args.against and not (args.against / "training" / "loss.py").is_file():
+        found = f"--against: found {args.against}, without training/loss.py"
+        parser().error(f"{found}; allowed: a checkout of locuslab/ect")
     if args.threads:
         torch.set_num_threads(args.threads)
     with contextlib.redirect_stdout(sys.stderr):  # the released code prints
@@ -240,4 +249,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with errors_as_lines(__file__):
+        main()

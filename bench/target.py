@@ -14,11 +14,12 @@ from functools import partial
 
 import numpy as np
 import torch
-from runners import FAR, Ours, images_of, options
+from runners import FAR, Ours, images_of, options, parsed
 from step import QUARTILES, timed
 
 from ect.objective import UNIT, lognormal
 from ect.runtime import device
+from ect.runtime.options import errors_as_lines
 
 STAGES = 8  # of the schedule
 
@@ -56,8 +57,7 @@ def measure(ours, stage, count):
 
 
 def main():
-    parser = options(__doc__)
-    args = parser.parse_args()
+    args = parsed(options(__doc__))
     found = {"device": device.device_name(), "threads": torch.get_num_threads(), **vars(args)}
     with tempfile.TemporaryDirectory() as folder:
         ours = Ours(args, images_of(args, folder), "tune")
@@ -66,4 +66,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with errors_as_lines(__file__):
+        main()

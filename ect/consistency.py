@@ -52,14 +52,31 @@ def _log_s(process, t):
     return process.clock(t).clamp(min=S_MIN).log()
 
 
+def _edm(process, t):
+    return _log_s(process, t) / 4
+
+
+def _ncsn(process, t):
+    return _log_s(process, t) - math.log(2)  # in EDM's terms
+
+
+def _flow(process, t):
+    return 1000 * t
+
+
+def _score_sde(process, t):
+    return 999 * t  # of its DDPM++
+
+
+def _ddpm(process, t):
+    return (1000 * t - 1).clamp(min=0)  # steps 0 .. 999 at t = 1/1000 .. 1
+
+
 # The time label that the network receives, by name: EDM's, or that of a pretrained network.
+# Functions with a name, so that a model can be pickled.
 C_NOISE = {
-    "log_s": lambda process, t: _log_s(process, t) / 4,  # EDM
-    "log_half_s": lambda process, t: _log_s(process, t) - math.log(2),  # NCSN++ in EDM's terms
-    "time": lambda process, t: 1000 * t,  # flow matching
-    "vp": lambda process, t: 999 * t,  # DDPM++ (score SDE)
-    "ddpm": lambda process, t: (1000 * t - 1).clamp(min=0),  # steps 0 .. 999 at t = 1/1000 .. 1
-}
+    "log_s": _edm, "log_half_s": _ncsn, "time": _flow, "vp": _score_sde, "ddpm": _ddpm,
+}  # fmt: skip
 
 
 class Consistency:

@@ -40,6 +40,48 @@ def test_a_benchmark_that_takes_long_says_what_it_takes(name, printed):
     assert printed(name, "--help").startswith(f"usage: {name}")
 
 
+SMALL = ["--model", "model.safetensors", "--data", "data.safetensors"]
+STORED = ["--path", ".", "--out", "out", "--work", "work"]
+MISTAKES = [
+    ("step.py", ["--batch", "0"], "--batch: found '0'; allowed: a whole number from 1 to"),
+    ("step.py", ["--dropout", "nan"], "--dropout: found 'nan'; allowed: a number from 0 to 0.99"),
+    ("step.py", ["--threads", "-1"], "--threads: found '-1'; allowed: a whole number from 1"),
+    ("step.py", ["--against", "."], "--against: found ., without training/loss.py; allowed"),
+    ("step.py", ["--out", "."], "--out: .: found a folder; allowed: the path of a regular file"),
+    ("target.py", ["--precision", "fp16", "--kernels", "native"], "--precision: found fp16 with"),
+    ("objectives.py", ["--warm-up", "-1"], "--warm-up: found '-1'; allowed: a whole number"),
+    ("corruptions.py", [*STORED, "--count", "667"], "--count: found '667'; allowed: a whole"),
+    ("corruptions.py", [*STORED, "--path", "none"], "--path: found 'none'; allowed: a folder"),
+    ("corruptions.py", STORED, "corruptions.py: .: no images, found nothing"),
+    ("growth.py", [], "--out: found nothing; allowed: a csv file"),
+    ("growth.py", ["--out", "o.csv", "--images", "0"], "--images: found '0'; allowed: a whole"),
+    ("kills.py", ["--seconds", "nan", "1"], "--seconds: found 'nan'; allowed: a number from"),
+    ("metrics.py", ["--metrics", "kd"], "--metrics: found kd; allowed: fd, and others"),
+    ("overhead.py", ["--study", "."], "--study: found ., without .snakemake/metadata; allowed"),
+    ("rounding.py", [*SMALL, "--share", "1"], "--share: found '1'; allowed: a number from"),
+    ("rounding.py", SMALL, "model.safetensors: not a readable checkpoint"),
+    ("saving.py", ["--folder", "none"], "--folder: found 'none'; allowed: a folder that exists"),
+]
+
+
+@pytest.mark.parametrize("name, words, said", MISTAKES)
+def test_a_mistake_in_an_option_is_one_line(name, words, said, monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(BENCH)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(BENCH / name), run_name="__main__")
+    line = left.value.code if left.value.code != 2 else capsys.readouterr().err.splitlines()[-1]
+    assert said in line and "\n" not in line and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", sorted({name for name, *_ in MISTAKES} - {"target.py"}))
+def test_every_number_of_a_benchmark_has_limits(name, monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    actions = runpy.run_path(str(BENCH / name))["parser"]()._actions
+    assert not [action.option_strings for action in actions if action.type in (int, float)]
+
+
 def test_sets_of_fewer_classes_share_no_image_and_leave_classes_out(monkeypatch):
     monkeypatch.syspath_prepend(BENCH)
     import corruptions

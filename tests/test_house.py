@@ -81,6 +81,16 @@ def wing(module):
     return "method" if head in METHOD else head
 
 
+@each_file
+def test_text_is_utf_8_whatever_the_locale(path):
+    calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+    for call in calls:
+        name = getattr(call.func, "attr", None)
+        place = ast.unparse(call.func) if name in ("read_text", "write_text") else ""
+        told = [keyword.arg for keyword in call.keywords] or "distribution" in place
+        assert not place or told, f"{path.name}:{call.lineno}: no encoding"
+
+
 def listed(docstring):
     """The names in the first column of a docstring's tables, in order."""
     return re.findall(r"^`(\w+)`", docstring, re.MULTILINE)

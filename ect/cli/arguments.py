@@ -2,12 +2,14 @@
 
 import argparse
 import math
+import os
 import traceback
 import zipfile
 from pathlib import Path
 
 from ect.runtime import crash
-from ect.runtime.text import parsed, shown, waits
+from ect.runtime.options import whole
+from ect.runtime.text import parsed, shown, shown_path, waits
 
 # Arguments that are files: what writes them, and a name that such a file must hold (a|b: either).
 FILES = {
@@ -54,7 +56,7 @@ def settings_of(text):
     if not text.strip():
         raise argparse.ArgumentTypeError("found no text; allowed: JSON, or a run.json")
     try:
-        found = _object(Path(text).read_text(), text)["settings"]
+        found = _object(Path(text).read_text(encoding="utf-8"), text)["settings"]
     except (OSError, ValueError) as error:
         found = f"found {shown(text, 300)}, which cannot be read ({shown(error)})"
         raise argparse.ArgumentTypeError(f"{found}; allowed: JSON, or a run.json") from None
@@ -83,14 +85,8 @@ def _object(text, name):
     return value
 
 
-def count(text, most=1_000_000):
-    """A whole number >= 1, and at most `most`."""
-    value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
-    if not 1 <= value <= most:
-        raise argparse.ArgumentTypeError(
-            f"found '{shown(text, 60)}'; allowed: a whole number >= 1 and <= {most}"
-        )
-    return value
+count = whole(1, 1_000_000)
+threads = whole(1, 1024)
 
 
 def one(text):
@@ -100,30 +96,12 @@ def one(text):
     return 1
 
 
-def threads(text):
-    """A number of CPU threads."""
-    return count(text, 1024)
-
-
-def amount(least, most):
-    """The type of an option that takes a finite number from `least` to `most`."""
-
-    def number(text):
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value <= most:  # also for nan
-            raise argparse.ArgumentTypeError(
-                f"found '{shown(text, 60)}'; allowed: a number from {least:g} to {most:g}"
-            )
-        return value
-
-    return number
-
-
 def require(args):
-    """Raise `ValueError` unless every file among the arguments exists and is of its kind."""
+    """Raise `ValueError` unless every file among the arguments exists and is of its kind, and
+    each record is given once."""
+    runs = [os.path.realpath(path) for path in getattr(args, "runs", None) or []]
+    if twice := [path for path in runs if runs.count(path) > 1]:
+        raise ValueError(f"--runs: found {shown_path(twice[0])} twice; allowed: each file once")
     for name, (allowed, key) in FILES.items():
         paths = getattr(args, name, None) or []
         for path in [paths] if isinstance(paths, str) else paths:
@@ -144,7 +122,7 @@ def _wrong(path, key):
         return "is a device, pipe or socket"
     try:
         if key is None:
-            parsed(Path(path).read_text())
+            parsed(Path(path).read_text(encoding="utf-8"))
             return None
         held = _held(path)
     except (SafetensorError, zipfile.BadZipFile, OSError, ValueError) as error:

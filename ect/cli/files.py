@@ -82,16 +82,6 @@ def place(args):
     return getattr(args, "out", None) or getattr(args, "folder", None)
 
 
-def require_here():
-    """Raise `ValueError` where the working directory was deleted: nothing has a path then."""
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        raise ValueError(
-            "the working directory was deleted; allowed: one that exists, after `cd`"
-        ) from None
-
-
 def require_outputs(args):
     """Raise `ValueError` unless every output of a verb can be written where it is to go, and
     replaces neither an input nor what another job left."""

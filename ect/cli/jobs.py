@@ -4,8 +4,9 @@ import sys
 from collections.abc import Callable
 
 from ect import registry
-from ect.cli.arguments import GPUS, NEEDED, ONE_GPU, PLUGINS, SETTINGS, amount, settings_of
+from ect.cli.arguments import GPUS, NEEDED, ONE_GPU, PLUGINS, SETTINGS, settings_of
 from ect.runtime import lease
+from ect.runtime.options import amount
 
 
 def prepare(args):

@@ -5,7 +5,7 @@ Files in, files out; settings as JSON or from a run.json.
 torch and pandas are imported by the verb that needs them, so that help and errors come at once.
 """
 
-import argparse
+import io
 import os
 import re
 import signal
@@ -18,16 +18,17 @@ from ect import __version__
 from ect.cli import completion, files, jobs, lease, made, measure, report, runs
 from ect.cli.arguments import UNFIT, count, line_of, require, threads
 from ect.models.trust import allowed, require_parts
-from ect.runtime import crash
+from ect.runtime import crash, options
 from ect.runtime.stop import Stopped
-from ect.runtime.text import brief_words, shown
+from ect.runtime.text import brief_words, shown, whole
 
 VERBS: dict[Callable, tuple[str, dict]] = (
     jobs.VERBS | measure.VERBS | lease.VERBS | report.VERBS | runs.VERBS | completion.VERBS
 )
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(options.Parser):
     """Names the nearest verb or option where one is mistyped."""
 
     def _print_message(self, message, file=None):
@@ -37,10 +38,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         """Print the message and what was meant, and exit."""
         found = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
-        message = shown(brief_words(message), 2000)
-        super().error(
-            message + _meant(found[1], re.findall(r"[\w-]+", found[2])) if found else message
-        )
+        near = _meant(found[1], re.findall(r"[\w-]+", found[2])) if found else ""
+        super().error(message + near)
 
     def parse_args(self, args=None, namespace=None):
         """The arguments; an option that a verb does not have ends with the nearest one."""
@@ -80,8 +79,8 @@ def parser():
         name = function.__name__.replace("_", "-")
         sub = verbs.add_parser(name, help=help, description=help)
         sub.set_defaults(function=function)
-        for argument, options in arguments.items():
-            sub.add_argument(argument, **options)
+        for argument, details in arguments.items():
+            sub.add_argument(argument, **details)
         if function is completion.completion:
             sub.set_defaults(verbs=options_by_verb())
     return top
@@ -98,8 +97,17 @@ def options_by_verb():
 def limit_threads(number):
     """Set the number of CPU threads before torch is loaded."""
     if number:
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        for name in THREADS:
             os.environ[name] = str(number)
+
+
+def require_numbers():
+    """Raise `ValueError` where the environment holds no number for what libraries read there."""
+    for name in filter(os.environ.get, THREADS):
+        for level in os.environ[name].split(","):  # OpenMP's: one for each level of nesting
+            whole(name, level.strip(), 1, 1024)
+    if date := os.environ.get("SOURCE_DATE_EPOCH"):  # matplotlib's, of a pdf
+        whole("SOURCE_DATE_EPOCH", date, 0, 10**11)
 
 
 def require_settings(args):
@@ -155,21 +163,16 @@ def main(argv=None):
 
 def _open_streams():
     """Open files 0 to 2 where the caller has closed them: the next file that is opened would be one
-    of them, and get what is printed; and what goes to no stderr, `print` writes to stdout."""
+    of them, and get what is printed; and what goes to no stderr, `print` writes to stdout. A letter
+    that the terminal's encoding lacks is printed as an escape."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
-
-
-def _said(error):
-    """An error's message; of the machine's about a file, the file and what may stand there."""
-    if not isinstance(error, OSError) or not error.strerror or "allowed" in str(error):
-        return str(error)
-    place = "a file or stdout" if error.filename is None else error.filename
-    return f"{place}: {error.strerror}; allowed: a path that can be read or written"
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run(argv=None):
@@ -177,14 +180,15 @@ def run(argv=None):
     run that saved its work and stopped is one line and exit code 75 (time), 69 (the end of
     torchrun) or 128 + the number of a signal."""
     args = parser().parse_args(argv)
-    limit_threads(args.threads)
     if os.environ.get("ECT_BARS") == "0":  # one count stands for the bars of all jobs
         sys.stderr.isatty = lambda: False  # type: ignore[method-assign]
         warnings.showwarning = first_only(args.verb)
     warnings.filterwarnings("ignore", r"`torch.jit.\w+` is deprecated")  # Inception uses it
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage and size; errors say them
     try:
-        files.require_here()
+        options.require_here()
+        limit_threads(args.threads)
+        require_numbers()
         require(args)
         require_settings(args)
         require_parts(getattr(args, "plugins", []))
@@ -203,7 +207,8 @@ def run(argv=None):
     except (ValueError, OSError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError) and files.place(args) is None:
             raise  # of stdout, all that such a verb writes to
-        lines = (brief_words(shown(line, len(line) * 12)) for line in _said(error).split("\n"))
+        text = options.said(error)
+        lines = (brief_words(shown(line, len(line) * 12)) for line in text.split("\n"))
         print(f"ect {args.verb}:", "\n".join(lines), file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:

@@ -42,7 +42,10 @@ def draw(args):
 
 def write_page(args):
     from ect.report import page
+    from ect.runs import find
 
+    for path in args.runs:
+        find.read(path)
     page.write_page(**args.settings, template=args.template, runs=args.runs, out=args.out)
 
 

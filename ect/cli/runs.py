@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 
-from ect.cli.arguments import amount
+from ect.runtime.options import amount
 
 FORMATS = ("table", "csv", "md", "json")
 

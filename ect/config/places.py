@@ -15,7 +15,7 @@ import yaml
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from ect.config.base import LINE, short
-from ect.runtime.text import shown, waits
+from ect.runtime.text import shown, shown_path, waits
 
 BYTES = 2**20  # of a config file
 DEPTH = 50  # of mappings and lists inside one another
@@ -116,7 +116,7 @@ KINDS = {list: "a list", str: "a text", int: "a number", float: "a number", bool
 def read(path, name=None):
     """(the mapping in a file, {key: Place}); `name` is what messages call it. Raises `ValueError`:
     one line with the file and, where there is one, the line."""
-    name = shown(name or path, LINE)
+    name = shown_path(name or path)
     text = _text(path, name)
     plain = _json(text)
     try:

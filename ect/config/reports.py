@@ -2,11 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from ect.config.base import Block, Count, FilePath, Seed
+from ect.config.base import Block, Count, FilePath, Seed, visible
 from ect.config.experiments import Kind
 
+Text = Annotated[str, AfterValidator(visible)]
 Mean = Annotated[float, Field(ge=0)]
 
 
@@ -14,9 +15,9 @@ class Searched(Block):
     """A tuned model, and the file of its searched times."""
 
     path: FilePath
-    schedule: str
-    pretrain: str
-    recipe: str
+    schedule: Text
+    pretrain: Text
+    recipe: Text
     kimg: int = Field(ge=0)
     tune_kimg: Count
     seed: Seed
@@ -31,7 +32,7 @@ class StepTable(Block):
 class Ours(Block):
     """Our cell beside published numbers."""
 
-    method: str
+    method: Text
     budget_mimg: float | None
     start_mimg: float | None
     metrics: list[FilePath] = Field(min_length=1)
@@ -40,7 +41,7 @@ class Ours(Block):
 class PaperTable(Block):
     """Of published numbers and ours."""
 
-    dataset: str
+    dataset: Text
     cells: list[Ours] = Field(min_length=1)
 
 
@@ -56,16 +57,16 @@ class Shown(Block):
 class Spread(Block):
     """A measured spread: where, and shape, mean squares and degrees of freedom."""
 
-    at: str
+    at: Text
     squares: Annotated[list[list[Mean]], Field(min_length=3, max_length=3)]
 
 
 class Planned(Block):
     """What a sampler's rows in an experiment compare, by `planned` of ect/study/noise.py."""
 
-    experiment: str
+    experiment: Text
     kind: Kind
-    label: str
+    label: Text
     rows: Count
     totals: Count
     n: Count
@@ -80,9 +81,9 @@ class Planned(Block):
 class Page(Block):
     """Of the page."""
 
-    study: str
-    config: str
-    samplers: dict[str, str]
+    study: Text
+    config: Text
+    samplers: dict[str, Text]
     experiments: dict[str, Shown]
     figures: dict[str, FilePath]
     tables: dict[str, FilePath]

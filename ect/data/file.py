@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from ect.registry import RESIZES
 from ect.runtime import checkpoint
 from ect.runtime.checkpoint import CheckpointError, replacing, typed
-from ect.runtime.text import allowing, parsed, shown
+from ect.runtime.text import allowing, cause, parsed, shown, shown_path
 
 SPLITS = ("train", "test")
 PARTS = (*SPLITS, *(f"{split}_labels" for split in SPLITS))
@@ -71,9 +71,9 @@ def read(path, split):
             length = int.from_bytes(file.read(8), "little")
             entry = json.loads(file.read(length))[split]
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        lost = f"no {error}" if isinstance(error, KeyError) else error
+        lost = f"no {error}" if isinstance(error, KeyError) else cause(error, path)
         said = allowing(f"not a readable dataset ({lost})", "the file that `prepare` writes")
-        raise CheckpointError(f"{shown(path, 1000)}: {said}") from None
+        raise CheckpointError(f"{shown_path(path)}: {said}") from None
     start = 8 + length + entry["data_offsets"][0]
     return Pixels(path, start, tuple(entry["shape"])), labels[split], about
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from ect.data.batches import Images, shuffled
 from ect.runtime.checkpoint import CheckpointError, replacing, require_no_pipe
-from ect.runtime.text import allowing, parsed, shown
+from ect.runtime.text import allowing, cause, parsed, shown, shown_path
 
 HIGHEST = 1e5  # a noise level, as of a prior
 PARTS = {"levels": ("F32", 1), "labels": ("I64", 1), "points": ("F32", 5)}  # (type, axes)
@@ -59,10 +59,10 @@ class Trajectories(Images):
             self._require_classes()
             found = {key: about[key] for key in ("shape", "shift", "scale")}
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            lost = f"no {error}" if isinstance(error, KeyError) else error
+            lost = f"no {error}" if isinstance(error, KeyError) else cause(error, path)
             said = f"not readable trajectories ({lost})"
             said = allowing(said, "what `solve-trajectories` writes")
-            raise CheckpointError(f"{shown(path, 1000)}: {said}") from None
+            raise CheckpointError(f"{shown_path(path)}: {said}") from None
         wanted = {"shape": list(self.shape), "shift": self.shift, "scale": self.scale}
         if found != wanted:
             raise ValueError(

@@ -12,7 +12,7 @@ from ect import registry
 from ect.consistency import C_NOISE, PARAMETERIZATIONS
 from ect.networks.widths import HEADS_OF_64, attending, widths
 from ect.process import BETAS, Tabulated
-from ect.runtime.text import shown
+from ect.runtime.text import shown, shown_path
 
 KEYS = ("network", "process", "parameterization", "shape", "sd", "shift", "scale")
 DEPTH = 4  # of the options of a network of diffusers
@@ -33,7 +33,7 @@ def named(path):
     try:
         yield
     except Foreign as error:
-        raise ValueError(f"{shown(path, 1000)}: {error}") from None
+        raise ValueError(f"{shown_path(path)}: {error}") from None
 
 
 def said(error):

@@ -1,10 +1,11 @@
 """A trained model, for use in a program: `ect.load(path).sample(16)`."""
 
+import copy
 import operator
 import os
 import warnings
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +31,20 @@ class Model:
     process: Process
     about: dict
     samplers: dict = field(default_factory=dict)
+
+    def __reduce_ex__(self, protocol):
+        """Raises `TypeError` for a plugin's process: who unpickled it would run that file."""
+        if "plugins" in self.about:
+            found = shown(f"found a process of {', '.join(self.about['plugins'])}")
+            raise TypeError(f"model: {found}; allowed: one of ect's, to be pickled")
+        return super().__reduce_ex__(protocol)
+
+    def __copy__(self):
+        return replace(self)
+
+    def __deepcopy__(self, memo):
+        parts = (self.f, self.process, self.about, self.samplers)
+        return Model(*copy.deepcopy(parts, memo))
 
     @property
     def shape(self):

@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 from ect.plugins import guard
 from ect.plugins.syntax import BUILT_IN, a, converted, declared, imported
+from ect.runtime.text import shown_path
 
 __all__ = ["BUILT_IN", "converted"]  # beside what is defined here
 BYTES = 2**20  # of a plugin's file
@@ -169,11 +170,11 @@ def _bytes(path):
                 text = file.read(status.st_size)  # no more: files of /proc have size 0, and wait
     except (OSError, ValueError) as error:
         found = getattr(error, "strerror", None) or error
-        raise ValueError(f"plugins: {path}: {found}; {allowed}") from None
+        raise ValueError(f"plugins: {shown_path(path)}: {found}; {allowed}") from None
     if text is None:
         found = "Is a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
         found = f"more than {BYTES} bytes" if regular else found
-        raise ValueError(f"plugins: {path}: {found}; {allowed}")
+        raise ValueError(f"plugins: {shown_path(path)}: {found}; {allowed}")
     return text
 
 

@@ -55,6 +55,9 @@ def read(places):
     if not rows:
         where = ", ".join(map(str, places))
         raise ValueError(f"{where}: no runs there; allowed: a folder such as results/digits")
+    ways = [(os.path.realpath(row["run"]), row.get("sampler")) for row in rows]
+    if twice := [row["run"] for row, way in zip(rows, ways) if ways.count(way) > 1]:
+        raise ValueError(f"{twice[0]}: found twice under the folders; allowed: each run once")
     frame = pd.DataFrame(rows)
     frame.attrs["metrics"] = list(dict.fromkeys(key for row in rows for key in row["metrics"]))
     names = frame.pop("metrics")

@@ -9,6 +9,7 @@ from pathlib import Path
 from ect.runtime import progress
 from ect.runtime.checkpoint import read_json, read_jsonl, typed
 from ect.runtime.text import shown
+from ect.runtime.versions import STAGES
 
 NUMBER, NONE = (int, float), type(None)
 # The keys of a job's record, and of metrics.json, that are read here.
@@ -53,6 +54,11 @@ def read(path):
         value = record.get(key) or 0
         if not 0 <= value < math.inf:
             raise ValueError(f"{path}: '{key}' is {value}; allowed: a number >= 0")
+    if (stage := record.get("stage", "train")) not in STAGES:
+        found = f"{path}: 'stage' is {shown(repr(stage), 60)}"
+        raise ValueError(f"{found}; allowed: {', '.join(STAGES)}")
+    if not (device := record.get("device", "cpu")).strip():
+        raise ValueError(f"{path}: 'device' is {device!r:.60}; allowed: a text that can be seen")
     settings, place = record.get("settings", {}), f"{path}: settings"
     for key, value in flat(settings).items():
         if isinstance(value, float) and not math.isfinite(value):

@@ -10,6 +10,7 @@
 `progress`     progress.json: how far a run is, for those who watch it
 `stop`         what ends a run early: a signal, a time limit
 `crash`        no third attempt after two that ended with the same error
+`options`      the options of a command line, and a mistake in them as one line
 `work`         the work in progress of a run: saved, locked, published
 `distributed`  one job in several processes
 `lease`        GPUs of one machine, each lent to one job at a time

@@ -11,7 +11,7 @@ import stat
 from contextlib import contextmanager
 from pathlib import Path
 
-from ect.runtime.text import allowing, parsed, shown
+from ect.runtime.text import allowing, cause, parsed, shown, shown_path
 
 LONGEST = 200  # bytes of a file's name: scratch files and records add to it, file systems take 255
 
@@ -49,11 +49,15 @@ def require_folder(path):
 
 
 def _lies_at(path):
-    """What lies at a path, links not followed; None if nothing does."""
+    """What lies at a path, links not followed; None if nothing does. Raises `CheckpointError` for
+    a path that cannot be looked up: too long, in a folder of others."""
     try:
         mode = os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError) as error:  # the latter of a NUL character
+        found = f"{shown_path(path)}: {getattr(error, 'strerror', error)}"
+        raise CheckpointError(f"{found}; allowed: a path that can be written") from None
     kinds = {stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link"}
     return kinds.get(stat.S_IFMT(mode), "a device, pipe or socket")
 
@@ -92,7 +96,7 @@ def write_json(path, value):
         raise FloatingPointError(f"{path}: {bad}; allowed: a finite number; nothing was written")
     with replacing(path) as scratch:
         text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
-        scratch.write_text(text + "\n")
+        scratch.write_text(text + "\n", encoding="utf-8")
 
 
 def _not_finite(value, name=""):
@@ -142,16 +146,16 @@ def load(path):
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         of_machine = isinstance(error, OSError) or "(os error" in str(error)
         kind = Unreadable if of_machine else CheckpointError
-        said = f"not a readable checkpoint ({shown(error)})"
+        said = f"not a readable checkpoint ({cause(error, path)})"
         said = allowing(said, "a whole safetensors file")
-        raise kind(f"{shown(path, 1000)}: {said}") from None
+        raise kind(f"{shown_path(path)}: {said}") from None
 
 
 def require_no_pipe(path):
     """Raise `CheckpointError` for a pipe, socket or device, which reading would wait for."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         found = "found a device, pipe or socket; allowed: a regular file"
-        raise CheckpointError(f"{shown(path, 1000)}: {found}")
+        raise CheckpointError(f"{shown_path(path)}: {found}")
 
 
 def prefixed(prefix, tensors):
@@ -188,7 +192,7 @@ def _text(path):
         found = f"not JSON ({error})"
     except ValueError as error:  # of a NUL character in the path
         found = f"cannot be read ({error})"
-    raise ValueError(f"{shown(path, 1000)}: {found}; allowed: a file of JSON in UTF-8")
+    raise ValueError(f"{shown_path(path)}: {found}; allowed: a file of JSON in UTF-8")
 
 
 def _mapping(text, place, needed, known):

@@ -54,9 +54,14 @@ def _is_number(text):
     return True
 
 
+def whole_number(text: str) -> int:
+    """The whole number >= 0 that ASCII digits are; -1 for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+
+
 def whole(name: str, text: str, least: int, most: int) -> int:
     """The whole number in an environment variable; raises `ValueError` that names it."""
-    value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+    value = whole_number(text)
     if not least <= value <= most:
         raise ValueError(
             f"{name}: found '{shown(text, 60)}'; allowed: a whole number from {least} to {most}"
@@ -83,6 +88,18 @@ def shown(text: object, limit: int = 200) -> str:
     """
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
     return safe if len(safe) <= limit else safe[: limit - 3] + "..."
+
+
+def shown_path(path: object) -> str:
+    """A path on one line; one of over 300 characters lacks its middle."""
+    line = shown(path, 100_000)
+    return line if len(line) <= 300 else f"{line[:200]}...{line[-80:]}"
+
+
+def cause(error: BaseException, path: object) -> str:
+    """What an error says, on one line, without the path that it ends with."""
+    said = str(error).replace(f": {path}", "")
+    return shown(said.replace(f": '{path}'", ""))
 
 
 def allowing(found: str, allowed: str) -> str:

@@ -207,7 +207,7 @@ class Work:
     def _is_known(self):
         """Whether files of this run are held."""
         of = self.published / OF
-        return of.is_file() and parsed(of.read_text()) == self.fingerprint
+        return of.is_file() and parsed(of.read_text(encoding="utf-8")) == self.fingerprint
 
     def _fault(self):
         """What is wrong with the held files, or None."""
@@ -215,7 +215,7 @@ class Work:
         if odd:
             return f"{shown(odd[0])} is no regular file"
         try:
-            made = parsed((self.published / RECORD).read_text())["outputs"]
+            made = parsed((self.published / RECORD).read_text(encoding="utf-8"))["outputs"]
         except (FileNotFoundError, ValueError, LookupError, TypeError):
             return f"no readable {RECORD}"
         held = {path.name for path in self.published.iterdir()} - {OF, RECORD}

@@ -231,14 +231,14 @@ def measured(folder="results"):
 
 def _spent(path):
     """(key, amount, seconds) of a job that trained or drew something."""
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     settings, folder = record["settings"], path.parent
     if "last_kimg" in settings:
         key = record["device"], _described(folder / "model.safetensors"), _training(settings)
         images = 1000 * (settings["last_kimg"] - settings["first_kimg"])
         return key, images, record["seconds"] * record.get("processes", 1)
     metrics, key = folder / "metrics.json", _described(folder.parent / "model.safetensors")
-    nfe = json.loads(metrics.read_text())["cell"]["nfe"] if metrics.is_file() else 0
+    nfe = json.loads(metrics.read_text(encoding="utf-8"))["cell"]["nfe"] if metrics.is_file() else 0
     key = record["device"], key, _drawing(settings)
     return key, nfe * settings["images"], record["seconds"]
 

@@ -251,7 +251,8 @@ def publish(state, settings, images, out):
     checkpoint.save(out / "state.safetensors", state.tensors(), seen=state.seen)
     checkpoint.save(out / "snapshots.safetensors", state.snapshot_tensors(), **about)
     with checkpoint.replacing(out / "metrics.jsonl") as scratch:
-        scratch.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in state.lines))
+        lines = (json.dumps(line, sort_keys=True) + "\n" for line in state.lines)
+        scratch.write_text("".join(lines), encoding="utf-8")
 
 
 def _trained_classes(classes, labels):

@@ -14,7 +14,7 @@ from ect.cli import files
 from ect.cli.main import VERBS as VERBS_OF_ALL
 from ect.cli.main import main, parser
 from ect.evaluation import samples
-from ect.runtime import checkpoint
+from ect.runtime import checkpoint, options
 from ect.runtime.versions import STAGES
 from ect.training.train import ARTEFACTS
 from tests.helpers.runs import TUNE
@@ -323,7 +323,7 @@ def test_a_working_directory_that_is_gone_is_one_line(tmp_path, monkeypatch, wor
     assert end.returncode == 1 and len(end.stderr.splitlines()) == 1
     assert "the working directory was deleted; allowed: " in end.stderr
     with pytest.raises(ValueError, match="the working directory was deleted; allowed: "):
-        files.require_here()
+        options.require_here()
 
 
 @pytest.mark.parametrize("verb", ["verify", "show", "status"])

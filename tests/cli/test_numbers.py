@@ -1,11 +1,13 @@
 """Every number on the command line and in the environment is finite and bounded."""
 
 import argparse
+import os
+import re
 
 import pytest
 
 from ect.cli import arguments
-from ect.cli.main import main, parser
+from ect.cli.main import THREADS, limit_threads, main, parser, require_numbers
 from ect.models.export import sample
 from ect.runtime import distributed, lease
 
@@ -29,12 +31,16 @@ NO_NUMBERS = [
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("text", NO_NUMBERS, ids=range(len(NO_NUMBERS)))
 def test_an_option_that_is_no_number_of_its_kind_is_one_line(place, text, capsys):
+    require_refused(parser(), PLACES[place](text), capsys)
+
+
+def require_refused(parser, words, capsys):
     with pytest.raises(SystemExit) as left:
-        parser().parse_args(PLACES[place](text))
+        parser.parse_args(words)
     error = capsys.readouterr().err
-    line = error[error.rindex("\nect") + 1 :].strip()
+    line = error[error.rindex(f"\n{parser.prog}") + 1 :].strip()
     assert left.value.code == 2 and len(line) < 300 and line.isprintable()
-    assert "allowed: a " in line or "expected one argument" in line
+    assert "allowed: a " in line or re.search("expected (one|at least one) argument", line)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -47,9 +53,10 @@ def test_numbers_that_jobs_are_given_are_allowed(place):
 
 
 def test_every_option_with_a_number_is_bounded():
-    """No option of any verb takes int or float as they are."""
+    """No option of a verb or of the exported script takes int or float as they are."""
     verbs = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
     actions = [*parser()._actions, *(a for verb in verbs.values() for a in verb._actions)]
+    actions += sample.parser()._actions
     assert not [action.option_strings for action in actions if action.type in (int, float)]
 
 
@@ -78,9 +85,28 @@ def test_numbers_of_the_environment_are_told_by_name(text, monkeypatch, capsys):
         distributed.parents()
 
 
-@pytest.mark.parametrize("text", ["nan", "inf", "0", "-1", "two", "9" * 5000])
-def test_the_exported_script_takes_no_other_numbers(text):
-    for kind in (sample.positive, sample.level):
-        with pytest.raises(ValueError):
-            kind(text)
-    assert sample.positive("16") == 16 and sample.level("0.5") == 0.5
+@pytest.mark.parametrize("name", [*THREADS, "SOURCE_DATE_EPOCH"])
+def test_numbers_that_libraries_read_are_told_by_name(name, monkeypatch, capsys):
+    for text in ("two", "-1", "1.5", "9" * 5000, "\x1b[2J", "2,x", "9" * 15):
+        monkeypatch.setenv(name, text)
+        assert main(["verify", "."]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"ect verify: {name}: found '") and len(line) < 200
+        assert "allowed: a whole number from " in line
+    for text in ("4", "", *(["4,2"] if name in THREADS else ["0"])):
+        monkeypatch.setenv(name, text)
+        require_numbers()
+
+
+def test_threads_of_the_command_line_come_first(monkeypatch):
+    for name in THREADS:
+        monkeypatch.setenv(name, "two")
+    limit_threads(3)
+    assert [os.environ[name] for name in THREADS] == ["3"] * 3
+
+
+@pytest.mark.parametrize("option", ["--n", "--steps", "--times", "--labels", "--batch", "--seed"])
+def test_the_exported_script_takes_no_other_numbers(option, capsys):
+    for text in [*NO_NUMBERS, *(() if option in ("--labels", "--seed") else ("0",))]:
+        require_refused(sample.parser(), [option, text], capsys)
+    assert sample.parser().parse_args([option, "16"])

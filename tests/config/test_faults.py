@@ -8,6 +8,7 @@ import pytest
 
 from ect.config import load, places
 from ect.config.config import Config, ConfigError
+from ect.runtime.text import shown_path
 from tests.helpers.configs import ROOT, SEARCH
 
 BASE = ROOT / "config.yaml"
@@ -316,7 +317,7 @@ def test_a_file_that_is_none_is_named(tmp_path):
     ):
         with pytest.raises(ValueError) as caught:
             load.read(BASE, path)
-        assert str(caught.value).startswith(str(path)) and words in str(caught.value)
+        assert str(caught.value).startswith(shown_path(path)) and words in str(caught.value)
 
 
 def test_what_a_byte_order_mark_precedes_is_read(tmp_path):

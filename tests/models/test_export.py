@@ -1,6 +1,8 @@
 """A model as a folder: its script draws the bits of `ect sample`, without this package."""
 
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -206,12 +208,11 @@ def test_what_goes_along_is_the_pipelines_word_for_word(saved, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--steps", "3"], "steps is 3; allowed: 1, 2, or times"),
+        (["--steps", "3"], "--steps is 3; allowed: 1, 2, or times"),
         (["--times", "0.5", "1.0"], "--times: found [0.5, 1.0]; allowed: falling noise levels"),
         (["--steps", "3", "--times", "1.0"], "--steps: found 3 with 1 times"),
         (["--sampler", "heun", "--times", "1.0"], "--times: found [1.0] with heun"),
         (["--out", "new/a.png", "--labels", "3"], "config.json"),  # no model beside
-        (["--out", "."], ".: found a folder; allowed: the path of a regular file"),
         (["--out", "a.webm"], "--out: found a.webm; allowed: a name that ends in .png"),
         (["--out", "a"], "--out: found a; allowed: a name that ends in .png"),
     ],
@@ -222,6 +223,71 @@ def test_a_mistake_of_the_scripts_user_is_one_line(monkeypatch, words, said):
         sample.main()
     line = str(left.value)
     assert line.startswith("sample.py: ") and said in line and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "place, said",
+    [
+        (".", "found a folder; allowed: the path of a regular file"),
+        ("a.png/b.png", "a.png: found a file; allowed: a folder, or a new one"),
+        ("a" * 5000, "a: File name too long; allowed: a path that can be written"),
+    ],
+)
+def test_a_place_that_takes_no_picture_is_told_at_once(tmp_path, monkeypatch, capsys, place, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").touch()
+    monkeypatch.setattr(sys, "argv", ["sample.py", "--out", place])
+    with pytest.raises(SystemExit):
+        sample.main()
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "--out: " in line and said in line and len(line) < 400
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--labels", "3"], "--labels has 3; allowed: none, as the model has no classes"),
+        (["--sampler", "flow_map"], "--sampler: found flow_map, of two-time models; allowed: mult"),
+    ],
+)
+def test_what_the_model_cannot_draw_is_one_line(saved, tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.setattr(sample, "FOLDER", exported(saved(), tmp_path / "model"))
+    monkeypatch.setattr(sys, "argv", ["sample.py", *words])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        sample.main()
+    assert str(left.value).startswith(f"sample.py: {said}") and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_name_can_be_printed(saved, tmp_path, monkeypatch, encoding):
+    """Also one that the terminal's encoding lacks, or that is no UTF-8."""
+    model = saved()
+    for name in ("Größe 東", os.fsdecode(b"\xff")):
+        printed = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", printed)
+        folder = exported(model, tmp_path / encoding / name)
+        printed.seek(0)
+        assert "begin with its sample.py" in printed.read() and (folder / "sample.py").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a working directory stays")
+def test_a_deleted_working_directory_is_one_line(saved, tmp_path):
+    folder, gone = exported(saved(), tmp_path / "model"), tmp_path / "gone"
+    words = f"mkdir {gone} && cd {gone} && rmdir {gone} && {sys.executable} {folder}/sample.py"
+    ended = subprocess.run(["sh", "-c", words], capture_output=True, text=True, check=False)
+    said = "sample.py: the working directory was deleted; allowed: one that exists, after `cd`\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
+
+
+@pytest.mark.parametrize("lost", ["ect", "ect/sampler.py"])
+def test_a_folder_without_all_of_its_code_is_one_line(saved, tmp_path, lost):
+    folder = exported(saved(), tmp_path / "model")
+    path = folder / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    ended = alone(folder, tmp_path)
+    assert ended.stderr.startswith("sample.py: ") and ended.stderr.count("\n") == 1
+    assert "allowed: what README.md names, and all of ect/ beside it" in ended.stderr
 
 
 def test_only_a_model_is_exported_and_nothing_is_overwritten(saved, tmp_path, capsys):

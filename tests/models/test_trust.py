@@ -1,9 +1,11 @@
 """A model file runs no file of this machine that its user did not name, and none that declares
 nothing."""
 
+import copy
 import hashlib
 import json
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,13 @@ def model(file="own.py", text=None, path="model.safetensors", **changes):
 def sampled(*words):
     words = ["sample", json.dumps(SETTINGS), "--model", "model.safetensors", *words]
     return main.main([*words, "--out", "out"])
+
+
+def test_a_model_of_a_plugin_is_copied_and_not_pickled(here):
+    found = ect.load(model(), plugins=["own.py"])
+    assert type(copy.deepcopy(found).process) is type(copy.copy(found).process)
+    with pytest.raises(TypeError, match=r"^model: found a process of own\.py; allowed: one of"):
+        pickle.dumps(found)
 
 
 def test_a_file_that_nobody_named_is_not_run(here, capsys, digits_file):

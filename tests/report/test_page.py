@@ -264,6 +264,30 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(given, tmp_path, capsys
     assert not (tmp_path / "index.html").exists()
 
 
+@pytest.mark.parametrize(
+    "changes, runs, words",
+    [
+        ({}, ["one.json", "one.json"], "--runs: found {}/one.json twice; allowed: each file once"),
+        ({}, ["one.json", "./one.json"], "--runs: found {}/one.json twice; allowed"),
+        ({"study": ""}, ["one.json"], "settings: study: found ''; allowed: a text that can be"),
+        ({"config": " "}, ["one.json"], "found ' '; allowed: a text that can be seen"),
+        ({"samplers": {"a": "\u200b"}}, ["one.json"], "samplers.a: found"),
+        ({}, ["one.json", "stage.json"], "stage.json: 'stage' is 'trian'; allowed: prepare, "),
+        ({}, ["one.json", "device.json"], "device.json: 'device' is ''; allowed: a text"),
+    ],
+)
+def test_what_says_nothing_or_the_same_twice_is_one_line(
+    given, tmp_path, monkeypatch, capsys, changes, runs, words
+):
+    record(tmp_path, "stage", stage="trian")
+    record(tmp_path, "device", device="")
+    monkeypatch.chdir(tmp_path)
+    page = ["write-page", json.dumps(given[0] | changes), "--template", str(TEMPLATE)]
+    assert main([*page, "--runs", *runs, "--out", "index.html"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words.format(tmp_path) in line and not Path("index.html").exists()
+
+
 @pytest.mark.parametrize("content", [b"{% if %}", b"{{ nothing }}", b"\xff", None])
 def test_a_layout_that_cannot_be_read_is_named_in_one_line(given, tmp_path, capsys, content):
     settings, (run,) = given

@@ -114,6 +114,8 @@ WRONG = [
     ("run.json", {"seconds": -1}, "'seconds' is -1; allowed: a number >= 0"),
     ("run.json", {"images_per_second": math.inf}, "'images_per_second' is inf; allowed: a number"),
     ("run.json", {"device": None}, "'device' is null; allowed: a text"),
+    ("run.json", {"device": " "}, "'device' is ' '; allowed: a text that can be seen"),
+    ("run.json", {"stage": "trian"}, "'stage' is 'trian'; allowed: prepare, "),
     ("one_step/metrics.json", {"cell": None}, "'cell' is null; allowed: an object"),
     ("one_step/metrics.json", {"cell": [1]}, "'cell' is [1]"),
     ("one_step/metrics.json", {"images": "20"}, "'images' is \"20\"; allowed: a whole number"),

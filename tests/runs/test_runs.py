@@ -257,6 +257,12 @@ def test_formats_say_the_same(results, capsys):
     assert len(shown(capsys, [results]).splitlines()) == 4
 
 
+@pytest.mark.parametrize("more", ["results/tiny", "results/../results/tiny", "results/tiny/tune"])
+def test_a_run_given_twice_is_no_second_row(results, more):
+    with pytest.raises(ValueError, match=r"results/tiny/.*: found twice under the folders"):
+        compare.show([results, Path(more)])
+
+
 @pytest.mark.parametrize("width", [60, 80, 1000])
 def test_on_a_terminal_a_table_fits_it_and_says_what_is_left_out(width, capsys, monkeypatch):
     """Run and distance stay to the last; what the folder says too goes first."""

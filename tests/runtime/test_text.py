@@ -2,7 +2,7 @@
 
 import pytest
 
-from ect.runtime.text import brief_words, parsed, shown
+from ect.runtime.text import brief_words, parsed, shown, shown_path
 
 
 @pytest.mark.parametrize("text", ["a\nb", "\x1b[2Jgone", "\u202egpj.exe", "\ud800", "a\x7f", "\r"])
@@ -21,6 +21,12 @@ def test_a_long_path_lacks_its_middle_and_the_rest_of_its_line_nothing():
     assert len(found) < 400 and found.startswith("--data: /abb") and "..." in found
     assert found.endswith("b/c.file does not exist; allowed: the file that `prepare` writes")
     assert brief_words(found) == found
+
+
+def test_a_long_path_with_spaces_lacks_its_middle_too():
+    found = shown_path("/a" + " b" * 4000 + "\n/c.file")
+    assert len(found) < 300 and found.startswith("/a b b") and found.endswith(r"b b\n/c.file")
+    assert shown_path("a b/c.file") == "a b/c.file"
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def export(model, out, diffusers=False):
     if "plugins" in about:
         plugins = ", ".join(about["plugins"])
         raise ValueError(f"{model}: its process is from {plugins}; allowed: a process of ect")
+    checkpoint.require_folder(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(
             f"{out}: found a file or a non-empty folder; allowed: a new or an empty folder"
@@ -75,27 +76,28 @@ def write_script(folder):
     """Write sample.py and the package it imports, each file as it is here; the headers say so."""
     first = header()
     script = Path(__file__).with_name("sample.py")
-    (folder / "sample.py").write_text(f"# {first}.\n{script.read_text()}")
+    text = f"# {first}.\n" + script.read_text(encoding="utf-8")
+    (folder / "sample.py").write_text(text, encoding="utf-8")
     note = f'"""{first}.\n\nEvery other file here is that of the pipeline, word for word."""\n'
     for path in closure(script):
         copy = folder / "ect" / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-    (folder / "ect" / "__init__.py").write_text(note)
+    (folder / "ect" / "__init__.py").write_text(note, encoding="utf-8")
     write_licence(folder / "ect")
 
 
 def write_licence(folder):
     """Write the licence of the code, where it is known."""
     if text := licence():
-        (folder / "LICENSE").write_text(text)
+        (folder / "LICENSE").write_text(text, encoding="utf-8")
 
 
 def licence():
     """The text of this project's licence, from the clone or from the installed package; None for a
     package that was copied without it."""
     if (ROOT.parent / "pyproject.toml").is_file():
-        return (ROOT.parent / "LICENSE").read_text()
+        return (ROOT.parent / "LICENSE").read_text(encoding="utf-8")
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.distribution("ect-pipeline").read_text("licenses/LICENSE")
     return None
@@ -114,7 +116,7 @@ def closure(path):
 
 def imported(path):
     """The files of ect/ that a file imports directly."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ect":
             for alias in node.names:
                 yield from files_of(f"{node.module}.{alias.name}".split(".")[1:])

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ect.models.about import said
-from ect.runtime.text import shown
+from ect.runtime.text import shown, shown_path
 
 
 def push(name, folder, private=False):
@@ -69,7 +69,7 @@ def exported(folder):
     held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if "README.md" not in held or not {"model_index.json", "model.safetensors"} & held:
         allowed = "a folder that `python -m ect export MODEL --out FOLDER` wrote"
-        raise ValueError(f"{shown(folder, 1000)}: found no exported model; allowed: {allowed}")
+        raise ValueError(f"{shown_path(folder)}: found no exported model; allowed: {allowed}")
     return folder
 
 

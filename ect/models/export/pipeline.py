@@ -118,5 +118,5 @@ def write_code(folder, name, parts, header, last=""):
     text = f"# {header}.\n# Its definitions are those of ect/, word for word (Apache-2.0).\n\n"
     text += joined.text() + last
     module = f"{name.lower()}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    (folder / f"{module}.py").write_text(text)
+    (folder / f"{module}.py").write_text(text, encoding="utf-8")
     return [module, name]

@@ -5,12 +5,12 @@ depends on its seed: the i-th of a run is that of `--seed` + i. Without `--times
 of `--steps` are those of the model's study (sampling.json), else ECT's for CIFAR-10: it says which.
 """
 
-import argparse
 import math
 import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
+MOST = 10**7  # images
 SAMPLERS = ("multistep", "flow_map", "euler", "heun", "dpm_solver")
 sys.path.insert(0, str(FOLDER))  # for ect/, also where Python ignores a script's own folder
 
@@ -25,7 +25,10 @@ def options_of(sampler, steps, times, samplers):
             raise ValueError(f"--times: found {times} with {sampler}; allowed: --steps alone")
         return {"steps": steps or 18}, f"{sampler} with {steps or 18} steps"
     if times is None:
-        options, words = chosen(samplers, steps or 1)[:2]
+        try:
+            options, words = chosen(samplers, steps or 1)[:2]
+        except ValueError as error:
+            raise ValueError(f"--{error}") from None
         return (options if sampler == "multistep" else {"times": options["times"]}), words
     if not falling(times):
         allowed = "falling noise levels from below 80 to 1e-6"
@@ -42,18 +45,33 @@ def draw(args):
 
     samplers = steps.read(FOLDER / steps.CARRIED)
     options, words = options_of(args.sampler, args.steps, args.times, samplers)
-    print(words, file=sys.stderr)
     about = checkpoint.read_json(FOLDER / "config.json")
-    most = draw.most_images(about["shape"])
-    if args.n > most:
-        raise ValueError(f"--n: found {args.n}; allowed: at most {most:,} in this machine's memory")
     weights, _ = checkpoint.load(FOLDER / "model.safetensors")
-    f, process, _ = build.from_description(weights, about, "config.json")
+    f, process, _ = build.from_description(weights, about, FOLDER / "config.json")
+    require_fit(args, about)
+    print(words, file=sys.stderr)
     settings = {
         "kind": args.sampler, "options": options, "images": args.n, "batch": args.batch,
         "seed": args.seed, "labels": args.labels,
     }  # fmt: skip
     return draw.draw(f, process, about, settings)
+
+
+def require_fit(args, about):
+    """Raise `ValueError` unless a model with this description can draw what is asked for."""
+    from ect.models import draw
+    from ect.runtime.versions import setting
+
+    most = draw.most_images(about["shape"])
+    if args.n > most:
+        raise ValueError(f"--n: found {args.n}; allowed: at most {most:,} in this machine's memory")
+    if args.sampler == "flow_map" and not setting(about["network"], "span"):
+        others = ", ".join(name for name in SAMPLERS if name != "flow_map")
+        raise ValueError(f"--sampler: found flow_map, of two-time models; allowed: {others}")
+    try:
+        draw.labels_of((), about, args.labels)
+    except ValueError as error:
+        raise ValueError(f"--{error}") from None
 
 
 def save(images, path):
@@ -76,44 +94,39 @@ def require_savable(path):
     """Raise `ValueError` unless a picture can be saved there: known before the images are drawn."""
     from PIL import Image
 
-    from ect.runtime import checkpoint
-
-    checkpoint.require_regular(path)
     Image.init()
-    ending = Path(path).suffix.lower()
-    if Image.EXTENSION.get(ending) not in Image.SAVE:
+    if Image.EXTENSION.get(path.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"--out: found {path}; allowed: a name that ends in .png or the like")
 
 
-def positive(text):
-    if len(text) > 7 or int(text) < 1:  # far more images or steps than anyone waits for
-        raise ValueError
-    return int(text)
+def parser():
+    """The script's options."""
+    from ect.runtime.options import Parser, amount, new_file, whole
 
-
-def level(text):
-    if not 0 < float(text) < math.inf:
-        raise ValueError
-    return float(text)
+    top = Parser(description="Draw images from the model beside this script.")
+    top.add_argument("--n", type=whole(1, MOST), default=16, help="number of images (default 16)")
+    top.add_argument("--steps", type=whole(1, 10_000), help="evaluations (default 1; solver 18)")
+    top.add_argument("--times", type=amount(1e-6, 80), nargs="+", help="noise levels after s = 80")
+    top.add_argument("--sampler", choices=SAMPLERS, default="multistep")
+    top.add_argument("--labels", type=whole(0, 10**6), nargs="+", help="classes to cycle through")
+    top.add_argument("--batch", type=whole(1, MOST), default=250, help="at once (default 250)")
+    top.add_argument("--seed", type=whole(0, 10**18), default=0, help="of image 0 (default 0)")
+    top.add_argument("--out", type=new_file, default="samples.png", help="a picture")
+    return top
 
 
 def main():
-    top = argparse.ArgumentParser(description="Draw images from the model beside this script.")
-    top.add_argument("--n", type=positive, default=16, help="number of images (default 16)")
-    top.add_argument("--steps", type=positive, help="evaluations (default 1; of a solver 18)")
-    top.add_argument("--times", type=level, nargs="+", help="noise levels after the first step")
-    top.add_argument("--sampler", choices=SAMPLERS, default="multistep")
-    top.add_argument("--labels", type=int, nargs="+", help="classes to cycle through")
-    top.add_argument("--batch", type=positive, default=250, help="images at once (default 250)")
-    top.add_argument("--seed", type=int, default=0, help="of the first image (default 0)")
-    top.add_argument("--out", default="samples.png")
-    args = top.parse_args()
-    try:
+    from ect.runtime.options import errors_as_lines, require_here
+
+    with errors_as_lines(__file__):
+        require_here()
+        args = parser().parse_args()
         require_savable(args.out)
         save(draw(args), args.out)
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"sample.py: {error}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ImportError as error:
+        sys.exit(f"sample.py: {error}; allowed: what README.md names, and all of ect/ beside it")

@@ -17,7 +17,7 @@ from ect.models.about import Foreign, require, said, wanted
 from ect.models.build import buildable, fitted, parameters, single
 from ect.networks.unet2d import library
 from ect.process import BETAS
-from ect.runtime.text import shown
+from ect.runtime.text import shown_path
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler_config.json"
@@ -47,7 +47,7 @@ def read(source):
     try:
         return converted(folder)
     except ValueError as error:
-        raise ValueError(f"{shown(source, 1000)}: {error}") from None
+        raise ValueError(f"{shown_path(source)}: {error}") from None
 
 
 def downloaded(name):
@@ -88,7 +88,7 @@ def converted(folder):
 def settings_in(path):
     """The JSON object in a file of diffusers."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Foreign(path.name, said(error), "a JSON file of diffusers") from None
     if not isinstance(content, dict) or "_class_name" not in content:
