@@ -154,6 +154,7 @@ class Server:
         for standard, file in enumerate(files):
             os.dup2(file, standard)
             os.close(file)
+        sys.stdout, sys.stderr = _opened(sys.stdout, 1), _opened(sys.stderr, 2)
         os.environ.clear()
         os.environ.update(asked["environment"])
         tempfile.tempdir = None
@@ -193,6 +194,12 @@ def _exactly(line, size):
         if not parts[-1]:
             raise ConnectionError("ended early")
     return b"".join(parts)
+
+
+def _opened(stream, number):
+    """A stream such as this one, of a file that may be of another kind: a pipe, a terminal."""
+    told = {"encoding": stream.encoding, "errors": stream.errors, "closefd": False}
+    return open(number, "w", buffering=1 if number == 2 else -1, **told)
 
 
 def end(code):
