@@ -142,6 +142,9 @@ def become(line):
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
+    # These may be pipes, and were files.
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
