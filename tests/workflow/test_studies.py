@@ -32,7 +32,7 @@ JOBS = {  # with `all`
     "ffhq64": 57,
     "augmentation": 57,
     "afhqv2-64": 57,
-    "edm2": 97,
+    "edm2": 114,
     "smoke": 68,
     "baselines": 113,
     "ablations": 432,
