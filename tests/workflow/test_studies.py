@@ -41,6 +41,7 @@ JOBS = {  # with `all`
     "images": 64,
     "start": 26,
     "objectives": 623,
+    "objectives-fashion": 133,
     "noise": 133,
     "matched-ends": 113,
     "fashion": 113,
