@@ -13,9 +13,10 @@ BELOW = 0.1  # and this much below it, in rows, where the distance runs along x
 
 def plot_nfe(metrics, out, width_in, floor=None):
     """FD against network evaluations, a marker for each model and sampler: hollow before tuning,
-    filled after it. Ticks are evenly spaced, whatever their values.
+    filled after it, with a dot for each seed or replicate. Ticks are evenly spaced, whatever their
+    values.
 
-    Error bars are sd over tuning seeds; `floor` is the metrics.json of real test images.
+    Error bars are sd over them; `floor` is the metrics.json of real test images.
     """
     frame = gather.read(metrics)
     table = _with_budget(gather.spread(frame))
@@ -34,6 +35,9 @@ def plot_nfe(metrics, out, width_in, floor=None):
             aside = ASIDE * (index - (len(models) - 1) / 2)
             hollow = {} if tuned else {"markerfacecolor": "white"}
             _line(axis, model.assign(tick=model["tick"] + aside), "tick", label, look | hollow)
+            seeds = _seeds(frame, model)
+            places = seeds["nfe"].map(counts.index) + aside + ASIDE / 3
+            axis.plot(places, seeds["fd"], ".", color=look["color"], markersize=3)
         axis.set(yscale="log", xlim=(-0.5, len(counts) - 0.5), xticks=range(len(counts)))
         axis.set_xticklabels(counts)
         axis.set_xlabel("network evaluations per image (NFE), not to scale")

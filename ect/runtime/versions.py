@@ -18,7 +18,7 @@ STAGES = {
     "nearest": 1,
     "trace": 2,
     "search": 2,
-    "report": 5,
+    "report": 6,
 }
 # The version of ect/networks/kernels. Only recipes that use them have it in their settings.
 NATIVE = 3
