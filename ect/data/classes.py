@@ -31,6 +31,7 @@ _FILLERS = {
     "set", "sets", "split", "data", "dataset", "image", "images", "img", "imgs", "photos", "files",
     "samples", "cross", "public", "private",
 }  # fmt: skip
+_OTHER_NUMBER = re.compile(r"(?=.*[^\d])[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 _EDM_NAME = re.compile(r"(?:^|/)(\d{5})/img\1\d{3}\.\w+$")
 
 
@@ -191,7 +192,8 @@ def _pairs(files, path):
     except Exception as error:  # zipfile and json raise almost any error for damaged content
         reason = shown(f"{type(error).__name__}: {error}")
         raise ValueError(
-            f'{shown(path)}: {LABELS} is not {{"labels": [[name, class], ...]}} ({reason})'
+            f'{shown(path)}: {LABELS} is not {{"labels": [[name, class], ...]}} ({reason});'
+            " allowed: that, as EDM's dataset_tool.py writes it, or no such file"
         ) from None
 
 
@@ -229,12 +231,13 @@ def classes_of(labels, names, path, label=None):
         return None, [0] * len(names)
     kind = next(type(label) for label in labels if label is not None)
     for name, label in zip(names, labels):
-        fits = label >= 0 if type(label) is int else isinstance(label, str) and label
+        fits = label >= 0 if type(label) is int else isinstance(label, str) and _is_name(label)
         if type(label) is not kind or not fits:
             found = "none" if label is None else shown(repr(label), 80)
             raise ValueError(
                 f"{shown(path)}: the class of '{shown(name)}' is {found}; allowed: for every image"
-                " a whole number from 0 on, or for every image a name"
+                " a whole number from 0 on, or for every image a name on one line, which is no"
+                " other number"
             )
     every = set(labels)
     if kind is int:
@@ -244,6 +247,12 @@ def classes_of(labels, names, path, label=None):
     _require_distinct(classes, path)
     indices = {name: index for index, name in enumerate(classes)}
     return classes, [indices[label] for label in labels]
+
+
+def _is_name(text):
+    """Whether a text names a class: not where it has lines or other control characters, or is a
+    number with a sign, point or exponent."""
+    return text.isprintable() and bool(text) and not _OTHER_NUMBER.fullmatch(text)
 
 
 def _require_all_classes(found, where):
