@@ -11,6 +11,9 @@ def tabulate(args):
     from ect.report import noise, tables
 
     if args.kind == "noise":
+        for name in ("floor", "solvers"):
+            if getattr(args, name) is not None:
+                raise ValueError(f"{name} is set for the kind 'noise'; allowed: no such option")
         noise.tabulate(args.metrics, args.out, args.about)
     else:
         tables.tabulate(args.kind, args.metrics, args.out, args.floor, args.solvers, args.about)
