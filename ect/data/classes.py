@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ect.config.dataset import LABELS
 from ect.data.folder import below_top, images_of, opened
-from ect.runtime.text import shown
+from ect.runtime.text import is_name, shown
 
 _WORDS = {
     "train": "train training trn",
@@ -31,7 +31,6 @@ _FILLERS = {
     "set", "sets", "split", "data", "dataset", "image", "images", "img", "imgs", "photos", "files",
     "samples", "cross", "public", "private",
 }  # fmt: skip
-_OTHER_NUMBER = re.compile(r"(?=.*[^\d])[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 _EDM_NAME = re.compile(r"(?:^|/)(\d{5})/img\1\d{3}\.\w+$")
 
 
@@ -190,11 +189,9 @@ def _pairs(files, path):
     except (OSError, MemoryError):
         raise
     except Exception as error:  # zipfile and json raise almost any error for damaged content
-        reason = shown(f"{type(error).__name__}: {error}")
-        raise ValueError(
-            f'{shown(path)}: {LABELS} is not {{"labels": [[name, class], ...]}} ({reason});'
-            " allowed: that, as EDM's dataset_tool.py writes it, or no such file"
-        ) from None
+        found = f"{LABELS} is not EDM's ({type(error).__name__}: {error})"
+        wanted = '{"labels": [[name, class], ...]}, or no such file'
+        raise ValueError(f"{shown(path)}: {shown(found)}; allowed: {wanted}") from None
 
 
 def _once(pairs):
@@ -231,13 +228,12 @@ def classes_of(labels, names, path, label=None):
         return None, [0] * len(names)
     kind = next(type(label) for label in labels if label is not None)
     for name, label in zip(names, labels):
-        fits = label >= 0 if type(label) is int else isinstance(label, str) and _is_name(label)
+        fits = label >= 0 if type(label) is int else isinstance(label, str) and is_name(label)
         if type(label) is not kind or not fits:
             found = "none" if label is None else shown(repr(label), 80)
             raise ValueError(
                 f"{shown(path)}: the class of '{shown(name)}' is {found}; allowed: for every image"
-                " a whole number from 0 on, or for every image a name on one line, which is no"
-                " other number"
+                " a whole number from 0 on, or for every image a name on one line, no number"
             )
     every = set(labels)
     if kind is int:
@@ -247,12 +243,6 @@ def classes_of(labels, names, path, label=None):
     _require_distinct(classes, path)
     indices = {name: index for index, name in enumerate(classes)}
     return classes, [indices[label] for label in labels]
-
-
-def _is_name(text):
-    """Whether a text names a class: not where it has lines or other control characters, or is a
-    number with a sign, point or exponent."""
-    return text.isprintable() and bool(text) and not _OTHER_NUMBER.fullmatch(text)
 
 
 def _require_all_classes(found, where):

@@ -233,7 +233,7 @@ TARS = {
     **{
         f"the class {cls!r}": (
             samples(range(3)) | {f"{n:03}.cls": cls for n in range(3)}, {},
-            ["a.tar/000.png' is ", "or for every image a name on one line, which is no other num"],
+            ["a.tar/000.png' is ", "or for every image a name on one line, no number"],
         )
         for cls in (b"0\n1", b"\x1b[2J", b"1.0", b".5", b"-1.5", b"+1", b"1e3")
     },
