@@ -26,6 +26,7 @@ VERBS: dict[Callable, tuple[str, dict]] = (
     jobs.VERBS | measure.VERBS | lease.VERBS | report.VERBS | runs.VERBS | completion.VERBS
 )
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+BEFORE = ("--threads", "--attempt")  # options of all verbs
 
 
 class Parser(options.Parser):
@@ -45,9 +46,11 @@ class Parser(options.Parser):
         """The arguments; an option that a verb does not have ends with the nearest one."""
         found, more = self.parse_known_args(args, namespace)
         if more:
-            known = ["--threads", "--attempt", *options_by_verb().get(found.verb, ())]
-            near = _meant(more[0].partition("=")[0], known)
-            self.error(f"unrecognized arguments: {' '.join(more)}{near}")
+            known, word = options_by_verb().get(found.verb, ()), more[0].partition("=")[0]
+            allowed = f"allowed: {', '.join([*known, '--help'])}{_meant(word, known)}"
+            if word in BEFORE:
+                allowed = f"allowed: before the verb, as in `ect {word} 1 {found.verb}`"
+            self.error(f"unrecognized arguments: {' '.join(more)}; {allowed}")
         return found
 
 
@@ -65,11 +68,9 @@ def parser():
         " VERB`. Snakemake calls these verbs; `snakemake --cores all` runs the whole study.",
     )
     top.add_argument("--version", action="version", version=f"ect {__version__}")
+    top.add_argument(BEFORE[0], type=threads, help="CPU threads (default: OMP_NUM_THREADS, or all)")
     top.add_argument(
-        "--threads", type=threads, help="CPU threads (default: OMP_NUM_THREADS, or all)"
-    )
-    top.add_argument(
-        "--attempt",
+        BEFORE[1],
         type=count,
         help="number of this attempt (1, 2, ...); an error that two attempts in a row ended with is"
         " not tried a third time",

@@ -11,6 +11,8 @@ def tabulate(args):
     from ect.report import noise, tables
 
     if args.kind == "noise":
+        if args.solvers is not None:  # a study's rule gives --floor to every table
+            raise ValueError("solvers is set for the kind 'noise'; allowed: 'solvers' only")
         noise.tabulate(args.metrics, args.out, args.about)
     else:
         tables.tabulate(args.kind, args.metrics, args.out, args.floor, args.solvers, args.about)

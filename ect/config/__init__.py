@@ -25,12 +25,12 @@
 `gaps`         whether the gap t - r of a schedule outlives fp32; the last gap
 `kinds`        what the kind of an experiment asks of its rows
 `checks`       checks across the blocks of a config
-`unused`       keys that nothing of a study reads
 `compared`     what the grid of samples and `nearest` compare
 `trajectories` solved trajectories of a pretrained model, for mid-training
 `seeds`        whether the seeds of runs and images are apart
 `fits`         what jobs will need: sizes, counts, classes, labels
 `rates`        whether the learning rate of a run ever moves a weight
+`unused`       keys that nothing of a study reads
 `budget`       a budget, by which all numbers of images are scaled
 `grid`         the blocks of a config, and the cells that they ask for
 `config`       the whole config, read and checked

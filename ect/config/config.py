@@ -27,9 +27,17 @@ from ect.config.errors import at, line_of, lines_of, without_base
 from ect.config.grid import Grid
 from ect.plugins import read as read_plugins
 
+LINES = 20  # mistakes that are told at once
+
 
 class ConfigError(ValueError):
     """A config that cannot be run; the message names each key, what was found, what is allowed."""
+
+    @classmethod
+    def of(cls, lines):
+        """That of these lines: the first `LINES`, and how many more there are."""
+        more = [f"and {len(lines) - LINES} more mistakes like these"] * (len(lines) > LINES)
+        return cls("\n".join([*lines[:LINES], *more]))
 
 
 def require_plain(mapping, place_of):
@@ -41,7 +49,7 @@ def require_plain(mapping, place_of):
         told = at(place, f"{key}: {message}")
         found.setdefault(place[:3] if place and place.line else path, told)
     if found:
-        raise ConfigError("\n".join(found.values()))
+        raise ConfigError.of([*found.values()])
 
 
 def _plugins(mapping):
@@ -79,7 +87,7 @@ class Config(Grid):
         except ValidationError as error:
             found = error.errors()
             told = without_base(found) or lines_of(cls, found, place_of)
-            raise ConfigError("\n".join(told)) from None
+            raise ConfigError.of(told) from None
         except ConfigError:
             raise
         except ValueError as error:

@@ -5,7 +5,7 @@ import math
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import AfterValidator, Field, model_serializer, model_validator
 
 from ect.config.base import (
     Block,
@@ -17,6 +17,7 @@ from ect.config.base import (
     distinct_list,
     names,
     short,
+    visible,
     whole,
 )
 
@@ -136,7 +137,7 @@ class Rows(Block):
 class Experiment(Block):
     """A question, and the rows that answer it."""
 
-    question: str
+    question: Annotated[str, AfterValidator(visible)]
     """The question, a heading of the page."""
     kind: Kind
     """Which table, figure and sentences it gets."""

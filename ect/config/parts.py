@@ -36,6 +36,8 @@ def hold(block, whole, options, info):
 def lines(block, error):
     """The errors that pydantic found in a block, a line each."""
     found = lines_of(block, error.errors(), lambda path: None, together=False)
+    if all(one["loc"] for one in error.errors()):
+        return found
     return [line.removeprefix("config: ") for line in found]  # of an error of the whole block
 
 

@@ -140,6 +140,8 @@ def _text(path, name):
     allowed = "allowed: a study's YAML file, or a folder"
     if "\0" in str(path):
         raise ValueError(f"{name}: found a NUL character; {allowed}")
+    if not str(path):
+        raise ValueError(f"found an empty path; {allowed}")
     if waits(path):
         raise ValueError(f"{name}: found a device, pipe or socket; {allowed}")
     try:

@@ -10,14 +10,14 @@ from ect.config.cells import Tuned
 
 def check(config):
     """Raise `ValueError` at the first recipe whose rate stays below `LEAST_RATE` in a run."""
-    for key, recipe, first, last in _runs(config):
+    for key, recipe, first, last in runs(config):
         try:
             require_rate(recipe, first, last)
         except ValueError as error:
             raise ValueError(f"{key}.{error}") from None
 
 
-def _runs(config):
+def runs(config):
     """(key of the recipe, its block, first and last thousand images) of each run whose model the
     study uses. A first milestone that others go on from may be one step of the warm-up."""
     models = [*(cell.model for cell in config.all_cells()), *config.all_tuned()]

@@ -48,7 +48,7 @@ class PaperTable(Block):
 class Shown(Block):
     """An experiment on the page, with its files."""
 
-    question: str
+    question: Text
     kind: Kind
     table: FilePath
     figure: FilePath

@@ -5,6 +5,7 @@ key, what was found, what is allowed.
 """
 
 from ect.config.base import names, short
+from ect.config.rates import runs
 from ect.config.tune import steps_of
 
 # Keys of `features` that one extractor alone reads.
@@ -17,6 +18,7 @@ def check(config):
     _check_labels(config)
     _check_widths(config)
     _check_snapshots(config)
+    _check_batches(config)
 
 
 def _check_snapshots(config):
@@ -28,6 +30,18 @@ def _check_snapshots(config):
         if block.snapshots > steps:
             found = f"found {block.snapshots} with a run of {steps} steps"
             raise ValueError(f"tune.{key}.snapshots: {found}; allowed: at most {steps}")
+
+
+def _check_batches(config):
+    """A batch is that of a step: the last of a run may be smaller, but not all of all runs."""
+    longest, blocks = {}, {}
+    for key, block, first, last in runs(config):
+        longest[key] = max(longest.get(key, 0), 1000 * (last - first))
+        blocks[key] = block
+    for key, images in longest.items():
+        if blocks[key].batch > images:
+            found = f"found {blocks[key].batch} with runs of at most {images} images"
+            raise ValueError(f"{key}.batch: {found}; allowed: at most {images}")
 
 
 def _check_features(block):

@@ -208,6 +208,14 @@ class Measurement(Block):
     cell: Cell
     metrics: distinct_list(Literal[registry.METRICS], Field(min_length=1)) = Absent
 
+    @model_validator(mode="after")
+    def _inceptions(self):
+        extractor = self.features.extractor
+        if "inception_score" in (self.metrics or ()) and extractor != "inception":
+            found = f"found 'inception_score' with features.extractor '{extractor}'"
+            raise ValueError(f"metrics: {found}; allowed: with 'inception' only")
+        return self
+
 
 class Summary(Block):
     """Of what metrics need of the training images: precision and recall need their radii."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ect.config.dataset import LABELS
 from ect.data.folder import below_top, images_of, opened
-from ect.runtime.text import shown
+from ect.runtime.text import is_name, shown
 
 _WORDS = {
     "train": "train training trn",
@@ -189,10 +189,9 @@ def _pairs(files, path):
     except (OSError, MemoryError):
         raise
     except Exception as error:  # zipfile and json raise almost any error for damaged content
-        reason = shown(f"{type(error).__name__}: {error}")
-        raise ValueError(
-            f'{shown(path)}: {LABELS} is not {{"labels": [[name, class], ...]}} ({reason})'
-        ) from None
+        found = f"{LABELS} is not EDM's ({type(error).__name__}: {error})"
+        wanted = '{"labels": [[name, class], ...]}, or no such file'
+        raise ValueError(f"{shown(path)}: {shown(found)}; allowed: {wanted}") from None
 
 
 def _once(pairs):
@@ -229,12 +228,12 @@ def classes_of(labels, names, path, label=None):
         return None, [0] * len(names)
     kind = next(type(label) for label in labels if label is not None)
     for name, label in zip(names, labels):
-        fits = label >= 0 if type(label) is int else isinstance(label, str) and label
+        fits = label >= 0 if type(label) is int else isinstance(label, str) and is_name(label)
         if type(label) is not kind or not fits:
             found = "none" if label is None else shown(repr(label), 80)
             raise ValueError(
                 f"{shown(path)}: the class of '{shown(name)}' is {found}; allowed: for every image"
-                " a whole number from 0 on, or for every image a name"
+                " a whole number from 0 on, or for every image a name on one line, no number"
             )
     every = set(labels)
     if kind is int:

@@ -24,6 +24,7 @@ def run(settings, model, out):
         if not distributed.is_first():
             collections.deque(images, maxlen=0)  # draws its share; the first writes
             return
+        _, images = samples.shaped(images)  # a refusal leaves no folder
         samples.write(out / "samples.npz", settings["images"], images)
         record = job_record(settings, [model], started, [out / "samples.npz"], **processes())
         checkpoint.write_json(out / "run.json", record)

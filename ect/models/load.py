@@ -204,7 +204,10 @@ def load(path, plugins=()):
 
 def _is_path(value):
     """Whether a value is a path: a text, or an object of pathlib."""
-    return isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str)
+    try:
+        return isinstance(os.fspath(value), str)
+    except TypeError:  # also of a __fspath__ that returns neither
+        return False
 
 
 def samplers_beside(model):

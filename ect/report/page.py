@@ -21,6 +21,7 @@ from ect.runtime.text import plain, shown
 
 # The keys of a run.json that the page names.
 LEADING = ("Schedule", "Sampler")  # headers of columns without which rows cannot be told apart
+PNG_END = b"IEND\xaeB\x60\x82"  # the last chunk and its checksum
 WIDE = 4  # columns of a table; in one that has more the distances come first
 RECORD = {
     "code": dict, "packages": dict, "device": str, "seconds": (int, float),
@@ -39,6 +40,7 @@ def write_page(
     files; samples beside them are in the gallery. `planned` are facts of what experiments compare
     (ect/study/noise.py). Raises `ValueError` or `OSError` that name a file that cannot be read.
     """
+    _require_layout(template, ["experiment"] * bool(experiments) + [*figures, *tables])
     folder, name = Path(template).parent, Path(template).name
     layout = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
@@ -55,6 +57,15 @@ def write_page(
     page = {"study": study, "parts": parts, "facts": facts, "criterion": sentences.CRITERION}
     page["gallery"] = gallery(runs, out)
     write(out, _laid_out(layout, name, page) + "\n")
+
+
+def _require_layout(template, names):
+    """Raise `ValueError` unless the layout is a file with these captions beside it."""
+    _bytes(template, "a template of jinja")
+    known = sorted(path.stem for path in Path(template).parent.glob("*.rst"))
+    if lost := [name for name in names if name not in known]:
+        found = f"found no caption {shown(lost[0], 60)}.rst beside it"
+        raise ValueError(f"{template}: {found}; allowed: one of {', '.join(known) or 'none'}")
 
 
 def _laid_out(layout, name, page):
@@ -83,7 +94,10 @@ def power_of(name, facts):
 
 def _experiment(layout, name, block, samplers, more):
     rows, floor = sentences.read(block["table"])
-    sentences.require_columns(block["table"], rows)
+    sentences.require_columns(block["table"], rows, block["kind"])
+    if lost := [row["sampler"] for row in rows if row["sampler"] not in samplers]:
+        found = f"{block['table']}: found the sampler '{shown(lost[0], 60)}'"
+        raise ValueError(f"{found}; allowed: {', '.join(samplers)}, which have a label")
     measure = gather.metric_name(rows[0]["features"])
     said = sentences.answer(block["kind"], rows, samplers) + sentences.floor_of(floor) + more
     return {
@@ -113,8 +127,10 @@ def caption(layout, name, kind=None, floor=False):
 def picture(path):
     """A png file as a data URI; raises `ValueError` for another file."""
     content = _bytes(path, "a png file")
-    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ValueError(f"{path}: found no png file; allowed: a figure that `draw` wrote")
+    begins = content.startswith(b"\x89PNG\r\n\x1a\n")
+    if not begins or not content.endswith(PNG_END):
+        found = "a png file without its end" if begins else "no png file"
+        raise ValueError(f"{path}: found {found}; allowed: a figure that `draw` wrote")
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 

@@ -87,7 +87,7 @@ def plot_schedules(metrics, out, width_in, floor=None):
             shift = min(0.3, 0.9 / len(samplers)) * (index - (len(samplers) - 1) / 2)
             _dots(axis, frame, rows, names, shift, style.series(index))
         axis.set(xscale="log", xlabel=gather.measure(frame), ylim=(len(names) - 0.5, -0.5))
-        axis.set_yticks(range(len(names)), names)
+        axis.set_yticks(range(len(names)), [style.label(name) for name in names])
         plot_floor(axis, frame, floor, upright=True)
         style.log_ticks(axis.xaxis)
         figure.legend(loc="outside lower center", ncols=3)
@@ -123,7 +123,7 @@ def plot_solvers(metrics, solvers, out, width_in, floor=None):
                 )
                 look, label = style.series(index) | hollow, f"{name} ({counted(rows)})"
                 _curve(axis, frame, rows[rows["pretrain"] == start], label, look)
-            axis.set(title=f"start: {start}", xscale="log", yscale="log")
+            axis.set(title=style.label(f"start: {start}"), xscale="log", yscale="log")
             axis.set_xlabel("network evaluations per image (NFE)")
             plot_floor(axis, frame, floor, beside=False)
             axis.plot([], [], color="black", linewidth=0.4, label="mean of a tuned model, drawn on")

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from ect.report import budget, ends, gather, markup, noise
+from ect.runtime.text import shown
 
 LEVEL, LEAST_N = 0.05, 3
 CRITERION = (
@@ -35,6 +36,13 @@ NAMED = {
 }
 MORE = ("pretrain", "schedule", "recipe", "pretrain_kimg", "tune_kimg")
 COLUMNS = (*MORE, "sampler", "nfe", "features", "total_kimg", "seeds")  # read beside the numbers
+OF_KIND = {  # and, by the kind of the experiment
+    "noise": (*noise.MODEL.values(), *noise.SIZES, "source", "mean_square", "freedom"),
+    "ends": ("map", "last_gap"),
+    "lengths": ("ema_std",),
+    "solvers": ("solver",),
+    **dict.fromkeys(("split", "scaling"), ("pretrain_share_percent",)),
+}
 NUMBERS = {"n": int, "fd_mean": float, "fd_sd": float}
 
 
@@ -49,9 +57,10 @@ def read(path):
                 | _each(row)
                 for row in csv.DictReader(file)
             ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        found = f"no column {error}" if isinstance(error, KeyError) else shown(error)
         wanted = ", ".join(NUMBERS)
-        raise ValueError(f"{path}: {error}; allowed: a table with numbers in {wanted}") from None
+        raise ValueError(f"{path}: {found}; allowed: a table with numbers in {wanted}") from None
     if rows and "sampler" not in rows[0]:
         require_columns(path, rows)
     floors = [row for row in rows if row["sampler"] == "floor"]
@@ -60,9 +69,9 @@ def read(path):
     return [row for row in rows if row not in floors], floors[0] if floors else None
 
 
-def require_columns(path, rows):
+def require_columns(path, rows, kind=None):
     """Raise `ValueError` unless the rows of a csv have what sentences are computed from."""
-    if lost := [key for key in COLUMNS if key not in rows[0]]:
+    if lost := [key for key in (*COLUMNS, *OF_KIND.get(kind, ())) if key not in rows[0]]:
         raise ValueError(f"{path}: found no column '{lost[0]}'; allowed: a table of `tabulate`")
 
 

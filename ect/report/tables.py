@@ -54,6 +54,8 @@ def tabulate(kind, metrics, out, floor=None, solvers=None, about=None):
         raise ValueError("solvers: missing; the kind 'solvers' needs the kind of each sampler")
     if kind != "solvers" and solvers is not None:
         raise ValueError(f"solvers is set for the kind '{kind}'; allowed: 'solvers' only")
+    if kind not in ("ends", "lengths") and about is not None:
+        raise ValueError(f"about is set for the kind '{kind}'; allowed: 'noise', 'ends', 'lengths'")
     frame = gather.read(metrics, solvers)
     real = None
     if floor is not None:

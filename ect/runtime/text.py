@@ -54,6 +54,13 @@ def _is_number(text):
     return True
 
 
+def is_name(text: str) -> bool:
+    """Whether a text names a class: not where it has lines or other control characters, or is a
+    number with a sign, point or exponent."""
+    number = re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", text, re.IGNORECASE)
+    return bool(text) and text.isprintable() and (number is None or text.isdigit())
+
+
 def whole_number(text: str) -> int:
     """The whole number >= 0 that ASCII digits are; -1 for any other text."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1

@@ -41,6 +41,25 @@ def test_metrics_of_one_study_make_a_table(inputs, tmp_path, capsys):
     assert tabulated(capsys, tmp_path, inputs["one"], inputs["two"]) == (0, "")
 
 
+@pytest.mark.parametrize(
+    "kind, option, value",
+    [
+        ("methods", "about", "{}"),
+        ("split", "about", '{"a": {}}'),
+        ("methods", "solvers", '{"a": "heun"}'),
+        ("noise", "solvers", '{"a": "heun"}'),
+    ],
+)
+def test_an_option_that_a_table_does_not_read_is_refused(
+    inputs, tmp_path, capsys, kind, option, value
+):
+    words = ["--metrics", inputs["one"], f"--{option}", value]
+    assert main(["tabulate", kind, *words, "--out", str(tmp_path / "table")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{option} is set for the kind '{kind}'; allowed: " in line
+    assert not (tmp_path / "table.csv").exists()
+
+
 def test_distances_in_features_of_two_classifiers_are_refused(inputs, tmp_path, capsys):
     code, line = tabulated(capsys, tmp_path, inputs["one"], inputs["other"])
     assert code == 1 and line.count("\n") == 1

@@ -321,7 +321,7 @@ def test_meanflow_needs_the_flow_and_a_network_that_is_told_the_span():
 
 
 def rows_of(row, start):
-    return {"question": "", "kind": "methods", "rows": [row | {"pretrain": [start]}]}
+    return {"question": "?", "kind": "methods", "rows": [row | {"pretrain": [start]}]}
 
 
 def test_a_figure_is_not_distilled_from_a_random_start_either():

@@ -108,6 +108,13 @@ FAULTS = [
     ),
     ("tune:\n  ect:\n    dropout: '0.1'\n", 3, ["found '0.1'", "write it without quotes"]),
     ("tune:\n  ect:\n    optimizer: {lr: 1.0e3}\n", 3, ["write 1.0e+3, not 1.0e3"]),
+    # batches that no step has
+    ("pretrain:\n  ve: {batch: 12001}\n", 2,
+     ["ve.batch: found 12001 with runs of at most 12000 images; allowed: at most 12000"]),
+    ("tune:\n  ect_slope: {batch: 60001, snapshots: 1}\n", 2, ["ect_slope.batch: found 60001"]),
+    # questions of nothing
+    ("experiments:\n  split:\n    question: ''\n", 3, ["split.question: found ''", "be seen"]),
+    ("experiments:\n  split:\n    question: ' '\n", 3, ["split.question: found ' '", "be seen"]),
     # seeds of nothing
     (ROWS + "samplers: [heun], seeds: [0, 1]}\n", 4, ["rows.0", "seeds is [0, 1] without tune"]),
     ("evaluation:\n  {seed: 1" + "0" * 18 + ", repeats: 2}\n", 2, ["evaluation.seed: leads to"]),
@@ -288,6 +295,11 @@ def test_a_fault_is_one_line_with_its_place(text, line, words, tmp_path, soon):
     assert all(word in message or word in message.replace("\\", "\\\\") for word in words), message
 
 
+def test_an_empty_path_is_not_the_working_directory():
+    with pytest.raises(ValueError, match=r"^found an empty path; allowed: a study's YAML file"):
+        load.read(BASE, "")
+
+
 # bytes of a study: the line of the mistake, and words of the message
 RAW = {
     "utf-16": ("study: a\n".encode("utf-16"), 1, "UTF-16"),
@@ -304,6 +316,14 @@ def test_a_file_that_is_no_text_is_named(raw, line, words, tmp_path):
     message = said(raw, tmp_path)
     assert message.startswith(f"study.yaml: line {line}: ") and words in message, message
     assert len(message.splitlines()) == 1
+
+
+def test_of_many_mistakes_the_first_are_told(tmp_path):
+    for value, count in (("1", 20), ("1", 21), (".nan", 5000)):
+        text = "".join(f"key_{n}: {value}\n" for n in range(count))
+        told = said(text, tmp_path).splitlines()
+        assert [*told[:20]] == [line for line in told if " key_" in line]
+        assert told[20:] == [f"and {count - 20} more mistakes like these"] * (count > 20)
 
 
 def test_a_file_that_is_none_is_named(tmp_path):

@@ -144,7 +144,7 @@ WRONG = {
         ["samplers.heun.labels: found 0", "no such key"],
     ),
     "label of the figure": (
-        {"experiments": {"methods": {"question": "", "kind": "methods", "rows": [PLAIN]}}}
+        {"experiments": {"methods": {"question": "?", "kind": "methods", "rows": [PLAIN]}}}
         | {"samplers/four_step/labels": [1]},
         ["samplers.four_step.labels: found 1"],
     ),
@@ -153,11 +153,11 @@ WRONG = {
         ["normalize: found 'standard'", "'a', which reads images in [-1, 1]", "unit"],
     ),
     "no tuned": (
-        {"experiments/split": {"question": "", "kind": "split", "rows": [PLAIN]}},
+        {"experiments/split": {"question": "?", "kind": "split", "rows": [PLAIN]}},
         ["experiments.split.kind: found 'split' without a tuned model", "rows with tune"],
     ),
     "no tuned schedules": (
-        {"experiments/schedules": {"question": "", "kind": "schedules", "rows": [PLAIN]}},
+        {"experiments/schedules": {"question": "?", "kind": "schedules", "rows": [PLAIN]}},
         ["experiments.schedules.kind", "without a tuned model"],
     ),
     "two totals": (

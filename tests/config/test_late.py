@@ -194,6 +194,27 @@ def test_a_mistyped_option_is_told_the_nearest(capsys):
     assert "did you mean '--hold'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (
+            ["plan", "--threads", "1"],
+            "arguments: --threads; allowed: before the verb, as in `ect --th",
+        ),
+        (
+            ["plan", "--attempt=1"],
+            "--attempt=1; allowed: before the verb, as in `ect --attempt",
+        ),
+        (["plan", "--config", "a=b"], "arguments: --config; allowed: --rate, --json, --help"),
+        (["diff", "a", "b", "c"], "unrecognized arguments: c; allowed: --help"),
+    ],
+)
+def test_an_option_of_no_verb_or_of_all_is_told_with_what_is_allowed(words, said, capsys):
+    with pytest.raises(SystemExit):
+        main(words)
+    assert said in capsys.readouterr().err
+
+
 def test_a_reader_that_ends_early_ends_a_verb_quietly(tmp_path):
     read, write = os.pipe()
     os.close(read)

@@ -92,7 +92,7 @@ SEARCHED = {
     "tune_kimg": 1, "seed": 0,
 }  # fmt: skip
 OURS = {"method": "ECT", "budget_mimg": None, "start_mimg": 0.0, "metrics": ["m.json"]}
-SHOWN = {"question": "", "kind": "split", "table": "t.csv", "figure": "f.png"}
+SHOWN = {"question": "?", "kind": "split", "table": "t.csv", "figure": "f.png"}
 PAGE = {
     "study": "a", "config": "0", "samplers": {}, "experiments": {"b": SHOWN}, "figures": {},
     "tables": {},
@@ -232,6 +232,9 @@ MISTAKES = [
     ("write_page", {"planned": [{}]}, "planned.0"),
     ("write_page", {"figures": 5}, "figures: found 5; allowed: a mapping"),
     ("evaluate", {"cell__kimg": -5}, "cell.kimg: found -5"),
+    ("evaluate", {"metrics": ["fd", "inception_score"], "features__extractor": "dinov2"},
+     "metrics: found 'inception_score' with features.extractor 'dinov2'; allowed: with 'incep"),
+    ("write_page", {"config": " "}, "config: found ' '; allowed: a text that can be seen"),
     ("evaluate", {"cell__tune_kimg": -3}, "cell.tune_kimg: found -3"),
     ("evaluate", {"features__kd_subsets": 10**9}, "features.kd_subsets: found 10+; allowed: less"),
 ]  # fmt: skip

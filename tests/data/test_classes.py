@@ -265,7 +265,10 @@ LABELS = {
     "one missing": (labelled(ABC[:2]), ["the class of 'c.png' in dataset.json is None"]),
     "one lost": (labelled([*ABC, ["\x1b.png", 0]]), ["names '\\x1b.png', but there is no such"]),
     "case": (labelled([["A.png", 0], *ABC[1:]]), ["the class of 'a.png' in dataset.json is None"]),
-    "no list": (labelled({}), ["dataset.json is not", "labels is {}"]),
+    "no list": (
+        labelled({}),
+        ["dataset.json is not", "labels is {}", '; allowed: {"labels": [[name'],
+    ),
     "no pairs": (labelled([[1, 2]]), ["dataset.json is not"]),
     "numbers": (labelled(3), ["dataset.json is not", "labels is 3"]),
     "keys twice": (

@@ -230,6 +230,13 @@ TARS = {
               ["no image of class 1"]),
     "a name and a number": ({"0.png": png(0), "0.cls": b"0", "1.png": png(1), "1.cls": b"x"}, {},
                             ["class of 'a.tar/1.png' is 'x'"]),
+    **{
+        f"the class {cls!r}": (
+            samples(range(3)) | {f"{n:03}.cls": cls for n in range(3)}, {},
+            ["a.tar/000.png' is ", "or for every image a name on one line, no number"],
+        )
+        for cls in (b"0\n1", b"\x1b[2J", b"1.0", b".5", b"-1.5", b"+1", b"1e3")
+    },
     "no text": ({"0.png": png(0), "0.cls": b"\xff"}, {}, ["'0.cls' cannot be read"]),
     "large": ({"0.png": png(0), "0.cls": bytes(2**20 + 1)}, {}, ["'0.cls' has 1,048,577 bytes"]),
     "a link": ({"0.png": png(0), "0.cls": "x"}, {}, ["'0.cls'"]),
@@ -252,6 +259,12 @@ def test_a_mistake_in_a_tar_is_one_line(tmp_path, members, changes, words):
     refused(path, *words, **changes)
     with pytest.raises(ValueError, match=r"dataset\.path: "):  # so the plan knows it
         facts(Dataset(**settings_of(path, **changes)))
+
+
+@pytest.mark.parametrize("name", ["1a", "e3", "v1.0", "1-2", "nan", "x\N{SUPERSCRIPT TWO}", "."])
+def test_a_name_with_digits_is_a_name(tmp_path, name):
+    members = samples(range(9)) | {f"{n:03}.cls": name.encode() for n in range(9)}
+    assert Images(prepared(tar(tmp_path / "a.tar", members), tmp_path / "d")).classes == [name]
 
 
 def test_a_damaged_tar_is_never_read_as_a_shorter_one(tmp_path):

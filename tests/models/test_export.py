@@ -214,6 +214,10 @@ def test_what_goes_along_is_the_pipelines_word_for_word(saved, tmp_path):
         (["--sampler", "heun", "--times", "1.0"], "--times: found [1.0] with heun"),
         (["--out", "new/a.png", "--labels", "3"], "config.json"),  # no model beside
         (["--out", "a.webm"], "--out: found a.webm; allowed: a name that ends in .png"),
+        *(
+            (["--out", f"a.{end}"], f"--out: found a.{end}; allowed: a name that ends in .png")
+            for end in ("ico", "icns", "h5", "msp", "xbm", "blp", "qoi", "wmf", "gif", "pdf")
+        ),
         (["--out", "a"], "--out: found a; allowed: a name that ends in .png"),
     ],
 )
@@ -247,6 +251,10 @@ def test_a_place_that_takes_no_picture_is_told_at_once(tmp_path, monkeypatch, ca
     "words, said",
     [
         (["--labels", "3"], "--labels has 3; allowed: none, as the model has no classes"),
+        (
+            ["--n", "5000000", "--out", "a.webp"],
+            "--out: found a.webp for a picture of 17896",
+        ),
         (["--sampler", "flow_map"], "--sampler: found flow_map, of two-time models; allowed: mult"),
     ],
 )

@@ -168,6 +168,14 @@ def test_what_the_module_takes(run):
             module(*given)
 
 
+@pytest.mark.parametrize("change", [{"labels": [99]}, {"kind": "flow_map"}])
+def test_a_sampling_that_is_refused_leaves_nothing(run, tmp_path, capsys, change):
+    settings = {"kind": "multistep", "options": {"times": []}, "images": 2, "batch": 2, "seed": 0}
+    words = ["--model", str(run[0] / "model.safetensors"), "--out", str(tmp_path / "out")]
+    assert main(["sample", json.dumps(settings | change), *words]) == 1
+    assert "allowed: " in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_a_pipe_is_no_model(tmp_path):
     """Reading one would wait for ever."""
     os.mkfifo(tmp_path / "model.safetensors")
@@ -224,7 +232,15 @@ def test_no_images_are_refused_below_too(run):
         draw.draw(model.f, model.process, model.about, settings)
 
 
-@pytest.mark.parametrize("path", [None, 5, b"model", [], {}, True], ids=repr)
+class NoPath(os.PathLike):
+    def __fspath__(self):
+        return 5
+
+    def __repr__(self):
+        return "NoPath()"
+
+
+@pytest.mark.parametrize("path", [None, 5, b"model", [], {}, True, NoPath()], ids=repr)
 def test_what_is_no_path_is_named(path):
     with pytest.raises(ValueError, match=r"path: found"):
         ect.load(path)

@@ -56,6 +56,20 @@ def strip(tex):
     return tex.replace(r"$\pm$", "")
 
 
+@pytest.mark.parametrize("figure", ["methods", "schedules", "solvers", "split"])
+@pytest.mark.parametrize("name", [r"$\nosuch{$", r"$\x$"])
+def test_a_name_begins_no_formula_in_a_figure(tmp_path, figure, name):
+    """Names are those of a metrics.json, whoever wrote it."""
+    paths = Inputs(tmp_path).split() if figure == "split" else Inputs(tmp_path).study()
+    for path in paths:
+        text = Path(path).read_text().replace('"ve"', json.dumps(name))
+        Path(path).write_text(text.replace("con_stant", name.replace("\\", "\\\\")))
+    kinds = {"solvers": {"heun": "heun", "one_step": "multistep", "two_step": "multistep"}}
+    told = kinds if figure == "solvers" else {}
+    plot(figure, {"metrics": paths, "width_in": 6, **told}, tmp_path / "f")
+    assert (tmp_path / "f.png").exists()
+
+
 @each
 def test_in_markdown(label):
     """A renderer sees no markup: what remains unescaped is no beginning of any."""

@@ -270,12 +270,16 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(given, tmp_path, capsys
         ({}, ["one.json", "one.json"], "--runs: found {}/one.json twice; allowed: each file once"),
         ({}, ["one.json", "./one.json"], "--runs: found {}/one.json twice; allowed"),
         ({"study": ""}, ["one.json"], "settings: study: found ''; allowed: a text that can be"),
-        ({"config": " "}, ["one.json"], "found ' '; allowed: a text that can be seen"),
+        ({"config": " "}, ["one.json"], "settings: config: found ' '; allowed: a text"),
         ({"samplers": {"a": "\u200b"}}, ["one.json"], "samplers.a: found"),
+        ({"figures": {"sample": "split.png"}}, ["one.json"],
+         "page.html: found no caption sample.rst beside it; allowed: one of curves, "),
+        ({"samplers": {"one_step": "1"}}, ["one.json"],
+         "schedules.csv: found the sampler 'heun'; allowed: one_step, which have a label"),
         ({}, ["one.json", "stage.json"], "stage.json: 'stage' is 'trian'; allowed: prepare, "),
         ({}, ["one.json", "device.json"], "device.json: 'device' is ''; allowed: a text"),
     ],
-)
+)  # fmt: skip
 def test_what_says_nothing_or_the_same_twice_is_one_line(
     given, tmp_path, monkeypatch, capsys, changes, runs, words
 ):
@@ -286,6 +290,36 @@ def test_what_says_nothing_or_the_same_twice_is_one_line(
     assert main([*page, "--runs", *runs, "--out", "index.html"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert words.format(tmp_path) in line and not Path("index.html").exists()
+
+
+@pytest.mark.parametrize("kept", [8, 200, -1, -12])
+def test_a_torn_figure_is_not_shown(given, tmp_path, kept):
+    settings, runs = given
+    path = tmp_path / "split.png"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"split\.png: found a png file without its end; allowed:"):
+        write_page(**settings, template=TEMPLATE, runs=runs, out=tmp_path / "index.html")
+
+
+@pytest.mark.parametrize(
+    "kind, column",
+    [("noise", "tunings"), ("ends", "map"), ("lengths", "ema_std"), ("solvers", "solver")],
+)
+def test_a_table_of_another_kind_is_named(given, tmp_path, kind, column):
+    settings, runs = given
+    settings["experiments"]["split"]["kind"] = kind
+    with pytest.raises(ValueError, match=r"split\.csv: found no column '\w+'; allowed") as told:
+        write_page(**settings, template=TEMPLATE, runs=runs, out=tmp_path / "index.html")
+    assert f"'{column}'" in str(told.value) or kind == "noise"
+
+
+@pytest.mark.parametrize("layout", ["none.html", "folder", "alone.html"])
+def test_a_layout_that_is_none_is_named(given, tmp_path, layout):
+    settings, runs = given
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "alone.html").write_text("")
+    with pytest.raises(ValueError, match=rf"/{layout}: found .*; allowed: "):
+        write_page(**settings, template=tmp_path / layout, runs=runs, out=tmp_path / "index.html")
 
 
 @pytest.mark.parametrize("content", [b"{% if %}", b"{{ nothing }}", b"\xff", None])

@@ -251,7 +251,7 @@ def test_latex_is_balanced_and_escaped(inputs, tmp_path, kind):
     solvers = SOLVERS if kind == "solvers" else None
     if kind == "ends":
         del two_recipes[1]  # the model before tuning
-    about = {"ve": {"ema_std": 0.1}} if kind == "lengths" else ENDS
+    about = {"lengths": {"ve": {"ema_std": 0.1}}, "ends": ENDS}.get(kind)
     tables.tabulate(kind, two_recipes, tmp_path / "t", inputs.floor(), solvers, about)
     text = (tmp_path / "t.tex").read_text()
     assert re.findall(r"\\begin{(\w+)}", text) == re.findall(r"\\end{(\w+)}", text)[::-1]

@@ -187,7 +187,7 @@ def small():
     config["pretrain"]["ve"] |= {"kimg": 2, "every": 1}
     row = {"pretrain": ["ve"], "kimg": [1], "tune": "ect_slope", "tune_kimg": 1}
     row |= {"schedules": ["sigmoid"], "samplers": ["one_step"]}
-    config["experiments"] = {"one": {"question": "", "kind": "methods", "rows": [row]}}
+    config["experiments"] = {"one": {"question": "?", "kind": "methods", "rows": [row]}}
     cut = {"pretrain": "ve", "kimg": 1, "tune": "ect_slope", "tune_kimg": 1, "schedule": "sigmoid"}
     return config | {"figures": {"samples": cut, "loss": cut, "solver": "heun"}}
 

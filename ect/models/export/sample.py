@@ -11,6 +11,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 MOST = 10**7  # images
+# Formats that keep a picture as it is, or nearly; with the largest side where one has a limit.
+SIDES = {"PNG": None, "TIFF": None, "BMP": None, "PPM": None, "JPEG": 65_500, "WEBP": 16_383}
 SAMPLERS = ("multistep", "flow_map", "euler", "heun", "dpm_solver")
 sys.path.insert(0, str(FOLDER))  # for ect/, also where Python ignores a script's own folder
 
@@ -68,6 +70,10 @@ def require_fit(args, about):
     if args.sampler == "flow_map" and not setting(about["network"], "span"):
         others = ", ".join(name for name in SAMPLERS if name != "flow_map")
         raise ValueError(f"--sampler: found flow_map, of two-time models; allowed: {others}")
+    side = math.ceil(math.sqrt(args.n)) * max(about["shape"][1:])
+    if (most := SIDES[format_of(args.out)]) is not None and side > most:
+        found = f"found {args.out} for a picture of {side} pixels a side"
+        raise ValueError(f"--out: {found}; allowed: at most {most}, or a name that ends in .png")
     try:
         draw.labels_of((), about, args.labels)
     except ValueError as error:
@@ -95,8 +101,16 @@ def require_savable(path):
     from PIL import Image
 
     Image.init()
-    if Image.EXTENSION.get(path.suffix.lower()) not in Image.SAVE:
-        raise ValueError(f"--out: found {path}; allowed: a name that ends in .png or the like")
+    if format_of(path) not in SIDES.keys() & Image.SAVE.keys():
+        allowed = "a name that ends in .png, .tif, .bmp, .ppm, .jpg or .webp"
+        raise ValueError(f"--out: found {path}; allowed: {allowed}")
+
+
+def format_of(path):
+    """The name of a picture's format; None where it is none of Pillow's."""
+    from PIL import Image
+
+    return Image.EXTENSION.get(path.suffix.lower())
 
 
 def parser():
