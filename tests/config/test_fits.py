@@ -188,7 +188,7 @@ def test_what_no_job_could_do_is_told_by_the_config(changes, words):
 
 
 RIGHT = {
-    "a first milestone of one step of the warm-up": {"pretrain/ve/batch": 13000},
+    "a first milestone of one step of the warm-up": {"pretrain/ve/batch": 12000},
     "a lowest rate": {"tune/ect/optimizer/lr": 1e-9},
     "levels": {"networks/small/attention": [8, 4]},
     "unused": {"networks/other": {"channels": 32, "multipliers": [1] * 9, "blocks": 1}},

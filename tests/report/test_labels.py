@@ -125,7 +125,7 @@ def test_in_figures(tmp_path, label):
 def test_on_the_page_html_is_escaped(tmp_path):
     label = LABELS[3]
     tables.tabulate("methods", metrics(tmp_path, label), tmp_path / "t")
-    (tmp_path / "f.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "f.png").write_bytes(b"\x89PNG\r\n\x1a\nIEND\xaeB`\x82")
     block = {"question": label, "kind": "methods", "table": f"{tmp_path}/t.csv"}
     run = Inputs(tmp_path).file('{"seconds": 1.0}')
     page.write_page(
