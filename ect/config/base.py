@@ -25,7 +25,11 @@ Seed = Annotated[int, Field(ge=0, le=LAST_SEED)]
 Deviation = Annotated[float, Field(ge=1e-3, le=1e3)]  # of images; its square is far from 0 in fp32
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,99}$")]  # it is part of a file's name
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # a path of nothing: each block says what is
-NAMED = ("networks", "pretrain", "schedules", "tune", "samplers", "experiments")  # may be `like`
+# Keys of blocks by name, which may be `like` another or null.
+NAMED = (
+    "networks", "pretrain", "init", "averages", "tuned", "trajectories", "schedules", "tune",
+    "samplers", "experiments",
+)  # fmt: skip
 FOUND = 100  # characters of a found value in a message
 LINE = 2000  # characters of a message
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ect.config import kinds, seeds
-from ect.config.base import names
+from ect.config.base import names, short
 from ect.config.cells import Milestone
 from ect.config.dataset import MISSING, counted
+from ect.config.released import released
 from ect.networks.widths import levels
 
 # The fewest images of a set for each metric: a covariance needs two, the third nearest neighbour
@@ -58,6 +59,7 @@ def check(config, facts):
     _check_grid(config, train, test)
     _check_classifier(config, facts, train)
     _check_starts(config, facts.shape)
+    _check_released(config, facts.shape)
     for used in networks(config):
         if facts.shape is not None:
             _check_sides(used, facts.shape)
@@ -185,7 +187,7 @@ def _check_classifier(config, facts, train):
 
 def _check_starts(config, shape):
     """An imported model reads images of the shape and in the range that it was trained on. What
-    shape those of EDM and diffusers have, only their job knows."""
+    shape those of diffusers have, and of EDM under a name of their own, only their job knows."""
     for start in _drawn(config):
         block, start = config.block_of(start), config.first_of(start)
         imported = start in config.init
@@ -198,6 +200,24 @@ def _check_starts(config, shape):
                     f"init.{start}.file: '{block.file}' reads images (C, H, W) of {about['shape']},"
                     f" the dataset has {list(shape)}; allowed: equal ones"
                 )
+
+
+def _check_released(config, shape):
+    """Starts in released files, whose networks their names tell before they are there, fit the
+    images and the recipes that tune them."""
+    drawn = {config.first_of(start) for start in _drawn(config)} & {*config.init}
+    known = {start: released(config.init[start].file) for start in sorted(drawn)}
+    for start, found in known.items():
+        if found and shape is not None and list(shape) != list(found.shape):
+            raise ValueError(
+                f"init.{start}.file: found {short(config.init[start].file)}, which reads images"
+                f" (C, H, W) of {list(found.shape)}; allowed: one for the dataset's, {list(shape)}"
+            )
+    for model in config.all_tuned():
+        if found := known.get(_start(model)):
+            smallest = found.shape[1] >> len(found.network["multipliers"]) - 1
+            recipe = config.tune[model.recipe]
+            _require_dropout(f"tune.{model.recipe}", recipe, f"start '{_start(model)}'", smallest)
 
 
 def _about(start, path):
@@ -258,11 +278,15 @@ def _check_dropout(config, used, side):
         recipes[f"pretrain.{chain}"] = config.pretrain[chain]
     smallest = levels(used.block, side)[-1].side
     for key, recipe in recipes.items():
-        if recipe.dropout_at is not None and recipe.dropout_at < smallest:
-            raise ValueError(
-                f"{key}.dropout_at: found {recipe.dropout_at} with the network '{used.name}', whose"
-                f" smallest level has {smallest} pixels a side; allowed: {smallest} or more"
-            )
+        _require_dropout(key, recipe, f"network '{used.name}'", smallest)
+
+
+def _require_dropout(key, recipe, network, smallest):
+    if recipe.dropout_at is not None and recipe.dropout_at < smallest:
+        raise ValueError(
+            f"{key}.dropout_at: found {recipe.dropout_at} with the {network}, whose smallest level"
+            f" has {smallest} pixels a side; allowed: {smallest} or more"
+        )
 
 
 def _check_classes(config, used, classes):

@@ -17,6 +17,11 @@ IMAGENET = "https://image-net.org, ILSVRC2012_img_train.tar unpacked, a folder f
 INCEPTION, INCEPTION_SIZE = "clean-fid's Inception", 96_000_000
 EFFICIENTNET_SIZE = 17_400_000
 LPIPS_SIZE = 4 * 14_716_160  # the parameters of VGG-16's convolutions, and 1,472 weights
+# Archives that dataset_tool.py of EDM makes of 64x64 pixels: of which images, and how many.
+SMALL = {
+    "ffhq-64x64.zip": ("https://github.com/NVlabs/ffhq-dataset", 70_000),
+    "afhqv2-64x64.zip": ("https://github.com/clovaai/stargan-v2", 15_803),
+}
 # What torchvision downloads for a source: a file that shows that it has, and bytes.
 DOWNLOADED = {
     "cifar10": ("cifar-10-batches-py", 170_000_000),
@@ -53,7 +58,16 @@ def _images(block):
     elif block.source == "imagenet64":
         yield Needed("dataset.path", str(Path(block.path, "train")), IMAGENET, 148_000_000_000)
     elif block.path is not None:
-        yield Needed("dataset.path", block.path, "your own images")
+        yield Needed("dataset.path", block.path, *_archive(block.path))
+
+
+def _archive(path):
+    """(where to get it, bytes or None) of a folder or archive of images."""
+    if Path(path).name not in SMALL:
+        return "your own images", None
+    images, count = SMALL[Path(path).name]
+    tool = "https://github.com/NVlabs/edm's dataset_tool.py with --resolution=64x64"
+    return f"made of {images} by {tool}", count * 3 * 64 * 64  # it does not compress
 
 
 def _features(block):

@@ -7,6 +7,7 @@ import pytest
 
 from ect import registry
 from ect.config import checks
+from ect.config.base import NAMED
 from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config, ConfigError
 from ect.config.dataset import SOURCE_KEYS
@@ -272,6 +273,20 @@ def test_a_circle_of_likes_is_named():
 def test_a_block_set_to_null_is_left_out():
     study = Config.read(changed("experiments/split", None))
     assert list(study.experiments) == ["methods", "schedules", "solvers"]
+
+
+@pytest.mark.parametrize("key", NAMED)
+def test_so_is_a_block_of_every_kind_that_has_a_name(key):
+    known = [name for name, value in Config.model_fields.items() if "dict" in str(value.annotation)]
+    assert set(NAMED) == set(known)
+    study = Config.read(changed(key, DEFAULT.get(key, {}) | {"unused": None}))
+    assert "unused" not in getattr(study, key)
+
+
+def test_a_start_may_be_like_another():
+    init = {"a": {"format": "edm", "file": "a.pkl", "pretrain_mimg": 5}}
+    study = Config.read(changed("init", init | {"b": {"like": "a", "file": "b.pkl"}}))
+    assert (study.init["b"].file, study.init["b"].pretrain_mimg) == ("b.pkl", 5)
 
 
 def test_a_model_has_one_sampler_of_a_kind_at_each_number_of_evaluations():

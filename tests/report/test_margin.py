@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ect.config.published import of
 from ect.report.margin import margin, quantile
 
 
@@ -26,6 +27,9 @@ def test_the_one_hour_run():
     assert found.df == 4 and found.sd == pytest.approx(0.39)
     assert found.width == pytest.approx(0.39 * 2.7764451 * math.sqrt(1.2), rel=1e-6)
     assert 1.18 < found.width < 1.19
+    known = [n for n in of("cifar10", "fid") if (n.budget_mimg, n.nfe) == (1.024, 2)]
+    pooled = margin([(n.sd, n.n) for n in known], 1, 5)  # with 2.81 +- 0.09 over three others
+    assert pooled.df == 6 and pooled.width == pytest.approx(0.865, abs=1e-3)
 
 
 def test_spreads_are_pooled_by_their_degrees_of_freedom():
