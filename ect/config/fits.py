@@ -5,15 +5,14 @@ source adds (`ect/data/look.py`). What is not known is not checked. Each check r
 the key, what was found, what is allowed.
 """
 
-import json
-from pathlib import Path
 from typing import NamedTuple
 
 from ect.config import kinds, seeds
-from ect.config.base import names, short
+from ect.config.base import names
 from ect.config.cells import Milestone
 from ect.config.dataset import MISSING, counted
 from ect.config.released import released
+from ect.config.start import said_by
 from ect.networks.widths import levels
 
 # The fewest images of a set for each metric: a covariance needs two, the third nearest neighbour
@@ -59,7 +58,7 @@ def check(config, facts):
     _check_grid(config, train, test)
     _check_classifier(config, facts, train)
     _check_starts(config, facts.shape)
-    _check_released(config, facts.shape)
+    _check_released(config)
     for used in networks(config):
         if facts.shape is not None:
             _check_sides(used, facts.shape)
@@ -190,53 +189,29 @@ def _check_starts(config, shape):
     shape those of diffusers have, and of EDM under a name of their own, only their job knows."""
     for start in _drawn(config):
         block, start = config.block_of(start), config.first_of(start)
-        imported = start in config.init
-        if imported and block.format in UNIT_ONLY:
-            _require_range(config, start, UNIT)
-        elif imported and block.format == "ect" and (about := _about(start, block.file)):
+        about = {}
+        if start in config.init and block.format in UNIT_ONLY:
+            known = released(block.file)
+            about = UNIT | ({"shape": list(known.shape)} if known else {})
+        elif start in config.init and block.format == "ect":
+            about = said_by(start, block.file) or {}
+        if about:
             _require_range(config, start, about)
-            if shape is not None and list(shape) != about["shape"]:
-                raise ValueError(
-                    f"init.{start}.file: '{block.file}' reads images (C, H, W) of {about['shape']},"
-                    f" the dataset has {list(shape)}; allowed: equal ones"
-                )
-
-
-def _check_released(config, shape):
-    """Starts in released files, whose networks their names tell before they are there, fit the
-    images and the recipes that tune them."""
-    drawn = {config.first_of(start) for start in _drawn(config)} & {*config.init}
-    known = {start: released(config.init[start].file) for start in sorted(drawn)}
-    for start, found in known.items():
-        if found and shape is not None and list(shape) != list(found.shape):
+        if shape is not None and about.get("shape", list(shape)) != list(shape):
             raise ValueError(
-                f"init.{start}.file: found {short(config.init[start].file)}, which reads images"
-                f" (C, H, W) of {list(found.shape)}; allowed: one for the dataset's, {list(shape)}"
+                f"init.{start}.file: '{block.file}' reads images (C, H, W) of {about['shape']},"
+                f" the dataset has {list(shape)}; allowed: equal ones"
             )
+
+
+def _check_released(config):
+    """`_check_dropout` of starts in released files, whose names tell their networks."""
     for model in config.all_tuned():
-        if found := known.get(_start(model)):
-            smallest = found.shape[1] >> len(found.network["multipliers"]) - 1
-            recipe = config.tune[model.recipe]
-            _require_dropout(f"tune.{model.recipe}", recipe, f"start '{_start(model)}'", smallest)
-
-
-def _about(start, path):
-    """What a model.safetensors says of itself; None where it is not there yet, and in an
-    environment that reads none, such as Snakemake's own."""
-    if not Path(path).exists():
-        return None
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ModuleNotFoundError:
-        return None
-    try:
-        with safe_open(path, framework="numpy") as file:
-            about = json.loads(file.metadata()["about"])
-        return {key: about[key] for key in ("shape", *UNIT)}
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"init.{start}.file: found '{path}', which is no model; allowed: a model.safetensors"
-        ) from None
+        start = _start(model)
+        if start in config.init and (known := released(config.init[start].file)):
+            smallest = known.shape[1] >> len(known.network["multipliers"]) - 1
+            key, recipe = f"tune.{model.recipe}", config.tune[model.recipe]
+            _require_dropout(key, recipe, f"start '{start}'", smallest)
 
 
 def _require_range(config, start, reads):

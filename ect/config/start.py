@@ -1,5 +1,6 @@
 """The block of a config that names a pretrained model from elsewhere. Loads no torch."""
 
+import json
 import re
 from pathlib import Path
 from typing import Literal
@@ -122,3 +123,22 @@ class Init(Block):
         folders = (Path(self.file, part) for part in ("", "unet", "scheduler"))
         paths = sorted(path for folder in folders for path in folder.glob("*"))
         return [str(path) for path in paths if path.name in DIFFUSERS]
+
+
+def said_by(start, path):
+    """What a model.safetensors says of itself; None where it is not there yet, and in an
+    environment that reads none, such as Snakemake's own."""
+    if not Path(path).exists():
+        return None
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ModuleNotFoundError:
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads(file.metadata()["about"])
+        return {key: about[key] for key in ("shape", "shift", "scale")}
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"init.{start}.file: found '{path}', which is no model; allowed: a model.safetensors"
+        ) from None

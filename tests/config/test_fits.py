@@ -311,7 +311,6 @@ def test_a_start_of_other_images_is_told_by_its_file(
     Config.read(config)
 
 
-@pytest.mark.parametrize("key, file", [("inception_path", INCEPTION_FILE), ("dinov2_path", "d.pt")])
 @pytest.mark.parametrize(
     "study, changes, words",
     [
@@ -320,14 +319,12 @@ def test_a_start_of_other_images_is_told_by_its_file(
         (
             "cifar10-cond",
             {"init": {"edm": {"file": "models/edm-imagenet-64x64-cond-adm.pkl"}}},
-            ["init.edm.file: found 'models/edm-", "[3, 64, 64]", "the dataset's, [3, 32, 32]"],
+            ["init.edm.file: 'models/edm-", "[3, 64, 64], the dataset has [3, 32, 32]"],
         ),
         ("cifar10-cond", {"init": {"edm": {"file": "models/mine.pkl"}}}, None),
     ],
 )
-def test_a_released_start_is_known_before_it_is_there(
-    study, changes, words, tmp_path, monkeypatch
-):
+def test_a_released_start_is_known_before_it_is_there(study, changes, words, tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(changes))
     files = [ROOT / "config.yaml", ROOT / "workflow" / "studies" / f"{study}.yaml"]
     mapping = load.read(*files, tmp_path / "mine.yaml")
@@ -335,11 +332,12 @@ def test_a_released_start_is_known_before_it_is_there(
     if words is None:
         assert Config.read(mapping).init
         return
-    with pytest.raises(ConfigError, match="found .*; allowed: ") as refusal:
+    with pytest.raises(ConfigError, match="; allowed: ") as refusal:
         Config.read(mapping)
     assert all(word in str(refusal.value) for word in words)
 
 
+@pytest.mark.parametrize("key, file", [("inception_path", INCEPTION_FILE), ("dinov2_path", "d.pt")])
 def test_a_feature_space_without_torchscript_is_told_by_its_file(tmp_path, key, file):
     (tmp_path / file).write_text("<html>")
     path = str(tmp_path if key == "inception_path" else tmp_path / file)

@@ -156,7 +156,7 @@ def test_a_config_may_not_ask_for_numbers_of_other_images():
     study = load.read(ROOT / "config.yaml", ROOT / "workflow" / "studies" / "imagenet64.yaml")
     assert Config.read(study).dataset.resizing == "dhariwal"
     study["dataset"]["resize"] = "lanczos"
-    with pytest.raises(ConfigError, match=r"'ECT-S' is of images resized by dhariwal, ours by lan"):
+    with pytest.raises(ConfigError, match=r"'EDM2-S' is of images resized by dhariwal, ours by la"):
         Config.read(study)
 
 
