@@ -23,7 +23,7 @@ STAGES = {
     "tuned": {"first": FIRST}, "tune/second": SECOND, "figures": None,
     "experiments": {"m": {"question": "?", "kind": "methods", "rows": [ROW]}},
 }  # fmt: skip
-IMPORT = {"imp": {"format": "edm", "file": "edm-cifar10-32x32-uncond-vp.pkl"}}
+IMPORT = {"imp": {"format": "edm", "file": "a.pkl"}}
 IMPORTED = STAGES | {"init": IMPORT, "dataset/normalize": "unit"}
 IMPORTED |= {"tuned": {"first": FIRST | {"pretrain": "imp", "kimg": 0}}}
 FM = {"kind": "flow_map", "times": [1.0], "label": "fm"}
@@ -80,7 +80,7 @@ WRONG = {
     "span": ({"networks/small/span": "End"}, "allowed: true, false or end"),
     "home": ({"dataset": {"source": "images", "path": "~/no", "held_out": 9}}, "written out"),
     "lacking": ({"figures/samples": {}}, "pretrain: missing, as are kimg"),
-    "like": ({"init": {"a": {"like": "b"}}}, "`like` stands in blocks of networks"),
+    "like": ({"figures": {"samples": {"like": "b"}}}, "`like` stands in blocks of networks"),
     "weights of another extractor": (
         {"features/inception_path": "no"}, "inception_path: found 'no' with the extractor 'class",
     ),
