@@ -127,6 +127,9 @@ def visible(text):
     return text
 
 
+Text = Annotated[str, AfterValidator(visible)]
+
+
 def learning_rate(rate):
     """A learning rate that moves weights; raises `ValueError`."""
     if rate < LEAST_RATE:

@@ -9,19 +9,17 @@ from ect.config import parts, verbs
 from ect.config.base import (
     Block,
     FilePath,
+    Text,
     distinct,
     distinct_list,
     file_path,
     nearest,
     part,
-    visible,
     whole,
 )
 from ect.config.experiments import Inches
 from ect.config.schedule import Schedule
 from ect.schedule import CONTINUOUS_TIME
-
-Text = Annotated[str, AfterValidator(visible)]
 
 
 class Figure(Block):

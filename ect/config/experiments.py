@@ -5,7 +5,7 @@ import math
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_serializer, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from ect.config.base import (
     Block,
@@ -14,10 +14,10 @@ from ect.config.base import (
     Name,
     Positive,
     Seed,
+    Text,
     distinct_list,
     names,
     short,
-    visible,
     whole,
 )
 
@@ -137,7 +137,7 @@ class Rows(Block):
 class Experiment(Block):
     """A question, and the rows that answer it."""
 
-    question: Annotated[str, AfterValidator(visible)]
+    question: Text
     """The question, a heading of the page."""
     kind: Kind
     """Which table, figure and sentences it gets."""

@@ -18,7 +18,7 @@ INCEPTION, INCEPTION_SIZE = "clean-fid's Inception", 96_000_000
 EFFICIENTNET_SIZE = 17_400_000
 LPIPS_SIZE = 4 * 14_716_160  # the parameters of VGG-16's convolutions, and 1,472 weights
 # Archives that dataset_tool.py of EDM makes of 64x64 pixels: of which images, and how many.
-SMALL = {
+ARCHIVES = {
     "ffhq-64x64.zip": ("https://github.com/NVlabs/ffhq-dataset", 70_000),
     "afhqv2-64x64.zip": ("https://github.com/clovaai/stargan-v2", 15_803),
 }
@@ -63,9 +63,9 @@ def _images(block):
 
 def _archive(path):
     """(where to get it, bytes or None) of a folder or archive of images."""
-    if Path(path).name not in SMALL:
+    if Path(path).name not in ARCHIVES:
         return "your own images", None
-    images, count = SMALL[Path(path).name]
+    images, count = ARCHIVES[Path(path).name]
     tool = "https://github.com/NVlabs/edm's dataset_tool.py with --resolution=64x64"
     return f"made of {images} by {tool}", count * 3 * 64 * 64  # it does not compress
 

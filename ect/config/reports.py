@@ -2,12 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from ect.config.base import Block, Count, FilePath, Seed, visible
+from ect.config.base import Block, Count, FilePath, Seed, Text
 from ect.config.experiments import Kind
 
-Text = Annotated[str, AfterValidator(visible)]
 Mean = Annotated[float, Field(ge=0)]
 
 

@@ -25,8 +25,8 @@ def _check_snapshots(config):
     """A run keeps at most one snapshot at each of its steps."""
     for key, block in config.tune.items():
         models = [*(cell.model for cell in config.all_cells()), *config.beside_cells()]
-        runs = [model.kimg for model in models if getattr(model, "recipe", None) == key]
-        steps = min((steps_of(kimg, block.batch) for kimg in runs), default=block.snapshots)
+        kimgs = [model.kimg for model in models if getattr(model, "recipe", None) == key]
+        steps = min((steps_of(kimg, block.batch) for kimg in kimgs), default=block.snapshots)
         if block.snapshots > steps:
             found = f"found {block.snapshots} with a run of {steps} steps"
             raise ValueError(f"tune.{key}.snapshots: {found}; allowed: at most {steps}")

@@ -38,12 +38,13 @@ FIGURES = (
 )
 TORCH = ("ect.training.train", "ect.evaluation.evaluate", "ect.evaluation.sample")
 OPTIMIZER = (*TORCH, "torch._dynamo")  # torch's optimizers import it
-LOADED: dict[str, tuple[str, ...]] = {}
-LOADED |= dict.fromkeys(("tabulate", "tabulate-steps", "write-page"), TABLES)
-LOADED |= dict.fromkeys(("draw",), (*TABLES, *FIGURES))
-LOADED |= dict.fromkeys(("sample", "extract", "summarize", "search-steps", "perfect-loss"), TORCH)
-LOADED |= dict.fromkeys(("train", "train-classifier", "trace"), OPTIMIZER)
-LOADED |= dict.fromkeys(("evaluate",), (*TORCH, "cleanfid.fid"))
+LOADED = {
+    **dict.fromkeys(("tabulate", "tabulate-steps", "write-page"), TABLES),
+    "draw": (*TABLES, *FIGURES),
+    **dict.fromkeys(("sample", "extract", "summarize", "search-steps", "perfect-loss"), TORCH),
+    **dict.fromkeys(("train", "train-classifier", "trace"), OPTIMIZER),
+    "evaluate": (*TORCH, "cleanfid.fid"),
+}
 FIRST = ("ect.cli.main", "ect.config.verbs", "ect.config.drawing")
 
 

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -137,6 +138,7 @@ def test_a_forked_job_loads_no_package_itself(study, tmp_path, monkeypatch):
     with subprocess.Popen(command, stdin=subprocess.PIPE) as server:
         while not Path(os.environ[forks.PLACE]).exists():
             assert server.poll() is None
+            time.sleep(0.01)
         for verb in ("tabulate", "sample", "evaluate", "train", *firsts):
             assert subprocess.run([sys.executable, "-m", "ect", *firsts[verb]]).returncode == 0
         server.stdin.close()
