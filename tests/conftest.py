@@ -16,7 +16,7 @@ from ect.data import prepare
 from ect.networks.unet import UNet
 from ect.runtime import device
 
-pytest_plugins = ["tests.helpers.checkpoints"]  # its fixtures
+pytest_plugins = ["tests.helpers.checkpoints", "tests.helpers.work"]  # its fixtures
 torch.set_num_threads(1)
 hypothesis_settings.register_profile("laws", deadline=None, max_examples=50, derandomize=True)
 hypothesis_settings.load_profile("laws")

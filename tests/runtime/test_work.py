@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import random
-import re
 import resource
 import shutil
 import signal
@@ -14,6 +13,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,147 +22,16 @@ import torch
 
 from ect.cli.main import main
 from ect.data.batches import Images
-from ect.models import build
-from ect.objective import Objective, Terms
-from ect.runtime import checkpoint, device, distributed, record
-from ect.runtime.stop import SIGNALS, Obstacle, Requests, signals
-from ect.runtime.work import Path, Work, fcntl, locked, release
-from ect.training import log, loop, parts, train
-from ect.training.parts import make_objective
+from ect.runtime import checkpoint, device, record
+from ect.runtime.stop import Obstacle, Requests
+from ect.runtime.work import Work, fcntl, locked, release
+from ect.training import loop, train
 from ect.training.state import State
 from tests.helpers.processes import context
-from tests.helpers.runs import PRETRAIN, TUNE, changed, contents
+from tests.helpers.runs import PRETRAIN, changed, contents
+from tests.helpers.work import RUN, stopped_at
 
-# Ten steps, three lines of the log: most steps end within a line.
-RUN = changed(TUNE, recipe__dropout=0.1, snapshots=3)
-
-
-@pytest.fixture(autouse=True)
-def few_lines(monkeypatch):
-    monkeypatch.setattr(loop, "LOG_LINES", 3)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(digits_file, tmp_path_factory):
-    """The artefacts of `RUN` when nothing stops it."""
-    out = tmp_path_factory.mktemp("undisturbed") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "LOG_LINES", 3)
-        train.run(RUN, digits_file, out)
-    return contents(out)
-
-
-@pytest.fixture
-def words(digits_file, tmp_path):
-    """The command that trains `RUN`."""
-    out = str(tmp_path / "run")
-    return ["train", json.dumps(RUN), "--data", str(digits_file), "--out", out]
-
-
-def test_a_run_stopped_after_every_step_has_the_bits_of_an_undisturbed_one(
-    words, undisturbed, tmp_path, capsys
-):
-    codes = []
-    while not codes or codes[-1]:
-        codes.append(main([*words, "--max-minutes", "0"]))
-        said = capsys.readouterr().err.splitlines()
-        if codes[-1]:
-            stop = f"stopped after 0 minutes at image {100 * len(codes)} of 1000"
-            assert said[-1] == f"ect train: {stop}; run again to go on"
-            assert not (tmp_path / "run" / "model.safetensors").exists()
-    assert codes == [75] * 9 + [0]
-    assert contents(tmp_path / "run") == undisturbed
-    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["resumed_at"] == list(range(100, 1000, 100))
-
-
-@pytest.fixture
-def interrupts():
-    """SIGINT has its usual effect, also where the tests run behind a shell's `&`."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_saves_the_step_and_stops(
-    number, words, undisturbed, tmp_path, monkeypatch, capsys, interrupts
-):
-    before, step, taken = signal.getsignal(number), loop.step, []
-
-    def shot(*args):
-        taken.append(1)
-        if len(taken) == 4:
-            os.kill(os.getpid(), number)
-        return step(*args)
-
-    monkeypatch.setattr(loop, "step", shot)
-    assert main(words) == 128 + number
-    assert f"stopped by {number.name} at image 400 of 1000; run again" in capsys.readouterr().err
-    assert signal.getsignal(number) is before
-    assert main(words) == 0 and len(taken) == 10
-    assert contents(tmp_path / "run") == undisturbed
-
-
-def test_the_second_sigint_has_its_usual_effect(interrupts):
-    with signals() as received:
-        os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
-    assert received == [signal.SIGINT]
-
-
-def test_a_second_sigterm_is_only_noted():
-    """SLURM sends two, shortly one after the other."""
-    with signals() as received:
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGTERM)
-    assert received == [signal.SIGTERM] * 2
-
-
-def test_an_ignored_signal_is_still_ignored():
-    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    try:
-        with signals() as received:
-            os.kill(os.getpid(), signal.SIGUSR1)
-            assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
-        assert received == []
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-
-
-def test_time_is_up_after_the_limit_and_not_before(monkeypatch):
-    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
-    for started, stops in ((0.0, True), (400.0, True), (401.0, False)):
-        requests = Requests([], started, 10)
-        assert requests.code() == (os.EX_TEMPFAIL if stops else 0)
-    assert requests.reason(os.EX_TEMPFAIL) == "stopped after 10 minutes"
-    assert Requests([], 0.0).code() == 0
-
-
-def test_the_end_of_torchrun_stops_its_processes_whatever_else_asks():
-    requests = Requests([signal.SIGTERM], 0.0, torchrun_ended=lambda: True)
-    assert requests.code() == os.EX_UNAVAILABLE
-    assert requests.reason(os.EX_UNAVAILABLE) == "stopped when torchrun ended"
-
-
-@pytest.mark.parametrize("world, parent, ended", [(1, 7, False), (2, 7, True), (2, 5, False)])
-def test_torchrun_ended_where_the_parent_is_another(world, parent, ended, monkeypatch):
-    """A single process has no torchrun as its parent."""
-    monkeypatch.setattr(distributed, "world", lambda: world)
-    monkeypatch.setattr(os, "getppid", lambda: parent)
-    assert distributed.torchrun_ended((5, None)) == ended
-
-
-def test_clocks_that_jump_stop_and_save_nothing(words, undisturbed, tmp_path, monkeypatch):
-    """Only the monotonic clock counts: jumps of the wall clock by years change nothing."""
-    leaps = iter(range(0, 10**12, 10**8))
-    monkeypatch.setattr(time, "time", lambda: next(leaps))
-    monkeypatch.setattr(Work, "save", lambda *args, **kwargs: 1 / 0)
-    assert main([*words, "--max-minutes", "60"]) == 0
-    assert contents(tmp_path / "run") == undisturbed
+pytestmark = pytest.mark.usefixtures("few_lines")
 
 
 HOLD = """
@@ -280,103 +149,6 @@ def test_without_locks_there_is_a_notice(tmp_path, monkeypatch, capsys):
     assert "start one training run at a time" in capsys.readouterr().err
 
 
-def diverging(monkeypatch, at, patience=1):
-    """Make the loss of the step that ends at image `at` infinite where s > 1; the loop asks
-    the device for it every `patience` steps."""
-
-    class Spoiled(Objective):
-        def __call__(self, f, x, eps, s, progress, *rest):
-            terms = super().__call__(f, x, eps, s, progress, *rest)
-            if round(1000 * progress) + 100 != at:
-                return terms
-            return terms._replace(loss=torch.where(terms.s > 1, torch.inf, terms.loss))
-
-    class Seldom(log.Meter):
-        def __init__(self):
-            super().__init__()
-            self.patience = patience
-
-    monkeypatch.setattr(parts, "Objective", Spoiled)
-    monkeypatch.setattr(loop, "Meter", Seldom)
-
-
-def test_a_run_that_diverges_says_where_and_is_not_repeated(
-    words, undisturbed, tmp_path, monkeypatch, capsys
-):
-    work = tmp_path / ".run.work"
-    step, taken = loop.step, []
-    monkeypatch.setattr(loop, "step", lambda *args: taken.append(1) or step(*args))
-    with monkeypatch.context() as patch:
-        diverging(patch, at=600)
-        assert main([*words, "--save-seconds", "0"]) == 1
-        said = capsys.readouterr().err
-        assert re.search(r"loss is not finite at image 600 where ln s is 0 to (\d|inf): ", said)
-        assert f"the last good checkpoint is {work / 'state.safetensors'} (image 500)" in said
-        assert len(said.splitlines()) == 1 and len(taken) == 6
-
-        assert main(words) == 1 and len(taken) == 6
-        again = capsys.readouterr().err.splitlines()
-        assert said.strip() in again[-1] and f"delete {work / 'crash.json'}" in again[-1]
-        patch.setattr(record, "code", lambda: "mended")
-        assert main(words) == 1 and len(taken) == 7
-    (work / "crash.json").unlink()
-    assert main(words) == 0 and len(taken) == 12
-    assert contents(tmp_path / "run") == undisturbed
-
-
-@pytest.mark.parametrize("patience, save_seconds", [(1, -1.0), (50, -1.0), (1, 60.0), (4, 60.0)])
-def test_no_state_after_a_divergence_is_saved(
-    patience, save_seconds, digits_file, tmp_path, monkeypatch
-):
-    """However seldom the device is asked, the step is named and the state before it is kept."""
-    diverging(monkeypatch, at=600, patience=patience)
-    with pytest.raises(FloatingPointError, match="image 600 where"):
-        train.run(RUN, digits_file, tmp_path / "run", save_seconds=save_seconds)
-    kept = tmp_path / ".run.work" / "state.safetensors"
-    assert kept.exists() == (save_seconds < 0)
-    if kept.exists():
-        tensors, about = checkpoint.load(kept)
-        assert about["seen"] == 500 and all(v.isfinite().all() for v in tensors.values())
-
-
-@pytest.mark.parametrize(
-    "levels, words",
-    [
-        ([-9, -4.5, 9], "-inf to -4, 3 to inf"),
-        ([0.5], "0 to 1"),
-        ([-3.5, -2.5, 0.5], "-4 to -2, 0 to 1"),
-        (range(-9, 9), "-inf to inf"),
-    ],
-)
-def test_noise_levels_are_named_by_their_bins(levels, words):
-    s = torch.tensor(levels, dtype=torch.float32).exp()
-    loss = torch.full_like(s, torch.nan)
-    with pytest.raises(log.Diverged, match=f"at image 7 where ln s is {words}$"):
-        log.Meter().add(Terms(loss, s, s, s), torch.tensor(False), 7)
-
-
-@pytest.mark.parametrize("loss, gradient", [(1.0, 1.0), (torch.inf, 1.0), (1.0, torch.nan)])
-def test_finite_is_the_loss_and_every_gradient(loss, gradient):
-    parameters = [torch.zeros(3, requires_grad=True) for _ in range(3)]
-    parameters[0].grad = torch.ones(3)
-    parameters[2].grad = torch.tensor([0.0, gradient, 0.0])
-    fine = log.finite(torch.tensor(loss), parameters)
-    assert bool(fine) == (loss == gradient == 1.0)
-
-
-def test_a_gradient_that_is_no_number_is_named():
-    terms = Terms(torch.ones(2), torch.ones(2), torch.zeros(2), torch.ones(2))
-    with pytest.raises(log.Diverged, match=r"^the gradient is not finite at image 7$"):
-        log.Meter().add(terms, torch.tensor(False), 7)
-
-
-def stopped_at(words, image):
-    while main([*words, "--max-minutes", "0"]) == 75:
-        state = checkpoint.load(Path(words[-1]).parent / ".run.work" / "state.safetensors")
-        if state[1]["seen"] == image:
-            return
-
-
 def test_a_full_disk_leaves_the_last_state_and_says_so(
     words, undisturbed, tmp_path, monkeypatch, capsys
 ):
@@ -491,129 +263,6 @@ def test_what_was_published_is_not_trained_again_until_it_is_released(
     assert contents(run) != before and not scratch.exists()
 
 
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.unlink()  # the link in the run's folder keeps its bytes
-    path.write_bytes(content)
-
-
-def tear(path):
-    content = path.read_bytes()
-    path.unlink()
-    path.write_bytes(content[: len(content) // 2])
-
-
-SPOILED = [
-    *itertools.product(["model.safetensors", "metrics.jsonl"], [flip, tear, Path.unlink]),
-    *itertools.product(["run.json"], [tear, Path.unlink]),  # it has no hash of its own
-]
-
-
-@pytest.mark.parametrize("name, spoil", SPOILED)
-def test_held_files_that_are_not_as_they_were_made_are_not_published(
-    held, digits_file, undisturbed, tmp_path, capsys, name, spoil
-):
-    shutil.copytree(held, tmp_path, dirs_exist_ok=True)
-    work, out = tmp_path / ".run.work", tmp_path / "run"
-    spoil(work / "published" / name)
-    words = ["train", json.dumps(RUN), "--data", str(digits_file), "--out", str(out)]
-    assert main(words) == 0 and contents(out) == undisturbed
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"ect train: {work / 'published'} is not as it was made (")
-    assert line.endswith("): discarded") and not work.exists()
-
-
-@pytest.fixture(scope="module")
-def held(digits_file, tmp_path_factory):
-    """What a finished run left that Snakemake did not record, and whose outputs it deleted."""
-    folder = tmp_path_factory.mktemp("held")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "LOG_LINES", 3)
-        train.run(RUN, digits_file, folder / "run", hold=True)
-    shutil.rmtree(folder / "run")
-    return folder
-
-
-def nan(tensors, name):
-    tensors[name] = torch.full_like(tensors[name], torch.nan)
-
-
-DAMAGES = {
-    "past the end": lambda tensors, about: about.update(seen=999_999),
-    "at the end": lambda tensors, about: about.update(seen=1000),
-    "before the start": lambda tensors, about: about.update(seen=-100),
-    "within a step": lambda tensors, about: about.update(seen=450),
-    "images that are no number": lambda tensors, about: about.update(seen="500"),
-    "no images": lambda tensors, about: about.pop("seen"),
-    "no log": lambda tensors, about: about.pop("lines"),
-    "a short log": lambda tensors, about: about.update(lines=[]),
-    "a log of numbers": lambda tensors, about: about.update(lines=[3]),
-    "no time": lambda tensors, about: about.update(seconds=None),
-    "no network": lambda tensors, about: tensors.pop(first_of(tensors, "network.")),
-    "no average": lambda tensors, about: tensors.pop(first_of(tensors, "average.")),
-    "no snapshot": lambda tensors, about: tensors.pop(first_of(tensors, "snapshot.")),
-    "an average of NaN": lambda tensors, about: nan(tensors, first_of(tensors, "average.")),
-    "one average for all": lambda tensors, about: one_value(tensors, first_of(tensors, "average.")),
-    "no meter": lambda tensors, about: tensors.pop("meter.sums"),
-}
-
-
-def first_of(tensors, head):
-    return min(name for name in tensors if name.startswith(head))
-
-
-def one_value(tensors, name):
-    tensors[name] = torch.zeros(1)
-
-
-@pytest.fixture(scope="module")
-def half(digits_file, tmp_path_factory):
-    """The work folder of `RUN`, stopped at image 500, after the first snapshot."""
-    folder = tmp_path_factory.mktemp("half")
-    words = ["train", json.dumps(RUN), "--data", str(digits_file), "--out", str(folder / "run")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "LOG_LINES", 3)
-        stopped_at(words, 500)
-    return folder
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_state_is_put_aside_and_training_begins_again(
-    half, words, undisturbed, tmp_path, capsys, damage
-):
-    shutil.copytree(half, tmp_path, dirs_exist_ok=True)
-    state = tmp_path / ".run.work" / "state.safetensors"
-    tensors, about = checkpoint.load(state)
-    damage(tensors, about)
-    checkpoint.save(state, tensors, **about)
-    assert main(words) == 0
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"ect train: {state} is damaged (") and "put aside" in line
-    assert contents(tmp_path / "run") == undisturbed and not state.parent.exists()
-
-
-def test_a_damaged_state_is_kept_until_the_run_has_succeeded(half, words, tmp_path, capsys):
-    shutil.copytree(half, tmp_path, dirs_exist_ok=True)
-    state = tmp_path / ".run.work" / "state.safetensors"
-    tensors, about = checkpoint.load(state)
-    checkpoint.save(state, tensors, **about | {"seen": 999_999})
-    assert main([*words, "--max-minutes", "0"]) == 75
-    assert checkpoint.load(state)[1]["seen"] == 100
-    assert checkpoint.load(state.with_name("damaged.safetensors"))[1]["seen"] == 999_999
-
-
-def test_memory_that_is_short_is_no_damage(half, words, tmp_path, monkeypatch, capsys):
-    def fails(*args):
-        raise RuntimeError("can't allocate memory")
-
-    shutil.copytree(half, tmp_path, dirs_exist_ok=True)
-    state = tmp_path / ".run.work" / "state.safetensors"
-    monkeypatch.setattr(train, "restore", fails)
-    assert main(words) == 1 and "out of memory" in capsys.readouterr().err
-    assert checkpoint.load(state)[1]["seen"] == 500
-
-
 @pytest.mark.parametrize("settings", [RUN, changed(RUN, recipe__batch=300, snapshots=4)])
 def test_what_a_run_has_written_follows_from_the_images_it_has_seen(
     settings, digits_file, monkeypatch
@@ -676,51 +325,3 @@ def test_an_orphans_end_is_kept_for_who_asks_again(words, undisturbed, tmp_path,
         assert main(words) == 0
     assert contents(tmp_path / "run") == undisturbed
     assert not (tmp_path / ".run.work").exists()
-
-
-@pytest.fixture(scope="module")
-def in_parts(digits_file, tmp_path_factory):
-    """{size of a microbatch: (losses of every step, weights)} of runs in double precision with
-    dropout, with batches of 64 images, the last of 40."""
-    folder, found = tmp_path_factory.mktemp("parts"), {}
-    whole = changed(TUNE, recipe__batch=64)
-    torch.set_default_dtype(torch.float64)
-    for size in (64, 16):
-        settings, out = changed(whole, recipe__microbatch=size), folder / str(size)
-        train.run(whole if size == 64 else settings, digits_file, out)
-        lines = (out / "metrics.jsonl").read_text().splitlines()
-        losses = torch.tensor([json.loads(line)["loss"] for line in lines])
-        found[size] = losses, checkpoint.load(out / "model.safetensors")[0]
-    torch.set_default_dtype(torch.float32)
-    return found
-
-
-def test_microbatches_are_the_whole_batch(in_parts):
-    (wanted, weights), (losses, others) = in_parts[64], in_parts[16]
-    assert len(wanted) == 16 and wanted.dtype == torch.float64
-    torch.testing.assert_close(losses, wanted, rtol=1e-10, atol=0)
-    for name, value in weights.items():
-        assert value.dtype == torch.float64
-        torch.testing.assert_close(others[name], value, rtol=1e-8, atol=1e-10)
-
-
-def test_microbatches_keep_noise_labels_and_images_in_place(digits_file, monkeypatch):
-    """The inputs of the objective are the same in parts as at once."""
-    images, given = Images(digits_file), {}
-    settings = changed(PRETRAIN, network__classes=10, recipe__dropout=0.0)
-    for microbatch in (100, 16):
-        whole = changed(settings, recipe__microbatch=microbatch)
-        state, seen = State(whole, images), []
-        objective = make_objective(whole, images.sd)
-
-        def noted(f, x, eps, s, *rest, objective=objective, seen=seen):
-            seen.append((f.label, x, eps, s))
-            return objective(f, x, eps, s, *rest)
-
-        noted.levels = objective.levels
-        about = build.description(whole, images)
-        f = build.make_consistency(state.network, objective.process, about)
-        loop.step(state, whole, images, noted, f, 1000)
-        given[microbatch] = [torch.cat(parts) for parts in zip(*seen)]
-        assert len(seen) == -(-100 // microbatch)
-    assert all(torch.equal(a, b) for a, b in zip(given[100], given[16]))
