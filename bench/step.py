@@ -11,7 +11,8 @@ moving average take turns with ours in one process, on batches of the same shape
 ratio of times, turn by turn. The losses are compared too, with its weights, the same images, noise
 and noise levels, without dropout. With `--released fp16` it runs in its own fp16 and in tf32. With
 `--kernels native` the step of torch's kernels takes turns too, with `--compile` the compiled step
-and drawing: with ratios, turn by turn, and the processor seconds of their first call.
+and drawing: with ratios, turn by turn, the processor seconds of their first call, and how far the
+gradients of both steps are from that in double precision, and from each other.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ect.networks.dropout import Masks
 from ect.runtime import device
 from ect.runtime.options import errors_as_lines, folder, new_file, whole
-from ect.training import average
+from ect.training import average, loop
 
 QUARTILES = (0.25, 0.5, 0.75)
 PATIENCE = 10  # seconds for a product: bfloat16 takes minutes on a processor that has none
@@ -158,6 +159,31 @@ def memory_of(step):
     return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
+def gradient(ours, kind=torch.float32):
+    """The gradient of the loss of one batch, (parameters,), computed in `kind`."""
+    network, size = ours.state.network, ours.settings["recipe"]["batch"]
+    batch = (ours.settings, ours.images, ours.objective, 0, size, slice(0, size))
+    network.to(kind).zero_grad()
+    with device.deterministic():
+        x, eps, s = (part.to(kind) for part in loop.draw_batch(*batch)[:3])
+        terms = ours.objective(ours.f, x, eps, s, 1 - 2**-20, Masks(0, np.arange(size)))
+        terms.loss.mean().backward()
+    found = torch.cat([weight.grad.double().flatten() for weight in network.parameters()])
+    network.to(torch.float32).zero_grad()
+    return found
+
+
+def gradients_apart(eager, compiled):
+    """{pair: |a - b| / |b|} of the gradients of a step, eager, compiled and in double precision, on
+    equal weights."""
+    compiled.state.network.load_state_dict(eager.state.network.state_dict())
+    exact = gradient(eager, torch.float64)
+    plain, other = gradient(eager), gradient(compiled)
+    pairs = {"eager, double": (plain, exact), "compiled, double": (other, exact)}
+    pairs["compiled, eager"] = other, plain
+    return {name: ((a - b).norm() / b.norm()).item() for name, (a, b) in pairs.items()}
+
+
 def measure(args):
     """All that is printed, as a mapping."""
     with tempfile.TemporaryDirectory() as folder:
@@ -174,7 +200,8 @@ def measure(args):
             steps["released"] = Released(args, images, args.against).step
         eager, first = dict(steps), {}
         if args.compile:
-            steps["tune, compiled"] = Ours(args, images, "tune", compiled=True).step
+            compiled = Ours(args, images, "tune", compiled=True)
+            steps["tune, compiled"] = compiled.step
             drawing = Sampling(args, images, args.precision, compiled=True)
             steps["sample, compiled"] = drawing.step
             first = {name: processor(steps[name]) for name in steps if name not in eager}
@@ -203,6 +230,8 @@ def measure(args):
         found["peak_memory_mib"] = memory()
         if args.compile:
             found["first_call_processor_seconds"] = first
+            if args.precision == "fp32":
+                found["gradients_apart"] = gradients_apart(ours["tune"], compiled)
             half = "" if args.precision == "fp32" else f", {args.precision}"
             for name, other in (("tune", "tune"), ("sample", f"sample{half}")):
                 for index, what in enumerate(("seconds", "processor_seconds")):

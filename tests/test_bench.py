@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ect.schedule import CONTINUOUS_TIME, DIFFERENTIATED
 from ect.training import train
+from tests.helpers.compiling import without_kernels
 from tests.helpers.runs import TUNE, changed
 
 BENCH = Path(__file__).parent.parent / "bench"
@@ -109,6 +111,20 @@ def test_a_step_is_timed_and_split(printed):
     work = found["steps"]
     assert work["tune"]["flops"] > work["pretrain"]["flops"] > work["sample"]["flops"] > 0
     assert found["threads"] == 1 and "target" in found["parts_seconds"]
+
+
+def test_gradients_are_compared_on_equal_weights(monkeypatch, tmp_path):
+    """Of eager and compiled steps: apart by rounding alone, whatever each was trained before."""
+    without_kernels(monkeypatch)
+    monkeypatch.syspath_prepend(BENCH)
+    import step
+
+    args = step.options("").parse_args(ONE)
+    images = step.images_of(args, tmp_path, 64)
+    eager, compiled = (step.Ours(args, images, "tune", compiled=kind) for kind in (False, True))
+    eager.step()
+    apart = step.gradients_apart(eager, compiled)
+    assert 0 < apart["eager, double"] < 1e-3 and apart["compiled, eager"] < 1e-3
 
 
 def test_the_share_of_own_targets_falls_from_stage_to_stage(printed):
