@@ -25,6 +25,7 @@ from ect.config.base import (
     visible,
     whole,
 )
+from ect.runtime.zips import is_locked
 from ect.schedule import HIGH, LOW, RHO
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
@@ -118,8 +119,9 @@ class Features(Block):
             )
         for key, file in (("inception_path", weights), ("dinov2_path", self.dinov2_path)):
             given = getattr(self, key) is not None and Path(file).exists()
-            if given and not zipfile.is_zipfile(file):
-                raise ValueError(f"{key}: found {str(file)!r}, no TorchScript; allowed: one")
+            if given and (not zipfile.is_zipfile(file) or is_locked(file)):
+                what = "an encrypted zip" if zipfile.is_zipfile(file) else "no TorchScript"
+                raise ValueError(f"{key}: found {str(file)!r}, {what}; allowed: a TorchScript file")
         if self.extractor == "classifier" and self.classifier is None:
             raise ValueError("extractor is 'classifier'; allowed: with a block classifier: {...}")
         return self
