@@ -198,8 +198,9 @@ def run(argv=None):
         untold = made.require(args)
         out = files.place(args)
         noted = crash.noted(out, args.attempt) if out and args.attempt else nullcontext()
-        with allowed(getattr(args, "plugins", [])), noted, files.recorded(args):
-            args.function(args)
+        with files.nothing_left(args), allowed(getattr(args, "plugins", [])), noted:
+            with files.recorded(args):
+                args.function(args)
         for line in untold:
             print(f"ect {args.verb}: {line}", file=sys.stderr)
     except Stopped as stop:

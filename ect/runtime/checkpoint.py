@@ -8,7 +8,7 @@ import json
 import math
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ect.runtime.text import allowing, cause, lacking, parsed, shown, shown_path
@@ -82,6 +82,21 @@ def replacing(path):
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def no_folder_left(*paths):
+    """Where the block fails, remove the folders that it made on the way to these paths, unless
+    something is in them."""
+    several = (Path(path).absolute() for path in paths)
+    missing = {one for path in several for one in (path, *path.parents) if not os.path.lexists(one)}
+    try:
+        yield
+    except BaseException:
+        for folder in sorted(missing, reverse=True):  # what is in a folder comes before it
+            with suppress(OSError, ValueError):
+                folder.rmdir()
+        raise
 
 
 def sweep(folder):
