@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from ect.cli.main import main
-from ect.config.config import Config
-from ect.config.config import ConfigError
+from ect.config.config import Config, ConfigError
 from ect.data import folder, npz
 from ect.runtime.zips import is_locked
 from tests.helpers.configs import changed
