@@ -3,7 +3,6 @@
 import importlib.util
 import math
 import zipfile
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -138,7 +137,7 @@ class Features(Block):
 
 
 def _require_falling(times, of=""):
-    if isinstance(times, list) and not all(a > b for a, b in pairwise([HIGH, *times])):
+    if isinstance(times, list) and not all(a > b for a, b in zip([HIGH, *times], times)):
         allowed = f"decreasing noise levels below {HIGH:g}"
         raise ValueError(f"times is {short(times)}{of}; allowed: {allowed}")
 
