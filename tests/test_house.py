@@ -28,7 +28,9 @@ ALLOWED = {
     "method": ("networks.dropout", "runtime.device"),
     "registry": ("schedule",),
     "plugins": ("schedule", "registry", "runtime.text", "runtime.crash"),
-    "config": ("schedule", "registry", "plugins", "networks.widths", "runtime.text"),
+    "config": (
+        "schedule", "registry", "plugins", "networks.widths", "runtime.text", "runtime.zips",
+    ),
     "study": ("schedule", "config", "networks.widths", "runtime.versions"),
     "data": ("runtime", "registry", "config.dataset"),
     "models": ("method", "networks", "runtime", "registry", "plugins", "data"),

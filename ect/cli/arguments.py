@@ -1,6 +1,7 @@
 """The arguments of a verb, checked before torch is loaded, and an error in them as one line."""
 
 import argparse
+import json
 import math
 import os
 import traceback
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from ect.runtime import crash
 from ect.runtime.options import whole
-from ect.runtime.text import parsed, shown, shown_path, waits
+from ect.runtime.text import lacking, parsed, shown, shown_path, waits
 
 # Arguments that are files: what writes them, and a name that such a file must hold (a|b: either).
 FILES = {
@@ -41,8 +42,8 @@ class Settings(dict):
     path: str | None = None
 
     def __missing__(self, key):
-        found = ", ".join(map(str, self)) or "nothing"
-        raise ValueError(f"settings: no key '{key}' among {found}; it is needed")
+        place = "settings" if self.path is None else shown_path(self.path)
+        raise ValueError(f"{place}: {lacking(key, self)}; allowed: an object with that key")
 
 
 def settings_of(text):
@@ -56,12 +57,17 @@ def settings_of(text):
     if not text.strip():
         raise argparse.ArgumentTypeError("found no text; allowed: JSON, or a run.json")
     try:
-        found = _object(Path(text).read_text(encoding="utf-8"), text)["settings"]
+        record = _object(Path(text).read_text(encoding="utf-8"), text)
     except (OSError, ValueError) as error:
         found = f"found {shown(text, 300)}, which cannot be read ({shown(error)})"
         raise argparse.ArgumentTypeError(f"{found}; allowed: JSON, or a run.json") from None
-    if isinstance(found, Settings):
-        found.path = text
+    found = record.get("settings")
+    if not isinstance(found, Settings):
+        held = f"settings: found {shown(json.dumps(found), 60)}"
+        held = held if "settings" in record else lacking("settings", record)
+        allowed = "a run.json, whose settings are an object, or the settings themselves as JSON"
+        raise argparse.ArgumentTypeError(f"{shown_path(text)}: {held}; allowed: {allowed}")
+    found.path = text
     return found
 
 

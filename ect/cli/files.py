@@ -82,6 +82,12 @@ def place(args):
     return getattr(args, "out", None) or getattr(args, "folder", None)
 
 
+def nothing_left(args):
+    """In its block no empty folder is left on the way to the outputs of a verb that fails."""
+    paths = [place(args), *(path.parent for path in written(args))]
+    return checkpoint.no_folder_left(*(path for path in paths if path))
+
+
 def require_outputs(args):
     """Raise `ValueError` unless every output of a verb can be written where it is to go, and
     replaces neither an input nor what another job left."""

@@ -26,6 +26,35 @@ VERBS: dict[Callable, tuple[str, dict]] = (
     jobs.VERBS | measure.VERBS | lease.VERBS | report.VERBS | runs.VERBS | completion.VERBS
 )
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# What OpenMP's library reads when torch loads it: (the form, that form in words). Of another value
+# it prints a line of its own, or never ends.
+_SWITCH, _SIZE = (r"true|false", "true or false"), (r"\d{1,12} *[bkmg]?", "a size such as 4M")
+OPENMP = {
+    "OMP_PROC_BIND": (
+        r"true|false|(master|primary|close|spread)( *, *(master|primary|close|spread))*",
+        "true, false, or a list of primary, close, spread",
+    ),
+    "OMP_PLACES": (
+        r"(threads|cores|sockets|ll_caches|numa_domains)( *\( *\d{1,4} *\))?|[{!][\d{}:,! -]*",
+        "threads, cores, sockets, or places such as {0:4}",
+    ),
+    "OMP_SCHEDULE": (
+        r"((non)?monotonic *: *)?(static|dynamic|guided|auto)( *, *\d{1,9})?",
+        "static, dynamic, guided or auto",
+    ),
+    "GOMP_CPU_AFFINITY": (
+        r"\d{1,4}(-\d{1,4}(:[1-9]\d{0,3})?)?([ ,]+\d{1,4}(-\d{1,4}(:[1-9]\d{0,3})?)?)*",
+        "CPUs such as 0-3",
+    ),
+    "OMP_WAIT_POLICY": (r"active|passive", "active or passive"),
+    "OMP_DISPLAY_ENV": (r"true|false|verbose", "true, false or verbose"),
+    "OMP_TARGET_OFFLOAD": (r"mandatory|disabled|default", "mandatory, disabled or default"),
+    "OMP_MAX_ACTIVE_LEVELS": (r"\d{1,3}", "a whole number from 0 to 999"),
+    "OMP_THREAD_LIMIT": (r"0*[1-9]\d{0,5}", "a whole number from 1 to 999999"),
+    "GOMP_SPINCOUNT": (r"infinite|infinity|\d{1,12} *[kmgt]?", "infinite, or a whole number"),
+    **dict.fromkeys(("OMP_DYNAMIC", "OMP_NESTED", "OMP_CANCELLATION"), _SWITCH),
+    **dict.fromkeys(("OMP_STACKSIZE", "GOMP_STACKSIZE"), _SIZE),
+}
 BEFORE = ("--threads", "--attempt")  # options of all verbs
 
 
@@ -102,11 +131,15 @@ def limit_threads(number):
             os.environ[name] = str(number)
 
 
-def require_numbers():
-    """Raise `ValueError` where the environment holds no number for what libraries read there."""
+def require_environment():
+    """Raise `ValueError` where the environment holds nothing that libraries can read there."""
     for name in filter(os.environ.get, THREADS):
         for level in os.environ[name].split(","):  # OpenMP's: one for each level of nesting
             whole(name, level.strip(), 1, 1024)
+    for name, (form, words) in OPENMP.items():
+        found = os.environ.get(name, "").strip()
+        if found and not re.fullmatch(form, found, re.IGNORECASE | re.ASCII):
+            raise ValueError(f"{name}: found '{shown(found, 60)}'; allowed: {words}")
     if date := os.environ.get("SOURCE_DATE_EPOCH"):  # matplotlib's, of a pdf
         whole("SOURCE_DATE_EPOCH", date, 0, 10**11)
 
@@ -189,7 +222,7 @@ def run(argv=None):
     try:
         options.require_here()
         limit_threads(args.threads)
-        require_numbers()
+        require_environment()
         require(args)
         require_settings(args)
         require_parts(getattr(args, "plugins", []))
@@ -198,7 +231,8 @@ def run(argv=None):
         untold = made.require(args)
         out = files.place(args)
         noted = crash.noted(out, args.attempt) if out and args.attempt else nullcontext()
-        with allowed(getattr(args, "plugins", [])), noted, files.recorded(args):
+        permitted = allowed(getattr(args, "plugins", []))
+        with files.nothing_left(args), permitted, noted, files.recorded(args):
             args.function(args)
         for line in untold:
             print(f"ect {args.verb}: {line}", file=sys.stderr)

@@ -25,6 +25,7 @@ from ect.config.base import (
     visible,
     whole,
 )
+from ect.runtime.zips import is_locked
 from ect.schedule import HIGH, LOW, RHO
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
@@ -118,8 +119,9 @@ class Features(Block):
             )
         for key, file in (("inception_path", weights), ("dinov2_path", self.dinov2_path)):
             given = getattr(self, key) is not None and Path(file).exists()
-            if given and not zipfile.is_zipfile(file):
-                raise ValueError(f"{key}: found {str(file)!r}, no TorchScript; allowed: one")
+            if given and (not zipfile.is_zipfile(file) or is_locked(file)):
+                what = "an encrypted zip" if is_locked(file) else "no TorchScript"
+                raise ValueError(f"{key}: found {str(file)!r}, {what}; allowed: a TorchScript file")
         if self.extractor == "classifier" and self.classifier is None:
             raise ValueError("extractor is 'classifier'; allowed: with a block classifier: {...}")
         return self
@@ -134,6 +136,12 @@ class Features(Block):
         return self.dinov2_path if self.extractor == "dinov2" else None
 
 
+def _require_falling(times, of=""):
+    if isinstance(times, list) and not all(a > b for a, b in zip([HIGH, *times], times)):
+        allowed = f"decreasing noise levels below {HIGH:g}"
+        raise ValueError(f"times is {short(times)}{of}; allowed: {allowed}")
+
+
 class Sampler(Block):
     """How images are sampled. A plugin's sampler takes its options as further keys."""
 
@@ -144,8 +152,8 @@ class Sampler(Block):
     label: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(visible)]
     """Its name in tables and figures."""
     times: Annotated[list[Level], Field(max_length=1000)] | None = None
-    """Decreasing noise levels s to which `multistep` re-noises, or `flow_map` leads on its way to
-    0; without the key it is one step."""
+    """Decreasing noise levels s, below 80, to which `multistep` re-noises, or `flow_map` leads on
+    its way to 0; without the key it is one step. Those of a plugin's sampler decrease as well."""
     steps: whole(10_000) | None = None
     """Number of steps of a solver."""
     gamma: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -174,6 +182,7 @@ class Sampler(Block):
         added, extra = plugin_parts("sampler", info), self.model_extra or {}
         if self.kind in added:
             self._own = resolve_options(added[self.kind].options, self._set() | extra, self.kind)
+            _require_falling(self._own.get("times"), f" for '{self.kind}', a plugin's")
             if self.nfe is None:
                 raise ValueError(f"nfe is missing; '{self.kind}' is a plugin's, which needs it")
             return self
@@ -189,10 +198,7 @@ class Sampler(Block):
         if self.kind not in STEPWISE and (self.times is not None or not self.steps):
             found = f"steps is {self.steps} and times is {self.times} for '{self.kind}'"
             raise ValueError(f"{found}; allowed: steps >= 1 and no times")
-        times = self.times or []
-        if times != sorted(set(times), reverse=True) or times[:1] >= [HIGH]:
-            allowed = f"decreasing noise levels below {HIGH:g}"
-            raise ValueError(f"times is {short(times)}; allowed: {allowed}")
+        _require_falling(times := self.times or [])
         if self.sigma_min and self.sigma_min >= min(times, default=HIGH):
             lowest = f"< {min(times, default=HIGH):g}, the lowest noise level that is denoised"
             raise ValueError(f"sigma_min is {self.sigma_min}; allowed: {lowest}")
@@ -229,23 +235,22 @@ class Sampler(Block):
             )
 
     def _churn(self):
-        keys = ("churn", "churn_min", "churn_max", "churn_noise")
+        return self._given("churn", "churn_min", "churn_max", "churn_noise")
+
+    def _given(self, *keys):
         return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 
     def _set(self):
-        options = {"times": self.times, "steps": self.steps, "sigma_min": self.sigma_min}
-        options |= {"gamma": self.gamma}
-        return {key: value for key, value in options.items() if value is not None} | self._churn()
+        return self._given("times", "steps", "sigma_min", "gamma") | self._churn()
 
     def options(self):
         if self._own is not None:
             return self._own
-        if self.kind == "multistep":
-            shift = {"sigma_min": self.sigma_min} if self.sigma_min else {}
-            return {"times": self.times or [], **shift}
-        if self.kind == "flow_map":
-            noise = {"gamma": self.gamma} if self.gamma else {}
-            return {"times": self.times or [], **noise}
+        if self.kind in STEPWISE:
+            more = self._given("sigma_min", "gamma")
+            return {"times": self.times or []} | {
+                key: value for key, value in more.items() if value
+            }
         return {"steps": self.steps} | (self._churn() if self.churn else {})
 
     @property

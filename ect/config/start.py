@@ -20,6 +20,7 @@ from ect.config.base import (
     short,
 )
 from ect.runtime.text import waits
+from ect.runtime.zips import is_locked
 
 # What is read of a folder of diffusers, of its unet/ and of its scheduler/.
 DIFFUSERS = (
@@ -30,7 +31,7 @@ DIFFUSERS = (
 
 def _of_no_model(path):
     """What a file is that holds no weights, by its first bytes: all formats begin with bytes that
-    are no text. None for any other file."""
+    are no text. None for any other file, but for a zip that only a password opens."""
     if waits(path):
         return "a device, pipe or socket"
     try:
@@ -42,6 +43,8 @@ def _of_no_model(path):
         return "an empty file"
     pickled = start.startswith((b"(", b"c")) and b"\n" in start  # of protocol 0, which is text
     text = not pickled and all(byte >= 32 or byte in b"\t\n\r\f" for byte in start)
+    if start.startswith(b"PK") and is_locked(path):
+        return "an encrypted zip"
     return "a text file" if text else None
 
 

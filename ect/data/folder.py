@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from ect.config.dataset import LABELS, MAX_BYTES, SUFFIXES
 from ect.runtime.text import shown
+from ect.runtime.zips import locked
 
 PIECE = 2**14  # bytes that are unpacked at a time: a few bytes of bzip2 can hold a gigabyte
 # What macOS, Synology, QNAP, Windows and Linux put among a user's files, in lower case. Thumbnails
@@ -62,6 +63,11 @@ class Zip:
             if name in self.entries:
                 raise ValueError(f"{shown(path)}: holds '{shown(name)}' twice; allowed: once")
             self.entries[name] = entry
+        if name := locked(self.file, lambda name: is_image(name) or name.endswith(LABELS)):
+            raise ValueError(
+                f"{shown(path)}: found an encrypted .zip ('{shown(name)}' needs a password);"
+                " allowed: one that is not encrypted, or the folder that was in it"
+            )
         images = [entry.filename for name, entry in self.entries.items() if is_image(name)]
         require_one_top(images, path)
         self.names = sorted(self.entries)

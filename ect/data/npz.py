@@ -14,6 +14,7 @@ from numpy.lib import format as npy
 
 from ect.config.dataset import MAX_BYTES, MAX_PIXELS
 from ect.runtime.text import allowing, shown
+from ect.runtime.zips import locked
 
 ARRAY = "arr_0.npy"
 
@@ -40,6 +41,8 @@ def _entry(file):
     if names.count(ARRAY) != 1:
         found = ", ".join(name.removesuffix(".npy") for name in names) or "nothing"
         raise ValueError(f"holds {shown(found)}; allowed: an array arr_0, once")
+    if locked(file, ARRAY.__eq__):
+        raise ValueError("found an encrypted zip; allowed: one without a password")
     return ARRAY
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ect.config.dataset import MAX_BYTES
 from ect.data import decode, parquet, webdataset
 from ect.data.classes import listed, of_imagenet
+from ect.runtime.checkpoint import no_folder_left
 from ect.runtime.text import shown
 from ect.runtime.versions import setting
 
@@ -97,7 +98,8 @@ def _published(name, inside, channels):
 
         dataset, root = getattr(datasets, name), settings["path"]
         try:
-            parts = [dataset(root, train=train, download=True) for train in (True, False)]
+            with no_folder_left(os.path.join(root, inside)):
+                parts = [dataset(root, train=train, download=True) for train in (True, False)]
         except (OSError, RuntimeError, EOFError) as error:
             folder = os.path.join(root, inside)
             raise ValueError(_what_to_put_where(dataset, folder, error)) from None

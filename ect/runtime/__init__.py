@@ -3,6 +3,7 @@
 =============  ================================================================
 `versions`     the version of what each stage computes; defaults of absent keys
 `text`         text of a user's files, as it may be printed
+`zips`         zips that only a password opens
 `seeds`        seeds for named streams of random numbers
 `device`       the device, its precision, deterministic operations
 `checkpoint`   weights and training state, written atomically

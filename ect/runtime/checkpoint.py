@@ -8,10 +8,10 @@ import json
 import math
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ect.runtime.text import allowing, cause, parsed, shown, shown_path
+from ect.runtime.text import allowing, cause, lacking, parsed, shown, shown_path
 
 LONGEST = 200  # bytes of a file's name: scratch files and records add to it, file systems take 255
 
@@ -82,6 +82,21 @@ def replacing(path):
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def no_folder_left(*paths):
+    """Where the block fails, remove the folders that it made on the way to these paths, unless
+    something is in them."""
+    several = (Path(path).absolute() for path in paths)
+    missing = {one for path in several for one in (path, *path.parents) if not os.path.lexists(one)}
+    try:
+        yield
+    except BaseException:
+        for folder in sorted(missing, reverse=True):  # what is in a folder comes before it
+            with suppress(OSError, ValueError):
+                folder.rmdir()
+        raise
 
 
 def sweep(folder):
@@ -209,13 +224,20 @@ def typed(value, place, needed=None, known=None):
     if not isinstance(value, dict):
         raise ValueError(f"{place}: found {_kind(type(value))}; allowed: a JSON object")
     if lost := [key for key in needed or {} if key not in value]:
-        raise ValueError(f"{place}: no key '{lost[0]}'; it is needed")
+        allowed = f"{_kinds((needed or {})[lost[0]])} there"
+        raise ValueError(f"{place}: {lacking(lost[0], value)}; allowed: {allowed}")
     for key, kind in {**(known or {}), **(needed or {})}.items():
         if key in value and (not isinstance(value[key], kind) or isinstance(value[key], bool)):
-            allowed = " or ".join(map(_kind, kind if isinstance(kind, tuple) else (kind,)))
+            allowed = _kinds(kind)
             found = shown(json.dumps(value[key]), 60)
             raise ValueError(f"{place}: '{key}' is {found}; allowed: {allowed}")
     return value
+
+
+def _kinds(of):
+    """A type, or each of several, in the words of JSON."""
+    several = of if isinstance(of, tuple) else (of,)
+    return " or ".join(_kind(one) for one in several if one is not int or float not in several)
 
 
 def _kind(of):

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 DIGITS = 300  # of a whole number in JSON: more have no float
@@ -112,6 +112,11 @@ def cause(error: BaseException, path: object) -> str:
 def allowing(found: str, allowed: str) -> str:
     """What was found and what is allowed, unless the cause in `found` says that."""
     return found if "allowed: " in found else f"{found}; allowed: {allowed}"
+
+
+def lacking(key: object, mapping: Iterable[object]) -> str:
+    """That a key is missing, and those that are there."""
+    return f"found no key '{key}' among {shown(', '.join(map(str, mapping)) or 'none', 100)}"
 
 
 def brief_words(line: str) -> str:

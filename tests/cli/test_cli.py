@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 
+from ect.cli.arguments import settings_of
 from ect.cli.main import VERBS, main
 from ect.data import prepare
 
@@ -78,6 +79,29 @@ def test_settings_that_cannot_be_read(folder, capsys, settings):
     with pytest.raises(SystemExit) as left:
         main(["sample", settings, "--model", "m", "--out", "o"])
     assert left.value.code != 0 and settings in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("held, found", {
+    '{"features": "x", "steps": []}': "found no key 'settings' among features, steps; allowed: ",
+    "{}": "found no key 'settings' among none; allowed: ",
+    '{"settings": ["a"]}': 'settings: found ["a"]; allowed: a run.json',
+    '{"settings": null}': "settings: found null; allowed: a run.json",
+}.items())  # fmt: skip
+@pytest.mark.parametrize("words", ["tabulate solvers --metrics a --solvers", "tabulate-steps",
+                                   "tabulate ends --metrics a --about", "sample"])  # fmt: skip
+def test_a_json_of_another_kind_as_settings(folder, capsys, words, held, found):
+    path = folder / "other.json"
+    path.write_text(held)
+    with pytest.raises(SystemExit):
+        main([*words.split(), str(path), "--out", "o"])
+    assert f": {path}: {found}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_key_that_settings_of_a_file_lack_is_told_with_the_file(folder):
+    (folder / "made.json").write_text('{"settings": {"seed": 1}}')
+    settings = settings_of("made.json")
+    with pytest.raises(ValueError, match=r"made\.json: found no key 'zzz' among .*; allowed: "):
+        settings["zzz"]
 
 
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])

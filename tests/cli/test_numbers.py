@@ -7,7 +7,8 @@ import re
 import pytest
 
 from ect.cli import arguments
-from ect.cli.main import THREADS, limit_threads, main, parser, require_numbers
+from ect.cli import main as main_module
+from ect.cli.main import THREADS, limit_threads, main, parser, require_environment
 from ect.models.export import sample
 from ect.runtime import distributed, lease
 
@@ -95,7 +96,7 @@ def test_numbers_that_libraries_read_are_told_by_name(name, monkeypatch, capsys)
         assert "allowed: a whole number from " in line
     for text in ("4", "", *(["4,2"] if name in THREADS else ["0"])):
         monkeypatch.setenv(name, text)
-        require_numbers()
+        require_environment()
 
 
 def test_threads_of_the_command_line_come_first(monkeypatch):
@@ -110,3 +111,38 @@ def test_the_exported_script_takes_no_other_numbers(option, capsys):
     for text in [*NO_NUMBERS, *(() if option in ("--labels", "--seed") else ("0",))]:
         require_refused(sample.parser(), [option, text], capsys)
     assert sample.parser().parse_args([option, "16"])
+
+
+OPENMP = {
+    "OMP_PROC_BIND": (["true", "SPREAD", "close,spread", ""], ["maybe", "close,", "1"]),
+    "OMP_PLACES": (["cores", "threads(4)", "{0:4}:2", "{0,1},{2,3}"], ["xx", "cores(a)"]),
+    "OMP_SCHEDULE": (["dynamic,4", "nonmonotonic: static"], ["foo", "static,-1", "static,x"]),
+    "GOMP_CPU_AFFINITY": (["0", "0-3", "0 2,4-9:2"], ["zz", "0-", "-1", "0-4:0"]),
+    "OMP_WAIT_POLICY": (["active"], ["w"]),
+    "OMP_DYNAMIC": (["false"], ["perhaps", "1"]),
+    "OMP_NESTED": (["TRUE"], ["qq"]),
+    "OMP_CANCELLATION": (["true"], ["x"]),
+    "OMP_STACKSIZE": (["4M", "100 k", "9"], ["1zz", "M", "-4"]),
+    "GOMP_STACKSIZE": (["4M"], ["x"]),
+    "OMP_MAX_ACTIVE_LEVELS": (["0", "2"], ["x", "-1"]),
+    "OMP_THREAD_LIMIT": (["4"], ["0", "x"]),
+    "OMP_DISPLAY_ENV": (["verbose"], ["x"]),
+    "OMP_TARGET_OFFLOAD": (["default"], ["x"]),
+    "GOMP_SPINCOUNT": (["infinite", "30k"], ["x", "-1"]),
+}
+
+
+@pytest.mark.parametrize("name", OPENMP)
+def test_what_openmp_cannot_read_is_told_before_it_is_loaded(monkeypatch, capsys, name):
+    good, bad = OPENMP[name]
+    for value in good:
+        monkeypatch.setenv(name, value)
+        require_environment()
+    for value in bad:
+        monkeypatch.setenv(name, value)
+        assert main(["verify", "nowhere"]) == 1
+        assert f"{name}: found '{value}'; allowed: " in capsys.readouterr().err
+
+
+def test_every_variable_of_openmp_is_tried():
+    assert set(OPENMP) == set(main_module.OPENMP)

@@ -107,14 +107,14 @@ WRONG_PARTS = {
     "a negative label": ({"test_labels": WHOLE["test_labels"] - 1}, "test_labels holds -1"),
 }
 WRONG_ABOUT = {
-    "no mean": ({"shift": None}, "'shift' is null; allowed: a whole number or a number"),
+    "no mean": ({"shift": None}, "'shift' is null; allowed: a number"),
     "a mean beyond": ({"shift": 256.0}, "shift is 256.0; allowed: 0 to 255"),
     "scale 0": ({"scale": 0}, "scale is 0; allowed: 1e-06 to 1e[+]06"),
     "negative scale": ({"scale": -0.1}, "scale is -0.1"),
     "infinite scale": ({"scale": float("inf")}, "scale is inf"),
     "sd -1": ({"sd": -1}, "sd is -1"),
     "sd NaN": ({"sd": float("nan")}, "sd is nan"),
-    "sd a text": ({"sd": "0.5"}, """'sd' is "0.5"; allowed: a whole number or a number"""),
+    "sd a text": ({"sd": "0.5"}, """'sd' is "0.5"; allowed: a number"""),
     "sd true": ({"sd": True}, "'sd' is true"),
     "labels without classes": ({"classes": None}, "holds 1; allowed: 0, as without classes"),
     "classes a number": ({"classes": 3}, "'classes' is 3; allowed: a list or null"),
@@ -163,7 +163,7 @@ def test_a_missing_meaning_is_named(tmp_path, key):
     about = RANGE | {"classes": ["a", "b", "c"]}
     del about[key]
     save_file(WHOLE, tmp_path / "d", {"about": json.dumps(about)})
-    require_refused(tmp_path / "d", f"no key '{key}'")
+    require_refused(tmp_path / "d", f"found no key '{key}'")
 
 
 @pytest.mark.parametrize("about", ["", "[]", "3", "{", '{"sd": 1, "sd": 2}', "null"])

@@ -115,15 +115,15 @@ def cell_of(tmp_path, **changes):
         ({"cell": None}, "'cell' is null"),
         ({"cell": []}, "'cell' is []"),
         ({"cell": {}}, "its cell has no pretrain"),
-        ({"fd": ...}, "no key 'fd'"),
+        ({"fd": ...}, "found no key 'fd'"),
         ({"fd": None}, "'fd' is null"),
         ({"fd": "2.0"}, "'fd' is \"2.0\""),
         ({"fd": True}, "'fd' is true"),
         ({"kd": None}, "'kd' is null"),
         ({"precision": "x"}, "'precision' is \"x\""),
-        ({"images": ...}, "no key 'images'"),
+        ({"images": ...}, "found no key 'images'"),
         ({"reference_images": "many"}, "'reference_images' is \"many\""),
-        ({"features": ...}, "no key 'features'"),
+        ({"features": ...}, "found no key 'features'"),
         ({"repeats": {}}, "repeats of fd are None"),
         ({"repeats": {"fd": []}}, "repeats of fd are []"),
         ({"repeats": {"fd": [1.0, None]}}, "repeats of fd are [1.0, None]"),
@@ -149,7 +149,7 @@ LINE = {"images": 1000, "loss": 2.5, "share_r_zero": 0.5, "residual_by_ln_s": [0
     [
         ("", ": found no lines"),
         ("null", ", line 1: found null"),
-        ('{"images": 1}', ", line 1: no key 'loss'"),
+        ('{"images": 1}', ", line 1: found no key 'loss'"),
         (json.dumps(LINE | {"loss": None}), ", line 1: 'loss' is null"),
         (json.dumps(LINE) + "\n{", ", line 2: not JSON"),
     ],
@@ -217,7 +217,7 @@ def test_searched_times_that_lack_something_are_told_by_name(tmp_path):
     model = {"schedule": "s", "pretrain": "ve", "recipe": "r", "kimg": 1, "tune_kimg": 1, "seed": 0}
     for text in ("{}", '{"features": "x", "metric": "fd", "search": 1, "test": 1, "steps": [{}]}'):
         path = Inputs(tmp_path).file(text)
-        with pytest.raises(ValueError, match=f"^{path}: ('search' is|no key)"):
+        with pytest.raises(ValueError, match=f"^{path}: ('search' is|found no key)"):
             steps.tabulate([model | {"path": path}], tmp_path / "t")
     with pytest.raises(ValueError, match=r"^models: found none"):
         steps.tabulate([], tmp_path / "t")

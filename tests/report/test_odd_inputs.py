@@ -65,7 +65,7 @@ STEP = {"k": 2, "times": [0.5], "search": 1.0, "test": 2.0}
 CELL = Inputs(None).cell_of("heun")
 WRONG = {
     "metrics": [
-        ({"fd": None}, "'fd' is null; allowed: a whole number or a number"),
+        ({"fd": None}, "'fd' is null; allowed: a number"),
         ({"fd": "2"}, "'fd' is \"2\""),
         ({"kd": []}, "'kd' is []"),
         ({"images": 2.5}, "'images' is 2.5; allowed: a whole number"),
@@ -92,10 +92,10 @@ WRONG = {
     ],
     "steps": [
         ({"search": None}, "'search' is null"),
-        ({"test": {}}, "test: no key 'images'"),
+        ({"test": {}}, "test: found no key 'images'"),
         ({"steps": {}}, "'steps' is {}; allowed: a list"),
         ({"steps": [3]}, "step 1: found a whole number; allowed: a JSON object"),
-        ({"steps": [{"k": 2}]}, "step 1: no key 'times'"),
+        ({"steps": [{"k": 2}]}, "step 1: found no key 'times'"),
         ({"steps": [{"k": 2, "times": ["a"], "search": 1, "test": 1}]}, "times that are"),
         ({"metric": 3}, "'metric' is 3"),
         ({"metric": "fid"}, "metric is fid; allowed: fd, kd"),
@@ -112,7 +112,7 @@ WRONG = {
     ],
     "curves": [({"loss": None}, "line 1: 'loss' is null"), ({"images": "1"}, "'images' is \"1\"")],
     "losspage": [
-        ({"share_r_zero": None}, "'share_r_zero' is null; allowed: a whole number"),
+        ({"share_r_zero": None}, "'share_r_zero' is null; allowed: a number"),
         ({"share_r_zero": 2}, "line 1: share_r_zero is 2; allowed: from 0 to 1"),
         ({"images": -5}, "line 1: found -5 images after 0; allowed: rising numbers"),
         ({"images": 10**30}, "line 1: found 1000"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from ect.models.about import Foreign, brief, named
 from ect.models.importers.scan import MAGIC
 from ect.runtime.checkpoint import require_no_pipe
+from ect.runtime.zips import is_locked
 
 START = 2**20  # bytes that are looked at
 READS = {  # what each format reads, by the names below, and in words
@@ -30,6 +31,7 @@ KINDS = {  # name: (what it is, how it can be read)
     "gguf": ("a file of GGUF", "weights of torch.save"),
     "picture": ("a picture", "a model's file"),
     "program": ("a program of TorchScript", "its state_dict() with torch.save: `state_dict`"),
+    "locked": ("an encrypted zip archive", "unpack it with its password first"),
     "zip": ("a zip archive", "unpack it first"),
     "torch": ("a file of torch.save", "format `state_dict`, if it holds bare weights"),
     "model": ("a model.safetensors of this pipeline", "format `ect`"),
@@ -102,6 +104,8 @@ def zip_kind(path):
             names = file.namelist()
     except (zipfile.BadZipFile, ValueError, OSError):
         return None  # cut: its reader says so
+    if is_locked(path):
+        return "locked"
     if any("/code/" in name or name.endswith("constants.pkl") for name in names):
         return "program"
     if any(name.endswith("data.pkl") for name in names):
