@@ -38,7 +38,7 @@ Nothing heavy is imported here; `python -m ect --help` lists the verbs. In a pro
 
     import ect
 
-    model = ect.load("results/digits/tune/ve/s0/k60/sigmoid/ect/k60/s0/model.safetensors")
+    model = ect.load("results/digits/tune/ve/s0/k30/sigmoid/ect/k30/s0/model.safetensors")
     images = model.sample(16, steps=2, seed=0)  # numpy, uint8 (16, H, W, C)
 """
 

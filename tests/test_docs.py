@@ -85,7 +85,7 @@ def place(tmp_path_factory, digits_file):
     before = Path.cwd()
     os.chdir(folder)  # so that records name paths as Snakemake gives them
     try:
-        tiny_study(Path("results/digits"), digits_file, [Tuned(K60, "sigmoid", "ect", 60, 0)])
+        tiny_study(Path("results/digits"), digits_file, [Tuned(K30, "sigmoid", "ect", 30, 0)])
         slope = [Tuned(K1, "sigmoid", recipe, 1, 0) for recipe in ("ect", "ect_slope")]
         tiny_study(Path("results/smoke"), digits_file, slope)
         a_readers_files()
@@ -94,7 +94,7 @@ def place(tmp_path_factory, digits_file):
     return folder
 
 
-K60, K1 = Milestone("ve", 0, 60), Milestone("ve", 0, 1)
+K30, K1 = Milestone("ve", 0, 30), Milestone("ve", 0, 1)
 
 
 def tiny_study(root, digits_file, models):
@@ -195,12 +195,12 @@ def test_verbs_run_in_the_order_of_the_pages(here, capsys):
             main_or_help(words[3:])
         elif words[0] == "python":
             run(sys.executable, *words[1:])
-    again, first = (Path(p) / "model.safetensors" for p in ("again", f"results/digits/{TUNED_60}"))
+    again, first = (Path(p) / "model.safetensors" for p in ("again", f"results/digits/{TUNED_30}"))
     assert again.read_bytes() == first.read_bytes()  # as README says
     assert Image.open("samples.png").size[0] > 0
 
 
-TUNED_60 = Tuned(K60, "sigmoid", "ect", 60, 0).folder
+TUNED_30 = Tuned(K30, "sigmoid", "ect", 30, 0).folder
 
 
 def main_or_help(words):
@@ -229,11 +229,11 @@ def test_the_objective_of_the_pages_trains(here):
     text = next(text for _, text in blocks("yaml") if "my_objective.py" in text)
     Path("snippet.yaml").write_text(text)
     study = Config.read(load.read("config.yaml", "snippet.yaml"))
-    settings = settings_of.train(study, Tuned(K60, "solution", "solution", 1, 0))
+    settings = settings_of.train(study, Tuned(K30, "solution", "solution", 1, 0))
     shown = {"network": PRETRAIN["network"], "recipe": settings["recipe"] | {"batch": 250}}
     root = Path("results/digits")
     words = ["train", json.dumps(settings | shown), "--out", "mine", "--init"]
-    words += [str(root / K60.folder / "model.safetensors")]
+    words += [str(root / K30.folder / "model.safetensors")]
     assert main([*words, "--data", str(root / "data" / "dataset.safetensors")]) == 0
     lines = [json.loads(line) for line in Path("mine/metrics.jsonl").read_text().splitlines()]
     assert lines and all(0 < line["loss"] < 1e3 for line in lines)
@@ -264,7 +264,7 @@ def test_the_pipeline_of_the_pages_is_opened(here, tmp_path, monkeypatch):
     pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
     monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "path", [*sys.path])
-    model = f"results/digits/{TUNED_60}/model.safetensors"
+    model = f"results/digits/{TUNED_30}/model.safetensors"
     if not Path("my-pipeline").exists():
         assert main(["export", model, "--out", "my-pipeline", "--diffusers"]) == 0
     (text,) = [text for _, text in blocks("python") if "DiffusionPipeline" in text]

@@ -8,7 +8,7 @@ from ect.config.config import Config, ConfigError
 from ect.study import advice, jobs, settings
 from tests.helpers.configs import DEFAULT, SEARCH, changed
 
-UNIT = 12  # of the default study: the greatest common divisor of its numbers of images
+UNIT = 6  # of the default study: the greatest common divisor of its numbers of images
 
 
 def read(budget, path="budget", value=None):
@@ -22,7 +22,7 @@ def kimgs(study):
     return pairs
 
 
-@pytest.mark.parametrize("budget", [1 / 12, 0.25, 0.5, 2, 1.75])
+@pytest.mark.parametrize("budget", [1 / 6, 0.5, 2, 4 / 3, 1.5])
 def test_every_number_of_images_is_scaled_and_no_other_one(budget):
     whole, part = Config.read(DEFAULT), read(budget)
     scaled = [(a * budget, b and b * budget) for a, b in kimgs(whole)]
@@ -40,24 +40,24 @@ def test_every_number_of_images_is_scaled_and_no_other_one(budget):
 
 def test_a_budget_between_two_is_the_nearest_and_is_told():
     study = read(0.1)
-    assert study.scale == Scale(12, 1) and Milestone("ve", 0, 5) in jobs.models(study)[0]
+    assert study.scale == Scale(6, 1) and Milestone("ve", 0, 5) in jobs.models(study)[0]
     (line,) = advice.advice(study)
-    assert "0.1 was asked for, 0.0833 is taken" in line and "12 thousand, here of 1" in line
-    assert advice.advice(read(0.25)) == []
+    assert "0.1 was asked for, 0.167 is taken" in line and "6 thousand, here of 1" in line
+    assert advice.advice(read(0.5)) == []
 
 
 def test_a_search_and_an_average_are_scaled_too():
     study = read(0.5, "search", SEARCH)
     assert study.searched() == [study.shown("samples")]
-    averaged = changed("averages", {"a": {"pretrain": "ve", "kimg": 60, "ema_std": 0.15}})
+    averaged = changed("averages", {"a": {"pretrain": "ve", "kimg": 30, "ema_std": 0.15}})
     averaged["pretrain"]["ve"] |= {"ema_std": 0.1, "ema_halflife_kimg": None, "ema_ramp": None}
-    assert Config.read({**averaged, "budget": 0.5}).averages["a"].kimg == 30
+    assert Config.read({**averaged, "budget": 0.5}).averages["a"].kimg == 15
 
 
 def test_milestones_that_are_listed_are_scaled():
-    config = changed("pretrain/ve/milestones", [12, 24, 60, 96, 108])
+    config = changed("pretrain/ve/milestones", [6, 12, 30, 48, 54])
     config["pretrain"]["ve"] |= {"every": None}
-    assert Config.read({**config, "budget": 0.5}).pretrain["ve"].milestones == [6, 12, 30, 48, 54]
+    assert Config.read({**config, "budget": 0.5}).pretrain["ve"].milestones == [3, 6, 15, 24, 27]
 
 
 @pytest.mark.parametrize("budget", [0.04, 0, -1, "much", 2e6])
@@ -68,7 +68,7 @@ def test_a_budget_that_no_study_has_is_refused(budget):
 
 
 def test_the_least_budget_is_told():
-    with pytest.raises(ConfigError, match=r"at least 0\.0833, since .* 12 thousand"):
+    with pytest.raises(ConfigError, match=r"at least 0\.167, since .* 6 thousand"):
         read(0.01)
 
 

@@ -21,7 +21,7 @@ SMALL = DEFAULT["networks"]["small"]
 BARE = {"format": "state_dict", "file": str(PICKLE), "network": "small", "process": "flow"}
 BARE |= {"parameterization": "velocity", "c_noise": "time"}
 IMAGES = {"source": "images", "path": "/dev/null", "held_out": 10}
-LONG = {"pretrain": "ve", "kimg": 60, "ema_std": 0.15}
+LONG = {"pretrain": "ve", "kimg": 30, "ema_std": 0.15}
 ADAM = {"name": "adam", "lr": 1.0e-3}
 ADM = {"architecture": "adm", "channels": 224, "multipliers": [1, 2], "blocks": 1, "attention": [8]}
 EDM2 = ADM | {"architecture": "edm2"}
@@ -34,7 +34,7 @@ MISTAKES = [
     ("pretrain/ve/optimizer/lr", -1.0, ["pretrain.ve.optimizer.lr", "-1.0", "greater than 0"]),
     ("pretrain/ve/batch", 6.5, ["pretrain.ve.batch", "6.5", "integer"]),
     ("pretrain/ve/batch", True, ["pretrain.ve.batch", "True", "integer"]),
-    ("pretrain/ve/microbatch", 65, ["pretrain.ve", "microbatch is 65", "at most batch = 64"]),
+    ("pretrain/ve/microbatch", 33, ["pretrain.ve", "microbatch is 33", "at most batch = 32"]),
     ("pretrain/ve/process", "vee", ["pretrain.ve.process", "'vee'", "'ve', 'flow'"]),
     ("pretrain/ve/kernels", "fast", ["pretrain.ve.kernels", "'fast'", "'torch' or 'native'"]),
     (
@@ -54,16 +54,16 @@ MISTAKES = [
         None,
         ["pretrain.ve", "every is None, milestones None", "one of"],
     ),
-    ("pretrain/ve/milestones", [12], ["pretrain.ve", "every is 12, milestones [12]", "one of"]),
+    ("pretrain/ve/milestones", [6], ["pretrain.ve", "every is 6, milestones [6]", "one of"]),
     (
         "pretrain/flow",
-        {"like": "ve", "every": None, "milestones": [24, 12, 108]},
-        ["pretrain.flow", "[24, 12, 108]", "growing numbers, the last one kimg = 108"],
+        {"like": "ve", "every": None, "milestones": [12, 6, 54]},
+        ["pretrain.flow", "[12, 6, 54]", "growing numbers, the last one kimg = 54"],
     ),
     (
         "pretrain/flow",
-        {"like": "ve", "every": None, "milestones": [24, 96]},
-        ["pretrain.flow", "[24, 96]", "the last one kimg = 108"],
+        {"like": "ve", "every": None, "milestones": [12, 48]},
+        ["pretrain.flow", "[12, 48]", "the last one kimg = 54"],
     ),
     ("experiments/split/rows/0/replicates", 3, ["rows.0", "seeds and replicates", "allowed: one"]),
     ("experiments/split/rows/0/replicates", 0, ["rows.0.replicates", "0", "equal to 1"]),
@@ -80,13 +80,13 @@ MISTAKES = [
     ("samplers/heun/sigma_min", 0.003, ["samplers.heun", "sigma_min", "multistep only"]),
     ("samplers/one_step/sigma_min", 0.003, ["rows.0", "'one_step'", "'flow'", "allowed: edm"]),
     ("samplers/two_step/steps", 3, ["samplers.two_step", "multistep", "times"]),
-    ("experiments/split/rows/0/shares", [0, 33], ["rows.0.shares", "'ve'", "0, 12, 24"]),
-    ("experiments/methods/rows/0/kimg", [400], ["rows.0.kimg", "400", "0, 12, 24"]),
+    ("experiments/split/rows/0/shares", [0, 33], ["rows.0.shares", "'ve'", "0, 6, 12"]),
+    ("experiments/methods/rows/0/kimg", [400], ["rows.0.kimg", "400", "0, 6, 12"]),
     ("experiments/split/rows/0/kimg", [100], ["rows.0", "kimg and tune_kimg, or total_kimg"]),
     ("experiments/split/rows/0/schedules", ["sig"], ["rows.0.schedules", "'sig'", "sigmoid"]),
     ("experiments/split/rows/0/samplers", ["ddim"], ["rows.0.samplers", "'ddim'", "heun"]),
     ("experiments/split/kind", "pie", ["experiments.split.kind", "'pie'", "'split'"]),
-    ("figures/loss/kimg", 30, ["figures.loss.kimg", "30", "0, 12, 24"]),
+    ("figures/loss/kimg", 31, ["figures.loss.kimg", "31", "0, 6, 12"]),
     ("figures/loss/tune", "ect", ["figures.loss.tune", "'ect'", "snapshots >= 1"]),
     ("figures/samples", CUT | {"tune": "etc"}, ["figures.samples.tune", "'etc'", "ect_slope"]),
     ("figures/solver", "ode", ["figures.solver", "'ode'", "heun"]),
@@ -235,8 +235,8 @@ def test_settings_do_not_change_with_how_a_number_is_written():
 
 
 def test_a_milestone_does_not_know_where_its_chain_ends():
-    start = Milestone("ve", 0, 24)
-    short, long = (Config.read(changed("pretrain/ve/kimg", kimg)) for kimg in (108, 240))
+    start = Milestone("ve", 0, 12)
+    short, long = (Config.read(changed("pretrain/ve/kimg", kimg)) for kimg in (54, 120))
     assert study_settings.train(short, start) == study_settings.train(long, start)
 
 
@@ -356,8 +356,8 @@ def test_an_imported_start_has_one_milestone_and_brings_its_own_network():
     assert cell.model.start == Milestone("edm", 0, 0)
     assert "network" not in study_settings.train(study, cell.model)
     assert study_settings.facts(study, cell)["process"] is None
-    row["kimg"] = [12]
-    with pytest.raises(ConfigError, match=r"kimg: found 12 of 'edm'; allowed: 0"):
+    row["kimg"] = [6]
+    with pytest.raises(ConfigError, match=r"kimg: found 6 of 'edm'; allowed: 0"):
         Config.read(config)
 
 
@@ -411,7 +411,7 @@ def test_an_import_is_told_what_its_one_file_does_not_say(tmp_path):
 )
 def test_a_choice_is_in_the_settings_only_where_it_is_made(key, value):
     """So the settings of other jobs stay the same, and nothing is trained again."""
-    model, plain = Milestone("ve", 0, 12), Config.read(DEFAULT)
+    model, plain = Milestone("ve", 0, 6), Config.read(DEFAULT)
     given = study_settings.train(Config.read(changed(f"pretrain/ve/{key}", value)), model)
     assert given["recipe"].pop(key) == (f"native-{NATIVE}" if value == "native" else value)
     assert given == study_settings.train(plain, model)
@@ -420,8 +420,8 @@ def test_a_choice_is_in_the_settings_only_where_it_is_made(key, value):
 @pytest.mark.parametrize("path", ["pretrain/ve", "tune/ect"])
 def test_only_settings_with_dropout_have_the_version_of_its_masks(path):
     """So where masks change, no other settings do."""
-    start = Milestone("ve", 0, 12)
-    model = start if path == "pretrain/ve" else Tuned(start, "sigmoid", "ect", 60, 0)
+    start = Milestone("ve", 0, 6)
+    model = start if path == "pretrain/ve" else Tuned(start, "sigmoid", "ect", 30, 0)
     dropped, plain = (
         study_settings.train(Config.read(changed(f"{path}/dropout", p)), model)["recipe"]
         for p in (0.1, 0.0)
@@ -432,8 +432,8 @@ def test_only_settings_with_dropout_have_the_version_of_its_masks(path):
 def test_a_stated_sd_is_in_the_settings_of_the_chain_and_of_tuning_from_it():
     """Without one, neither the settings nor the whole config (the page's hash) know the key."""
     plain, stated = Config.read(DEFAULT), Config.read(changed("pretrain/ve/sd", 0.5))
-    start = Milestone("ve", 0, 12)
-    for model in (start, Tuned(start, "sigmoid", "ect", 60, 0)):
+    start = Milestone("ve", 0, 6)
+    for model in (start, Tuned(start, "sigmoid", "ect", 30, 0)):
         settings = study_settings.train(stated, model)
         assert settings.pop("sd") == 0.5 and settings == study_settings.train(plain, model)
     assert stated.model_dump()["pretrain"]["ve"].pop("sd") == 0.5
@@ -487,14 +487,14 @@ def limited(**keys):
         recipe.pop("precision", None)
     config["experiments"] = {"methods": config["experiments"]["methods"]}
     config["experiments"]["methods"]["rows"][1:] = [
-        {"pretrain": ["ve"], "kimg": [60], "tune": "ect", "tune_kimg": 60,
+        {"pretrain": ["ve"], "kimg": [30], "tune": "ect", "tune_kimg": 30,
          "schedules": ["sigmoid"], "samplers": ["one_step"]}
     ]  # fmt: skip
     return config
 
 
 def test_differences_let_native_kernels_have_a_limit_and_are_settings_where_chosen():
-    model = Tuned(Milestone("ve", 0, 60), "sigmoid", "ect", 60, 0)
+    model = Tuned(Milestone("ve", 0, 30), "sigmoid", "ect", 30, 0)
     plain = study_settings.train(Config.read(limited()), model)["recipe"]
     assert not {"derivative", "derivative_step"} & set(plain)
     study = Config.read(limited(derivative="difference", kernels="native", derivative_step=0.01))
@@ -531,7 +531,7 @@ def test_a_learned_weight_needs_the_limit_and_a_network_with_uncertainty():
     config["networks"]["small"] |= {
         "architecture": "edm2", "uncertainty": True, "channels": 64, "multipliers": [1, 1],
     }  # fmt: skip
-    model = Tuned(Milestone("ve", 0, 60), "sigmoid", "ect", 60, 0)
+    model = Tuned(Milestone("ve", 0, 30), "sigmoid", "ect", 30, 0)
     assert study_settings.train(Config.read(config), model)["recipe"]["adaptive"] is True
     config["schedules"]["sigmoid"] = {"map": "sigmoid"}
     with pytest.raises(ConfigError, match="with recipe 'ect', found adaptive; allowed: cont"):

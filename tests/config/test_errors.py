@@ -73,8 +73,8 @@ WRONG_FILES = {
     "plugin.yaml": "plugins: [my_schedule.py]\n",
     "plugin_text.yaml": "plugins: my_schedule.py\n",
     "like.yaml": "tune: {mine: {like: etc, weight: gap}}\n",
-    "milestone.yaml": "figures: {samples: {kimg: 61}}\n",
-    "share.yaml": "experiments: {split: {rows: [{pretrain: [ve], total_kimg: 120, shares: [120],"
+    "milestone.yaml": "figures: {samples: {kimg: 31}}\n",
+    "share.yaml": "experiments: {split: {rows: [{pretrain: [ve], total_kimg: 60, shares: [120],"
     " tune: ect, schedules: [sigmoid], samplers: [one_step]}]}}\n",
     "held_out.yaml": "dataset: {held_out: -1}\n",
     "images.yaml": "evaluation: {images: 5}\n",
@@ -105,7 +105,7 @@ STUDIES = {
     "plugin.yaml": ["my_schedule.py"],
     "plugin_text.yaml": ["plugins", "'my_schedule.py'", "a list"],
     "like.yaml": ["tune.mine.like", "'etc'", "ect"],
-    "milestone.yaml": ["figures.samples.kimg", "61", "0, 12, 24"],
+    "milestone.yaml": ["figures.samples.kimg", "31", "0, 6, 12"],
     "share.yaml": ["experiments.split.rows.0.shares.0", "120", "less than 100"],
     "held_out.yaml": ["dataset.held_out", "-1", "greater than or equal to 0"],
     "images.yaml": ["evaluation.images", "5", "greater than or equal to 10"],

@@ -33,8 +33,8 @@ BARE = {"format": "state_dict", "file": str(PICKLE), "network": "small"}
 BARE |= {"process": "ve", "parameterization": "edm", "c_noise": "log_s"}
 EDM = {"format": "edm", "file": str(PICKLE)}
 IMPORTED = {"figures/samples": CUT | {"pretrain": "a", "kimg": 0}}
-PLAIN = {"pretrain": ["ve"], "kimg": [60], "samplers": ["heun"]}
-TUNED = {**PLAIN, "tune": "ect", "tune_kimg": 12, "schedules": ["sigmoid"]}
+PLAIN = {"pretrain": ["ve"], "kimg": [30], "samplers": ["heun"]}
+TUNED = {**PLAIN, "tune": "ect", "tune_kimg": 6, "schedules": ["sigmoid"]}
 FEW = {"dataset/held_out": 3}
 INCEPTION = {"extractor": "inception"}
 WRONG = {
@@ -72,7 +72,7 @@ WRONG = {
     "dropout of an average": (
         {"pretrain/ve/ema_std": 0.1, "pretrain/ve/ema_halflife_kimg": None}
         | {"pretrain/ve/ema_ramp": None, "pretrain/ve/dropout": 0.1, "pretrain/ve/dropout_at": 2}
-        | {"averages": {"a": {"pretrain": "ve", "kimg": 60, "ema_std": 0.15}}},
+        | {"averages": {"a": {"pretrain": "ve", "kimg": 30, "ema_std": 0.15}}},
         ["pretrain.ve.dropout_at: found 2 with the network 'small'", "4 or more"],
     ),
     "all held out": ({"dataset/held_out": 1797}, ["held_out: found 1797 of 1797", "fewer"]),
@@ -161,8 +161,8 @@ WRONG = {
         ["experiments.schedules.kind", "without a tuned model"],
     ),
     "two totals": (
-        {"experiments/split/rows": [TUNED, TUNED | {"tune_kimg": 24}]},
-        ["experiments.split: found totals of 72, 84", "one total"],
+        {"experiments/split/rows": [TUNED, TUNED | {"tune_kimg": 12}]},
+        ["experiments.split: found totals of 36, 42", "one total"],
     ),
 }  # fmt: skip
 
@@ -188,7 +188,7 @@ def test_what_no_job_could_do_is_told_by_the_config(changes, words):
 
 
 RIGHT = {
-    "a first milestone of one step of the warm-up": {"pretrain/ve/batch": 12000},
+    "a first milestone of one step of the warm-up": {"pretrain/ve/batch": 6000},
     "a lowest rate": {"tune/ect/optimizer/lr": 1e-9},
     "levels": {"networks/small/attention": [8, 4]},
     "unused": {"networks/other": {"channels": 32, "multipliers": [1] * 9, "blocks": 1}},

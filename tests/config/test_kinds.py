@@ -14,7 +14,7 @@ from ect.study import jobs, settings
 from tests.helpers.configs import DEFAULT, PICKLE, ROOT, changed
 
 ROW = {
-    "pretrain": ["ve"], "kimg": [12], "tune": "ect", "tune_kimg": 12, "schedules": ["sigmoid"],
+    "pretrain": ["ve"], "kimg": [6], "tune": "ect", "tune_kimg": 6, "schedules": ["sigmoid"],
     "pretrainings": 3, "tunings": 2, "samplers": ["one_step"],
 }  # fmt: skip
 
@@ -181,12 +181,12 @@ def test_the_study_of_matched_ends_has_matched_ends():
 
 
 TUNED = {k: v for k, v in ROW.items() if k not in ("pretrainings", "tunings")}
-SHARE = {"pretrain": ["ve"], "total_kimg": 120, "shares": [50], "tune": "ect"}
+SHARE = {"pretrain": ["ve"], "total_kimg": 60, "shares": [50], "tune": "ect"}
 SHARE |= {"schedules": ["sigmoid"], "samplers": ["one_step"]}
 ONE = {
-    "split": ([TUNED], "found one share of pretraining, 12 of 24 thousand images"),
-    "split by shares": ([SHARE, SHARE | {"seeds": [1]}], "one share of pretraining, 60 of 120"),
-    "scaling": ([SHARE | {"shares": [10, 50]}], "one total of 120 thousand images"),
+    "split": ([TUNED], "found one share of pretraining, 6 of 12 thousand images"),
+    "split by shares": ([SHARE, SHARE | {"seeds": [1]}], "one share of pretraining, 30 of 60"),
+    "scaling": ([SHARE | {"shares": [10, 50]}], "one total of 60 thousand images"),
     "ends": ([TUNED | {"seeds": [0, 1]}], "found the schedule 'sigmoid' alone"),
     "solvers": ([TUNED], "found tuned models alone with kind 'solvers'"),
 }
@@ -200,9 +200,9 @@ def test_what_is_compared_is_two_or_more(request, rows, words):
         Config.read(changed("experiments/split", block))
     assert "\n" not in str(caught.value)
     if kind == "scaling":  # of two totals one may wait
-        block = block | {"rows": [*rows, rows[0] | {"total_kimg": 240}], "up_to_kimg": 120}
+        block = block | {"rows": [*rows, rows[0] | {"total_kimg": 120}], "up_to_kimg": 60}
         config = changed("experiments/split", block)
-        config["pretrain"]["ve"]["kimg"] = 120
+        config["pretrain"]["ve"]["kimg"] = 60
         Config.read(config)
 
 

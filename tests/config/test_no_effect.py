@@ -11,13 +11,13 @@ from ect.study import settings as study_settings
 from tests.config.test_fits import PLAIN, laid
 from tests.helpers.configs import SEARCH
 
-FIRST = {"pretrain": "ve", "kimg": 60, "tune": "ect", "schedule": "sigmoid", "tune_kimg": 12}
+FIRST = {"pretrain": "ve", "kimg": 30, "tune": "ect", "schedule": "sigmoid", "tune_kimg": 6}
 SECOND = {
     "prior": {"kind": "student", "df": 1.0, "mean": 0.0, "std": 1.0, "low": 1.0},
     "distance": {"kind": "huber", "c": 0.03}, "weight": "edm", "batch": 64, "ema_std": 0.1,
     "optimizer": {"name": "adam", "lr": 1e-3}, "truncate": {},
 }  # fmt: skip
-ROW = {"pretrain": ["first"], "kimg": [0], "tune": "second", "tune_kimg": 12}
+ROW = {"pretrain": ["first"], "kimg": [0], "tune": "second", "tune_kimg": 6}
 ROW |= {"schedules": ["sigmoid"], "samplers": ["one_step"]}
 STAGES = {
     "tuned": {"first": FIRST}, "tune/second": SECOND, "figures": None,
@@ -30,7 +30,7 @@ FM = {"kind": "flow_map", "times": [1.0], "label": "fm"}
 ONE_STEP = {"kind": "heun", "steps": 2, "label": "1  step"}
 FLOWS = {"question": "?", "kind": "methods", "rows": [PLAIN | {"samplers": ["fm"]}]}
 MID = {
-    "trajectories": {"solved": {"pretrain": "ve", "kimg": 60, "count": 100}},
+    "trajectories": {"solved": {"pretrain": "ve", "kimg": 30, "count": 100}},
     "tune/mid": {"like": "ect", "trajectories": "solved"},
 }
 CHAIN = {f"a{n}": {"like": f"a{n + 1}", "label": str(n)} for n in range(60)}

@@ -70,13 +70,13 @@ def test_every_chain_is_planned_from_its_random_start():
     study = Config.read(replicated(3))
     milestones, _ = jobs.models(study)
     kimg = [m.kimg for m in milestones if m.pretrain == "ve" and m.seed == 2]
-    assert kimg == list(range(0, 109, 12))
+    assert kimg == list(range(0, 55, 6))
     assert len(set(milestones)) == len(milestones)
 
 
 def test_an_imported_start_is_the_same_in_all_replicates():
     start = {"edm": {"format": "edm", "file": str(PICKLE)}}
-    row = {"pretrain": ["edm"], "kimg": [0], "tune_kimg": 12, "total_kimg": None, "shares": None}
+    row = {"pretrain": ["edm"], "kimg": [0], "tune_kimg": 6, "total_kimg": None, "shares": None}
     config = replicated(2, **row) | {"init": start}
     config["dataset"] |= {"normalize": "unit"}
     config["experiments"]["split"]["kind"] = "methods"
@@ -87,7 +87,7 @@ def test_an_imported_start_is_the_same_in_all_replicates():
 
 
 def test_pretrained_models_have_replicates_too():
-    row = {"pretrain": ["ve"], "kimg": [12], "samplers": ["heun"], "replicates": 3}
+    row = {"pretrain": ["ve"], "kimg": [6], "samplers": ["heun"], "replicates": 3}
     config = changed("experiments/methods/rows", [row])
     cells = Config.read(config).cells("methods")
     assert [(cell.model.seed, cell.replicate) for cell in cells] == [(0, 0), (1, 1), (2, 2)]
@@ -118,20 +118,20 @@ def test_replicates_share_no_image_seed():
 
 
 def test_totals_above_a_limit_are_left_out():
-    rows = [DEFAULT["experiments"]["split"]["rows"][0] | {"total_kimg": 120 * k} for k in (1, 2)]
+    rows = [DEFAULT["experiments"]["split"]["rows"][0] | {"total_kimg": 60 * k} for k in (1, 2)]
     config = changed(ROWS, [rows[0], rows[1] | {"shares": [0, 20]}])
-    config["experiments"]["split"] |= {"kind": "scaling", "up_to_kimg": 120}
+    config["experiments"]["split"] |= {"kind": "scaling", "up_to_kimg": 60}
     study = Config.read(config)
     found = {cell.model.start.kimg + cell.model.kimg for cell in study.cells("split")}
-    assert found == {120} and study.cells("split") == Config.read(DEFAULT).cells("split")
-    config["experiments"]["split"]["up_to_kimg"] = 119
-    with pytest.raises(ConfigError, match=r"split: up_to_kimg is 119; allowed: a total"):
+    assert found == {60} and study.cells("split") == Config.read(DEFAULT).cells("split")
+    config["experiments"]["split"]["up_to_kimg"] = 59
+    with pytest.raises(ConfigError, match=r"split: up_to_kimg is 59; allowed: a total"):
         Config.read(config)
 
 
 def test_milestones_lie_where_the_config_says():
     """Same chain, fewer stops: each goes on from the one before it."""
-    points = [24, 60, 96, 108]
+    points = [12, 30, 48, 54]
     config = replicated(2, shares=[0, 50, 80, 90])
     config["pretrain"]["ve"] |= {"every": None, "milestones": points}
     study = Config.read(config)
@@ -144,6 +144,6 @@ def test_milestones_lie_where_the_config_says():
     for one, other in itertools.product(runs[1:], [settings.train(whole, milestones[1])]):
         alike = {k: v for k, v in one.items() if k not in ("first_kimg", "last_kimg")}
         assert alike.items() <= other.items()
-    with pytest.raises(ConfigError, match=r"found 12 .* its milestones 0, 24, 60, \.\.\., 108"):
+    with pytest.raises(ConfigError, match=r"found 6 .* its milestones 0, 12, 30, \.\.\., 54"):
         config["experiments"]["split"]["rows"][0]["shares"] = [10]
         Config.read(config)

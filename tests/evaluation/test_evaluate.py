@@ -131,7 +131,7 @@ def test_a_precision_is_of_all_that_is_drawn_and_else_unsaid(key, value):
 
 def test_a_searchs_seeds_are_apart_from_those_of_every_repeat():
     config = copy.deepcopy(DEFAULT)
-    cut = {"pretrain": "ve", "kimg": 60, "tune": "ect", "tune_kimg": 60, "schedule": "sigmoid"}
+    cut = {"pretrain": "ve", "kimg": 30, "tune": "ect", "tune_kimg": 30, "schedule": "sigmoid"}
     config["search"] = {"models": [cut], "images": 100, "seed": 5000}
     config["evaluation"] |= {"images": 2000, "repeats": 2}
     Config.read(config)

@@ -24,5 +24,5 @@ def changed(path, value):
     return config
 
 
-CUT = {"pretrain": "ve", "kimg": 60, "tune": "ect", "tune_kimg": 60, "schedule": "sigmoid"}
+CUT = {"pretrain": "ve", "kimg": 30, "tune": "ect", "tune_kimg": 30, "schedule": "sigmoid"}
 SEARCH = {"models": [CUT], "images": 100, "seed": 5000}

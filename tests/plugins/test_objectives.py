@@ -31,7 +31,7 @@ HALVED = f"""{HEAD}def halved({ARGUMENTS}, share: float = 0.5):
         target = at(share * s)
     return (at(s) - target).square().flatten(1).mean(1)
 """
-MODEL = Tuned(Milestone("ve", 0, 60), "own", "own", 1, 0)
+MODEL = Tuned(Milestone("ve", 0, 30), "own", "own", 1, 0)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ MISTAKES = {
 @pytest.mark.parametrize("spoil, words", MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_in_the_config_is_named(config, spoil, words):
     spoil(config)
-    row = {"pretrain": ["ve"], "kimg": [60], "tune": "own", "tune_kimg": 1, "schedules": ["own"]}
+    row = {"pretrain": ["ve"], "kimg": [30], "tune": "own", "tune_kimg": 1, "schedules": ["own"]}
     rows = [row | {"samplers": ["one_step"]}]
     config["experiments"]["mine"] = {"question": "?", "kind": "methods", "rows": rows}
     with pytest.raises(ConfigError) as caught:

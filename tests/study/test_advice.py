@@ -15,14 +15,14 @@ def test_the_default_study_needs_no_advice():
 
 
 def test_an_average_that_keeps_its_start_is_told_with_the_number():
-    """The shortest tuning is that of the share of 90 %: 12 kimg, and 2^(-12 / 8) = 35 %."""
-    (line,) = with_halflife(8.0)
-    assert line.startswith("tune.ect: ema_halflife_kimg is 8, so after 12 kimg 35% of the average")
+    """The shortest tuning is that of the share of 90 %: 6 kimg, and 2^(-6 / 4) = 35 %."""
+    (line,) = with_halflife(4.0)
+    assert line.startswith("tune.ect: ema_halflife_kimg is 4, so after 6 kimg 35% of the average")
 
 
 def test_an_average_that_keeps_less_than_a_hundredth_is_not():
-    assert with_halflife(1.8) == []  # 2^(-12 / 1.8) = 0.98 %
-    assert len(with_halflife(1.9)) == 1  # 1.26 %
+    assert with_halflife(0.9) == []  # 2^(-6 / 0.9) = 0.98 %
+    assert len(with_halflife(0.95)) == 1  # 1.26 %
 
 
 def test_the_ramp_leaves_nothing_of_a_random_start():

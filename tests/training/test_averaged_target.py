@@ -220,13 +220,13 @@ def study(recipe, schedule="ct", kimg=0):
     """The default study with one row of consistency training."""
     config = configs.changed("schedules/grid", {"map": schedule})
     config["tune"]["first"] = recipe
-    row = {"pretrain": ["ve"], "kimg": [kimg], "tune": "first", "tune_kimg": 12}
+    row = {"pretrain": ["ve"], "kimg": [kimg], "tune": "first", "tune_kimg": 6}
     row |= {"schedules": ["grid"], "samplers": ["one_step"]}
     config["experiments"]["methods"]["rows"] = [row]
     return config
 
 
-@pytest.mark.parametrize("kimg", [0, 60])
+@pytest.mark.parametrize("kimg", [0, 30])
 def test_it_needs_no_pretraining_and_is_in_the_settings_where_it_is_asked_for(kimg):
     config = Config.read(study(RECIPE, kimg=kimg))
     found = study_settings.train(config, config.cells("methods")[0].model)

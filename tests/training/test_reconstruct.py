@@ -195,7 +195,7 @@ def test_the_plan_refuses_an_average_that_its_job_would(tmp_path, monkeypatch, c
     keys = {"ema_std": [0.05, 0.1], "ema_halflife_kimg": None, "ema_ramp": None}
     config = changed(DEFAULT, pretrain__ve=DEFAULT["pretrain"]["ve"] | keys)
     for ema_std, code in ((0.07, 0), (0.25, 1)):
-        average = {"pretrain": "ve", "kimg": 12, "ema_std": ema_std}
+        average = {"pretrain": "ve", "kimg": 6, "ema_std": ema_std}
         Path("config.yaml").write_text(yaml.safe_dump(config | {"averages": {"a": average}}))
         assert main.main(["plan"]) == code
     line = capsys.readouterr().err
