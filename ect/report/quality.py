@@ -9,6 +9,7 @@ ASIDE = 0.07  # models stand this part of a tick apart, so that equal values do 
 BESIDE_NFE = 1.06  # single seeds stand this factor to the right of their mean, in NFE
 BESIDE = 1.2  # single seeds stand this much to the right of their mean, in percent of the budget
 BELOW = 0.1  # and this much below it, in rows, where the distance runs along x
+FAR = 10  # a real distance is drawn where the least one of a model is at most so many times it
 
 
 def plot_nfe(metrics, out, width_in, floor=None):
@@ -188,23 +189,22 @@ def bars(rows):
 
 def plot_floor(axis, frame, path, upright=False, beside=True):
     """A dotted line at the distance of real test images, across the axis on which FD runs; its name
-    stands beside it, or in the legend if not `beside`."""
+    stands beside it, or in the legend if not `beside`. A distance that would press all others into
+    a small part of the axis is written, and not drawn."""
     if path is None:
         return
     floor = gather.read_floor(path)
     gather.require_same_features(frame, floor, path)
+    label, near = f"{floor['images']} real test images", frame["fd"].min() <= FAR * floor["fd"]
     line = {"color": "black", "linestyle": ":", "linewidth": 1}
-    label = f"{floor['images']} real test images"
-    if not beside:
-        axis.axhline(floor["fd"], label=label, **line)
-        return
-    if upright:
-        axis.axvline(floor["fd"], **line)
-        place, transform = (floor["fd"], 1.0), axis.get_xaxis_transform()
-    else:
-        axis.axhline(floor["fd"], **line)
-        place, transform = (0.01, floor["fd"]), axis.get_yaxis_transform()
-    axis.text(*place, label, va="bottom", fontsize=7, transform=transform)
+    if not near:
+        label, line = f"{label}: {floor['fd']:.3g}, off the axis", {"linestyle": ""}
+    place = floor["fd"] if near else axis.get_xlim()[0] if upright else axis.get_ylim()[0]
+    (axis.axvline if upright else axis.axhline)(place, label="" if beside else label, **line)
+    if beside and upright:
+        axis.text(place, 1.0, label, va="bottom", fontsize=7, transform=axis.get_xaxis_transform())
+    elif beside:
+        axis.text(0.01, place, label, va="bottom", fontsize=7, transform=axis.get_yaxis_transform())
 
 
 def _seeds(frame, rows):

@@ -18,7 +18,7 @@ STAGES = {
     "nearest": 1,
     "trace": 2,
     "search": 2,
-    "report": 6,
+    "report": 7,
 }
 # The version of ect/networks/kernels. Only recipes that use them have it in their settings.
 NATIVE = 3

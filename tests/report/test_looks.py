@@ -116,3 +116,36 @@ def test_marks_of_any_number_of_samplers_stay_in_their_row(tmp_path, monkeypatch
     assert len(set(found)) == 2 * len(SAMPLERS)
     for row in (0, 1):
         assert (np.abs(found - row) < 0.5).sum() == len(SAMPLERS)
+
+
+@pytest.mark.parametrize(
+    "kind, axis, settings",
+    [
+        ("schedules", 0, {}),
+        ("methods", 1, {}),
+        ("solvers", 1, {"solvers": dict.fromkeys(SAMPLERS, "multistep")}),
+    ],
+)
+def test_a_real_distance_far_below_all_others_is_written_and_not_drawn(
+    drawn, tmp_path, kind, axis, settings
+):
+    """Models at 15 to 30: 1.5 is a tenth of the least, and drawn; 1.4 would squeeze the axis."""
+    inputs = Inputs(tmp_path)
+    paths = [
+        inputs.cell("one_step", fd, schedule="sigmoid", tune=96, seed=seed)
+        for seed, fd in enumerate((15.0, 20.0, 30.0))
+    ]
+
+    def shown(fd):
+        floor = inputs.metrics(fd, {"floor": True}, images=360)
+        panel = next(iter(drawn(kind, metrics=paths, floor=floor, **settings).values()))
+        figure = panel.figure
+        texts = [*panel.texts, *(text for one in figure.legends for text in one.get_texts())]
+        words = [text.get_text() for text in texts if "real test images" in text.get_text()]
+        low, _ = (panel.get_xlim, panel.get_ylim)[axis]()
+        return words, low
+
+    words, low = shown(1.5)
+    assert words == ["360 real test images"] and low < 1.5
+    words, low = shown(1.4)
+    assert words == ["360 real test images: 1.4, off the axis"] and low > 5
