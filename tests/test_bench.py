@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ect.schedule import CONTINUOUS_TIME, DIFFERENTIATED
 from ect.training import train
