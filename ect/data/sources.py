@@ -246,9 +246,9 @@ def _shuffled(reader, splits, folder):
 def skip(name, error, skipped):
     """Add what cannot be read, and why, to the list `skipped`; raises `ValueError` without one."""
     if skipped is None:
+        allowed = "" if "; allowed: " in str(error) else "allowed: intact images, "
         raise ValueError(
-            f"'{shown(name)}' cannot be read: {shown(error)}; allowed: intact images, or"
-            " dataset.on_error: skip"
+            f"'{shown(name)}' cannot be read: {shown(error)}; {allowed}or dataset.on_error: skip"
         )
     skipped.append([name, str(error)])
 

@@ -122,6 +122,8 @@ class Function(torch.nn.Module):
         if list(x_t.shape[1:]) != self.image:
             found = f"found images {tuple(x_t.shape[1:])}"
             raise ValueError(f"x_t: {found}; allowed: {tuple(self.image)}, as the model draws")
+        if not torch.compiler.is_compiling() and len(t) != len(x_t):
+            raise ValueError(f"t: found {len(t)} times; allowed: {len(x_t)}, as there are images")
         return self.f.conditioned_on(label)(x_t, t)
 
 

@@ -170,6 +170,7 @@ def test_what_the_module_takes(run):
         r"x_t: found images \(1, 7, 7\); allowed: \(1, 8, 8\)": (x_t[..., 1:, 1:], t),
         r"t: found torch.int64, 1 axes; allowed: a tensor \(B,\)": (x_t, t.long()),
         "t: found <class 'float'>": (x_t, 1.0),
+        "t: found 3 times; allowed: 2, as there are images": (x_t, torch.ones(3)),
     }
     for words, given in wrong.items():
         with pytest.raises(ValueError, match=words):
