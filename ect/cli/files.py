@@ -92,12 +92,12 @@ def require_outputs(args):
     """Raise `ValueError` unless every output of a verb can be written where it is to go, and
     replaces neither an input nor what another job left."""
     files, verb = written(args), args.function.__name__
-    folder = getattr(args, "folder", None) or (args.out if verb in (*INTO, "export") else None)
+    folder = args.out if verb in (*INTO, "export") else getattr(args, "folder", None)
     if folder is not None:
-        name = os.path.basename(os.path.realpath(folder))
+        name = os.path.basename(os.path.realpath(folder)) if folder.strip() else ""
         if not 0 < len(os.fsencode(name)) <= checkpoint.LONGEST:
             allowed = f"a folder with a name, of at most {checkpoint.LONGEST} bytes"
-            raise ValueError(f"--out: found {shown(folder, 80)}; allowed: {allowed}")
+            raise ValueError(f"--out: found {shown(repr(folder), 80)}; allowed: {allowed}")
         checkpoint.require_folder(folder)
     if verb in ENDINGS and not os.path.basename(args.out):
         raise ValueError(

@@ -29,13 +29,17 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # What OpenMP's library reads when torch loads it: (the form, that form in words). Of another value
 # it prints a line of its own, or never ends.
 _SWITCH, _SIZE = (r"true|false", "true or false"), (r"\d{1,12} *[bkmg]?", "a size such as 4M")
+_SPAN = r"(: *[1-9]\d{0,3} *(: *-?\d{1,4} *)?)?"  # of a place, or of places: :number:step
+_CPUS = rf"!? *\d{{1,4}} *{_SPAN}"
+_PLACE = rf"\{{ *{_CPUS}(, *{_CPUS})*\}} *{_SPAN}"
 OPENMP = {
     "OMP_PROC_BIND": (
         r"true|false|(master|primary|close|spread)( *, *(master|primary|close|spread))*",
         "true, false, or a list of primary, close, spread",
     ),
     "OMP_PLACES": (
-        r"(threads|cores|sockets|ll_caches|numa_domains)( *\( *\d{1,4} *\))?|[{!][\d{}:,! -]*",
+        r"(threads|cores|sockets|ll_caches|numa_domains)( *\( *\d{1,4} *\))?"
+        rf"|{_PLACE}(, *!? *{_PLACE})*",
         "threads, cores, sockets, or places such as {0:4}",
     ),
     "OMP_SCHEDULE": (

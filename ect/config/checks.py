@@ -116,7 +116,8 @@ def known(key, name, allowed):
     """Raise `ValueError` unless `name`, found at `key`, is allowed."""
     if name not in allowed:
         near = nearest(name, allowed)
-        raise ValueError(f"{key}: found {short(name)}; allowed: {names(allowed) or 'none'}{near}")
+        defined = names(allowed) or "a name that is defined, of which there is none"
+        raise ValueError(f"{key}: found {short(name)}; allowed: {defined}{near}")
 
 
 def _check_published(config):

@@ -134,6 +134,8 @@ def listed(settings):
 def _columns(schema, label, path):
     """(column of images, column of classes or None, names of the classes or None)."""
     features, names = _features(schema), ", ".join(schema.names)
+    told = {name: feature.get("_type") for name, feature in features.items()}
+    typed = [f"{field.name} ({told.get(field.name) or field.type})" for field in schema]
     if len(set(schema.names)) < len(schema.names):
         twice = next(name for name in schema.names if schema.names.count(name) > 1)
         raise ValueError(f"{shown(path)}: found a column '{shown(twice)}' twice; allowed: once")
@@ -142,7 +144,7 @@ def _columns(schema, label, path):
     if len(images) > 1 and "image" in images:
         images = ["image"]
     if len(images) != 1:
-        found = f"{', '.join(images)} of images" if images else names
+        found = f"{', '.join(images)} of images" if images else ", ".join(typed)
         raise ValueError(
             f"{shown(path)}: found the columns {shown(found)}; allowed: one of images,"
             " {bytes, path}, or one of them named image"

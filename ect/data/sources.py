@@ -22,6 +22,8 @@ from ect.runtime.text import shown
 from ect.runtime.versions import setting
 
 LONG = 5000  # characters: longer than any path
+# What torchvision raises of files that are not such as it was told; it asserts what it read.
+UNREADABLE = (OSError, RuntimeError, EOFError, AssertionError, TypeError, ValueError)
 CHUNK = 256  # images that are decoded, and kept in memory, at a time
 
 
@@ -100,9 +102,11 @@ def _published(name, inside, channels):
         try:
             with no_folder_left(os.path.join(root, inside)):
                 parts = [dataset(root, train=train, download=True) for train in (True, False)]
-        except (OSError, RuntimeError, EOFError) as error:
+        except UNREADABLE as error:
             folder = os.path.join(root, inside)
             raise ValueError(_what_to_put_where(dataset, folder, error)) from None
+        for split, part in zip(("train", "test"), parts):
+            _require_labels(part, split, os.path.join(root, inside))
         items = [(part, index) for part in parts for index in range(len(part))]
         names = [f"{split} {index}" for split, part in zip(("train", "test"), parts)
                  for index in range(len(part))]  # fmt: skip
@@ -118,10 +122,23 @@ def _published(name, inside, channels):
     return source
 
 
+def _require_labels(part, split, folder):
+    """Raise `ValueError` unless each image of a split has a label that is one of the classes."""
+    labels, count = [int(label) for label in part.targets], len(part.classes)
+    if len(labels) != len(part.data):
+        found = f"found {len(part.data)} images and {len(labels)} labels"
+        allowed = "a label for each"
+    elif beyond := sorted({label for label in labels if not 0 <= label < count}):
+        found, allowed = f"found the label {beyond[-1]}", f"0 to {count - 1}"
+    else:
+        return
+    raise ValueError(f"{shown(folder, LONG)}: {found} in the split {split}; allowed: {allowed}")
+
+
 def _what_to_put_where(dataset, folder, error):
     resources = getattr(dataset, "resources", None) or [(dataset.filename, dataset.tgz_md5)]
     wanted = ", ".join(f"{name} (md5 {md5})" for name, md5 in resources)
-    reason = shown(" ".join(str(error).split()))
+    reason = shown(" ".join(str(error).split()) or type(error).__name__)
     return (
         f"no intact {dataset.__name__}, and no download ({reason}); put into"
         f" {shown(folder, LONG)}: {wanted}"
@@ -229,9 +246,9 @@ def _shuffled(reader, splits, folder):
 def skip(name, error, skipped):
     """Add what cannot be read, and why, to the list `skipped`; raises `ValueError` without one."""
     if skipped is None:
+        allowed = "" if "; allowed: " in str(error) else "allowed: intact images, "
         raise ValueError(
-            f"'{shown(name)}' cannot be read: {shown(error)}; allowed: intact images, or"
-            " dataset.on_error: skip"
+            f"'{shown(name)}' cannot be read: {shown(error)}; {allowed}or dataset.on_error: skip"
         )
     skipped.append([name, str(error)])
 

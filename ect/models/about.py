@@ -123,7 +123,7 @@ MEANING = {
     "parameterization": one_of(PARAMETERIZATIONS),
     "shape": (is_shape, "[channels, height, width], of 64, 4096 and 4096 at most"),
     "sd": number(1e-6, 1e6),
-    "shift": number(-1e6, 1e6),
+    "shift": number(0, 255),
     "scale": number(1e-6, 1e6),
 }
 OPTIONAL = {

@@ -122,6 +122,8 @@ class Function(torch.nn.Module):
         if list(x_t.shape[1:]) != self.image:
             found = f"found images {tuple(x_t.shape[1:])}"
             raise ValueError(f"x_t: {found}; allowed: {tuple(self.image)}, as the model draws")
+        if not torch.compiler.is_compiling() and len(t) != len(x_t):
+            raise ValueError(f"t: found {len(t)} times; allowed: {len(x_t)}, as there are images")
         return self.f.conditioned_on(label)(x_t, t)
 
 
@@ -172,7 +174,7 @@ def _no_scalar(value):
 
 def _items(values):
     """The items of a list, tuple or array; [None] for anything else."""
-    if isinstance(values, (str, bytes, dict)) or not isinstance(values, Collection):
+    if isinstance(values, (str, bytes, bytearray, dict)) or not isinstance(values, Collection):
         return [None]  # also for an iterator, which may have no end
     try:
         return list(values)
@@ -188,7 +190,7 @@ def load(path, plugins=()):
     if not isinstance(plugins, (list, tuple)) or not all(_is_path(file) for file in plugins):
         found = shown(repr(str(plugins) if _is_path(plugins) else plugins), 80)
         raise ValueError(f"plugins: found {found}; allowed: a list of Python files")
-    if not _is_path(path):
+    if not _is_path(path) or not os.fspath(path).strip():
         found = shown(repr(path), 80)
         raise ValueError(
             f"path: found {found}; allowed: that of a model.safetensors, or its folder"

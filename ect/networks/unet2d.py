@@ -36,9 +36,10 @@ class UNet2D(nn.Module):
         rows, package = classes + 1 if classes else None, library()
         try:
             self.model = package.UNet2DModel(**config, num_class_embeds=rows, dropout=dropout)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             known = f"the arguments of diffusers {package.__version__}"
-            raise ValueError(f"UNet2DModel: found {error}; allowed: {known}") from None
+            reason = " ".join(str(error).split())
+            raise ValueError(f"UNet2DModel: found {reason:.300}; allowed: {known}") from None
         for parent in list(self.model.modules()):
             for name, module in parent.named_children():
                 if isinstance(module, nn.Dropout):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ect.config.base import nearest
 from ect.report import markup
 from ect.runs import find
 from ect.runtime.text import csv_cell, one_line, shown
@@ -100,7 +101,9 @@ def column(frame, name):
     if len(ending) == 1:
         return ending[0]
     words = f"is one of {', '.join(ending)}" if ending else "is not a column"
-    raise ValueError(f"{name} {words}; allowed: {', '.join(frame)}")
+    found = shown(name, 80) if name.strip() else repr(name)
+    near = "" if ending else nearest(name.lower(), frame)
+    raise ValueError(f"{found} {words}; allowed: {', '.join(frame)}{near}")
 
 
 def chosen(frame, text):

@@ -105,6 +105,15 @@ def given(verb):
     return ["--model", "m"] if drawing else ["--data", "d"]
 
 
+@pytest.mark.parametrize("out", ["", " "])
+@pytest.mark.parametrize("verb", ["train", "sample", "train-classifier", "export", "export-images"])
+def test_an_empty_path_is_not_the_working_directory(here, verb, out):
+    words = {"export": ["none", "--out", out], "export-images": ["none", out]}
+    args = parser().parse_args([verb, *words.get(verb, ["{}", "--out", out, *given(verb)])])
+    with pytest.raises(ValueError, match=f"^--out: found '{out}'; allowed: a folder with a name"):
+        files.require_outputs(args)
+
+
 @pytest.mark.parametrize("verb, names", files.INTO.items(), ids=files.INTO)
 def test_every_file_in_it_is_checked(here, verb, names):
     for name in names:

@@ -115,7 +115,10 @@ def test_the_exported_script_takes_no_other_numbers(option, capsys):
 
 OPENMP = {
     "OMP_PROC_BIND": (["true", "SPREAD", "close,spread", ""], ["maybe", "close,", "1"]),
-    "OMP_PLACES": (["cores", "threads(4)", "{0:4}:2", "{0,1},{2,3}"], ["xx", "cores(a)"]),
+    "OMP_PLACES": (
+        ["cores", "threads(4)", "{0:4}:2", "{0,1},{2,3}", "{0:2:2}:2:1, {5}", "{0:4}:4:-1"],
+        ["xx", "cores(a)", "{0:4", "{0:4}:", "{0:1},{1:1", "!0", "{0:0}", "{0}{1}", "{}"],
+    ),
     "OMP_SCHEDULE": (["dynamic,4", "nonmonotonic: static"], ["foo", "static,-1", "static,x"]),
     "GOMP_CPU_AFFINITY": (["0", "0-3", "0 2,4-9:2"], ["zz", "0-", "-1", "0-4:0"]),
     "OMP_WAIT_POLICY": (["active"], ["w"]),

@@ -315,6 +315,8 @@ WORDS = {
     "show: no runs": (["show", "empty"], ["empty", "no runs", "results/digits"]),
     "show: file": (["show", METRICS], ["metrics.json", "no such folder"]),
     "show: sort": (["show", "results", "--sort", "fid"], ["fid is not a column", "fd"]),
+    "show: capitals": (["show", "results", "--sort", "FD"], ["FD is not", "did you mean 'fd'?"]),
+    "show: no column": (["show", "results", "--sort", ""], ["'' is not a column"]),
     "show: two columns": (["show", "results", "--sort", "kind"], ["kind is one of", "prior.kind"]),
     "show: filter": (["show", "results", "--filter", "ve"], ["--filter", "'ve'", "column=value"]),
     "show: no folder": (["show", ""], ["show: found no text; allowed: a folder with runs"]),

@@ -382,6 +382,14 @@ def test_a_key_that_a_study_does_not_set_is_named_in_the_file_below(tmp_path):
     assert message.startswith(f"{below}: line {line}: evaluation.images: found 1")
 
 
+def test_a_name_where_nothing_is_defined_is_told_so(tmp_path):
+    message = said("networks: {small: null}\n", tmp_path)
+    assert (
+        "pretrain.ve.network: found 'small'; allowed: a name that is defined, of which" in message
+    )
+    assert message.startswith(f"{BASE}: line ") and len(message.splitlines()) == 1
+
+
 def test_blocks_of_one_anchor_are_changed_one_by_one(tmp_path):
     """As by Snakemake: what a study changes in one of them, the other does not get."""
     study = tmp_path / "study.yaml"

@@ -305,7 +305,8 @@ PARQUETS = {
     "several classes": (
         {"features": {"a": {"_type": "ClassLabel"}, "b": {"_type": "ClassLabel"}},
          "a": [0, 1, 2], "b": [0, 1, 2]}, {}, ["found the classes a, b; allowed: dataset.label"]),
-    "sound": ({"features": {"image": {"_type": "Audio"}}}, {}, ["found the columns image, label;"]),
+    "sound": ({"features": {"image": {"_type": "Audio"}}}, {}, ["columns image (Audio), label ("]),
+    "bare bytes": ({"features": None, "image": [b"x"] * 3}, {}, ["the columns image (binary)"]),
     "twice": ({"kinds": {"label": {"_type": "ClassLabel", "names": ["a", "a"]}}}, {},
               ["names of 'label' are ['a', 'a']"]),
     "a number": ({}, {"label": "size"}, ["row 0' is 0.5"]),

@@ -231,8 +231,9 @@ def test_a_mistake_is_one_line_that_names_it(photos, tmp_path, spoil, settings, 
     for path in paths:
         with pytest.raises(ValueError) as caught:
             prepared(path, tmp_path / "d", **settings)
-        assert all(word in str(caught.value) for word in words), str(caught.value)
-        assert len(str(caught.value).splitlines()) == 1 and not (tmp_path / "d").exists()
+        message = str(caught.value)
+        assert all(word in message for word in words) and message.count("allowed") < 2, message
+        assert len(message.splitlines()) == 1 and not (tmp_path / "d").exists()
 
 
 @pytest.mark.parametrize("seed", range(13))
@@ -472,6 +473,39 @@ def test_mnist_from_a_local_copy(tmp_path, source, folder):
     assert Images(tmp_path / "e", "test").pixels[:].shape == (2, 8, 8, 1)
     with pytest.raises(ValueError, match="held_out is 6; allowed: <= 5"):
         run(settings | {"held_out": 6}, tmp_path / "f")
+
+
+def floats(count):
+    """An array of floating-point numbers in MNIST's format."""
+    header = struct.pack(">4B3i", 0, 0, 13, 3, count, 28, 28)
+    return header + np.zeros((count, 28, 28), ">f4").tobytes()
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+ARRAYS = {
+    "label": (LABELS, idx(np.full(12, 10, np.uint8)), "the label 10 in the split test; allowed: 0"),
+    "fewer": (LABELS, idx(np.zeros(11, np.uint8)), "found 12 images and 11 labels in the split"),
+    "floats": (IMAGES, floats(12), "no intact MNIST"),
+    "labels": (IMAGES, idx(np.zeros(12, np.uint8)), "no intact MNIST"),
+    "magic": (IMAGES, b"\0\0\x12\x34" + bytes(99), "no intact MNIST, .*AssertionError"),
+}
+
+
+@pytest.mark.parametrize("name, content, words", ARRAYS.values(), ids=ARRAYS)
+def test_arrays_that_are_not_mnists_are_named(tmp_path, name, content, words):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for split in ("train", "t10k"):
+        pixels = random.integers(0, 256, (12, 28, 28), np.uint8)
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(idx(pixels))
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(idx(np.arange(12, dtype=np.uint8) % 10))
+    (raw / name).write_bytes(content)
+    settings = {"source": "mnist", "normalize": "unit", "split_seed": 0, "path": str(tmp_path)}
+    with pytest.raises(ValueError, match=words) as caught:
+        run(settings, tmp_path / "d")
+    message = str(caught.value)
+    assert str(raw) in message and len(message.splitlines()) == 1 and not (tmp_path / "d").exists()
 
 
 def test_cifar10_from_a_local_copy(tmp_path, monkeypatch):

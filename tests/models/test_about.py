@@ -37,6 +37,8 @@ CASES = {
     "sd true": ("sd", True, "sd: found True"),
     "sd list": ("sd", [0.5], "sd: found [0.5]"),
     "shift nan": ("shift", math.nan, "shift: found nan"),
+    "shift beyond": ("shift", 256.0, "shift: found 256.0; allowed: a number from 0 to 255"),
+    "shift below": ("shift", -1, "shift: found -1"),
     "shift text": ("shift", "0", "shift: found '0'"),
     "scale zero": ("scale", 0.0, "scale: found 0.0"),
     "scale negative": ("scale", -1.0, "scale: found -1.0"),

@@ -195,6 +195,9 @@ REFUSED = {
     "rescaled": (SCHEDULER, {"rescale_betas_zero_snr": True}, "zero_snr: found True"),
     "learned": (SCHEDULER, {"variance_type": "learned"}, "variance_type: found 'learned'"),
     "betas": (SCHEDULER, {"beta_end": 2.0}, "0.0001 to 2.0"),
+    "betas text": (SCHEDULER, {"beta_start": "0.1"}, "betas: found '0.1' to 0.02 in 1000 steps"),
+    "betas null": (SCHEDULER, {"beta_end": None}, "betas: found 0.0001 to None"),
+    "steps true": (SCHEDULER, {"num_train_timesteps": True}, "in True steps"),
     "solver": (SCHEDULER, {"_class_name": "EulerDiscreteScheduler"}, "EulerDiscrete"),
     "fourier": (NETWORK, {"time_embedding_type": "fourier"}, "'fourier'; allowed: 'positional'"),
     "classes": (NETWORK, {"class_embed_type": "timestep"}, "class_embed_type"),
@@ -206,6 +209,11 @@ REFUSED = {
     "default widths": (NETWORK, {"block_out_channels": [2048, 2048]}, "or more, as the network"),
     "wider": (NETWORK, {"block_out_channels": [8, 32]}, "weights"),
     "deeper": (NETWORK, {"layers_per_block": 2}, "weights"),
+    "groups": (NETWORK, {"norm_num_groups": 3}, "UNet2DModel: found num_channels"),
+    "widths": (NETWORK, {"block_out_channels": [8]}, "UNet2DModel: found Must provide"),
+    "activation": (NETWORK, {"act_fn": "gelu2"}, "UNet2DModel: found activation function gelu2"),
+    "shift text": (NETWORK, {"freq_shift": "x"}, "config.json: found TypeError"),
+    "shift to infinity": (NETWORK, {"freq_shift": 4}, "output of the network: found NaN or inf"),
     "latents": ("model_index.json", {"_class_name": "LDMPipeline"}, "LDMPipeline"),
 }
 

@@ -93,6 +93,7 @@ def test_another_seed_is_another_image(run):
         ({"n": 2, "seed": 10**30}, "seed is 10+; allowed"),
         ({"n": 2, "times": "51"}, "times is '51'; allowed: falling"),
         ({"n": 2, "times": ["5", "1"]}, "times is "),
+        ({"n": 2, "times": bytearray(b"\x05\x01")}, "times is bytearray.*; allowed: falling"),
         ({"n": 2, "times": 0.5}, "times is 0.5"),
         ({"n": 2, "times": [None]}, "times is "),
         ({"n": 2, "times": [float("nan")]}, "times is "),
@@ -119,6 +120,13 @@ def test_another_seed_is_another_image(run):
 def test_what_cannot_be_drawn_is_named(run, options, words):
     with pytest.raises(ValueError, match=words):
         ect.load(run[0]).sample(**options)
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_is_not_the_working_directory(run, monkeypatch, path):
+    monkeypatch.chdir(run[0])
+    with pytest.raises(ValueError, match=f"^path: found '{path}'; allowed: that of a model"):
+        ect.load(path)
 
 
 def test_numbers_of_numpy_and_torch_are_numbers(run):
@@ -162,6 +170,7 @@ def test_what_the_module_takes(run):
         r"x_t: found images \(1, 7, 7\); allowed: \(1, 8, 8\)": (x_t[..., 1:, 1:], t),
         r"t: found torch.int64, 1 axes; allowed: a tensor \(B,\)": (x_t, t.long()),
         "t: found <class 'float'>": (x_t, 1.0),
+        "t: found 3 times; allowed: 2, as there are images": (x_t, torch.ones(3)),
     }
     for words, given in wrong.items():
         with pytest.raises(ValueError, match=words):

@@ -90,6 +90,26 @@ def test_weights_that_are_no_floating_point_numbers_are_refused(
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (torch.Tensor.to_sparse, "torch.sparse_coo, on cpu"),
+        (lambda x: x.to("meta"), "torch.strided, on meta"),
+    ],
+    ids=["sparse", "meta"],
+)
+def test_weights_without_their_numbers_are_refused_in_one_line(
+    make_unet, digits_file, tmp_path, capsys, change, words
+):
+    weights = make_unet().state_dict()
+    weights["stem.weight"] = change(weights["stem.weight"])
+    path = tmp_path / "weights.pt"
+    torch.save(weights, path)
+    assert imported(path, digits_file, tmp_path / "model.safetensors") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path}: stem.weight: found a tensor that is {words}; allowed: a dense one" in line
+
+
 def test_tied_weights_are_imported_as_two(make_unet, digits_file, tmp_path):
     weights = make_unet().state_dict()
     twin = next(n for n in weights if n.endswith("norm1.bias"))

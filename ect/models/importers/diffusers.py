@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ect.models.about import Foreign, require, said, wanted
+from ect.models.about import Foreign, brief, require, said, wanted
 from ect.models.build import buildable, fitted, parameters, single
 from ect.networks.unet2d import library
 from ect.process import BETAS
@@ -82,7 +82,9 @@ def converted(folder):
     about |= {"shift": 127.5, "scale": 1 / 127.5}
     require(about)
     require_enough(inner, network, shape)  # before diffusers builds the network
-    return fitted(told_apart(weights_in(inner), network, kind), about), about
+    model = model_in(inner)
+    require_answer(model, network, shape)
+    return fitted(told_apart(model.state_dict(), network, kind), about), about
 
 
 def settings_in(path):
@@ -114,8 +116,10 @@ def chain_of(scheduler):
     start, end, steps = (
         scheduler[key] for key in ("beta_start", "beta_end", "num_train_timesteps")
     )
-    if not (0 < start < 1 and 0 < end < 1 and isinstance(steps, int) and steps > 1):
-        raise Foreign("betas", f"{start} to {end} in {steps} steps", "within (0, 1), steps > 1")
+    parts = all(type(beta) in (int, float) and 0 < beta < 1 for beta in (start, end))
+    if not (parts and type(steps) is int and steps > 1):
+        found = f"{brief(start)} to {brief(end)} in {brief(steps)} steps"
+        raise Foreign("betas", found, "numbers within (0, 1), steps > 1")
     return {
         "schedule": scheduler["beta_schedule"], "start": start, "end": end, "steps": steps,
     }, kind  # fmt: skip
@@ -167,8 +171,8 @@ def require_enough(folder, network, shape):
         raise Foreign("weights", f"{count:,}", f"{least:,} or more, as the network described has")
 
 
-def weights_in(folder):
-    """The state dict of the UNet2DModel of a folder, read by diffusers, which knows old names."""
+def model_in(folder):
+    """The UNet2DModel of a folder, read by diffusers, which knows old names."""
     logging.getLogger("diffusers").setLevel(logging.ERROR)  # checked here instead of warned of
     try:
         model, report = library().UNet2DModel.from_pretrained(
@@ -179,7 +183,20 @@ def weights_in(folder):
         raise Foreign("weights", said(error), "those of the UNet2DModel in config.json") from None
     if names := [*report["missing_keys"], *report["unexpected_keys"]]:
         raise Foreign("weights", f"{len(names)} that do not fit, {names[0]}", "those of the config")
-    return model.state_dict()
+    return model
+
+
+def require_answer(model, network, shape):
+    """Raise `Foreign` unless a network maps an image to finite numbers: diffusers looks at some
+    options only then."""
+    label = torch.zeros(1, dtype=torch.int64) if network["classes"] else None
+    try:
+        with torch.inference_mode():
+            answer = model.eval()(torch.zeros(1, *shape), 1, label).sample
+    except Exception as error:  # of diffusers or torch
+        raise Foreign(CONFIG, said(error), "one of a network of images") from None
+    if not answer.isfinite().all():
+        raise Foreign("output of the network", "NaN or infinity", "finite numbers")
 
 
 def told_apart(found, network, kind):

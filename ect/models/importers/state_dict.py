@@ -5,6 +5,8 @@ the time label; the dataset gives the images' shape, their range and, unless the
 sd.
 """
 
+import warnings
+
 import torch
 from safetensors.torch import load_file
 
@@ -47,7 +49,8 @@ def tensors_in(path):
         else:
             with open(path, "rb") as file:
                 scan_torch(file)
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # of sparse tensors, refused below
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, Foreign):
         raise
     except Exception as error:  # a damaged or malicious file can raise anything
@@ -62,7 +65,10 @@ def tensors_in(path):
             keys = f" with {', '.join(map(str, list(content)[:4]))}"
         raise Foreign("content", f"{type(content).__name__}{keys}", "a dict of tensors by name")
     for name, value in content.items():
-        if value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes():
+        if value.layout != torch.strided or value.device.type != "cpu":
+            found = f"a tensor that is {value.layout}, on {value.device}"
+            raise Foreign(str(name), found, "a dense one with its numbers")
+        if value.nbytes > value.untyped_storage().nbytes():
             raise Foreign(str(name), "a tensor larger than what is stored of it", "one as large")
     return content
 
