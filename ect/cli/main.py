@@ -136,7 +136,7 @@ def limit_threads(number):
 
 
 def require_environment():
-    """Raise `ValueError` where the environment holds what the libraries that read it cannot take."""
+    """Raise `ValueError` where the environment holds what a library that reads it cannot take."""
     for name in filter(os.environ.get, THREADS):
         for level in os.environ[name].split(","):  # OpenMP's: one for each level of nesting
             whole(name, level.strip(), 1, 1024)
