@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ect.config.evaluation import FETCHED, INCEPTION_FILE
-from ect.runtime import checkpoint, device
+from ect.runtime import device
 
 # Of the images that DINOv2 was trained on, per channel.
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -92,7 +92,8 @@ def fetch_inception(path):
     path = Path(path)
     if path.is_file():
         return
-    with checkpoint.no_folder_left(path.parent), _scratch(path.parent) as scratch:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         try:
             downloaded = downloads_helper.check_download_inception(scratch)
             script(downloaded)  # raises for half a file
@@ -103,11 +104,6 @@ def fetch_inception(path):
                 f" {INCEPTION_FILE} as features.inception_path"
             ) from None
         os.replace(downloaded, path)
-
-
-def _scratch(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(dir=folder)
 
 
 def script(path):

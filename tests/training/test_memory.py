@@ -96,7 +96,7 @@ def test_a_plan_prints_the_largest_run(tmp_path, monkeypatch, capsys):
     assert found["total"] == sum(found[name] for name in names)
     assert found["weights"] == 4 * build.parameters(DEFAULT["networks"]["small"], (1, 8, 8))
     assert main(["plan"]) == 0
-    assert f"memory of a step of {found['run']}, 64 images" in capsys.readouterr().out
+    assert f"memory of a step of {found['run']}, 32 images" in capsys.readouterr().out
 
 
 def test_what_is_saved_twice_is_counted_once():

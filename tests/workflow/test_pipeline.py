@@ -204,7 +204,8 @@ def test_the_default_profile_is_laid_over_a_clusters(study):
 
 
 def test_same_numbers_written_otherwise(study):
-    assert planned(study, {"pretrain": {"ve": {"ema_halflife_kimg": 5}}}) == {}
+    same = {"optimizer": {"lr": 0.002, "warmup_kimg": 1}}
+    assert planned(study, {"pretrain": {"ve": same}}) == {}
     assert planned(study, {"schedules": {"sigmoid": {"q": 2.0}}}) == {}
 
 
