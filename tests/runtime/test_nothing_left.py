@@ -9,7 +9,6 @@ from PIL import Image
 
 from ect.cli.main import main
 from ect.data import sources
-from ect.evaluation import pretrained
 from ect.runtime.checkpoint import no_folder_left
 
 
@@ -30,11 +29,11 @@ def test_only_what_was_made_and_is_empty_goes(tmp_path):
     assert (tmp_path / "new").is_dir()
 
 
-def test_a_download_of_inception(tmp_path, monkeypatch):
+def test_a_download_of_inception(tmp_path, monkeypatch, capsys):
     helper = SimpleNamespace(check_download_inception=refuse, inception_url="https://x/i.pt")
     monkeypatch.setitem(sys.modules, "cleanfid", SimpleNamespace(downloads_helper=helper))
-    with pytest.raises(ValueError, match="could not be downloaded"):
-        pretrained.fetch_inception(tmp_path / "models/deep/i.pt")
+    assert main(["fetch-inception", "--out", str(tmp_path / "models/deep/i.pt")]) == 1
+    assert "could not be downloaded" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
