@@ -34,9 +34,12 @@ def note_of(out):
 @contextmanager
 def noted(out, attempt):
     """Run the block as attempt 1, 2, ... of a job: note its error, or delete the note if it
-    succeeds. Raises `ValueError` if the two attempts before ended with the same error."""
+    succeeds; the first forgets what an earlier run noted. Raises `ValueError` if the two attempts
+    before ended with the same error."""
     path = note_of(out)
-    before = _read(path, {"message": str}) if attempt > 1 else {}
+    if attempt == 1:
+        _forget(path)
+    before = _read(path, {"message": str})
     if before.get("repeated") is True:
         raise ValueError(
             f"two attempts ended with {one_line(before['message'])}; this run of Snakemake makes no"
@@ -53,6 +56,10 @@ def noted(out, attempt):
                 same = message == before.get("message")
                 checkpoint.write_json(path, {"message": message, "repeated": same})
         raise
+    _forget(path)
+
+
+def _forget(path):
     with suppress(IsADirectoryError):
         path.unlink(missing_ok=True)
 

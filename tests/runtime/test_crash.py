@@ -119,6 +119,16 @@ def test_what_may_be_gone_next_time_is_tried_again(error, attempt, broken):
     assert all(codes[:3]) and codes[3] == 0
 
 
+def test_what_an_earlier_run_of_snakemake_noted_is_forgotten(tmp_path):
+    for number in (1, 2):
+        with pytest.raises(TypeError), crash.noted(tmp_path / "out", number):
+            raise TypeError("mended since")
+    with pytest.raises(FloatingPointError), crash.noted(tmp_path / "out", 1):
+        raise FloatingPointError("of a kind that is not noted")
+    with crash.noted(tmp_path / "out", 2):
+        pass
+
+
 def test_one_who_runs_by_hand_always_tries(tmp_path):
     path = crash.note_of(tmp_path / "out")
     for number, repeated in ((1, False), (2, True)):
