@@ -251,13 +251,19 @@ class SharedMasks:
     def __getattr__(self, name):
         return getattr(self.f, name)
 
-    def __call__(self, x_t, t):
+    def __call__(self, x_t, t, *r):
+        if r and not self.f.span:
+            raise ValueError("f(x_t, t, r) of a network without span; allowed: span: true or end")
         with self.masks.applied():
-            return self.f(x_t, t)
+            return self.f(x_t, t, *r)
 
-    def output(self, x_t, t, r=0.0):
+    def output(self, x_t, t, *r):
         with self.masks.applied():
-            return self.f.output(x_t, t, r)
+            return self.f.output(x_t, t, *r)
+
+    def velocity(self, x_t, t):
+        with self.masks.applied():
+            return self.f.velocity(x_t, t)
 
 
 @dataclass

@@ -130,6 +130,8 @@ def _told(error, path):
     words = " ".join(str(error).split())
     if isinstance(error, SystemExit):
         words = f"exit {words}; allowed: an exception, or a result"
+    if isinstance(error, NotImplementedError) and "forward AD" in words:
+        words = "no derivative in forward mode; allowed: `along` of ect.limit, which finds one"
     return f"line {lines[-1] if lines else 1}: {type(error).__name__}: {shown(words)}"
 
 

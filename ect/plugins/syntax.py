@@ -211,6 +211,7 @@ def _options(kind, node, mark, tree, path):
         or len(arguments.posonlyargs) > len(first)
         or arguments.vararg
         or arguments.kwarg
+        or len(plain) - len(arguments.defaults) < len(first)  # an option in place of an argument
         or (options and kind not in OPTIONS)
     ):
         more = "; then options by name" if kind in OPTIONS else ""

@@ -12,9 +12,11 @@ from ect import plugins
 from ect.config.cells import Milestone, Tuned
 from ect.config.config import Config, ConfigError
 from ect.consistency import Consistency
+from ect.flowmap import FlowMap
+from ect.models import build
 from ect.networks.dropout import Masks
 from ect.objective import Objective, PluginObjective, squared
-from ect.process import VE
+from ect.process import VE, Flow
 from ect.study import cost
 from ect.study import settings as study_settings
 from ect.training import parts
@@ -32,6 +34,22 @@ HALVED = f"""{HEAD}def halved({ARGUMENTS}, share: float = 0.5):
     return (at(s) - target).square().flatten(1).mean(1)
 """
 MODEL = Tuned(Milestone("ve", 0, 30), "own", "own", 1, 0)
+
+
+@pytest.fixture
+def make_map():
+    """A flow map of a network of random, not small, weights, with dropout."""
+
+    def make(dropout):
+        torch.manual_seed(0)
+        about = {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "span": True}
+        network = build.make_network(about, (1, 8, 8), dropout).double().train()
+        with torch.no_grad():
+            for weight in network.parameters():
+                weight.add_(0.1 * torch.randn_like(weight))
+        return FlowMap(network, Flow(), "velocity", 0.5, c_noise="time", span=True)
+
+    return make
 
 
 @pytest.fixture
@@ -92,6 +110,45 @@ def test_its_settings_have_the_file_and_the_options(config):
     assert cost._training(settings) == "halved, fp32"
 
 
+TWO_TIMES = f"""{HEAD}def halved({ARGUMENTS}):
+    values = torch.cat([f(x, s, r), f(x, s), f.output(x, s, r), f.velocity(x, s)], dim=1)
+    return values.flatten(1).sum(1).exp()
+"""
+DERIVED = f"""import torch
+from ect.limit import along
+from ect.plugins import objective
+@objective
+def halved({ARGUMENTS}):
+    _, slope = along(lambda s: f(x, s), (s,), (s,), f.masks)
+    return slope.square().flatten(1).mean(1)
+"""
+
+
+def test_the_flow_map_of_a_network_with_span_has_its_end(config, make_map, draw):
+    Path("losses.py").write_text(TWO_TIMES)
+    f, x, masks = make_map(0.3), draw(0), Masks(5)
+    levels = torch.tensor([[0.8, 0.3], [0.6, 0.1], [0.9, 0.5], [0.4, 0.2]], dtype=torch.float64)
+    s, r = levels.unbind(1)
+    found = made(config)(f, x, draw(1), levels, 0.0, masks).residual
+    wanted = []
+    for value in (lambda: f(x, s, r), lambda: f(x, s), lambda: f.output(x, s, r),
+                  lambda: f.velocity(x, s)):  # fmt: skip
+        with masks.applied():
+            wanted.append(value())
+    assert torch.equal(found, torch.cat(wanted, dim=1).flatten(1).sum(1).exp())
+
+
+def test_along_differentiates_f_under_the_masks_of_the_step(config, make_unet, draw):
+    Path("losses.py").write_text(DERIVED)
+    f = Consistency(make_unet(0.3, torch.float64).train(), VE(), "edm", 0.5)
+    x, masks, s = draw(0), Masks(5), torch.tensor([0.1, 0.4, 1.5, 3.0], dtype=torch.float64)
+    found = made(config)(f, x, x, torch.stack([s, s], dim=1), 0.0, masks).residual
+    with torch.no_grad(), masks.applied():
+        sides = [f(x, s * (1 + step)) for step in (1e-5, -1e-5)]
+    slope = (sides[0] - sides[1]) / 2e-5
+    torch.testing.assert_close(found, slope.square().flatten(1).mean(1), rtol=1e-6, atol=0)
+
+
 def change(block, **keys):
     return lambda config: config[block]["own"].update(keys)
 
@@ -122,6 +179,10 @@ def test_a_mistake_in_the_config_is_named(config, spoil, words):
 FILES = {
     "few": (HEAD + "def own(f, x): return x", "allowed: (f, x, eps, s, r, progress; then options"),
     "swapped": (HEAD + "def own(f, eps, x, s, r, progress): return s", "eps and x changed places"),
+    "no progress": (
+        HEAD + "def own(f, x, eps, s, r, c: float = 1.0): return s",
+        "c: float=1.0); allowed: (f, x, eps, s, r, progress; then options",
+    ),
     "class": (HEAD + "class own: pass", "own is marked an objective; allowed: a function"),
     "a map": (HEAD + f"def sigmoid({ARGUMENTS}): return s", "sigmoid is a schedule of ect"),
     "ours": (HEAD + f"def continuous({ARGUMENTS}): return s", "continuous is a schedule of ect"),
@@ -149,6 +210,14 @@ RESULTS = {
     "constant": ("s", "returned losses without a gradient; allowed: ones that depend on f"),
     "in place": ("f(x.mul_(2), s).flatten(1).mean(1)", "changes its arguments in place"),
     "error": ("f(x, f.nothing)", "line 6: AttributeError: "),
+    "no span": (
+        "f(x, s, r).flatten(1).mean(1)",
+        "ValueError: f.x_t, t, r. of a network without span; allowed: span: true",
+    ),
+    "plain jvp": (
+        "torch.func.jvp(lambda t: f(x, t), (s,), (s,))[1]",
+        "NotImplementedError: no derivative in forward mode; allowed: `along` of ect.limit",
+    ),
     "none": ("None and s", "returned NoneType; allowed: a tensor"),
 }
 
