@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ect import plugins
 from ect.data.batches import Images
 from ect.data.trajectories import Trajectories
 from ect.models import build
@@ -69,7 +70,7 @@ def run(
         ended = functools.partial(distributed.torchrun_ended, parents)
         requests = stop.Requests(received, started, max_minutes, ended)
         steps = loop(state, settings, images, starts.teacher(settings, init))
-        with _crash_noted(work, state, resume or init or "its start"):
+        with _crash_noted(work, settings, state, resume or init or "its start"):
             _advance(state, steps, settings, out, keep, save_seconds, requests)
             orphaned = distributed.parents() != parents
             if orphaned:  # the next attempt may need this state again
@@ -124,8 +125,17 @@ def _advance(state, steps, settings, out, keep, save_seconds, requests):
                 raise stop.Stopped(f"{why} {where}; run again to go on", code)
 
 
+def _advice(settings):
+    """What may keep a run from diverging."""
+    name = settings["schedule"]["map"]
+    for path in plugins.providing("objective", name, settings).get("plugins", ()):
+        return f"lower optimizer.lr, or mend the objective {name!r} of {path}"
+    huber = settings["recipe"]["distance"]["kind"] == "huber"
+    return "lower optimizer.lr" + (", or raise distance.c" if huber else "")
+
+
 @contextmanager
-def _crash_noted(work, state, start):
+def _crash_noted(work, settings, state, start):
     """If the run diverges, say where its last good state is, here and to attempts that would repeat
     it; to any other error add the image at which it came."""
     try:
@@ -133,8 +143,7 @@ def _crash_noted(work, state, start):
     except Diverged as end:
         good = start if work.kept is None else f"{work.state_file} (image {work.kept})"
         message = (
-            f"{end}: lower optimizer.lr, or raise distance.c; nothing was published, the last good"
-            f" checkpoint is {good}"
+            f"{end}: {_advice(settings)}; nothing was published, the last good checkpoint is {good}"
         )
         with suppress(OSError, checkpoint.CheckpointError):
             if distributed.is_first():

@@ -1,6 +1,8 @@
 """A loss or gradient that is not finite: named, not saved, not tried again."""
 
+import hashlib
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from ect.cli.main import main
 from ect.objective import Objective, Terms
 from ect.runtime import checkpoint, record
 from ect.training import log, loop, parts, train
-from tests.helpers.runs import contents
+from tests.helpers.runs import TUNE, changed, contents
 from tests.helpers.work import RUN
 
 pytestmark = pytest.mark.usefixtures("few_lines")
@@ -88,6 +90,32 @@ def test_noise_levels_are_named_by_their_bins(levels, words):
     loss = torch.full_like(s, torch.nan)
     with pytest.raises(log.Diverged, match=f"at image 7 where ln s is {words}$"):
         log.Meter().add(Terms(loss, s, s, s), torch.tensor(False), 7)
+
+
+OWN = """from ect.plugins import objective
+@objective
+def own(f, x, eps, s, r, progress): return f(x, s).flatten(1).mean(1) * float("nan")
+"""
+SQUARED = {"recipe__distance": {"kind": "squared"}, "recipe__weight": "uniform"}
+ADVICE = {
+    "huber": ({}, "or raise distance.c;"),
+    "squared": (SQUARED, ": lower optimizer.lr;"),
+    "plugin": (
+        SQUARED
+        | {"schedule": {"map": "own", "options": {}, "clock": "noise"}}
+        | {"plugins": {"own.py": hashlib.sha256(OWN.encode()).hexdigest()}},
+        "or mend the objective 'own' of own.py;",
+    ),
+}
+
+
+@pytest.mark.parametrize("changes, words", ADVICE.values(), ids=ADVICE)
+def test_the_advice_is_of_what_the_run_has(changes, words, digits_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OWN)
+    diverging(monkeypatch, at=100)
+    with pytest.raises(FloatingPointError, match=f"image 100 where .*{words} nothing was"):
+        train.run(changed(TUNE, **changes), digits_file, tmp_path / "run")
 
 
 @pytest.mark.parametrize("loss, gradient", [(1.0, 1.0), (torch.inf, 1.0), (1.0, torch.nan)])
