@@ -25,6 +25,7 @@ TINY = 2.0**-126  # the smallest number of fp32 whose digits are all there
 TEXT = 10_000  # characters of a text
 MERGE = "tag:yaml.org,2002:merge"
 OTHER = re.compile(r"[-+]?0[0-7_]*[1-7][0-7_]*|.*:.*")  # numbers that are others to YAML 1.2
+BREAKS = re.compile("[\x85\u2028\u2029]")
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -128,6 +129,10 @@ def read(path, name=None):
     if not isinstance(value, dict):
         found = "nothing" if value is None else KINDS.get(type(value), "a single value")
         raise ValueError(f"{name}: found {found}; allowed: a study, `key: value` on each line")
+    if {"settings", "inputs", "code"} <= value.keys():
+        found = "found the record of a run, a run.json"
+        allowed = "allowed: a study's config; `python -m ect show` reads the folder of a record"
+        raise ValueError(f"{name}: {found}; {allowed}")
     try:
         require_bounded(value)
     except ValueError as error:
@@ -149,7 +154,7 @@ def _text(path, name):
             raw = file.read(BYTES + 1)
         if len(raw) > BYTES:
             raise ValueError(f"{name}: found more than {BYTES} bytes; {allowed}")
-        return raw.decode("utf-8").replace("\r\n", "\n")
+        text = raw.decode("utf-8").replace("\r\n", "\n")
     except OSError as error:
         raise ValueError(f"{name}: {error.strerror}; {allowed}") from None
     except UnicodeDecodeError as error:
@@ -157,6 +162,11 @@ def _text(path, name):
         kind = "UTF-16" if wide else f"byte 0x{raw[error.start]:02x}"
         found = f"not YAML (found {kind}; allowed: text in UTF-8)"
         raise ValueError(f"{name}: line {line}: {found}") from None
+    if separator := BREAKS.search(text):  # a line's end to YAML, and to no editor
+        line, code = text.count("\n", 0, separator.start()) + 1, ord(separator[0])
+        found = f"found U+{code:04X}, a separator of lines; allowed: newline, or a space"
+        raise ValueError(f"{name}: line {line}: {found}")
+    return text
 
 
 def _json(text):

@@ -12,7 +12,7 @@ from ect.data.classes import without_images
 from ect.data.sources import LONG, SOURCES, decoded
 from ect.runtime import checkpoint
 from ect.runtime.record import job_record
-from ect.runtime.text import shown
+from ect.runtime.text import shown, shown_path
 
 LEAST = 2  # images of a split, of which a covariance can be computed
 DIM = 128  # values below may be of 13 to 15 bits in files of 16
@@ -74,6 +74,7 @@ def _splits(settings, found):
 
 def _range(settings, writer, asked):
     """{shift, scale} from pixels to the network's range; `sd`, their standard deviation there."""
+    name = shown_path(settings.get("path") or settings["source"])
     for split, wanted in asked.items():
         left = len(writer.labels.get(split, ()))
         least = LEAST if split == "train" else min(LEAST, wanted)  # who asks for one test image
@@ -81,20 +82,22 @@ def _range(settings, writer, asked):
             found = f"{left} of {wanted} {split} images could be read"
             if left == wanted:
                 found = f"held_out and max_images leave {left} of them to train with"
-            raise ValueError(f"{found}; allowed: {LEAST} at least, to measure a distance")
+            raise ValueError(f"{name}: {found}; allowed: {LEAST} at least, to measure a distance")
     mean, deviation = writer.moments("train")
     if deviation == 0:
         found = "all pixels of the training images have the same value"
-        raise ValueError(f"{found}; allowed: images that differ, or that show something")
+        raise ValueError(f"{name}: {found}; allowed: images that differ, or that show something")
     if writer.brightest < DARK:
         raise ValueError(
-            f"the brightest pixel of all images is {writer.brightest}; allowed: {DARK} to 255, as"
-            " images have (of 16 bits the upper 8 are kept, so 12 bits in a file of 16 are black)"
+            f"{name}: the brightest pixel of all images is {writer.brightest}; allowed: {DARK} to"
+            " 255, as images have (of 16 bits the upper 8 are kept, so 12 bits in a file of 16 are"
+            " black)"
         )
     if writer.brightest < DIM:
         print(
-            f"ect prepare: the brightest pixel of all images is {writer.brightest} of 255; of 16"
-            " bits the upper 8 are kept, so 13 to 15 bits in files of 16 are dim: shift them up",
+            f"ect prepare: {name}: the brightest pixel of all images is {writer.brightest} of 255;"
+            " of 16 bits the upper 8 are kept, so 13 to 15 bits in files of 16 are dim: shift them"
+            " up",
             file=sys.stderr,
         )
     if settings["normalize"] == "standard":

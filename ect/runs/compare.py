@@ -109,8 +109,8 @@ def column(frame, name):
 def chosen(frame, text):
     """The rows in which a column has a value: 'schedule=sigmoid'. Numbers are compared as such."""
     name, equals, wanted = text.partition("=")
-    if not equals:
-        raise ValueError(f"--filter: found '{text}'; allowed: column=value")
+    if not (equals and name.strip()):
+        raise ValueError(f"--filter: found '{shown(text)}'; allowed: column=value")
     values = frame[column(frame, name)]
     rows = frame[[_same(value, wanted) for value in values]]
     if rows.empty:

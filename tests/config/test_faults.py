@@ -38,6 +38,12 @@ FAULTS = [
     ("study: a\n---\nstudy: b\n", 2, ["not YAML", "document"]),
     ("study: a\n\x07: b\n", 2, ["not YAML", "special characters"]),
     ("study: 2020-13-45\n", 1, ["'2020-13-45'", "a date"]),
+    # line ends of YAML alone, in a value, a comment and quotes
+    ("study: a\ntune: x\u2028y\n", 2, ["U+2028", "allowed: newline"]),
+    ("study: a # b\u2029c\n", 1, ["U+2029", "allowed: newline"]),
+    ("study: a\n\nname: 'b\x85c'\n", 3, ["U+0085", "allowed: newline"]),
+    # what a job wrote
+    ('{"settings": {}, "inputs": {}, "code": {}}', None, ["record of a run", "ect show"]),
     # the same key twice
     ("study: a\nstudy: b\n", 2, ["study: found again, after line 1; allowed: once"]),
     ("tune:\n  ect: {batch: 1, batch: 2}\n", 2, ["batch: found again"]),

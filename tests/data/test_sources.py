@@ -243,7 +243,7 @@ def test_images_that_would_be_black_are_refused(tmp_path, bits):
         values = np.random.default_rng(seed).integers(0, 2**bits, (8, 8)).astype(kind)
         Image.fromarray(values).save(tmp_path / "photos" / f"{seed}.png")
     with pytest.raises(
-        ValueError, match=r"the brightest pixel of all images is 1?[15]; allowed: 16"
+        ValueError, match=r"/photos: the brightest pixel of all images is 1?[15]; allowed: 16"
     ):
         prepared(tmp_path / "photos", tmp_path / "d", classes=None, held_out=2)
     assert not list(tmp_path.rglob("*.safetensors"))
@@ -280,10 +280,20 @@ def test_test_images_that_are_training_images_too_are_told(tmp_path, capsys):
     assert f"the first is {named[0]};" in said
 
 
+def test_images_of_one_value_are_refused_by_their_folder(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for index in range(6):
+        Image.new("L", (8, 8), 200).save(tmp_path / "photos" / f"{index}.png")
+    with pytest.raises(ValueError, match=r"/photos: all pixels of .* have the same value; allowed"):
+        prepared(tmp_path / "photos", tmp_path / "d", classes=None, held_out=2)
+
+
 def test_images_of_which_none_can_be_read(photos, tmp_path):
     for path in photos.rglob("deep/*"):
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"0 of .* train images could be read; allowed: 2"):
+    with pytest.raises(
+        ValueError, match=r"/photos: 0 of .* train images could be read; allowed: 2"
+    ):
         prepared(photos, tmp_path / "d", on_error="skip")
 
 

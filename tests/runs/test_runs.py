@@ -306,6 +306,13 @@ def test_sorting_and_filters(results, capsys):
     assert lr == shown(capsys, [results], None, ["recipe.optimizer.lr=2e-3"], "csv")
 
 
+@pytest.mark.parametrize("text", ["=", "=1", " = ", "seed", "", "\x1b[1m"])
+def test_a_filter_without_a_column_is_one_line(results, text):
+    with pytest.raises(ValueError, match=r"^--filter: found '.*'; allowed: column=value$") as end:
+        compare.show([results], None, [text])
+    assert str(end.value).isprintable()
+
+
 def test_difference(results, capsys):
     one, other = (results / model.folder for model in TUNED)
     compare.diff(one, one / "run.json")
