@@ -153,7 +153,7 @@ def part(*kinds):
         added = [name for kind in kinds for name in plugin_parts(kind, info)]
         allowed = [repr(n) for n in (*built_in, *added)]
         if repr(name) not in allowed:
-            expected = " or ".join([", ".join(allowed[:-1]), allowed[-1]])
+            expected = f"{', '.join(allowed)} or one of a file in `plugins`"
             raise PydanticKnownError("literal_error", {"expected": expected})
         return name
 

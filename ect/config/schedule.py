@@ -25,8 +25,8 @@ class Schedule(Block):
         added = plugin_parts("schedule", info) | losses
         if self.map not in schedule.SCHEDULES and self.map not in added:
             allowed = (*schedule.SCHEDULES, *added)
-            near = nearest(self.map, allowed)
-            raise ValueError(f"map is {short(self.map)}; allowed: {names(allowed)}{near}")
+            near = f"or one of a file in `plugins`{nearest(self.map, allowed)}"
+            raise ValueError(f"map is {short(self.map)}; allowed: {names(allowed)} {near}")
         if self.map in added:
             options = added[self.map].options
             self._chosen = resolve_options(options, self.model_extra or {}, self.map)

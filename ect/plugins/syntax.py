@@ -204,14 +204,15 @@ def _options(kind, node, mark, tree, path):
             raise ValueError(f"{where} has no base; allowed: a subclass of Process")
         return {}
     arguments, plain = node.args, [*node.args.posonlyargs, *node.args.args]
-    first = ARGUMENTS[kind]
+    first, required = ARGUMENTS[kind], plain[: len(plain) - len(arguments.defaults)]
     options = [*plain[len(first) :], *arguments.kwonlyargs]
     if (
         len(plain) < len(first)
         or len(arguments.posonlyargs) > len(first)
         or arguments.vararg
         or arguments.kwarg
-        or len(plain) - len(arguments.defaults) < len(first)  # an option in place of an argument
+        or len(required) < len(first)  # an option in place of an argument
+        or any(argument.annotation is None for argument in required[len(first) :])  # one too many
         or (options and kind not in OPTIONS)
     ):
         more = "; then options by name" if kind in OPTIONS else ""
@@ -220,8 +221,8 @@ def _options(kind, node, mark, tree, path):
         found = f"{_written(arguments)}), where {' and '.join(swapped)} changed places"
         raise ValueError(f"{where}({found}; allowed: ({', '.join(first)})")
     _require_result(kind, node, where)
-    missing = [None] * (len(plain) - len(arguments.defaults))
-    defaults = [*missing, *arguments.defaults][len(first) :] + arguments.kw_defaults
+    defaults = [*(None for _ in required), *arguments.defaults][len(first) :]
+    defaults += arguments.kw_defaults
     return {
         argument.arg: _option(kind, argument, default, f"{where}: option {argument.arg}")
         for argument, default in zip(options, defaults)

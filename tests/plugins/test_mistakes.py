@@ -59,6 +59,10 @@ FILES = {
         for name, (body, said) in BODIES.items()
     },
     "swapped": (written("schedule", "progress, t"), ["own(progress, t)", "allowed: (t, progress)"]),
+    "an objective": (
+        written("schedule", "f, x, eps, s, r, progress", "return s"),
+        ["own(f, x, eps, s, r, progress)", "allowed: (t, progress; then options by name)"],
+    ),
     "swapped weight": (written("weight", "r, s, sd"), ["r and s changed places", "(s, r, sd)"]),
     "moved weight": (written("weight", "sd, s, r"), ["sd and s and r changed places"]),
     "swapped sampler": (written("sampler", "process, f, eps"), ["allowed: (f, process, eps)"]),
@@ -188,14 +192,26 @@ KEYS = [
     ("plugins", ["/dev/zero"], ["plugins: /dev/zero: no regular file; allowed: a Python file"]),
     ("plugins", ["pipe"], ["plugins: pipe: no regular file"]),
     ("plugins", ["/proc/self/status"], ["plugins: /proc/self/status: found no part"]),
-    ("schedules/mine/map", "same", ["schedules.mine: map is 'same'", "lsd, same_ratio"]),
+    (
+        "schedules/mine/map",
+        "same",
+        ["schedules.mine: map is 'same'", "lsd, same_ratio or one of a file in `plugins`"],
+    ),
     ("schedules/mine/k", 1.0, ["schedules.mine", "'k' of same_ratio", "q, stages"]),
     ("schedules/mine/stages", 1.5, ["schedules.mine", "stages is 1.5", "int"]),
-    ("pretrain/mine/process", "cos", ["pretrain.mine.process: found 'cos'", "or 'Cosine'"]),
-    ("pretrain/mine/process", 3, ["pretrain.mine.process: found 3", "or 'Cosine'"]),
+    (
+        "pretrain/mine/process",
+        "cos",
+        ["pretrain.mine.process: found 'cos'", "'Cosine' or one of a file in `plugins`"],
+    ),
+    (
+        "pretrain/mine/process",
+        3,
+        ["pretrain.mine.process: found 3", "'Cosine' or one of a file in `plugins`"],
+    ),
     ("pretrain/mine/parameterization", "noise", ["'noise'", "'Cosine'", "edm, velocity"]),
-    ("tune/mine/weight", "slop", ["tune.mine.weight: found 'slop'", "'flow' or 'slope'"]),
-    ("samplers/mine/kind", "str", ["samplers.mine.kind: found 'str'", "'straight' or 'hops'"]),
+    ("tune/mine/weight", "slop", ["tune.mine.weight: found 'slop'", "'flow', 'slope' or one"]),
+    ("samplers/mine/kind", "str", ["samplers.mine.kind: found 'str'", "'straight', 'hops' or one"]),
     ("samplers/mine/nfe", ..., ["samplers.mine: nfe is missing", "'straight'"]),
     ("samplers/theirs/nfe", 2, ["samplers.theirs: nfe is set for 'euler'"]),
     ("samplers/theirs/rho", 2, ["samplers.theirs: unknown key 'rho'", "steps"]),
@@ -207,7 +223,11 @@ KEYS = [
     ("samplers/hops/times", "a", ["samplers.hops.times: found 'a'; allowed: "]),
     ("samplers/mine/rho", "7", ["samplers.mine: rho is '7'", "float"]),
     ("samplers/mine/steps", 0, ["samplers.mine.steps", "0"]),
-    ("features/extractor", "row", ["features.extractor: found 'row'", "'efficientnet' or 'rows'"]),
+    (
+        "features/extractor",
+        "row",
+        ["features.extractor: found 'row'", "'efficientnet', 'rows' or one"],
+    ),
 ]
 
 
