@@ -35,32 +35,42 @@ def read(config, *studies):
     under, result.places = places.read(config)
     for study in studies:
         mapping, found = places.read(study)
-        over = _updated(over, mapping)
+        over = _updated(over, mapping, found)
         places.lay(laid, found)
-    result.update(_updated(under, over))
+    result.update(_updated(under, over, laid))
     places.lay(result.places, laid)
     return result
 
 
-def _updated(under, over):
-    """`under` with the keys of `over`, mapping by mapping; an empty mapping changes nothing."""
+def _updated(under, over, found, path=()):
+    """`under` with the keys of `over`, mapping by mapping; an empty mapping changes nothing, and
+    raises `ValueError`, by its place in `found`, over what is no mapping."""
     if not isinstance(over, dict):
         return over
     if not over:
-        return under
+        if isinstance(under, dict | None):
+            return under
+        key, value = ".".join(map(str, path)), short(under)
+        raise ValueError(
+            f"{places.find(found, path)}: {key}: found {{}}, which leaves {value}; allowed: a value"
+        )
     under = under if isinstance(under, dict) else {}
-    return under | {key: _updated(under.get(key, {}), value) for key, value in over.items()}
+    return under | {
+        key: _updated(under.get(key, {}), value, found, (*path, key)) for key, value in over.items()
+    }
 
 
 def places_of(files, words):
     """{key: Place} of the config that Snakemake made of files, laid over one another, and of the
     words of --config; {} if a file's lines are not to be had. Raises `ValueError` on a file that is
     no config."""
-    result = {}
+    result, merged = {}, {}
     if any(not Path(file).is_file() or _is_template(file) for file in files):
         return result  # such as a pipe, which has been read by now
     for file in files:
-        places.lay(result, places.read(file, _shown(file))[1])
+        mapping, found = places.read(file, _shown(file))
+        merged = _updated(merged, mapping, found)
+        places.lay(result, found)
     return places.lay(result, places.of_words(words))
 
 

@@ -1,15 +1,16 @@
 """Keys without an effect where they stand, and runs that no row names, are told by the config."""
 
 import copy
+import re
 
 import pytest
 
-from ect.config import verbs
+from ect.config import load, verbs
 from ect.config.config import Config, ConfigError
 from ect.study import cost
 from ect.study import settings as study_settings
 from tests.config.test_fits import PLAIN, laid
-from tests.helpers.configs import SEARCH
+from tests.helpers.configs import ROOT, SEARCH
 
 FIRST = {"pretrain": "ve", "kimg": 30, "tune": "ect", "schedule": "sigmoid", "tune_kimg": 6}
 SECOND = {
@@ -171,3 +172,21 @@ def test_a_plan_takes_the_shape_that_a_look_found(tmp_path, monkeypatch):
     study = Config.read(laid({"dataset": images, "features": {"extractor": "inception"}}))
     assert cost.plan(study, count=lambda *_: 10)["disk_bytes"]["in_all"] is None
     assert cost.plan(study, count=lambda *_: 10, shape=(3, 8, 8))["disk_bytes"]["in_all"] > 0
+
+
+@pytest.mark.parametrize("between", ["", "evaluation: {images: 9}"])
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("\ndataset: {held_out: {}}", "line 2: dataset.held_out: found {}, which leaves 360;"),
+        ("samplers: {two_step: {times: {}}}", "line 1: samplers.two_step.times: found {}, which"),
+    ],
+)
+def test_an_empty_mapping_over_a_value(tmp_path, text, found, between):
+    """Snakemake leaves the value."""
+    files = [ROOT / "config.yaml", tmp_path / "between.yaml", tmp_path / "study.yaml"]
+    files[1].write_text(between or "{}")
+    files[2].write_text(text)
+    for laid_over in (load.read, lambda *files: load.places_of(files, {})):
+        with pytest.raises(ValueError, match=re.escape(found)):
+            laid_over(*map(str, files))
