@@ -38,7 +38,8 @@ NETWORKS = {"efficientnet-lite0": "EfficientNet-Lite0"}  # names of published fe
 MOST = 2**63 - 1
 RANGES = {
     "fd": (-0.1, math.inf), "precision": (0, 1), "recall": (0, 1), "inception_score": (1, math.inf),
-    "images": (1, MOST), "reference_images": (1, MOST), "kimg": (0, MOST), "tune_kimg": (1, MOST),
+    "images": (1, MOST), "reference_images": (1, MOST), "against": (1, MOST),
+    "kimg": (0, MOST), "tune_kimg": (1, MOST),
     "nfe": (1, MOST), "seed": (0, MOST), "replicate": (0, MOST), "pretraining": (0, MOST),
 }  # fmt: skip
 SIZES = {"fd": NUMBER, "features": str, "images": int, "reference_images": int}
