@@ -151,6 +151,12 @@ def _held(path):
         return [*file.keys(), *about]
 
 
+def is_ours(error):
+    """Whether this package raised an error: its lines are then meant as such."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"].partition(".")[0] == "ect"
+
+
 def line_of(error):
     """An unexpected error as one line: what it is, and where it arose."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "/ect/" in f.filename]
