@@ -33,8 +33,8 @@ def load(path):
     if set(tensors) != set(KEYS) or len(sizes) != 1 or len(next(iter(sizes))) != 1:
         found = ", ".join(sorted(tensors)[:3])
         raise ValueError(f"{path}: found {found}, ...; allowed: what `find-nearest` writes")
-    found = {key: tensor.numpy() for key, tensor in tensors.items()}
-    for key, values in found.items():
+    arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
+    for key, values in arrays.items():
         _require_possible(f"{path}: {key}", values, key.endswith("distance"))
     gather.require_name(path, about["features"])
     gather.require_possible(path, "against", about["against"])
@@ -43,7 +43,7 @@ def load(path):
         distances = typed(about["fd"].get(what), place, dict.fromkeys(to, gather.NUMBER))
         for name in to:
             gather.require_possible(f"{place}: {name}", "fd", distances[name])
-    return found, about
+    return arrays, about
 
 
 def _require_possible(place, values, distances):
