@@ -109,11 +109,11 @@ def require(args):
     if twice := [path for path in runs if runs.count(path) > 1]:
         raise ValueError(f"--runs: found {shown_path(twice[0])} twice; allowed: each file once")
     for name, (allowed, key) in FILES.items():
-        paths = getattr(args, name, None) or []
-        for path in [paths] if isinstance(paths, str) else paths:
-            wrong = _wrong(path, key)
+        paths = getattr(args, name, None)
+        for path in [paths] if isinstance(paths, str) else paths or []:
+            wrong = _wrong(path, key) if path.strip() else "is an empty path"
             if wrong:
-                raise ValueError(f"--{name}: {path} {wrong}; allowed: {allowed}")
+                raise ValueError(f"--{name}: {path or repr(path)} {wrong}; allowed: {allowed}")
 
 
 def _wrong(path, key):
@@ -149,6 +149,12 @@ def _held(path):
         if not isinstance(about, dict):
             raise ValueError("its metadata is no JSON object")
         return [*file.keys(), *about]
+
+
+def is_ours(error):
+    """Whether this package raised an error: its lines are then meant as such."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"].partition(".")[0] == "ect"
 
 
 def line_of(error):

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 
 from ect import __version__
 from ect.cli import completion, files, jobs, lease, made, measure, report, runs
-from ect.cli.arguments import UNFIT, count, line_of, require, threads
+from ect.cli.arguments import UNFIT, count, is_ours, line_of, require, threads
 from ect.models.trust import allowed, require_parts
 from ect.runtime import crash, options
 from ect.runtime.stop import Stopped
@@ -56,9 +56,35 @@ OPENMP = {
     "OMP_MAX_ACTIVE_LEVELS": (r"\d{1,3}", "a whole number from 0 to 999"),
     "OMP_THREAD_LIMIT": (r"0*[1-9]\d{0,5}", "a whole number from 1 to 999999"),
     "GOMP_SPINCOUNT": (r"infinite|infinity|\d{1,12} *[kmgt]?", "infinite, or a whole number"),
-    **dict.fromkeys(("OMP_DYNAMIC", "OMP_NESTED", "OMP_CANCELLATION"), _SWITCH),
+    "OMP_DEFAULT_DEVICE": (r"\d{1,4}", "a whole number from 0 to 9999"),
+    "OMP_MAX_TASK_PRIORITY": (r"\d{1,9}", "a whole number from 0 on"),
+    "GOMP_DEBUG": (r"[01]", "0 or 1"),
+    **dict.fromkeys(
+        ("OMP_DYNAMIC", "OMP_NESTED", "OMP_CANCELLATION", "OMP_DISPLAY_AFFINITY"), _SWITCH
+    ),
     **dict.fromkeys(("OMP_STACKSIZE", "GOMP_STACKSIZE"), _SIZE),
 }
+# What torch reads when it is loaded: of another value it aborts, or prints lines of its own; and
+# what makes oneDNN compute fp32 in fewer bits.
+_OPTION = r"\w+:(\[[^][]*\]|[^][,]+)"
+TORCH = {
+    "ATEN_CPU_CAPABILITY": (
+        r"default|avx2|avx512(_vnni)?|vsx|zvector|sve\d*", "default, avx2 or avx512"
+    ),
+    **dict.fromkeys(
+        ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"),
+        (rf"{_OPTION}(,{_OPTION})*,?", "option:value,..., such as expandable_segments:True"),
+    ),
+    **dict.fromkeys(
+        ("TORCH_SHOW_CPP_STACKTRACES", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+         "TORCH_BLAS_PREFER_CUBLASLT"),
+        (r"[01]", "0 or 1"),
+    ),
+    **dict.fromkeys(
+        ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
+        (r"strict", "strict; fewer bits are a recipe's or an evaluation's `precision`"),
+    ),
+}  # fmt: skip
 BEFORE = ("--threads", "--attempt")  # options of all verbs
 
 
@@ -140,7 +166,7 @@ def require_environment():
     for name in filter(os.environ.get, THREADS):
         for level in os.environ[name].split(","):  # OpenMP's: one for each level of nesting
             whole(name, level.strip(), 1, 1024)
-    for name, (form, words) in OPENMP.items():
+    for name, (form, words) in (OPENMP | TORCH).items():
         found = os.environ.get(name, "").strip()
         if found and not re.fullmatch(form, found, re.IGNORECASE | re.ASCII):
             raise ValueError(f"{name}: found '{shown(found, 60)}'; allowed: {words}")
@@ -246,7 +272,7 @@ def run(argv=None):
     except (ValueError, OSError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError) and files.place(args) is None:
             raise  # of stdout, all that such a verb writes to
-        text = options.said(error)
+        text = options.said(error) if is_ours(error) else " ".join(options.said(error).split())
         lines = (brief_words(shown(line, len(line) * 12)) for line in text.split("\n"))
         print(f"ect {args.verb}:", "\n".join(lines), file=sys.stderr)
         return 1

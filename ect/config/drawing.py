@@ -72,7 +72,7 @@ class Maps(Figure):
 class Curves(Figure):
     """Of losses: the logs of each run, in order."""
 
-    runs: Annotated[dict[str, distinct_list(FilePath, Field(min_length=1))], Field(min_length=1)]
+    runs: Annotated[dict[Text, distinct_list(FilePath, Field(min_length=1))], Field(min_length=1)]
 
 
 def _row(row):

@@ -125,7 +125,8 @@ def _is_compressed(path):
 def _label(file, entry, key, where):
     """The class of a sample, a whole number or a text, in its .cls or at a key of its .json."""
     if not entry.isreg() or entry.size > MAX_LABEL:
-        raise ValueError(f"{where} has {entry.size:,} bytes; allowed: a file up to {MAX_LABEL:,}")
+        found = f"has {entry.size:,} bytes" if entry.isreg() else "is a link or a device"
+        raise ValueError(f"{where} {found}; allowed: a file of up to {MAX_LABEL:,} bytes")
     try:
         text = file.extractfile(entry).read().decode().strip()
         if key is None:

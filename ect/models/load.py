@@ -13,6 +13,7 @@ import torch
 from ect.consistency import Consistency
 from ect.models import build
 from ect.models import steps as of_study
+from ect.models.about import named, require
 from ect.models.draw import draw, most_images
 from ect.models.trust import require_parts
 from ect.process import Process
@@ -56,6 +57,7 @@ class Model:
         """f as a module in evaluation mode, which `torch.export.export` takes: it maps x_t
         (B, C, H, W) and times t (B,) of the process, and for a model with classes labels (B,), to
         an estimate of x_0 (B, C, H, W)."""
+        self._require_whole()
         where = next(self.f.network.parameters()).device
         self.process.coefficients(torch.ones(1, device=where))  # a table is copied there once
         return Function(self.f, self.about["shape"])
@@ -77,6 +79,7 @@ class Model:
         `FloatingPointError` where an image is not finite. The same as
         `python -m ect sample` in batches of 250, to the bit.
         """
+        self._require_whole()
         most = most_images(self.about["shape"])
         settings = {
             "kind": "multistep",
@@ -92,6 +95,21 @@ class Model:
             settings["labels"] = _needed("labels", chosen, labels, "a list of classes")
         with device.standard():
             return draw(self.f, self.process, self.about, settings)
+
+    def _require_whole(self):
+        """Raise `ValueError` unless the parts are such as `load` makes, whatever a program has done
+        to them since."""
+        with named("model"):
+            require(self.about)
+        for name, kind in (("f", Consistency), ("process", Process), ("samplers", dict)):
+            if not isinstance(part := getattr(self, name), kind):
+                found = f"found {shown(repr(part), 80)}"
+                raise ValueError(f"model: {name}: {found}; allowed: that of `load`")
+        of_study.require(self.samplers, "model: samplers")
+        for name, weight in self.f.network.named_parameters():
+            if weight.dtype != torch.float32 or weight.is_meta:
+                found = f"found {name} of {weight.dtype}, on {weight.device}"
+                raise ValueError(f"model: {found}; allowed: torch.float32, as `load` makes them")
 
     def _options(self, steps, times):
         if times is None:
@@ -160,8 +178,10 @@ def _number(value):
     """A number of any library as a float; None for anything else."""
     if isinstance(value, (str, bytes)) or _no_scalar(value):
         return None
+    if "complex" in str(getattr(value, "dtype", "")):  # numpy would drop its imaginary part
+        return None
     try:
-        return float(value)
+        return float(value.detach() if torch.is_tensor(value) else value)
     except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: as in `_whole`
         return None
 
@@ -178,7 +198,7 @@ def _items(values):
         return [None]  # also for an iterator, which may have no end
     try:
         return list(values)
-    except TypeError:  # an array without dimensions
+    except (TypeError, RuntimeError):  # an array without dimensions, a tensor without a shape
         return [None]
 
 

@@ -72,10 +72,15 @@ def read(path):
     if not path.exists():
         return {}
     samplers = checkpoint.read_json(path)
+    require(samplers, path)
+    return samplers
+
+
+def require(samplers, place):
+    """Raise `ValueError` that begins with `place` unless these can be the samplers of a study."""
     wrong = [name for name, options in samplers.items() if not is_multistep(options)]
     if wrong:
         raise ValueError(
-            f"{path}: {wrong[0]!r:.80} is {samplers[wrong[0]]!r:.80}; allowed: {{'times': [...]}},"
+            f"{place}: {wrong[0]!r:.80} is {samplers[wrong[0]]!r:.80}; allowed: {{'times': [...]}},"
             " falling noise levels below 80, down to 1e-6, and a sigma_min >= 0"
         )
-    return samplers

@@ -48,7 +48,11 @@ def _panels(runs):
         title, _, name = label.partition(", ")
         if label.startswith("pretrain "):
             title, name = PRETRAINING, label.removeprefix("pretrain ")
-        panels.setdefault(title, {})[name or title] = paths
+        panel, name = panels.setdefault(title, {}), name or title
+        if name in panel:
+            found = f"found '{shown(name)}' of {shown(title)} twice"
+            raise ValueError(f"runs: {found}; allowed: another name for each")
+        panel[name] = paths
     return sorted(panels.items(), key=lambda panel: panel[0] != PRETRAINING)
 
 

@@ -244,4 +244,8 @@ def columns(table, about):
         )
     known = {"map": str, "gap": (int, float)}
     found = [typed(about[name], f"about: {name}", known) for name in table["schedule"]]
+    for name, one in zip(table["schedule"], found):
+        gather.require_possible(f"about: {name}", "gap", one["gap"])
+        if not one["map"].strip():
+            raise ValueError(f"about: {name}: map is {one['map']!r}; allowed: the name of a map")
     return {"map": [one["map"] for one in found], "last_gap": [one["gap"] for one in found]}

@@ -38,7 +38,8 @@ NETWORKS = {"efficientnet-lite0": "EfficientNet-Lite0"}  # names of published fe
 MOST = 2**63 - 1
 RANGES = {
     "fd": (-0.1, math.inf), "precision": (0, 1), "recall": (0, 1), "inception_score": (1, math.inf),
-    "images": (1, MOST), "reference_images": (1, MOST), "kimg": (0, MOST), "tune_kimg": (1, MOST),
+    "images": (1, MOST), "reference_images": (1, MOST), "against": (1, MOST),
+    "kimg": (0, MOST), "tune_kimg": (1, MOST), "gap": (1e-9, 1), "ema_std": (1e-6, 1),
     "nfe": (1, MOST), "seed": (0, MOST), "replicate": (0, MOST), "pretraining": (0, MOST),
 }  # fmt: skip
 SIZES = {"fd": NUMBER, "features": str, "images": int, "reference_images": int}
@@ -125,7 +126,7 @@ def over(frame):
 def read_floor(path):
     """The floor's {"fd", "images", ...}: real test images against real training images."""
     floor = _measured(path)
-    if not floor["cell"].get("floor"):
+    if floor["cell"].get("floor") is not True:
         found = shown(str(floor["cell"]), 100)
         raise ValueError(f"{path}: found the cell {found}; allowed: a floor, of real test images")
     return floor
@@ -200,7 +201,7 @@ def _measured(path):
     for key in (key for key in (*SIZES, *METRICS) if isinstance(metrics.get(key), NUMBER)):
         require_possible(path, key, metrics[key])
     each = metrics.get("repeats", {"fd": [metrics["fd"]]}).get("fd")
-    if not each or not isinstance(each, list) or not all(isinstance(x, NUMBER) for x in each):
+    if not each or not isinstance(each, list) or not all(type(x) in NUMBER for x in each):
         raise ValueError(f"{path}: repeats of fd are {each!r:.60}; allowed: a list of numbers")
     for value in each:
         require_possible(path, "fd", value)

@@ -15,6 +15,8 @@ def columns(table, about):
     found = {
         name: typed(about[name], f"about: {name}", {"ema_std": (int, float)}) for name in about
     }
+    for name, one in found.items():
+        gather.require_possible(f"about: {name}", "ema_std", one["ema_std"])
     return {"ema_std": [float(found[name]["ema_std"]) for name in table["pretrain"]]}
 
 

@@ -103,8 +103,8 @@ def _read_perfect(path, total):
     that names it unless it is a whole one."""
     table = _read_csv(path, "perfect-loss", ("images", "loss"), ())
     points = table["images"].tolist()
-    if points != sorted(set(points)) or not (table["loss"] >= 0).all():
-        found = "images that do not rise, or a loss that is not >= 0"
+    if points != sorted(set(points)) or not table["loss"].between(0, math.inf, "left").all():
+        found = "images that do not rise, or a loss that is not finite and >= 0"
         raise ValueError(f"{path}: found {found}; allowed: what `perfect-loss` wrote")
     if points[0] != 0 or abs(points[-1] * len(points) / (len(points) - 1 or 1) - total) > len(
         points
@@ -129,7 +129,7 @@ def _read_csv(path, verb, numbers, texts):
     lacking = sorted({*numbers, *texts} - set(table))
     if lacking or table.empty:
         found = f"no columns {', '.join(lacking)}" if lacking else "no rows"
-    odd = [key for key in numbers if key in table and not pd.api.types.is_numeric_dtype(table[key])]
+    odd = [key for key in numbers if key in table and table[key].dtype.kind not in "if"]
     if odd and not found:
         found = f"{odd[0]} that is no number"
     if found:

@@ -8,6 +8,7 @@ from ect.data.file import read
 from ect.report import gather, grid, markup, style
 from ect.report.tables import write
 from ect.runtime import checkpoint
+from ect.runtime.checkpoint import typed
 
 SETS = {"generated": "generated", "held_out": "held-out", "training": "training"}
 SPACES = {"pixels": "distance in pixels", "features": "distance in features"}
@@ -17,18 +18,44 @@ KEYS = [f"{set_}.{space}.{what}" for set_ in ("generated", "held_out") for space
 DISTANCES = ["least", "median", "near_percent"]
 COLUMNS = ["images_of", "images", *(f"{space}_{key}" for space in SPACES for key in DISTANCES)]
 COLUMNS += ["fd_training", "fd_held_out", "against"]
+# What a Frechet distance is of, and to what.
+PAIRS = {
+    "generated": ("training", "held_out"), "held_out": ("training",), "training": ("held_out",)
+}  # fmt: skip
 
 
 def load(path):
     """({name: array}, about) of a file that `find-nearest` wrote; raises `ValueError`."""
     tensors, about = checkpoint.load(path)
     facts = {"features": str, "fd": dict, "against": int}
-    checkpoint.typed(about, f"{path}: about", facts)
+    typed(about, f"{path}: about", facts)
     sizes = {tuple(tensor.shape) for tensor in tensors.values()}
     if set(tensors) != set(KEYS) or len(sizes) != 1 or len(next(iter(sizes))) != 1:
         found = ", ".join(sorted(tensors)[:3])
         raise ValueError(f"{path}: found {found}, ...; allowed: what `find-nearest` writes")
-    return {key: tensor.numpy() for key, tensor in tensors.items()}, about
+    arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
+    for key, values in arrays.items():
+        _require_possible(f"{path}: {key}", values, key.endswith("distance"))
+    gather.require_name(path, about["features"])
+    gather.require_possible(path, "against", about["against"])
+    for what, to in PAIRS.items():
+        place = f"{path}: fd: {what}"
+        distances = typed(about["fd"].get(what), place, dict.fromkeys(to, gather.NUMBER))
+        for name in to:
+            gather.require_possible(f"{place}: {name}", "fd", distances[name])
+    return arrays, about
+
+
+def _require_possible(place, values, distances):
+    """Raise `ValueError` unless an array can be distances, or rows, of one image or more."""
+    kind, words = ("f", "finite floats") if distances else ("i", "whole numbers")
+    if values.dtype.kind != kind or not values.size:
+        found = f"{len(values)} of {values.dtype}"
+    elif wrong := values[~((values >= 0) & np.isfinite(values))].tolist():
+        found = f"{wrong[0]}"
+    else:
+        return
+    raise ValueError(f"{place}: found {found}; allowed: {words} >= 0, one at least")
 
 
 def near(found, of, space):
@@ -49,7 +76,7 @@ def rows(found, about):
             shown = {"least": distance.min(), "median": np.median(distance)}
             shown["near_percent"] = near(found, of, space)
             row |= {f"{space}_{key}": value for key, value in shown.items()}
-        yield row | {f"fd_{to}": value for to, value in about["fd"][of].items()}
+        yield row | {f"fd_{to}": about["fd"][of][to] for to in PAIRS[of]}
 
 
 def tabulate(nearest, out):
@@ -134,10 +161,19 @@ def _strips(found, samples, data, columns):
             " were searched, one at least"
         )
     strips = []
+    _require_rows(data, "test", chosen, test)
     for of in ("generated", "held_out"):
+        _require_rows(data, "training", found[f"{of}.pixels.row"], training)
         order = np.argsort(found[f"{of}.pixels.distance"], kind="stable")[:columns]
         images = made[order] if of == "generated" else test[list(chosen[order])]
         strips.append((SETS[of], images))
         rows_of = found[f"{of}.pixels.row"][order]
         strips.append(("its nearest\ntraining image", training[list(rows_of)]))
     return strips
+
+
+def _require_rows(data, split, rows, images):
+    """Raise `ValueError` unless the images of a split have all of these rows."""
+    if (last := int(rows.max())) >= len(images):
+        found = f"found {len(images)} {split} images, of which row {last} was searched"
+        raise ValueError(f"{data}: {found}; allowed: the dataset file that was searched")

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ect.report import gather, markup, power, style, variance
 from ect.report.tables import HEADERS, write
+from ect.runtime.checkpoint import typed
 
 SOURCES = {  # in words; the last is of all three together
     "pretraining": "pretraining seeds",
@@ -66,6 +67,7 @@ def nested(group):
 
 def _lines(first, values, about):
     """The lines of the csv of one model and sampler."""
+    told = typed(about.get(first["pretrain"], {}), f"about: {first['pretrain']}")
     found = variance.squares(np.log(values))
     count, tunings, _ = found.shape
     numbers = count, count * tunings, values.size, count
@@ -86,7 +88,7 @@ def _lines(first, values, about):
             "fd_mean": values.mean(),
             "fd_sd": sd * values.mean(),
             "fd_each": each if source == "sampling" else "",
-            "conditions": markup.compact(about.get(first["pretrain"], {})),
+            "conditions": markup.compact(told),
         }
 
 

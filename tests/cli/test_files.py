@@ -362,3 +362,11 @@ def test_a_link_to_itself_is_no_folder(tmp_path, monkeypatch):
     words = ["sample", "{}", "--model", "m.safetensors", "--out", "loop"]
     with pytest.raises(ValueError, match="loop: found a link; allowed: a folder"):
         files.require_outputs(parser().parse_args(words))
+
+
+@pytest.mark.parametrize("option", ["--data", "--init", "--resume", "--trajectories"])
+def test_an_empty_path_of_an_input_is_named(option, here, capsys):
+    assert main([*PREPARE, "--out", "d.safetensors"]) == 0
+    data = [] if option == "--data" else ["--data", "d.safetensors"]
+    assert main(["train", "{}", *data, option, "", "--out", "o"]) == 1
+    assert f"{option}: '' is an empty path; allowed: " in capsys.readouterr().err

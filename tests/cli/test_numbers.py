@@ -132,12 +132,31 @@ OPENMP = {
     "OMP_DISPLAY_ENV": (["verbose"], ["x"]),
     "OMP_TARGET_OFFLOAD": (["default"], ["x"]),
     "GOMP_SPINCOUNT": (["infinite", "30k"], ["x", "-1"]),
+    "OMP_DEFAULT_DEVICE": (["0"], ["x", "-1"]),
+    "OMP_DISPLAY_AFFINITY": (["true"], ["x"]),
+    "OMP_MAX_TASK_PRIORITY": (["7"], ["x"]),
+    "GOMP_DEBUG": (["1"], ["x"]),
 }
+ALLOCATOR = (
+    ["expandable_segments:True", "max_split_size_mb:64,roundup_power2_divisions:[256:1,>:4],"],
+    ["zz", ",", "max_split_size_mb", "max_split_size_mb:"],
+)
+TORCH = {
+    "PYTORCH_ALLOC_CONF": ALLOCATOR,
+    "PYTORCH_CUDA_ALLOC_CONF": ALLOCATOR,
+    "ATEN_CPU_CAPABILITY": (["default", "AVX2"], ["zz"]),
+    "TORCH_SHOW_CPP_STACKTRACES": (["1"], ["x"]),
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": (["0"], ["x"]),
+    "TORCH_BLAS_PREFER_CUBLASLT": (["0"], ["x"]),
+    "ONEDNN_DEFAULT_FPMATH_MODE": (["STRICT", ""], ["BF16", "any"]),
+    "DNNL_DEFAULT_FPMATH_MODE": (["strict"], ["bf16"]),
+}
+LIBRARIES = OPENMP | TORCH
 
 
-@pytest.mark.parametrize("name", OPENMP)
-def test_what_openmp_cannot_read_is_told_before_it_is_loaded(monkeypatch, capsys, name):
-    good, bad = OPENMP[name]
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_what_a_library_cannot_read_is_told_before_it_is_loaded(monkeypatch, capsys, name):
+    good, bad = LIBRARIES[name]
     for value in good:
         monkeypatch.setenv(name, value)
         require_environment()
@@ -147,5 +166,16 @@ def test_what_openmp_cannot_read_is_told_before_it_is_loaded(monkeypatch, capsys
         assert f"{name}: found '{value}'; allowed: " in capsys.readouterr().err
 
 
-def test_every_variable_of_openmp_is_tried():
-    assert set(OPENMP) == set(main_module.OPENMP)
+def test_every_variable_is_tried():
+    assert set(OPENMP) == set(main_module.OPENMP) and set(TORCH) == set(main_module.TORCH)
+
+
+def test_what_a_library_says_in_several_lines_is_one(monkeypatch, capsys):
+    """As torch does of TORCH_LOGS."""
+
+    def library(root):
+        raise ValueError("\none: wrong,\nallowed: two")
+
+    monkeypatch.setattr("ect.runs.verify.verify", library)
+    assert main(["verify", "nowhere"]) == 1
+    assert capsys.readouterr().err == "ect verify: one: wrong, allowed: two\n"

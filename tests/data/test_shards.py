@@ -239,7 +239,7 @@ TARS = {
     },
     "no text": ({"0.png": png(0), "0.cls": b"\xff"}, {}, ["'0.cls' cannot be read"]),
     "large": ({"0.png": png(0), "0.cls": bytes(2**20 + 1)}, {}, ["'0.cls' has 1,048,577 bytes"]),
-    "a link": ({"0.png": png(0), "0.cls": "x"}, {}, ["'0.cls'"]),
+    "a link": ({"0.png": png(0), "0.cls": "x"}, {}, ["'0.cls' is a link or a device"]),
     "no such key": (samples(range(3)), {"label": "kid"}, ["000.json' cannot be read", "key 'kid'"]),
     "no .json at all": ({f"{n}.png": png(n) for n in range(3)}, {"label": "kind"},
                         ["no image has a class by 'kind'; allowed"]),

@@ -300,3 +300,46 @@ def test_plugins_are_a_list_of_files(plugins, run):
 def test_a_plugin_that_is_not_there_is_named(run):
     with pytest.raises(ValueError, match=r"plugins: .*none\.py"):
         ect.load(run[0], plugins=["none.py"])
+
+
+CHANGES = {
+    "half": lambda model: model.f.network.half(),
+    "meta": lambda model: model.f.network.to("meta"),
+    "no f": lambda model: object.__setattr__(model, "f", lambda x, t: x),
+    "no process": lambda model: object.__setattr__(model, "process", "ve"),
+    "no samplers": lambda model: object.__setattr__(model, "samplers", None),
+    "rising": lambda model: model.samplers.update(two={"times": [1.0, 5.0]}),
+    "sigma_min": lambda model: model.samplers.update(two={"times": [1.0], "sigma_min": -1}),
+    "empty": lambda model: model.about.clear(),
+    "shape": lambda model: model.about.update(shape="8"),
+    "scale": lambda model: model.about.update(scale=0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_model_that_was_changed_is_named(change, run):
+    model = ect.load(run[0])
+    change(model)
+    with pytest.raises(ValueError, match=r"^model: .*; allowed: "):
+        model.sample(2, steps=1)
+    with pytest.raises(ValueError, match=r"^model: .*; allowed: "):
+        model.module()
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        np.array([1 + 2j]), [np.complex64(1)], torch.tensor([1 + 0j]),
+        torch.nested.nested_tensor([torch.ones(1), torch.ones(2)], layout=torch.strided),
+    ],
+    ids=["numpy", "scalar", "torch", "nested"],
+)  # fmt: skip
+def test_times_that_are_no_real_numbers_are_named(times, run):
+    with pytest.raises(ValueError, match=r"^times is .*; allowed: falling noise levels"):
+        ect.load(run[0]).sample(1, times=times)
+
+
+@pytest.mark.filterwarnings("error")
+def test_times_with_a_gradient_are_times(run):
+    model, times = ect.load(run[0]), torch.tensor([5.0], requires_grad=True)
+    assert np.array_equal(model.sample(2, times=times), model.sample(2, times=[5.0]))

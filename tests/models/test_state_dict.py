@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections import defaultdict
 
 import pytest
 import torch
@@ -95,8 +96,9 @@ def test_weights_that_are_no_floating_point_numbers_are_refused(
     [
         (torch.Tensor.to_sparse, "torch.sparse_coo, on cpu"),
         (lambda x: x.to("meta"), "torch.strided, on meta"),
+        (lambda x: torch.nested.nested_tensor([x, x[:1]], layout=torch.strided), "nested, on cpu"),
     ],
-    ids=["sparse", "meta"],
+    ids=["sparse", "meta", "nested"],
 )
 def test_weights_without_their_numbers_are_refused_in_one_line(
     make_unet, digits_file, tmp_path, capsys, change, words
@@ -108,6 +110,25 @@ def test_weights_without_their_numbers_are_refused_in_one_line(
     assert imported(path, digits_file, tmp_path / "model.safetensors") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{path}: stem.weight: found a tensor that is {words}; allowed: a dense one" in line
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda weights: {k: v.numpy() for k, v in weights.items()}, "numpy._core.multiarray._rec"),
+        (lambda weights: defaultdict(int, weights), "collections.defaultdict;"),
+        (lambda weights: torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear;"),
+    ],
+    ids=["numpy", "mapping", "module"],
+)
+def test_other_objects_than_tensors_are_named(
+    make_unet, digits_file, tmp_path, capsys, change, words
+):
+    path = tmp_path / "weights.pt"
+    torch.save(change(make_unet().state_dict()), path)
+    assert imported(path, digits_file, tmp_path / "model.safetensors") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path}: content: found an object of {words}" in line and "tensors alone" in line
 
 
 def test_tied_weights_are_imported_as_two(make_unet, digits_file, tmp_path):

@@ -1,5 +1,7 @@
 """The table and the figure of nearest training images."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,3 +62,42 @@ def test_another_file_is_refused(tmp_path):
         ValueError, match=r"other.safetensors: found a, \.\.\.; allowed: what `find-ne"
     ):
         nearest.tabulate(tmp_path / "other.safetensors", tmp_path / "t")
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"generated.pixels.distance": [0.1, float("nan")]}, "generated.pixels.distance: found n"),
+        ({"held_out.features.distance": [0.1, float("inf")]}, "held_out.features.distance: foun"),
+        ({"generated.pixels.distance": [0.1, -1.0]}, "generated.pixels.distance: found -1.0"),
+        ({"generated.pixels.distance": [1, 2]}, "generated.pixels.distance: found 2 of int64"),
+        ({"generated.pixels.row": [0.5, 1.0]}, "generated.pixels.row: found 2 of float32"),
+        ({"held_out.rows": [0, -1]}, "held_out.rows: found -1"),
+        ({"fd": {}}, "fd: generated: found null"),
+        ({"fd": {"generated": {"training": 1}}}, "fd: generated: found no key 'held_out'"),
+        ({"fd": {"generated": {"training": "x", "held_out": 1}}}, "fd: generated: 'training' is"),
+        ({"fd": {"generated": {"training": -5, "held_out": 1}}}, "fd: generated: training: 'fd'"),
+        ({"against": -1}, "'against' is -1"),
+        ({"features": "a\nb"}, "features is 'a"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_cannot_have_been_measured_is_refused(inputs, changes, said):
+    tensors, about = checkpoint.load(inputs.nearest())
+    tensors = {key: tensor[:2] for key, tensor in tensors.items()}
+    arrays = {key: torch.tensor(value) for key, value in changes.items() if key in tensors}
+    about |= {key: value for key, value in changes.items() if key in about}
+    path = inputs.folder / "odd.safetensors"
+    checkpoint.save(path, tensors | arrays, **about)
+    with pytest.raises(ValueError, match=re.escape(f"odd.safetensors: {said}")):
+        nearest.load(path)
+
+
+@pytest.mark.parametrize(
+    "key, split", [("generated.pixels.row", "training"), ("held_out.rows", "test")]
+)
+def test_rows_that_a_dataset_lacks_are_refused(inputs, key, split):
+    found, _ = nearest.load(inputs.nearest())
+    found[key] = found[key] + 10**6
+    with pytest.raises(ValueError, match=rf"{split} images, of which row 1\d+ was"):
+        nearest._strips(found, inputs.images(), inputs.dataset(), 3)

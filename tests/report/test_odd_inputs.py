@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ect.report import curves, ends, gather, lengths, losspage, page, steps
+from ect.report import curves, ends, gather, lengths, losspage, noise, page, steps
 from tests.helpers.reports import Inputs
 from tests.report.test_tables_and_figures import searched
 
@@ -77,6 +77,7 @@ WRONG = {
         ({"repeats": {}}, "repeats of fd are None; allowed: a list of numbers"),
         ({"repeats": {"fd": []}}, "repeats of fd are []"),
         ({"repeats": {"fd": ["1", 2]}}, "repeats of fd are ['1', 2]"),
+        ({"repeats": {"fd": [True]}, "fd": 1}, "repeats of fd are [True]"),
         ({"repeats": {"fd": [1.0, 3.0]}}, "fd is 2.8, the mean of its repeats 2.0; allowed: equal"),
         ({"images": 10**400}, "a whole number of more than 300 digits"),
         ({"cell": CELL | {"nfe": 0}}, "cell: 'nfe' is 0; allowed: a finite number and >= 1"),
@@ -87,6 +88,7 @@ WRONG = {
     ],
     "floor": [
         ({"cell": None}, "'cell' is null"),
+        ({"cell": {"floor": "no"}}, "found the cell {'floor': 'no'}; allowed: a floor"),
         ({"fd": "x"}, "'fd' is \"x\""),
         ({"images": None}, "'images' is null"),
     ],
@@ -215,12 +217,52 @@ def test_a_trace_of_what_cannot_be_is_named(tmp_path, change, words):
     assert said == f"{path}: found {words}; allowed: what `trace` wrote"
 
 
-@pytest.mark.parametrize("old, new", [("3.5,", "nan,"), ("3.5,", "-3.5,"), ("3000,", "1,")])
+@pytest.mark.parametrize(
+    "old, new", [("3.5,", "nan,"), ("3.5,", "-3.5,"), ("3000,", "1,"), ("3.5,", "inf,")]
+)
 def test_a_perfect_loss_of_what_cannot_be_is_named(tmp_path, old, new):
     inputs = Inputs(tmp_path)
     path = inputs.file(Path(inputs.perfect()).read_text().replace(old, new))
     words = (inputs.log(), inputs.trace(), tmp_path / "f", 5, None, path)
     assert f"{path}: found images that do not rise" in line_of(losspage.plot_losspage, *words)
+
+
+@pytest.mark.parametrize("file", ["trace", "perfect"])
+def test_truth_values_are_no_numbers(tmp_path, file):
+    inputs = Inputs(tmp_path)
+    table = pd.read_csv(getattr(inputs, file)())
+    column = {"trace": "value", "perfect": "loss"}[file]
+    path = inputs.file(table.assign(**{column: True}).to_csv(index=False))
+    paths = {"trace": inputs.trace(), "perfect": inputs.perfect()} | {file: path}
+    words = (inputs.log(), paths["trace"], tmp_path / "f", 5, None, paths["perfect"])
+    assert f"{path}: found {column} that is no number" in line_of(losspage.plot_losspage, *words)
+
+
+@pytest.mark.parametrize(
+    "part, key, found",
+    [(ends, "gap", -1), (ends, "gap", 0), (ends, "gap", 2), (lengths, "ema_std", 0),
+     (lengths, "ema_std", 5), (ends, "map", " ")],
+)  # fmt: skip
+def test_what_is_said_of_a_row_is_possible(part, key, found):
+    table = pd.DataFrame({"schedule": ["one"], "pretrain": ["one"]})
+    told = {"map": "sigmoid", "gap": 0.1, "ema_std": 0.1}
+    part.columns(table, {"one": told})
+    said = line_of(part.columns, table, {"one": told | {key: found}})
+    assert said.startswith("about: one: ") and f"{found}" in said and "allowed: " in said
+
+
+@pytest.mark.parametrize("told", [[1], "x", 3])
+def test_conditions_of_a_start_are_an_object(told, tmp_path):
+    words = (Inputs(tmp_path).nested(), tmp_path / "t", {"ve": told})
+    assert line_of(noise.tabulate, *words).startswith("about: ve: found ")
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_two_logs_are_not_one_line_of_a_figure(tmp_path):
+    log = Inputs(tmp_path).log()
+    runs = {"pretrain ve": [log], "pretraining, ve": [log]}
+    said = line_of(curves.plot_curves, runs, tmp_path / "f", 5)
+    assert said == "runs: found 've' of pretraining twice; allowed: another name for each"
 
 
 def test_a_loss_that_is_none_is_named(tmp_path):

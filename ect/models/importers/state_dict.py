@@ -5,6 +5,7 @@ the time label; the dataset gives the images' shape, their range and, unless the
 sd.
 """
 
+import re
 import warnings
 
 import torch
@@ -24,6 +25,8 @@ NEEDED = {
     },
 }
 OPTIONAL = dict.fromkeys(("c_in", "sd"), (lambda x: x is not None, "no null"))
+# Where torch, after what else could be done, says what it refuses in a file.
+REFUSED = r"WeightsUnpickler error: (Unsupported global: GLOBAL (\S+)|[^\n]+)"
 PREFIXES = ("module.", "model.", "_orig_mod.")  # of DDP, of a wrapper, of torch.compile
 
 
@@ -54,8 +57,10 @@ def tensors_in(path):
     except (OSError, Foreign):
         raise
     except Exception as error:  # a damaged or malicious file can raise anything
-        allowed = "a state dict as .safetensors, or of torch.save"
-        raise Foreign("content", said(error), allowed) from None
+        allowed = "a state dict as .safetensors, or of torch.save: tensors alone, by name"
+        reason = re.search(REFUSED, str(error))
+        found = f"an object of {reason[2]}" if reason and reason[2] else reason and reason[1]
+        raise Foreign("content", found or said(error), allowed) from None
     tensors = isinstance(content, dict) and all(
         isinstance(value, torch.Tensor) for value in content.values()
     )
@@ -65,8 +70,9 @@ def tensors_in(path):
             keys = f" with {', '.join(map(str, list(content)[:4]))}"
         raise Foreign("content", f"{type(content).__name__}{keys}", "a dict of tensors by name")
     for name, value in content.items():
-        if value.layout != torch.strided or value.device.type != "cpu":
-            found = f"a tensor that is {value.layout}, on {value.device}"
+        if value.layout != torch.strided or value.is_nested or value.device.type != "cpu":
+            form = "nested" if value.is_nested else value.layout
+            found = f"a tensor that is {form}, on {value.device}"
             raise Foreign(str(name), found, "a dense one with its numbers")
         if value.nbytes > value.untyped_storage().nbytes():
             raise Foreign(str(name), "a tensor larger than what is stored of it", "one as large")
