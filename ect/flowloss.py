@@ -180,8 +180,9 @@ FLOOR = 0.005  # the least a of alpha-Flow: below it the loss is MeanFlow's, and
 @dataclass
 class AlphaFlow(Stepping):
     """|u - a v - (1 - a) sg u(x_q, q, r)|^2, weighted by a / (|error|^2 + c) (alpha-Flow, Zhang et
-    al. 2025, as its released code has it). At a = 1 it is flow matching along the whole way, for
-    a -> 0 it is MeanFlow, whose error it then takes.
+    al. 2025). At a = 1 it is flow matching along the whole way, for a -> 0 it is MeanFlow, whose
+    error it then takes. Where r = t the error is a (u - v); the released code has u - v there,
+    without the factor a, and limits the target to a range.
 
     a = 1 - sigmoid(gamma (progress - (start + end) / 2) / (end - start)). Since x_q lies on the
     straight path of x_t, the error is that of one step.
