@@ -339,7 +339,7 @@ def test_times_that_are_no_real_numbers_are_named(times, run):
         ect.load(run[0]).sample(1, times=times)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error:Converting a tensor with requires_grad")
 def test_times_with_a_gradient_are_times(run):
     model, times = ect.load(run[0]), torch.tensor([5.0], requires_grad=True)
     assert np.array_equal(model.sample(2, times=times), model.sample(2, times=[5.0]))
