@@ -2,6 +2,8 @@
 
 import functools
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -276,6 +278,32 @@ def test_distillations_target_starts_where_the_teacher_arrives(process, draw):
     torch.testing.assert_close(target[on], wanted, rtol=1e-9, atol=1e-9)
     own = Objective(process, halves, squared, WEIGHTS["uniform"], SD)
     assert (own.target(f, x, eps, s, r, Masks())[on] - target[on]).abs().max() > 1e-3
+
+
+def documented(target):
+    """(evaluations without gradient where r > 0, with gradient) by docs/objectives.md."""
+    text = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text()
+    ends = r"[^|]*\|.*\| (\d) where r > 0 \| (\d) \|$"
+    (row,) = re.findall(rf"^\|[^|]*target `{target}`{ends}", text, re.M)
+    return tuple(map(int, row))
+
+
+@pytest.mark.parametrize("target", ["own", "ema", "euler", "heun"])
+def test_evaluations_of_each_target_are_those_that_the_docs_say(target, draw):
+    """By f and by what gives the target, in images: of a batch, half of which has r > 0."""
+    counts = {True: 0, False: 0}
+
+    def counted(x, c_noise):
+        counts[torch.is_grad_enabled()] += len(x)
+        return wave(x, c_noise)
+
+    f, other = (Consistency(counted, VE(), "edm", SD) for _ in range(2))
+    step = ode.STEPS.get(target)
+    added = {"step": step, "teacher": other, "averaged": other if target == "ema" else None}
+    loss = Objective(VE(), halves, squared, WEIGHTS["uniform"], SD, **added)
+    loss(f, draw(0, 16), draw(1, 16), levels(16), 0.5)
+    without, with_gradient = documented(target)
+    assert counts == {True: 16 * with_gradient, False: 8 * without}
 
 
 def test_snapped_levels_are_the_ones_the_loss_uses(draw):
