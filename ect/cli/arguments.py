@@ -152,7 +152,7 @@ def _held(path):
 
 
 def is_ours(error):
-    """Whether this package raised an error: its lines are then meant as such."""
+    """Whether an error was raised in this package, where a message of several lines is meant so."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return frame.f_globals["__name__"].partition(".")[0] == "ect"
 

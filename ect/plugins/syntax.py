@@ -207,11 +207,10 @@ def _options(kind, node, mark, tree, path):
     first, required = ARGUMENTS[kind], plain[: len(plain) - len(arguments.defaults)]
     options = [*plain[len(first) :], *arguments.kwonlyargs]
     if (
-        len(plain) < len(first)
+        len(required) < len(first)  # also where an option stands in place of an argument
         or len(arguments.posonlyargs) > len(first)
         or arguments.vararg
         or arguments.kwarg
-        or len(required) < len(first)  # an option in place of an argument
         or any(argument.annotation is None for argument in required[len(first) :])  # one too many
         or (options and kind not in OPTIONS)
     ):
@@ -221,8 +220,7 @@ def _options(kind, node, mark, tree, path):
         found = f"{_written(arguments)}), where {' and '.join(swapped)} changed places"
         raise ValueError(f"{where}({found}; allowed: ({', '.join(first)})")
     _require_result(kind, node, where)
-    defaults = [*(None for _ in required), *arguments.defaults][len(first) :]
-    defaults += arguments.kw_defaults
+    defaults = [*[None] * len(required), *arguments.defaults][len(first) :] + arguments.kw_defaults
     return {
         argument.arg: _option(kind, argument, default, f"{where}: option {argument.arg}")
         for argument, default in zip(options, defaults)

@@ -8,7 +8,6 @@ from ect.data.file import read
 from ect.report import gather, grid, markup, style
 from ect.report.tables import write
 from ect.runtime import checkpoint
-from ect.runtime.checkpoint import typed
 
 SETS = {"generated": "generated", "held_out": "held-out", "training": "training"}
 SPACES = {"pixels": "distance in pixels", "features": "distance in features"}
@@ -28,7 +27,7 @@ def load(path):
     """({name: array}, about) of a file that `find-nearest` wrote; raises `ValueError`."""
     tensors, about = checkpoint.load(path)
     facts = {"features": str, "fd": dict, "against": int}
-    typed(about, f"{path}: about", facts)
+    checkpoint.typed(about, f"{path}: about", facts)
     sizes = {tuple(tensor.shape) for tensor in tensors.values()}
     if set(tensors) != set(KEYS) or len(sizes) != 1 or len(next(iter(sizes))) != 1:
         found = ", ".join(sorted(tensors)[:3])
@@ -40,7 +39,8 @@ def load(path):
     gather.require_possible(path, "against", about["against"])
     for what, to in PAIRS.items():
         place = f"{path}: fd: {what}"
-        distances = typed(about["fd"].get(what), place, dict.fromkeys(to, gather.NUMBER))
+        numbers = dict.fromkeys(to, gather.NUMBER)
+        distances = checkpoint.typed(about["fd"].get(what), place, numbers)
         for name in to:
             gather.require_possible(f"{place}: {name}", "fd", distances[name])
     return arrays, about

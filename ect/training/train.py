@@ -128,8 +128,8 @@ def _advance(state, steps, settings, out, keep, save_seconds, requests):
 def _advice(settings):
     """What may keep a run from diverging."""
     name = settings["schedule"]["map"]
-    for path in plugins.providing("objective", name, settings).get("plugins", ()):
-        return f"lower optimizer.lr, or mend the objective {name!r} of {path}"
+    if files := plugins.providing("objective", name, settings).get("plugins"):
+        return f"lower optimizer.lr, or mend the objective {name!r} of {next(iter(files))}"
     huber = settings["recipe"]["distance"]["kind"] == "huber"
     return "lower optimizer.lr" + (", or raise distance.c" if huber else "")
 

@@ -58,9 +58,10 @@ def tensors_in(path):
         raise
     except Exception as error:  # a damaged or malicious file can raise anything
         allowed = "a state dict as .safetensors, or of torch.save: tensors alone, by name"
-        reason = re.search(REFUSED, str(error))
-        found = f"an object of {reason[2]}" if reason and reason[2] else reason and reason[1]
-        raise Foreign("content", found or said(error), allowed) from None
+        found = said(error)
+        if reason := re.search(REFUSED, str(error)):
+            found = f"an object of {reason[2]}" if reason[2] else reason[1]
+        raise Foreign("content", found, allowed) from None
     tensors = isinstance(content, dict) and all(
         isinstance(value, torch.Tensor) for value in content.values()
     )
