@@ -100,9 +100,11 @@ def no_folder_left(*paths):
 
 
 def sweep(folder):
-    """Remove the scratch files of killed processes from a folder that only this process uses."""
-    for scratch in Path(folder).glob(".*.partial"):
-        scratch.unlink(missing_ok=True)
+    """Remove the scratch files of killed processes, ours and those that safetensors writes before
+    it renames them, from a folder that only this process uses."""
+    for pattern in (".*.partial", ".tmp??????"):
+        for scratch in Path(folder).glob(pattern):
+            scratch.unlink(missing_ok=True)
 
 
 def write_json(path, value):

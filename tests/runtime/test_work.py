@@ -293,6 +293,22 @@ def test_what_a_trainer_holds_is_released_by_nobody_else(words, tmp_path):
     assert (tmp_path / ".run.work" / "published").is_dir()
 
 
+def killed_as_it_writes(path):
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    checkpoint.save(path, {"a": torch.zeros(10_000)})
+
+
+def test_what_a_killed_save_left_is_swept(tmp_path):
+    writer = context().Process(target=killed_as_it_writes, args=(tmp_path / "a.safetensors",))
+    writer.start()
+    writer.join()
+    assert writer.exitcode == -signal.SIGXFSZ
+    assert len(list(tmp_path.iterdir())) == 2  # ours, and safetensors' own beside it
+    checkpoint.sweep(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_killed_writers_left_is_swept(words, tmp_path):
     for folder in (tmp_path / "run", tmp_path / ".run.work"):
         folder.mkdir()
